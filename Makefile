@@ -1,0 +1,196 @@
+# Weft.  On a fresh Debian 12, as root:
+#
+#   make run          a lab: one host, four guests on two VLANs, live view
+#   make check        every test
+#   make bench        benchmarks beside their peers
+#
+# Further: make build, make check-ovs, make lint, make fmt, make fmt-check,
+# make compile_commands.json, make clean.
+# Variables: SANITIZE=address,undefined or thread; FUZZ_SECONDS=N; V=1.
+
+comma := ,
+SANITIZE ?=
+variant := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),plain)
+O := build/$(variant)
+BIN := $(if $(SANITIZE),$(O)/bin,build/bin)
+OVS := build/ovs
+Q := $(if $(V),,@)
+
+CC := gcc
+MARCH := -march=x86-64-v3
+OPT := -O2 -g $(MARCH)
+WARN := -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
+        -Wstrict-prototypes -Wmissing-prototypes -Wvla
+SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+CFLAGS := $(OPT) -std=gnu11 -fno-strict-aliasing -pthread $(WARN) $(SAN)
+CPPFLAGS := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
+
+# Evaluated when first used, because the packages may not be there yet.
+pkg = $(eval $1 := $$(shell $2))$($1)
+DPDK_CFLAGS = $(call pkg,dpdk_cflags_,pkg-config --cflags-only-I libdpdk) -include rte_config.h
+DPDK_LIBS = $(call pkg,dpdk_libs_,pkg-config --libs libdpdk)
+NL_CFLAGS = $(call pkg,nl_cflags_,pkg-config --cflags libnl-3.0 libnl-route-3.0 jansson)
+NL_LIBS = $(call pkg,nl_libs_,pkg-config --libs libnl-3.0 libnl-route-3.0 jansson)
+OVS_CFLAGS = -DHAVE_CONFIG_H $(call pkg,ovs_cflags_,cat $(OVS)/ovs-cflags) \
+             $(foreach d,build build/include build/lib src src/include src/lib src/vswitchd src/ofproto build/vswitchd,-I$(OVS)/$d)
+XEN_LIBS := -lxenstore -lxengnttab -lxenevtchn
+
+# --- modules: who may include whom ---------------------------------------
+# A header of a folder that is not on the list does not compile.
+modules := lib netback vlan vswitch tools
+INC_lib = -Ilib
+INC_netback = -Ilib -Inetback $(DPDK_CFLAGS)
+INC_vlan = -Ilib -Ivlan
+INC_vswitch = -Ilib -Inetback -Ivlan -Ivswitch $(OVS_CFLAGS) $(DPDK_CFLAGS)
+INC_tools = -Ilib -Itools $(NL_CFLAGS)
+INC_lib/ovs = -Ilib $(OVS_CFLAGS) $(DPDK_CFLAGS)
+INC_tests = -Ilib -Inetback -Ivlan -Itools -Itests/unit $(DPDK_CFLAGS)
+INC_perf = $(INC_tests)
+
+srcs = $(filter-out $1/main_%,$(wildcard $1/*.c))
+SRC_lib := $(call srcs,lib) $(call srcs,lib/hv)
+SRC_netback := $(call srcs,netback)
+SRC_vlan := $(call srcs,vlan)
+SRC_vswitch := $(call srcs,vswitch) $(call srcs,lib/ovs)
+SRC_tools := $(call srcs,tools)
+
+# $(call objs,sources)
+objs = $(patsubst %.c,$(O)/%.o,$1)
+# $(call inc,source): flags of its folder
+inc = $(or $(INC_$(patsubst %/,%,$(dir $1))),$(INC_$(firstword $(subst /, ,$1))))
+
+lib_of = $(O)/lib$(if $(filter lib,$1),weft,$1).a
+libs_no_ovs = $(foreach m,tools netback vlan lib,$(call lib_of,$m))
+libs_vswitch = $(foreach m,vswitch netback vlan lib,$(call lib_of,$m))
+
+# --- programs --------------------------------------------------------------
+tool_mains := $(wildcard tools/main_*.c)
+tools_bin := $(patsubst tools/main_%.c,$(BIN)/weft-%,$(filter-out tools/main_weft.c,$(tool_mains))) \
+             $(if $(wildcard tools/main_weft.c),$(BIN)/weft)
+vswitch_bin := $(patsubst vswitch/main_%.c,$(BIN)/weft-%,$(wildcard vswitch/main_*.c))
+ovs_bin := $(addprefix $(BIN)/,ovs-vsctl ovs-ofctl ovs-appctl ovs-dpctl ovsdb-server ovsdb-client ovsdb-tool)
+unit_tests := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
+unit_common := $(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c))
+perf_bin := $(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_*.c))
+fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+
+# The OVS functions that ours stand in for (vswitch/offload_ports.c, dpdk_start.c).
+ovs_wraps = $(call pkg,ovs_wraps_,sed -n 's/^__wrap_\([a-z0-9_]*\)(.*/-Wl$(comma)--wrap=\1/p' vswitch/*.c)
+ovs_objs := $(addprefix $(OVS)/build/,vswitchd/bridge.o vswitchd/system-stats.o \
+            ofproto/.libs/libofproto.a lib/.libs/libsflow.a lib/.libs/libopenvswitch.a \
+            lib/.libs/libopenvswitchavx512.a)
+
+.PHONY: all run check bench build deps deps-test tests lint fmt fmt-check clean check-ovs
+all: build
+
+deps:
+	@lib/deps.sh packages.txt
+deps-test:
+	@lib/deps.sh packages.txt tests/packages.txt
+
+# The packages come first, then a fresh make that can ask pkg-config.
+build: deps
+	$(Q)$(MAKE) --no-print-directory programs
+run: build
+	$(Q)$(BIN)/weft lab run
+check: deps-test
+	$(Q)$(MAKE) --no-print-directory programs tests
+	$(Q)tests/run.sh
+bench: build
+	$(Q)$(MAKE) --no-print-directory benches
+	$(Q)perf/run.sh
+check-ovs: build
+	$(Q)tests/system/check_ovs.sh
+
+.PHONY: programs benches
+programs: $(tools_bin) $(vswitch_bin) $(ovs_bin) build/share/vswitch.ovsschema
+benches: $(perf_bin)
+tests: $(unit_tests) $(fuzzers)
+
+# --- rules -------------------------------------------------------------------
+$(OVS)/stamp: lib/ovs/build.sh /usr/src/openvswitch/openvswitch.tar.gz
+	$(Q)lib/ovs/build.sh $(OVS) '$(OPT)'
+	$(Q)touch $@
+$(ovs_objs): $(OVS)/stamp ;
+$(call objs,$(SRC_vswitch) $(wildcard vswitch/main_*.c)): | $(OVS)/stamp
+
+$(O)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(call inc,$<) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# The check of the CPU must itself run on any x86-64.
+$(O)/lib/cpu_check.o: CFLAGS := -O2 -std=gnu11 $(WARN) -march=x86-64
+
+define archive
+$(call lib_of,$1): $(call objs,$(SRC_$1))
+	@rm -f $$@
+	$$(Q)ar rcs $$@ $$^
+endef
+$(foreach m,$(modules),$(eval $(call archive,$m)))
+
+cpu_check := $(O)/lib/cpu_check.o
+
+define link
+	@mkdir -p $(@D)
+	@echo "  LINK  $@"
+	$(Q)$(CC) $(CFLAGS) -o $@ $1
+endef
+
+$(BIN)/weft: $(O)/tools/main_weft.o $(libs_no_ovs)
+	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
+$(tools_bin): $(BIN)/weft-%: $(O)/tools/main_%.o $(libs_no_ovs)
+	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
+$(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
+	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_vswitch) -Wl$(comma)--end-group $(ovs_objs) $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lm)
+
+$(BIN)/ovs-%: $(OVS)/stamp
+	@mkdir -p $(@D)
+	$(Q)cp $(OVS)/build/utilities/ovs-$* $@
+$(BIN)/ovsdb-%: $(OVS)/stamp
+	@mkdir -p $(@D)
+	$(Q)cp $(OVS)/build/ovsdb/ovsdb-$* $@
+build/share/vswitch.ovsschema: $(OVS)/stamp
+	@mkdir -p $(@D)
+	$(Q)cp $(OVS)/src/vswitchd/vswitch.ovsschema $@
+
+$(unit_tests): $(O)/tests/%: $(O)/tests/unit/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lpcap -lm)
+$(perf_bin): $(O)/perf/%: $(O)/perf/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lpcap -lm)
+
+# Fuzz targets: clang's libFuzzer over instrumented copies of our own sources.
+fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(unit_common)
+fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(fuzz_srcs))
+FUZZ_CFLAGS := -O1 -g $(MARCH) -std=gnu11 -fno-strict-aliasing -pthread -fno-omit-frame-pointer \
+               -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+build/fuzz/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  FUZZ  $<"
+	$(Q)clang $(CPPFLAGS) $(call inc,$<) $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
+build/fuzz/libfuzzed.a: $(fuzz_objs)
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+$(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a
+	@echo "  LINK  $@"
+	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a -Wl,--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lpcap -lm
+
+.SECONDARY:
+-include $(shell find build -name '*.d' -not -path 'build/ovs/*' 2>/dev/null)
+
+# --- source hygiene -----------------------------------------------------------
+all_src := $(foreach d,lib lib/hv lib/ovs netback vlan vswitch tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
+fmt: deps-test
+	clang-format -i $(all_src)
+fmt-check: deps-test
+	$(Q)clang-format --dry-run -Werror $(all_src)
+lint: deps-test
+	$(Q)$(MAKE) --no-print-directory $(OVS)/stamp
+	$(Q)tests/lint.sh
+
+compile_commands.json: Makefile
+	$(Q)$(MAKE) --no-print-directory -Bn programs tests V=1 SANITIZE= | \
+	    /usr/bin/python3 tests/compile_commands.py >$@
+
+clean:
+	rm -rf $(filter-out build/ovs,$(wildcard build/*)) compile_commands.json

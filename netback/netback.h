@@ -1,0 +1,151 @@
+/* netback: the backend of Xen's paravirtual network interface (io/netif.h).
+ *
+ * What a switch sees of it.  A vif is known by its frontend's domain id and
+ * its handle.  Each connected queue has one thread, "vif1.0-q0", that copies
+ * packets between the guest's rings and the switch:
+ *
+ *   guest's TX ring > queue thread > netback_rx_burst() > switch
+ *   switch > netback_tx_burst() > queue's inbox > queue thread > guest's RX ring
+ *
+ * "rx" and "tx" are the switch's, "gtx" and "grx" the guest's.
+ *
+ * Packets are single-segment mbufs.  Offloads travel in the mbuf as DPDK
+ * defines them: RTE_MBUF_F_TX_{TCP,UDP}_CKSUM with TX_IPV4/6 for a blank
+ * checksum, RTE_MBUF_F_TX_TCP_SEG with tso_segsz for a segment to be cut,
+ * RTE_MBUF_F_RX_L4_CKSUM_GOOD for a validated one.
+ *
+ * Threads: netback_start/stop/attach/detach and the listings from any one
+ * thread at a time.  netback_rx_burst: one thread per (vif, queue) at a time.
+ * netback_tx_burst: any number of threads.  Everything else: any thread.
+ * Ownership of packets only moves forward: a burst handed over is consumed. */
+#ifndef NETBACK_H
+#define NETBACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "drop.h"
+
+struct rte_mbuf;
+struct rte_mempool;
+struct netback;
+struct netback_vif;
+
+#define NETBACK_MAX_QUEUES 8u
+#define NETBACK_MAX_BURST 32u
+/* Bytes in front of each frame, for tags and tunnel headers (the largest is
+ * Geneve over IPv6 with full options, 326 bytes). */
+#define NETBACK_HEADROOM 384u
+/* Largest frame handed to the switch: data_len, buf_len and OVS's copies of
+ * both are 16 bits wide and must also hold the headroom. */
+#define NETBACK_FRAME_MAX 65024u
+
+struct netback_config {
+    const char *hv;            /* "xen" or "local:DIR" (hv.h) */
+    const char *journal_dir;   /* control-state journals; must outlive the process */
+    struct rte_mempool *small; /* data room >= NETBACK_HEADROOM + 1,536 */
+    struct rte_mempool *large; /* data room >= NETBACK_HEADROOM + NETBACK_FRAME_MAX */
+    /* Frees a packet that came in through netback_tx_burst() with a pool
+     * other than the two above (or NULL).  Called on queue threads. */
+    void (*free_foreign)(struct rte_mbuf *);
+    unsigned max_queues;     /* offered to guests; 0: min(cores, NETBACK_MAX_QUEUES) */
+    unsigned gref_budget;    /* static grant mappings, host-wide; 0: 65,536 */
+    unsigned gref_per_queue; /* of those, at most per queue; 0: 1,024 */
+    size_t grx_queue_bytes;  /* buffer memory queued to a guest per queue; 0: 4 MiB */
+    unsigned grx_expire_ms;  /* a packet waits at most this long; 0: 10,000 */
+    unsigned grx_stall_ms;   /* no buffers for this long: stalled, carrier off; 0: 60,000 */
+    unsigned poll_us;        /* a queue polls this long before it sleeps; 0: 20 */
+    /* Log sink; NULL: stderr.  Rate-limited per source by netback. */
+    void (*log)(int syslog_level, const char *msg);
+};
+
+/* Opens the hypervisor seam, adopts vifs that an earlier process served, and
+ * starts the xenbus thread.  On failure returns a positive errno and leaves
+ * an explanation in 'why'. */
+int netback_start(const struct netback_config *, struct netback **, char *why, size_t why_size);
+/* Disconnects nothing that the guest would see: rings stay with the guests, so that a
+ * successor can adopt them.  With 'close_vifs' every vif goes to Closed first. */
+void netback_stop(struct netback *, bool close_vifs); /* accepts NULL */
+
+/* --- a vif as a port of the switch ------------------------------------ */
+
+/* Claims vif 'domid'.'handle' for a port; it need not exist yet.  A vif
+ * connects only while it is attached.  EBUSY if it is attached already. */
+int netback_attach(struct netback *, uint16_t domid, uint32_t handle, struct netback_vif **);
+void netback_detach(struct netback_vif *); /* accepts NULL; ends its threads, frees its packets */
+
+/* Up to 'n' packets from the guest's queue 'q' (below netback_n_queues()).
+ * Returns how many.  Frames are at most NETBACK_FRAME_MAX bytes and at least
+ * 14, with NETBACK_HEADROOM in front. */
+unsigned netback_rx_burst(struct netback_vif *, unsigned q, struct rte_mbuf **, unsigned n);
+/* True if a burst on queue 'q' would return something. */
+bool netback_rx_ready(const struct netback_vif *, unsigned q);
+
+/* Hands 'n' <= NETBACK_MAX_BURST packets to the guest and consumes them all,
+ * by drop if need be.  Queues are chosen by the guest's hash settings. */
+void netback_tx_burst(struct netback_vif *, struct rte_mbuf **, unsigned n);
+
+/* Queues the switch must serve with netback_rx_burst(): fixed while attached. */
+unsigned netback_n_queues(const struct netback_vif *);
+
+struct netback_status {
+    bool present;   /* has a directory in the store */
+    bool connected; /* rings mapped */
+    bool carrier;   /* connected and not stalled */
+    uint8_t mac[6]; /* the guest's; zero if unknown */
+    uint16_t mtu;   /* what the guest may send, L3 bytes */
+    unsigned n_queues;
+    bool static_grants; /* some mapped */
+    bool multicast_control;
+    uint64_t connects; /* carrier changes to up */
+};
+void netback_status(const struct netback_vif *, struct netback_status *);
+/* Administrative state of the port, shown to the guest as carrier. */
+void netback_set_carrier(struct netback_vif *, bool up);
+/* L3 bytes, 68..65,000.  Frames above are dropped unless segmentable. */
+int netback_set_mtu(struct netback_vif *, uint16_t mtu);
+/* Changes whenever carrier, MAC or presence of the vif changes. */
+uint64_t netback_change_seq(const struct netback_vif *);
+
+#define NETBACK_COUNTERS(X)                                                                        \
+    X(rx_packets)                                                                                  \
+    X(rx_bytes) X(rx_multicast) X(rx_gso) X(rx_csum_blank) X(tx_packets) X(tx_bytes) X(tx_gso)     \
+        X(tx_csum_blank) X(grant_copies) X(grant_copy_segs) X(static_copies) X(notifies)           \
+            X(wakeups) X(errors_responded) X(rate_limited) X(ctrl_requests) X(stalls)              \
+                X(csum_computed) X(segments_cut)
+
+struct netback_stats {
+#define X(name) uint64_t name;
+    NETBACK_COUNTERS(X)
+#undef X
+    uint64_t drops[DROP_N_REASONS];
+};
+/* Sums over all queues since attach. */
+void netback_stats(const struct netback_vif *, struct netback_stats *);
+
+/* --- plugging --------------------------------------------------------- */
+
+/* A vif as the toolstack describes it in the store.  Strings are empty where
+ * the toolstack said nothing. */
+struct netback_vif_info {
+    uint16_t domid;
+    uint32_t handle;
+    char bridge[64]; /* as written: "xenbr0", "xenbr0.100", "xenbr0.100:200:300" */
+    char mac[18];
+    char vif_uuid[40];     /* xs-vif-uuid */
+    char vm_uuid[40];      /* xs-vm-uuid */
+    char network_uuid[40]; /* xs-network-uuid */
+    char vlan_mode[24];    /* backend key "vlan-mode": access, trunk, ... */
+    char vlan_tag[8];      /* backend key "vlan" */
+    char vlan_trunks[256]; /* backend key "trunks": "10,20,30" */
+};
+/* Fills at most 'cap' entries and returns how many vifs there are. */
+size_t netback_list(struct netback *, struct netback_vif_info *, size_t cap);
+/* Readable after the list has changed; netback_list() clears it. */
+int netback_list_fd(const struct netback *);
+
+/* Bytes of memory the vif's own structures take now, buffers included. */
+size_t netback_memory(const struct netback_vif *);
+
+#endif
