@@ -139,7 +139,7 @@ endef
 
 $(BIN)/weft: $(O)/tools/main_weft.o $(libs_no_ovs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
-$(tools_bin): $(BIN)/weft-%: $(O)/tools/main_%.o $(libs_no_ovs)
+$(filter-out $(BIN)/weft,$(tools_bin)): $(BIN)/weft-%: $(O)/tools/main_%.o $(libs_no_ovs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
 $(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_vswitch) -Wl$(comma)--end-group $(ovs_objs) $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lm)

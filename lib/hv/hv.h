@@ -16,6 +16,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "xen_abi.h"
+
 #include <xengnttab.h>
 
 #define HV_PAGE_SIZE 4096u
@@ -75,6 +78,11 @@ struct hv {
  * that says what to do next in 'why' (of 'why_size' bytes). */
 int hv_open(const char *spec, struct hv **, char *why, size_t why_size);
 void hv_close(struct hv *); /* accepts NULL */
+
+/* What "local" charges for each segment of a grant copy and each mapped or
+ * unmapped page, so that benchmarks can imitate hypercalls: the environment's
+ * WEFT_GRANT_COST_NS, 0 if unset.  Print it beside every result. */
+uint64_t hv_grant_cost_ns(void);
 
 int hv_xen_open(struct hv **, char *why, size_t why_size);
 int hv_local_open(const char *dir, struct hv **, char *why, size_t why_size);

@@ -1,0 +1,451 @@
+/* queue: one thread per vif queue.
+ *
+ * Theory of operation
+ * -------------------
+ * A turn of the thread moves at most one burst each way: guest's transmit
+ * ring to the lane's 'out', lane's inbox to guest's receive ring.  While turns
+ * find work the thread keeps going; after poll_us without any it arms both
+ * rings' events, looks once more, and sleeps on its event channel and its wake
+ * descriptor.  Each turn sends at most one notification per event channel.
+ *
+ * Back-pressure: if the switch is slow, 'out' fills up and requests stay in
+ * the guest's ring, where the guest's own queueing sees them.  If the guest is
+ * slow, packets wait here up to the inbox's memory bound and grx_expire_ms.
+ * A guest that offers too few buffers for the first packet during
+ * grx_stall_ms is stalled: everything queued is dropped and producers drop
+ * at once, until it offers a whole packet's worth again (XSA-392: one free
+ * slot must not reset the clock).
+ *
+ * A guest that sends events without work buys itself longer and longer
+ * naps of this thread, nothing else (XSA-391 seen from our side). */
+#include "queue_priv.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <syslog.h>
+
+#include <rte_mbuf_dyn.h>
+#include <rte_pause.h>
+
+#define CTRL_BUDGET 16u
+/* Wakeups in a row that found no work before naps begin, and the longest nap. */
+#define IDLE_WAKES_FREE 16u
+#define NAP_MAX_MS 10u
+
+/* --- calls from other threads ------------------------------------------- */
+
+static bool
+queue_serve_call(struct queue *q)
+{
+    struct pending_call *c = atomic_exchange(&q->call, NULL);
+
+    if (!c) {
+        return false;
+    }
+    c->result = c->fn(q, c->aux);
+    sem_post(&c->done);
+    return true;
+}
+
+int
+queue_call(struct queue *q, int (*fn)(struct queue *, void *aux), void *aux)
+{
+    struct pending_call c = {.fn = fn, .aux = aux, .result = ESHUTDOWN};
+    struct pending_call *mine = &c;
+
+    sem_init(&c.done, 0, 0);
+    pthread_mutex_lock(&q->call_lock);
+    atomic_store(&q->call, &c);
+    inbox_wake(&q->lane->in);
+    /* A thread that ended before it saw the call leaves it to us. */
+    if (atomic_load(&q->alive) || !atomic_compare_exchange_strong(&q->call, &mine, NULL)) {
+        while (sem_wait(&c.done)) {
+        }
+    }
+    pthread_mutex_unlock(&q->call_lock);
+    sem_destroy(&c.done);
+    return c.result;
+}
+
+/* --- guest to switch ------------------------------------------------------ */
+
+static bool
+out_has_room(struct lane *l)
+{
+    return spsc_space(&l->out, QUEUE_BURST) >= QUEUE_BURST &&
+           atomic_load_explicit(&l->out_bytes, memory_order_relaxed) < LANE_OUT_BYTES;
+}
+
+/* As out_has_room(), asking to be woken when there is none. */
+static bool
+out_has_room_or_wait(struct lane *l)
+{
+    if (out_has_room(l)) {
+        return true;
+    }
+    atomic_store_explicit(&l->out_blocked, true, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    return out_has_room(l);
+}
+
+static void
+queue_give_up(struct queue *q, const char *which)
+{
+    q->dead = true;
+    vif_log(q->vif, LOG_ERR, "queue %u: %s ring is broken, vif switched off", q->id, which);
+    vif_broken(q->vif);
+}
+
+static bool
+from_guest(struct queue *q, bool *notify)
+{
+    struct rte_mbuf *pkts[QUEUE_BURST];
+
+    if (!out_has_room(q->lane)) {
+        return false;
+    }
+    /* Large frames fill the bound with fewer packets than a burst. */
+    size_t room = LANE_OUT_BYTES - atomic_load_explicit(&q->lane->out_bytes, memory_order_relaxed);
+    unsigned limit = room / (q->pool.large_room / 4) + 1;
+    int n = gtx_burst(&q->gtx, pkts, limit < QUEUE_BURST ? limit : QUEUE_BURST, notify);
+    if (n < 0) {
+        queue_give_up(q, "transmit");
+        return false;
+    }
+    if (n) {
+        size_t bytes = 0;
+        for (int i = 0; i < n; i++) {
+            bytes += pkt_footprint(pkts[i]);
+        }
+        atomic_fetch_add_explicit(&q->lane->out_bytes, bytes, memory_order_relaxed);
+        spsc_push(&q->lane->out, (void **)pkts, n);
+    }
+    /* Extra-info-only requests and errors are work, too. */
+    return n > 0 || *notify;
+}
+
+/* --- switch to guest ------------------------------------------------------ */
+
+static uint64_t *
+stamp(const struct queue *q, struct rte_mbuf *m)
+{
+    return RTE_MBUF_DYNFIELD(m, q->vif->nb->stamp_ofs, uint64_t *);
+}
+
+static void
+take_inbox(struct queue *q)
+{
+    struct rte_mbuf *m = inbox_take(&q->lane->in);
+
+    if (!m) {
+        return;
+    }
+    uint64_t now = nb_now(q->vif->nb);
+    *q->chain_tail = m;
+    for (; m; m = m->next) {
+        *stamp(q, m) = now;
+        q->chain_tail = &m->next;
+    }
+}
+
+static void
+fill_burst(struct queue *q)
+{
+    q->burst_at = q->burst_n = 0;
+    while (q->chain_head && q->burst_n < QUEUE_BURST) {
+        struct rte_mbuf *m = q->chain_head;
+        q->chain_head = m->next;
+        m->next = NULL;
+        q->burst[q->burst_n++] = m;
+    }
+    if (!q->chain_head) {
+        q->chain_tail = &q->chain_head;
+    }
+}
+
+/* The first packet that waits for the guest, or NULL. */
+static struct rte_mbuf *
+first_waiting(struct queue *q)
+{
+    if (q->burst_at == q->burst_n) {
+        fill_burst(q);
+    }
+    return q->burst_n ? q->burst[q->burst_at] : NULL;
+}
+
+static void
+drop_first(struct queue *q, enum drop_reason reason)
+{
+    struct rte_mbuf *m = q->burst[q->burst_at++];
+
+    inbox_release(&q->lane->in, pkt_footprint(m));
+    STAT_ADD(q->lane->stats.drops[reason], 1);
+    pkt_free(&q->pool, m);
+}
+
+void
+queue_drop_waiting(struct queue *q, enum drop_reason reason)
+{
+    take_inbox(q);
+    while (first_waiting(q)) {
+        drop_first(q, reason);
+    }
+}
+
+static bool
+is_stalled(const struct queue *q)
+{
+    return atomic_load_explicit(&q->lane->in.stalled, memory_order_relaxed);
+}
+
+void
+queue_set_stalled(struct queue *q, bool stalled)
+{
+    if (is_stalled(q) != stalled) {
+        atomic_store_explicit(&q->lane->in.stalled, stalled, memory_order_relaxed);
+        vif_set_stalled(q->vif, stalled);
+        if (stalled) {
+            STAT_ADD(q->lane->stats.stalls, 1);
+        }
+    }
+}
+
+/* The guest has no room for the first packet: how long has this lasted? */
+static void
+guest_blocks(struct queue *q)
+{
+    const struct netback_config *c = &q->vif->nb->config;
+    uint64_t now = nb_now(q->vif->nb);
+    struct rte_mbuf *m;
+
+    if (!q->blocked_since_ns) {
+        q->blocked_since_ns = now;
+    }
+    if (now - q->blocked_since_ns > c->grx_stall_ms * 1000000ull) {
+        queue_set_stalled(q, true);
+        queue_drop_waiting(q, DROP_GRX_STALLED);
+        return;
+    }
+    while ((m = first_waiting(q)) && now - *stamp(q, m) > c->grx_expire_ms * 1000000ull) {
+        drop_first(q, DROP_GRX_EXPIRED);
+    }
+}
+
+/* While stalled nothing is queued; a whole packet's worth of buffers ends it. */
+static bool
+still_stalled(struct queue *q)
+{
+    if (is_stalled(q) && grx_slots(&q->grx) >= XEN_NETIF_NR_SLOTS_MIN) {
+        q->blocked_since_ns = 0;
+        queue_set_stalled(q, false);
+    }
+    if (is_stalled(q)) {
+        queue_drop_waiting(q, DROP_GRX_STALLED);
+    }
+    return is_stalled(q);
+}
+
+static bool
+to_guest(struct queue *q, bool *notify)
+{
+    take_inbox(q);
+    if (still_stalled(q) || !first_waiting(q)) {
+        return false;
+    }
+
+    /* grx_burst() frees what it consumes, so the sizes come first. */
+    unsigned n = q->burst_n - q->burst_at;
+    uint32_t footprint[QUEUE_BURST];
+    for (unsigned i = 0; i < n; i++) {
+        footprint[i] = pkt_footprint(q->burst[q->burst_at + i]);
+    }
+    int done = grx_burst(&q->grx, q->burst + q->burst_at, n, notify);
+    if (done < 0) {
+        queue_give_up(q, "receive");
+        return false;
+    }
+    size_t bytes = 0;
+    for (int i = 0; i < done; i++) {
+        bytes += footprint[i];
+    }
+    q->burst_at += done;
+    if (bytes) {
+        inbox_release(&q->lane->in, bytes);
+        q->blocked_since_ns = 0;
+    } else {
+        guest_blocks(q);
+    }
+    return done > 0;
+}
+
+static bool
+control(struct queue *q, bool *notify)
+{
+    int n = ctrl_run(&q->ctrl, CTRL_BUDGET, notify);
+
+    if (n < 0) {
+        queue_give_up(q, "control");
+        return false;
+    }
+    return n > 0;
+}
+
+/* --- the thread ------------------------------------------------------------ */
+
+static void
+notify_guest(struct queue *q, bool tx, bool rx, bool ctrl)
+{
+    const struct hv_ops *ops = q->vif->nb->hv->ops;
+
+    if (tx || (rx && !q->split)) {
+        ops->evtchn_notify(q->evtchns, q->tx_port);
+        STAT_ADD(q->lane->stats.notifies, 1);
+    }
+    if (rx && q->split) {
+        ops->evtchn_notify(q->evtchns, q->rx_port);
+        STAT_ADD(q->lane->stats.notifies, 1);
+    }
+    if (ctrl) {
+        ops->evtchn_notify(q->evtchns, q->ctrl_port);
+    }
+}
+
+static bool
+turn(struct queue *q)
+{
+    bool tx = false, rx = false, ctrl = false, busy = false;
+
+    if (q->dead) {
+        queue_drop_waiting(q, DROP_GRX_NOT_CONNECTED);
+        return false;
+    }
+    busy |= to_guest(q, &rx);
+    busy |= !q->dead && from_guest(q, &tx);
+    if (q->has_ctrl && !q->dead) {
+        busy |= control(q, &ctrl);
+    }
+    if (tx || rx || ctrl) {
+        notify_guest(q, tx, rx, ctrl);
+    }
+    return busy;
+}
+
+/* Arms every event and looks once more.  True if there is work after all. */
+static bool
+arm(struct queue *q)
+{
+    if (atomic_load(&q->stop) || atomic_load(&q->call) || !inbox_empty(&q->lane->in)) {
+        return true;
+    }
+    if (q->dead) {
+        return false;
+    }
+    bool work = false;
+    if (!gtx_credit_wait(&q->gtx) && out_has_room_or_wait(q->lane)) {
+        work |= gtx_arm(&q->gtx);
+    }
+    struct rte_mbuf *m = first_waiting(q);
+    if (m || is_stalled(q)) {
+        work |= grx_arm(&q->grx, m ? grx_slots_needed(&q->grx, m) : XEN_NETIF_NR_SLOTS_MIN);
+    }
+    if (q->has_ctrl) {
+        work |= ctrl_arm(&q->ctrl);
+    }
+    return work;
+}
+
+/* How long to sleep at most, ns; 0: for ever. */
+static uint64_t
+sleep_limit(struct queue *q)
+{
+    const struct netback_config *c = &q->vif->nb->config;
+    uint64_t now = nb_now(q->vif->nb), until = q->dead ? 0 : gtx_credit_wait(&q->gtx);
+    struct rte_mbuf *m = first_waiting(q);
+
+    if (m && q->blocked_since_ns) {
+        uint64_t expires = *stamp(q, m) + c->grx_expire_ms * 1000000ull;
+        uint64_t stalls = q->blocked_since_ns + c->grx_stall_ms * 1000000ull;
+        uint64_t first = (expires < stalls ? expires : stalls) + 1000000;
+        until = !until || first < until ? first : until;
+    }
+    return !until ? 0 : until > now ? until - now : 1;
+}
+
+/* A guest that rings without a reason is heard less and less often. */
+static void
+nap_after_idle_wakes(struct queue *q)
+{
+    if (q->idle_wakes <= IDLE_WAKES_FREE) {
+        return;
+    }
+    unsigned shift = q->idle_wakes - IDLE_WAKES_FREE;
+    int ms = shift > 4 ? NAP_MAX_MS : 1 << (shift - 1);
+    struct pollfd fd = {.fd = q->lane->in.wake_fd, .events = POLLIN};
+
+    poll(&fd, 1, ms < (int)NAP_MAX_MS ? ms : (int)NAP_MAX_MS);
+}
+
+static void
+queue_sleep(struct queue *q)
+{
+    const struct hv_ops *ops = q->vif->nb->hv->ops;
+    struct inbox *in = &q->lane->in;
+    struct pollfd fds[2] = {
+        {.fd = in->wake_fd, .events = POLLIN},
+        {.fd = q->dead ? -1 : ops->evtchn_fd(q->evtchns), .events = POLLIN},
+    };
+
+    atomic_store_explicit(&in->asleep, true, memory_order_relaxed);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (!arm(q)) {
+        uint64_t ns = sleep_limit(q);
+        struct timespec ts = {.tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u};
+
+        nap_after_idle_wakes(q);
+        ppoll(fds, 2, ns ? &ts : NULL, NULL);
+        STAT_ADD(q->lane->stats.wakeups, 1);
+        q->idle_wakes++;
+    }
+    atomic_store_explicit(&in->asleep, false, memory_order_relaxed);
+    eventfd_t ignored;
+    if (fds[0].revents) {
+        eventfd_read(in->wake_fd, &ignored);
+    }
+    if (fds[1].revents & POLLIN) {
+        while (ops->evtchn_next(q->evtchns) >= 0) {
+        }
+    }
+}
+
+void *
+queue_main(void *q_)
+{
+    struct queue *q = q_;
+    uint64_t poll_ns = q->vif->nb->config.poll_us * 1000ull;
+    uint64_t idle_since = 0;
+
+    /* What an earlier process answered may never have been announced. */
+    notify_guest(q, true, q->split, q->has_ctrl);
+    while (!atomic_load_explicit(&q->stop, memory_order_acquire)) {
+        queue_serve_call(q);
+        if (turn(q)) {
+            idle_since = 0;
+            q->idle_wakes = 0;
+            continue;
+        }
+        if (q->idle_wakes == 0) {
+            uint64_t now = nb_now(q->vif->nb);
+            idle_since = idle_since ? idle_since : now;
+            if (now - idle_since < poll_ns) {
+                rte_pause();
+                continue;
+            }
+        }
+        idle_since = 0;
+        queue_sleep(q);
+    }
+    atomic_store(&q->alive, false);
+    queue_serve_call(q);
+    return NULL;
+}

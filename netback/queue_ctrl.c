@@ -1,0 +1,126 @@
+/* queue_ctrl: what a guest's control ring changes in its queues.
+ *
+ * Runs on queue 0's thread; tables of other queues are changed on their own. */
+#include "queue_priv.h"
+
+#include <errno.h>
+
+static uint32_t
+ctrl_request_index(const struct queue *q)
+{
+    /* ctrl_run() has consumed the request it is working on. */
+    return q->ctrl.ring.req_cons - 1;
+}
+
+static struct queue *
+peer_queue(struct queue *q0, unsigned queue)
+{
+    return queue < q0->vif->n_open ? q0->vif->queues[queue] : NULL;
+}
+
+static int
+on_queue(struct queue *q0, struct queue *q, int (*fn)(struct queue *, void *aux), void *aux)
+{
+    return q == q0 ? fn(q, aux) : queue_call(q, fn, aux);
+}
+
+struct gref_change {
+    const struct xen_netif_gref *list;
+    unsigned n;
+    uint32_t ref;
+};
+
+static int
+gref_add_here(struct queue *q, void *change_)
+{
+    struct gref_change *c = change_;
+
+    return gref_table_add(&q->grefs, q->vif->nb->hv->ops, q->grants, q->vif->domid, c->list, c->n);
+}
+
+static int
+gref_del_here(struct queue *q, void *change_)
+{
+    struct gref_change *c = change_;
+
+    return gref_table_del(&q->grefs, q->vif->nb->hv->ops, q->grants, c->ref);
+}
+
+static unsigned
+hook_gref_limit(void *q0, unsigned queue)
+{
+    struct queue *q = peer_queue(q0, queue);
+    int left = q ? atomic_load(&q->vif->nb->gref_left) : 0;
+    unsigned mine = q ? q->grefs.limit : 0;
+    unsigned used = q ? q->vif->journal->gref_top[queue] : 0;
+
+    /* What it has counts as its own, the rest must still be in the budget. */
+    return left < 0 ? used : mine < used + left ? mine : used + left;
+}
+
+bool
+queue_gref_budget_take(struct netback *nb, unsigned n)
+{
+    int left = atomic_load(&nb->gref_left);
+
+    do {
+        if (left < (int)n) {
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak(&nb->gref_left, &left, left - (int)n));
+    return true;
+}
+
+static int
+hook_gref_add(void *q0_, unsigned queue, const struct xen_netif_gref *list, unsigned n)
+{
+    struct queue *q0 = q0_, *q = peer_queue(q0, queue);
+    struct gref_change change = {.list = list, .n = n};
+
+    if (!q) {
+        return EINVAL;
+    }
+    if (!queue_gref_budget_take(q->vif->nb, n)) {
+        return ENOSPC;
+    }
+    int error = on_queue(q0, q, gref_add_here, &change);
+    if (error) {
+        atomic_fetch_add(&q->vif->nb->gref_left, (int)n);
+        return error;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        journal_gref_add(q->vif->journal, queue, list[i].ref,
+                         list[i].flags & XEN_NETIF_CTRLF_GREF_readonly, ctrl_request_index(q0));
+    }
+    return 0;
+}
+
+static int
+hook_gref_del(void *q0_, unsigned queue, uint32_t ref)
+{
+    struct queue *q0 = q0_, *q = peer_queue(q0, queue);
+    struct gref_change change = {.ref = ref};
+
+    if (!q) {
+        return EINVAL;
+    }
+    journal_gref_removing(q->vif->journal, queue, ref, ctrl_request_index(q0));
+    int error = on_queue(q0, q, gref_del_here, &change);
+    if (!error) {
+        atomic_fetch_add(&q->vif->nb->gref_left, 1);
+    }
+    return error;
+}
+
+static void
+hook_hash_changed(void *q0)
+{
+    /* hash_settings lie in the journal itself. */
+}
+
+const struct ctrl_hooks queue_ctrl_hooks = {
+    .gref_limit = hook_gref_limit,
+    .gref_add = hook_gref_add,
+    .gref_del = hook_gref_del,
+    .hash_changed = hook_hash_changed,
+};

@@ -1,0 +1,65 @@
+/* queue_priv: a queue's inside, shared by queue.c (its thread), queue_open.c
+ * (its life) and queue_ctrl.c (its control ring).
+ *
+ * Threads: everything belongs to the queue's thread while that runs, but
+ * for the fields at the end. */
+#ifndef QUEUE_PRIV_H
+#define QUEUE_PRIV_H
+
+#include "vif.h"
+
+#define QUEUE_BURST 64u
+#define QUEUE_STACK_BYTES (256u * 1024)
+
+struct pending_call {
+    int (*fn)(struct queue *, void *aux);
+    void *aux;
+    int result;
+    sem_t done;
+};
+
+struct queue {
+    struct netback_vif *vif;
+    struct lane *lane;
+    unsigned id;
+
+    struct hv_grants *grants;
+    struct hv_evtchns *evtchns;
+    void *tx_page, *rx_page, *ctrl_page;
+    uint32_t tx_port, rx_port, ctrl_port;
+    bool split, has_ctrl;
+
+    struct ring_port port;
+    struct gtx gtx;
+    struct grx grx;
+    struct ctrl ctrl;
+    struct gref_table grefs;
+    struct pkt_pool pool;
+
+    /* taken from the inbox and not delivered: 'burst' first, then the chain */
+    struct rte_mbuf *burst[QUEUE_BURST];
+    unsigned burst_at, burst_n;
+    struct rte_mbuf *chain_head, **chain_tail;
+    uint64_t blocked_since_ns; /* 0: the guest takes packets */
+    bool dead;                 /* ring broken: serves calls only */
+    unsigned idle_wakes;
+
+    pthread_t thread;
+    bool started;
+    _Atomic bool stop;
+    _Atomic bool alive;
+    pthread_mutex_t call_lock; /* one caller at a time */
+    _Atomic(struct pending_call *) call;
+};
+
+/* The thread. */
+void *queue_main(void *queue);
+/* The control ring's effects; 'aux' of the hooks is queue 0. */
+extern const struct ctrl_hooks queue_ctrl_hooks;
+/* Takes 'n' of the host-wide budget of static grants; false if it has less. */
+bool queue_gref_budget_take(struct netback *, unsigned n);
+/* Drops all that waits for the guest. */
+void queue_drop_waiting(struct queue *, enum drop_reason);
+void queue_set_stalled(struct queue *, bool stalled);
+
+#endif

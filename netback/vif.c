@@ -1,0 +1,454 @@
+/* vif: a guest's network interface as a port of the switch. */
+#include "vif.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define LOG_BURST 10u
+#define LOG_PERIOD_NS 5000000000ull
+
+void
+vif_log(struct netback_vif *v, int level, const char *format, ...)
+{
+    uint64_t now = nb_now(v->nb);
+    char msg[512];
+    va_list args;
+
+    pthread_mutex_lock(&v->nb->lock);
+    if (now - v->log_refill_ns > LOG_PERIOD_NS) {
+        v->log_refill_ns = now;
+        v->log_credit = LOG_BURST;
+    }
+    bool say = v->log_credit > 0;
+    v->log_credit -= say;
+    pthread_mutex_unlock(&v->nb->lock);
+    if (!say) {
+        return;
+    }
+    va_start(args, format);
+    vsnprintf(msg, sizeof msg, format, args);
+    va_end(args);
+    netback_log(v->nb, level, "vif%u.%u: %s", v->domid, v->handle, msg);
+}
+
+void
+vif_changed(struct netback_vif *v)
+{
+    atomic_fetch_add(&v->seq, 1);
+}
+
+void
+vif_poke(struct netback_vif *v)
+{
+    atomic_store(&v->poked, true);
+    xenbus_kick(v->nb);
+}
+
+void
+vif_broken(struct netback_vif *v)
+{
+    atomic_store(&v->broken, true);
+    vif_poke(v);
+}
+
+void
+vif_set_stalled(struct netback_vif *v, bool stalled)
+{
+    unsigned before = atomic_fetch_add(&v->n_stalled, stalled ? 1 : -1);
+
+    if (before == (stalled ? 0 : 1)) {
+        vif_log(v, stalled ? LOG_WARNING : LOG_INFO,
+                stalled ? "guest takes no packets, carrier off" : "guest takes packets again");
+        vif_changed(v);
+        vif_poke(v);
+    }
+}
+
+/* --- lanes -------------------------------------------------------------- */
+
+static void
+lanes_free(struct netback_vif *v)
+{
+    for (unsigned i = 0; i < v->n_lanes; i++) {
+        struct lane *l = &v->lanes[i];
+        void *m;
+
+        while (spsc_pop(&l->out, &m, 1)) {
+            rte_pktmbuf_free(m);
+        }
+        /* A producer may have been faster than the end of the connection. */
+        for (struct rte_mbuf *p = inbox_take(&l->in), *next; p; p = next) {
+            next = p->next;
+            p->next = NULL;
+            vif_drop(v, p, DROP_GRX_DETACHED);
+        }
+        spsc_done(&l->out);
+        if (l->in.wake_fd >= 0) {
+            close(l->in.wake_fd);
+        }
+    }
+    free(v->lanes);
+    v->lanes = NULL;
+    v->n_lanes = 0;
+}
+
+static int
+lanes_alloc(struct netback_vif *v)
+{
+    const struct netback_config *c = &v->nb->config;
+    int error = posix_memalign((void **)&v->lanes, 64, c->max_queues * sizeof *v->lanes);
+
+    if (error) {
+        return error;
+    }
+    memset(v->lanes, 0, c->max_queues * sizeof *v->lanes);
+    for (unsigned i = 0; i < c->max_queues; i++) {
+        struct lane *l = &v->lanes[i];
+
+        v->n_lanes = i + 1;
+        l->in.bytes_max = c->grx_queue_bytes;
+        l->in.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        error = l->in.wake_fd < 0 ? errno : spsc_init(&l->out, LANE_OUT_PACKETS);
+        if (error) {
+            lanes_free(v);
+            return error;
+        }
+    }
+    return 0;
+}
+
+int
+vif_attach(struct netback_vif *v)
+{
+    if (v->attached) {
+        return EBUSY;
+    }
+    int error = lanes_alloc(v);
+    if (error) {
+        return error;
+    }
+    error = journal_open(v->nb->config.journal_dir, v->domid, v->handle, &v->journal);
+    if (error) {
+        lanes_free(v);
+        return error;
+    }
+    for (int i = 0; i < DROP_N_REASONS; i++) {
+        atomic_store(&v->drops[i], 0);
+    }
+    v->attached = true;
+    return 0;
+}
+
+void
+vif_detach(struct netback_vif *v)
+{
+    vif_disconnect(v);
+    v->attached = false;
+    journal_close(v->journal);
+    v->journal = NULL;
+    lanes_free(v);
+}
+
+/* --- connecting ----------------------------------------------------------- */
+
+static void
+close_queues(struct netback_vif *v)
+{
+    /* Queue 0 first: its control ring may be calling the others. */
+    for (unsigned i = 0; i < v->n_open; i++) {
+        queue_close(v->queues[i]);
+        v->queues[i] = NULL;
+    }
+    v->n_open = 0;
+}
+
+int
+vif_connect(struct netback_vif *v, const struct connection *c, bool adopt, char *why,
+            size_t why_size)
+{
+    int error = 0;
+
+    for (unsigned i = 0; i < c->n_queues && !error; i++) {
+        error = queue_open(v, i, &c->queue[i], &v->queues[i], why, why_size);
+        v->n_open += !error;
+    }
+    if (error) {
+        close_queues(v);
+        return error;
+    }
+    if (adopt && journal_matches(v->journal, &c->ids)) {
+        journal_settle(v->journal, queue_ctrl_answered(v->queues[0]));
+        for (unsigned i = 0; i < v->n_open; i++) {
+            queue_replay(v->queues[i], v->journal);
+        }
+    } else {
+        journal_reset(v->journal, &c->ids);
+    }
+    atomic_store(&v->journal->mcast.enabled, c->mcast_control);
+    atomic_store(&v->broken, false);
+    for (unsigned i = 0; i < v->n_open && !error; i++) {
+        error = queue_start(v->queues[i]);
+    }
+    if (error) {
+        snprintf(why, why_size, "cannot start a thread (%s)", strerror(error));
+        close_queues(v);
+        return error;
+    }
+    atomic_store_explicit(&v->n_connected, v->n_open, memory_order_release);
+    atomic_fetch_add(&v->connects, 1);
+    vif_changed(v);
+    return 0;
+}
+
+void
+vif_disconnect(struct netback_vif *v)
+{
+    if (!v->n_open) {
+        return;
+    }
+    atomic_store(&v->n_connected, 0);
+    close_queues(v);
+    vif_changed(v);
+}
+
+void
+vif_sample_mcast(struct netback_vif *v, bool enabled)
+{
+    if (v->journal) {
+        atomic_store(&v->journal->mcast.enabled, enabled);
+    }
+}
+
+/* --- the switch's side ------------------------------------------------------ */
+
+void
+vif_drop(struct netback_vif *v, struct rte_mbuf *m, enum drop_reason reason)
+{
+    const struct netback_config *c = &v->nb->config;
+
+    atomic_fetch_add_explicit(&v->drops[reason], 1, memory_order_relaxed);
+    if (m->pool && (m->pool == c->small || m->pool == c->large)) {
+        rte_pktmbuf_free(m);
+    } else {
+        c->free_foreign(m);
+    }
+}
+
+unsigned
+netback_rx_burst(struct netback_vif *v, unsigned qid, struct rte_mbuf **pkts, unsigned n)
+{
+    struct lane *l = &v->lanes[qid];
+    unsigned got = spsc_pop(&l->out, (void **)pkts, n);
+
+    if (got) {
+        size_t bytes = 0;
+        for (unsigned i = 0; i < got; i++) {
+            bytes += pkt_footprint(pkts[i]);
+        }
+        atomic_fetch_sub_explicit(&l->out_bytes, bytes, memory_order_relaxed);
+        atomic_thread_fence(memory_order_seq_cst);
+        if (atomic_load_explicit(&l->out_blocked, memory_order_relaxed)) {
+            atomic_store_explicit(&l->out_blocked, false, memory_order_relaxed);
+            inbox_wake(&l->in);
+        }
+    }
+    return got;
+}
+
+bool
+netback_rx_ready(const struct netback_vif *v, unsigned q)
+{
+    return !spsc_empty(&v->lanes[q].out);
+}
+
+/* A burst on its way into one lane, linked newest first. */
+struct batch {
+    struct rte_mbuf *newest, *oldest;
+};
+
+static void
+batch_add(struct batch *b, struct rte_mbuf *m)
+{
+    m->next = b->newest;
+    b->newest = m;
+    if (!b->oldest) {
+        b->oldest = m;
+    }
+}
+
+/* Why a packet cannot go to a lane, or DROP_N_REASONS if it can. */
+static enum drop_reason
+admit(const struct netback_vif *v, struct lane *l, const struct rte_mbuf *m)
+{
+    if (!mcast_pass(&v->journal->mcast, rte_pktmbuf_mtod(m, const uint8_t *))) {
+        return DROP_GRX_MULTICAST;
+    }
+    if (atomic_load_explicit(&l->in.stalled, memory_order_relaxed)) {
+        return DROP_GRX_STALLED;
+    }
+    return inbox_reserve(&l->in, m) ? DROP_N_REASONS : DROP_GRX_QUEUE_FULL;
+}
+
+void
+netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
+{
+    struct batch batches[NETBACK_MAX_QUEUES] = {0};
+    unsigned n_queues = atomic_load_explicit(&v->n_connected, memory_order_acquire);
+
+    for (unsigned i = 0; i < n; i++) {
+        struct rte_mbuf *m = pkts[i];
+        unsigned q = 0;
+
+        if (i + 1 < n) {
+            rte_prefetch0(rte_pktmbuf_mtod(pkts[i + 1], void *));
+        }
+        if (!n_queues) {
+            vif_drop(v, m, DROP_GRX_NOT_CONNECTED);
+            continue;
+        }
+        if (n_queues > 1) {
+            uint32_t spread = m->ol_flags & RTE_MBUF_F_RX_RSS_HASH ? m->hash.rss : 0;
+            q = hash_queue(&v->journal->hash, rte_pktmbuf_mtod(m, uint8_t *), m->data_len,
+                           n_queues, spread);
+        }
+        enum drop_reason reason = admit(v, &v->lanes[q], m);
+        if (reason == DROP_N_REASONS) {
+            batch_add(&batches[q], m);
+        } else {
+            vif_drop(v, m, reason);
+        }
+    }
+    for (unsigned q = 0; q < n_queues; q++) {
+        if (batches[q].newest) {
+            inbox_push_chain(&v->lanes[q].in, batches[q].newest, batches[q].oldest);
+        }
+    }
+}
+
+unsigned
+netback_n_queues(const struct netback_vif *v)
+{
+    return v->n_lanes;
+}
+
+void
+netback_status(const struct netback_vif *v, struct netback_status *s)
+{
+    struct netback *nb = v->nb;
+    uint64_t mac = atomic_load(&v->mac);
+
+    *s = (struct netback_status){0};
+    pthread_mutex_lock(&nb->lock);
+    s->present = v->present;
+    pthread_mutex_unlock(&nb->lock);
+    s->n_queues = atomic_load(&v->n_connected);
+    s->connected = s->n_queues > 0;
+    s->carrier = s->connected && !atomic_load(&v->n_stalled);
+    for (int i = 0; i < 6; i++) {
+        s->mac[i] = mac >> (40 - 8 * i);
+    }
+    s->mtu = atomic_load(&v->mtu);
+    s->connects = atomic_load(&v->connects);
+    if (v->journal && s->connected) {
+        s->multicast_control = atomic_load(&v->journal->mcast.enabled);
+        for (unsigned q = 0; q < NETBACK_MAX_QUEUES; q++) {
+            s->static_grants |= v->journal->gref_top[q] > 0;
+        }
+    }
+}
+
+void
+netback_set_carrier(struct netback_vif *v, bool up)
+{
+    if (atomic_exchange(&v->admin_up, up) != up) {
+        vif_poke(v);
+    }
+}
+
+struct mtu_change {
+    struct netback_vif *vif;
+    uint16_t mtu;
+};
+
+static int
+set_mtu(struct netback *nb, void *change_)
+{
+    struct mtu_change *c = change_;
+
+    atomic_store(&c->vif->mtu, c->mtu);
+    for (unsigned i = 0; i < c->vif->n_open; i++) {
+        queue_set_mtu(c->vif->queues[i], c->mtu);
+    }
+    return 0;
+}
+
+int
+netback_set_mtu(struct netback_vif *v, uint16_t mtu)
+{
+    struct mtu_change c = {v, mtu};
+
+    return mtu < 68 || mtu > 65000 ? EINVAL : xenbus_call(v->nb, set_mtu, &c);
+}
+
+uint64_t
+netback_change_seq(const struct netback_vif *v)
+{
+    return atomic_load(&v->seq);
+}
+
+void
+netback_stats(const struct netback_vif *v, struct netback_stats *s)
+{
+    *s = (struct netback_stats){0};
+    for (unsigned i = 0; i < v->n_lanes; i++) {
+        const struct queue_stats *q = &v->lanes[i].stats;
+#define X(name) s->name += STAT_GET(q->name);
+        NETBACK_COUNTERS(X)
+#undef X
+        for (int r = 0; r < DROP_N_REASONS; r++) {
+            s->drops[r] += STAT_GET(q->drops[r]);
+        }
+    }
+    for (int r = 0; r < DROP_N_REASONS; r++) {
+        s->drops[r] += STAT_GET(v->drops[r]);
+    }
+}
+
+static int
+measure_memory(struct netback *nb, void *sum_)
+{
+    struct {
+        const struct netback_vif *vif;
+        size_t bytes;
+    } *sum = sum_;
+    const struct netback_vif *v = sum->vif;
+
+    sum->bytes = sizeof *v;
+    for (unsigned i = 0; i < v->n_lanes; i++) {
+        const struct lane *l = &v->lanes[i];
+        sum->bytes += sizeof *l + (l->out.mask + 1) * sizeof *l->out.slots +
+                      atomic_load(&l->out_bytes) + atomic_load(&l->in.bytes);
+    }
+    for (unsigned i = 0; i < v->n_open; i++) {
+        sum->bytes += queue_memory(v->queues[i]);
+    }
+    return 0;
+}
+
+size_t
+netback_memory(const struct netback_vif *v)
+{
+    struct {
+        const struct netback_vif *vif;
+        size_t bytes;
+    } sum = {v, 0};
+
+    xenbus_call(v->nb, measure_memory, &sum);
+    return sum.bytes;
+}

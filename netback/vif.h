@@ -1,0 +1,187 @@
+/* vif: netback's inside, shared by its files.
+ *
+ * Three kinds of threads meet here:
+ *
+ *   xenbus thread  one; owns every vif's life: the store, connecting,
+ *                  disconnecting, attaching, detaching.
+ *   queue thread   one per connected queue; owns its rings, its buffers, its
+ *                  static grants.  Queue 0's also runs the control ring.
+ *   switch threads hand packets over through a lane and never touch a ring.
+ *
+ * A lane is a queue's two hand-over points with the switch.  Lanes live from
+ * attach to detach, queues from connect to disconnect, so a switch thread
+ * never meets a queue that is going away. */
+#ifndef VIF_H
+#define VIF_H
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "inbox.h"
+#include "journal.h"
+#include "netback.h"
+#include "ring.h"
+#include "spsc.h"
+
+struct xs_handle;
+
+/* Packets a guest may have waiting for the switch, per queue. */
+#define LANE_OUT_PACKETS 512u
+#define LANE_OUT_BYTES (1u << 20)
+
+struct lane {
+    struct inbox in;          /* switch to guest */
+    struct spsc out;          /* guest to switch */
+    _Alignas(64) _Atomic size_t out_bytes; /* buffer memory in 'out' */
+    _Atomic bool out_blocked; /* the queue's thread waits for room in 'out' */
+    struct queue_stats stats; /* written by the queue's thread, survives it */
+};
+
+/* --- queue -------------------------------------------------------------- */
+
+/* Where a queue's rings are, as the frontend wrote it. */
+struct queue_refs {
+    uint32_t tx_ref, rx_ref, tx_port, rx_port; /* tx_port == rx_port: not split */
+};
+
+struct queue_config {
+    struct queue_refs refs;
+    struct guest_features features;
+    bool has_ctrl;
+    uint32_t ctrl_ref, ctrl_port;
+    unsigned n_queues;
+    uint64_t rate_bytes, rate_usecs;
+};
+
+struct queue;
+struct netback_vif;
+
+/* Maps the rings, binds the event channels; no thread yet.  On failure
+ * returns a positive errno and says why. */
+int queue_open(struct netback_vif *, unsigned id, const struct queue_config *, struct queue **,
+               char *why, size_t why_size);
+/* Maps again what the journal says the frontend had mapped; queue_ctrl_answered() settles it
+ * first. */
+void queue_replay(struct queue *, const struct journal *);
+/* The control ring's rsp_prod (queue 0 with a control ring only). */
+uint32_t queue_ctrl_answered(const struct queue *);
+int queue_start(struct queue *);
+/* Ends the thread, unmaps and unbinds everything, frees what was under way. */
+void queue_close(struct queue *); /* accepts NULL */
+/* Runs 'fn' on the queue's thread between two turns and returns its result;
+ * ESHUTDOWN if the thread has ended. */
+int queue_call(struct queue *, int (*fn)(struct queue *, void *aux), void *aux);
+void queue_set_rate(struct queue *, uint64_t bytes, uint64_t usecs);
+void queue_set_mtu(struct queue *, uint16_t mtu);
+size_t queue_memory(const struct queue *);
+unsigned queue_static_grants(const struct queue *);
+
+/* --- vif ---------------------------------------------------------------- */
+
+struct netback_vif {
+    struct netback *nb;
+    struct netback_vif *next; /* nb->vifs */
+    uint16_t domid;
+    uint32_t handle;
+
+    /* xenbus thread only */
+    bool watched;             /* frontend watch registered */
+    bool dirty;               /* something in the store changed */
+    bool dynamic_mcast;
+    int backend_state;
+    uint64_t run_credit_at_ns; /* limits how often the store can keep us busy */
+    unsigned run_credit;
+    unsigned log_credit;
+    uint64_t log_refill_ns;
+    char *frontend;           /* its path in the store */
+    struct queue *queues[NETBACK_MAX_QUEUES];
+    unsigned n_open;
+
+    /* xenbus thread writes, under nb->lock; others read under it */
+    bool present;
+    struct netback_vif_info info;
+
+    /* from attach to detach */
+    bool attached;            /* xenbus thread */
+    struct lane *lanes;
+    unsigned n_lanes;
+    struct journal *journal;
+
+    /* any thread */
+    _Atomic unsigned n_connected; /* queues that producers may feed */
+    _Atomic bool poked;           /* the xenbus thread shall look at it */
+    _Atomic bool broken;          /* a queue's thread gave up on its ring */
+    _Atomic unsigned n_stalled;   /* queues */
+    _Atomic bool admin_up;
+    _Atomic uint16_t mtu;
+    _Atomic uint64_t mac;         /* low 48 bits */
+    _Atomic uint64_t seq, connects;
+    _Atomic uint64_t drops[DROP_N_REASONS]; /* by producers */
+};
+
+/* A switch thread dropping what never reached a lane. */
+void vif_drop(struct netback_vif *, struct rte_mbuf *, enum drop_reason);
+/* A queue's thread reports that the guest stopped (or resumed) taking packets. */
+void vif_set_stalled(struct netback_vif *, bool stalled);
+/* A queue's thread gives up: the ring is broken.  The xenbus thread switches the vif off. */
+void vif_broken(struct netback_vif *);
+/* The switch shall look at its carrier and MAC. */
+void vif_changed(struct netback_vif *);
+/* The xenbus thread shall look at it. */
+void vif_poke(struct netback_vif *);
+
+/* xenbus thread only: */
+struct connection {
+    struct journal_connection ids;
+    struct queue_config queue[NETBACK_MAX_QUEUES];
+    unsigned n_queues;
+    bool mcast_control;
+};
+int vif_connect(struct netback_vif *, const struct connection *, bool adopt, char *why,
+                size_t why_size);
+void vif_disconnect(struct netback_vif *);
+void vif_sample_mcast(struct netback_vif *, bool enabled);
+int vif_attach(struct netback_vif *); /* allocates lanes and journal */
+void vif_detach(struct netback_vif *);
+
+/* --- the instance -------------------------------------------------------- */
+
+struct netback {
+    struct netback_config config;
+    struct hv *hv;
+    pthread_t thread;
+    struct xs_handle *xs;     /* xenbus thread */
+    int cmd_fd;               /* wakes the xenbus thread */
+    int list_fd;
+    int stamp_ofs;            /* mbuf dynamic field: when a packet entered its queue, ns */
+
+    pthread_mutex_t lock;     /* guards 'vifs', 'calls', and what vif.h says */
+    struct netback_vif *vifs;
+    struct xenbus_call *calls;
+    bool stopping;            /* under lock */
+    _Atomic int gref_left;    /* of config.gref_budget */
+};
+
+/* Runs 'fn' on the xenbus thread and returns its result. */
+int xenbus_call(struct netback *, int (*fn)(struct netback *, void *aux), void *aux);
+void xenbus_kick(struct netback *);
+void *xenbus_main(void *nb);
+/* Takes every vif to Closed, as on an orderly end with 'close_vifs'. */
+int xenbus_close_all(struct netback *, void *);
+
+/* Logs for a vif, at most ten lines in five seconds each. */
+void vif_log(struct netback_vif *, int level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void netback_log(struct netback *, int level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static inline uint64_t
+nb_now(const struct netback *nb)
+{
+    return nb->hv->ops->now_ns(nb->hv);
+}
+
+#endif

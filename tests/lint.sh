@@ -1,0 +1,26 @@
+#!/bin/bash
+# Static analysis: cppcheck over every folder, and the rule of who may include
+# system headers that no include path can guard.
+set -u
+cd "$(dirname "$0")/.."
+status=0
+
+# forbid PATTERN WHY FOLDER...: no file of the folders includes PATTERN.
+forbid() {
+    local pattern=$1 why=$2
+    shift 2
+    if grep -nE "^#include [<\"]($pattern)" -r "$@" --include='*.[ch]'; then
+        echo "lint: $why" >&2
+        status=1
+    fi
+}
+forbid 'xen/' 'Xen headers come through hv/xen_abi.h' netback vlan vswitch tools
+forbid 'xenctrl|xengnttab|xenevtchn' "only lib/hv talks to Xen's libraries" netback vlan vswitch tools
+forbid 'openssl/' 'only TLS files include OpenSSL' lib netback vlan vswitch tools
+
+cppcheck --quiet --error-exitcode=1 --inline-suppr -j "$(nproc)" \
+    --enable=warning,portability,performance --std=c11 --suppressions-list=tests/cppcheck.suppress \
+    -D_GNU_SOURCE -D__x86_64__ -Ilib -Inetback -Ivlan -Ivswitch -Itools -Itests/unit \
+    lib netback vlan vswitch tools perf tests/unit || status=1
+[ $status -eq 0 ] && echo "lint: clean"
+exit $status

@@ -1,0 +1,67 @@
+#!/bin/bash
+# Runs every test and fuzz target and ends on "N passed, N failed, N skipped".
+#
+# A test prints "ok NAME", "not ok NAME: why" or "skip NAME: why", a line a
+# case, and exits non-zero when a case failed.
+# FUZZ_SECONDS (default 20) bounds each fuzz target.
+set -u
+cd "$(dirname "$0")/.."
+fuzz_seconds=${FUZZ_SECONDS:-20}
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+passed=0 failed=0 skipped=0
+
+# count LABEL STATUS FILE: adds up a test's lines; a test that failed without
+# saying so counts as one failure.
+count() {
+    local p f s
+    p=$(grep -c '^ok ' "$3")
+    f=$(grep -c '^not ok ' "$3")
+    s=$(grep -c '^skip ' "$3")
+    grep -E '^(not ok|skip) ' "$3" | sed "s|^|$1: |"
+    if [ "$2" -ne 0 ] && [ "$f" -eq 0 ]; then
+        echo "$1: exit status $2; its last lines:"
+        tail -n 15 "$3"
+        f=1
+    elif [ "$2" -eq 0 ] && [ $((p + f + s)) -eq 0 ]; then
+        echo "$1: ran no case"
+        f=1
+    fi
+    printf '%-44s %4d passed %3d failed %3d skipped\n' "$1" "$p" "$f" "$s"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+}
+
+run() {
+    local label=$1 log
+    shift
+    log=$out/${label//\//_}
+    timeout --kill-after=10 "${TEST_TIMEOUT:-180}" "$@" >"$log" 2>&1 </dev/null
+    count "$label" $? "$log"
+}
+
+for t in build/plain/tests/test_*; do
+    case $t in *.*) continue ;; esac
+    run "unit/$(basename "$t")" "$t"
+done
+
+for t in build/fuzz/fuzz_*; do
+    case $t in *.*) continue ;; esac
+    name=$(basename "$t")
+    corpus=tests/fuzz/corpus/$name
+    mkdir -p "$out/$name.corpus"
+    [ -d "$corpus" ] || corpus=
+    log=$out/$name
+    (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$t" -timeout=10 \
+        -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" "$out/$name.corpus" \
+        ${corpus:+"$OLDPWD/$corpus"}) >"$log" 2>&1
+    status=$?
+    [ $status -eq 0 ] && echo "ok $name" >>"$log"
+    count "fuzz/$name" $status "$log"
+done
+
+for t in tests/smoke/*.sh; do
+    run "smoke/$(basename "$t" .sh)" "$t"
+done
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
