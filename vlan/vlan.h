@@ -61,7 +61,8 @@ void vlan_port_init(struct vlan_port *);
 /* "access", "trunk", "native-tagged", "native-untagged", "dot1q-tunnel", "". */
 bool vlan_mode_parse(const char *, enum vlan_mode *);
 const char *vlan_mode_name(enum vlan_mode);
-/* "10,20,30-39" into a bitmap.  On failure names the offending part in 'why'. */
+/* "10,20,30-39" into a bitmap; blanks around numbers are allowed, no text or
+ * NULL is the empty set.  On failure names the offending part in 'why'. */
 bool vlan_set_parse(const char *, uint64_t bitmap[64], char *why, size_t why_size);
 /* The shortest such text ("10,20,30-39"); returns its length as snprintf does. */
 size_t vlan_set_format(const uint64_t bitmap[64], char *, size_t size);
@@ -70,17 +71,21 @@ bool vlan_set_empty(const uint64_t bitmap[64]);
 
 /* Checks that the settings agree with each other and are in range, and
  * resolves VLAN_UNSET.  On failure says in one sentence which setting is
- * wrong, why, and what would be right. */
+ * wrong, why, and what would be right, and leaves the port as it was.  Stricter
+ * than ovs-vswitchd, which ignores a setting that the mode has no use for. */
 bool vlan_port_check(struct vlan_port *, char *why, size_t why_size);
 
 /* Settings as a toolstack writes them: mode, tag and trunks as text, any
- * empty or NULL. */
+ * empty or NULL.  Checked as vlan_port_check() does. */
 bool vlan_port_parse(struct vlan_port *, const char *mode, const char *tag, const char *trunks,
                      char *why, size_t why_size);
 
 /* xl's bridge syntax "BRIDGE[.TAG][:TRUNK[:TRUNK...]]" (Xen's
  * tools/hotplug/Linux/vif-openvswitch): splits off the bridge's name and
- * fills the port.  A dot that is not followed by digits only belongs to the name. */
+ * fills the port.  A dot that is not followed by digits only belongs to the name.
+ * Each TRUNK may be a range.  Tag and trunks together are refused: they need a
+ * mode, and there ovs-vswitchd would ignore the trunks.  The mode stays
+ * VLAN_UNSET, with which what was accepted passes vlan_port_check(). */
 bool vlan_bridge_parse(const char *spec, char *bridge, size_t bridge_size, struct vlan_port *,
                        char *why, size_t why_size);
 
