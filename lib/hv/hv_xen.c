@@ -1,0 +1,325 @@
+/* hv "xen": grants, event channels and the store of a real Xen, through
+ * libxengnttab, libxenevtchn and libxenstore.  Each struct hv_grants is one
+ * handle of libxengnttab, each struct hv_evtchns one of libxenevtchn. */
+#include "hv.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <xenevtchn.h>
+#include <xenstore.h>
+#include <xentoollog.h>
+
+struct xen_hv {
+    struct hv hv;
+    /* Swallows the libraries' messages: a guest can cause one for each bad
+     * grant it offers, and the caller has the error anyway. */
+    xentoollog_logger quiet;
+};
+
+struct hv_grants {
+    struct xen_hv *xen;
+    xengnttab_handle *gnttab;
+    struct grant_mapping *maps;
+};
+
+struct grant_mapping {
+    struct grant_mapping *next;
+    void *addr;
+    unsigned n;
+};
+
+struct hv_evtchns {
+    xenevtchn_handle *evtchn;
+};
+
+static void
+quiet_message(struct xentoollog_logger *logger, xentoollog_level level, int errnoval,
+              const char *context, const char *format, va_list al)
+{
+}
+
+static void
+quiet_progress(struct xentoollog_logger *logger, const char *context, const char *doing_what,
+               int percent, unsigned long done, unsigned long total)
+{
+}
+
+static void
+quiet_destroy(struct xentoollog_logger *logger)
+{
+}
+
+static void
+xen_close(struct hv *hv)
+{
+    free(hv);
+}
+
+/* --- grants ------------------------------------------------------------- */
+
+static int
+xen_grants_open(struct hv *hv, struct hv_grants **gp)
+{
+    struct xen_hv *xen = (struct xen_hv *)hv;
+    struct hv_grants *g = calloc(1, sizeof *g);
+
+    if (!g) {
+        return ENOMEM;
+    }
+    g->xen = xen;
+    g->gnttab = xengnttab_open(&xen->quiet, 0);
+    if (!g->gnttab) {
+        int error = errno;
+
+        free(g);
+        return error;
+    }
+    *gp = g;
+    return 0;
+}
+
+static void
+xen_grants_close(struct hv_grants *g)
+{
+    if (!g) {
+        return;
+    }
+    while (g->maps) {
+        struct grant_mapping *m = g->maps;
+
+        g->maps = m->next;
+        xengnttab_unmap(g->gnttab, m->addr, m->n);
+        free(m);
+    }
+    xengnttab_close(g->gnttab);
+    free(g);
+}
+
+static int
+xen_grant_copy(struct hv_grants *g, xengnttab_grant_copy_segment_t *segs, unsigned n)
+{
+    return xengnttab_grant_copy(g->gnttab, n, segs) ? errno : 0;
+}
+
+static int
+xen_grant_map(struct hv_grants *g, uint16_t domid, const uint32_t *refs, unsigned n, bool writable,
+              void **addr)
+{
+    struct grant_mapping *m = malloc(sizeof *m);
+    uint32_t *mutable_refs = malloc(n * sizeof *refs);
+    int error = ENOMEM;
+
+    if (!m || !mutable_refs) {
+        goto out;
+    }
+    /* The library's prototype lacks a const. */
+    memcpy(mutable_refs, refs, n * sizeof *refs);
+    m->addr = xengnttab_map_domain_grant_refs(g->gnttab, n, domid, mutable_refs,
+                                              PROT_READ | (writable ? PROT_WRITE : 0));
+    error = m->addr ? 0 : errno;
+out:
+    free(mutable_refs);
+    if (error) {
+        free(m);
+        return error;
+    }
+    m->n = n;
+    m->next = g->maps;
+    g->maps = m;
+    *addr = m->addr;
+    return 0;
+}
+
+static void
+xen_grant_unmap(struct hv_grants *g, void *addr, unsigned n)
+{
+    for (struct grant_mapping **mp = &g->maps; *mp; mp = &(*mp)->next) {
+        struct grant_mapping *m = *mp;
+
+        if (m->addr == addr) {
+            *mp = m->next;
+            xengnttab_unmap(g->gnttab, m->addr, m->n);
+            free(m);
+            return;
+        }
+    }
+}
+
+/* --- event channels ------------------------------------------------------ */
+
+static int
+xen_evtchns_open(struct hv *hv, struct hv_evtchns **ep)
+{
+    struct xen_hv *xen = (struct xen_hv *)hv;
+    struct hv_evtchns *e = malloc(sizeof *e);
+
+    if (!e) {
+        return ENOMEM;
+    }
+    e->evtchn = xenevtchn_open(&xen->quiet, 0);
+    if (!e->evtchn) {
+        int error = errno;
+
+        free(e);
+        return error;
+    }
+    *ep = e;
+    return 0;
+}
+
+static void
+xen_evtchns_close(struct hv_evtchns *e)
+{
+    if (e) {
+        xenevtchn_close(e->evtchn); /* the kernel unbinds what is bound */
+        free(e);
+    }
+}
+
+static int
+xen_evtchn_bind(struct hv_evtchns *e, uint16_t domid, uint32_t remote_port, uint32_t *port)
+{
+    int local = xenevtchn_bind_interdomain(e->evtchn, domid, remote_port);
+
+    if (local < 0) {
+        return errno;
+    }
+    *port = local;
+    return 0;
+}
+
+static void
+xen_evtchn_unbind(struct hv_evtchns *e, uint32_t port)
+{
+    xenevtchn_unbind(e->evtchn, port);
+}
+
+static void
+xen_evtchn_notify(struct hv_evtchns *e, uint32_t port)
+{
+    xenevtchn_notify(e->evtchn, port);
+}
+
+static int
+xen_evtchn_fd(struct hv_evtchns *e)
+{
+    return xenevtchn_fd(e->evtchn);
+}
+
+static int
+xen_evtchn_next(struct hv_evtchns *e)
+{
+    /* xenevtchn.h: xenevtchn_pending() may block even on a non-blocking
+     * descriptor, so ask first. */
+    struct pollfd pfd = {.fd = xenevtchn_fd(e->evtchn), .events = POLLIN};
+
+    if (poll(&pfd, 1, 0) != 1) {
+        return -1;
+    }
+    int port = xenevtchn_pending(e->evtchn);
+    if (port < 0) {
+        return -1;
+    }
+    xenevtchn_unmask(e->evtchn, port);
+    return port;
+}
+
+/* --- store and clock ------------------------------------------------------ */
+
+static int
+xen_store_open(struct hv *hv, struct xs_handle **xs)
+{
+    *xs = xs_open(0);
+    return *xs ? 0 : errno;
+}
+
+static uint64_t
+xen_now_ns(struct hv *hv)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return ts.tv_sec * UINT64_C(1000000000) + ts.tv_nsec;
+}
+
+static const struct hv_ops xen_ops = {
+    .name = "xen",
+    .close = xen_close,
+    .grants_open = xen_grants_open,
+    .grants_close = xen_grants_close,
+    .grant_copy = xen_grant_copy,
+    .grant_map = xen_grant_map,
+    .grant_unmap = xen_grant_unmap,
+    .evtchns_open = xen_evtchns_open,
+    .evtchns_close = xen_evtchns_close,
+    .evtchn_bind = xen_evtchn_bind,
+    .evtchn_unbind = xen_evtchn_unbind,
+    .evtchn_notify = xen_evtchn_notify,
+    .evtchn_fd = xen_evtchn_fd,
+    .evtchn_next = xen_evtchn_next,
+    .store_open = xen_store_open,
+    .now_ns = xen_now_ns,
+};
+
+/* Opens and closes each device once, so that a machine without Xen is told
+ * here and not at the first guest. */
+static int
+probe(struct xen_hv *xen, char *why, size_t why_size)
+{
+    static const char hint[] = "run in a Xen dom0 as root with the modules xen-gntdev and "
+                               "xen-evtchn loaded, or use \"local:DIR\" with weft-localxen";
+    struct hv_evtchns *evtchns = NULL;
+    struct hv_grants *grants = NULL;
+    struct xs_handle *xs = NULL;
+    int error;
+
+    error = xen_grants_open(&xen->hv, &grants);
+    if (error) {
+        snprintf(why, why_size, "cannot open /dev/xen/gntdev (%s): %s", strerror(error), hint);
+        return error;
+    }
+    xen_grants_close(grants);
+    error = xen_evtchns_open(&xen->hv, &evtchns);
+    if (error) {
+        snprintf(why, why_size, "cannot open /dev/xen/evtchn (%s): %s", strerror(error), hint);
+        return error;
+    }
+    xen_evtchns_close(evtchns);
+    error = xen_store_open(&xen->hv, &xs);
+    if (error) {
+        snprintf(why, why_size, "cannot reach xenstore (%s): start xenstored", strerror(error));
+        return error;
+    }
+    xs_close(xs);
+    return 0;
+}
+
+int
+hv_xen_open(struct hv **hvp, char *why, size_t why_size)
+{
+    struct xen_hv *xen = calloc(1, sizeof *xen);
+    int error;
+
+    *hvp = NULL;
+    if (!xen) {
+        snprintf(why, why_size, "out of memory");
+        return ENOMEM;
+    }
+    xen->hv.ops = &xen_ops;
+    xen->quiet.vmessage = quiet_message;
+    xen->quiet.progress = quiet_progress;
+    xen->quiet.destroy = quiet_destroy;
+    error = probe(xen, why, why_size);
+    if (error) {
+        free(xen);
+        return error;
+    }
+    *hvp = &xen->hv;
+    return 0;
+}
