@@ -59,6 +59,8 @@ struct pkt_pool {
 int pkt_pool_init(struct pkt_pool *, struct rte_mempool *small, struct rte_mempool *large,
                   void (*free_foreign)(struct rte_mbuf *)); /* ENOMEM */
 void pkt_pool_done(struct pkt_pool *);
+/* Returns cached buffers to the mempools; for a thread about to sleep. */
+void pkt_pool_trim(struct pkt_pool *);
 /* A buffer for a frame of 'len' bytes, reset, data_len and pkt_len set,
  * NETBACK_HEADROOM in front.  NULL if exhausted or len does not fit. */
 struct rte_mbuf *pkt_alloc(struct pkt_pool *, uint32_t len);

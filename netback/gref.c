@@ -1,0 +1,147 @@
+/* gref: static grants, from grant reference to mapped page (ring.h).
+ *
+ * Each grant is mapped by itself: the kernel unmaps what was mapped together
+ * only together, and a frontend that deletes one reference must get that page
+ * back at once. */
+#include "ring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define TABLE_MIN 64u
+
+static unsigned
+gref_home(const struct gref_table *t, uint32_t ref)
+{
+    return (ref * 0x9e3779b1u >> 12) & t->mask;
+}
+
+/* The entry of 'ref', or NULL. */
+static struct gref_entry *
+gref_find(const struct gref_table *t, uint32_t ref)
+{
+    if (!t->n) {
+        return NULL;
+    }
+    for (unsigned i = gref_home(t, ref); t->slots[i].used; i = (i + 1) & t->mask) {
+        if (t->slots[i].ref == ref) {
+            return &t->slots[i];
+        }
+    }
+    return NULL;
+}
+
+uint8_t *
+gref_lookup(const struct gref_table *t, uint32_t ref, bool to_guest)
+{
+    const struct gref_entry *e = gref_find(t, ref);
+
+    return e && !(to_guest && e->readonly) ? e->page : NULL;
+}
+
+static void
+gref_insert(struct gref_table *t, struct gref_entry entry)
+{
+    unsigned i = gref_home(t, entry.ref);
+
+    while (t->slots[i].used) {
+        i = (i + 1) & t->mask;
+    }
+    t->slots[i] = entry;
+    t->n++;
+}
+
+/* Room for 'n' entries at a load of at most one half. */
+static int
+gref_reserve(struct gref_table *t, unsigned n)
+{
+    struct gref_table bigger = {.limit = t->limit};
+    unsigned old_size = t->slots ? t->mask + 1 : 0;
+    unsigned size = old_size ? old_size : TABLE_MIN;
+
+    while (size < 2 * n) {
+        size *= 2;
+    }
+    if (size == old_size) {
+        return 0;
+    }
+    bigger.slots = calloc(size, sizeof *bigger.slots);
+    if (!bigger.slots) {
+        return ENOMEM;
+    }
+    bigger.mask = size - 1;
+    for (unsigned i = 0; i < old_size; i++) {
+        if (t->slots[i].used) {
+            gref_insert(&bigger, t->slots[i]);
+        }
+    }
+    free(t->slots);
+    *t = bigger;
+    return 0;
+}
+
+int
+gref_table_add(struct gref_table *t, const struct hv_ops *ops, struct hv_grants *grants,
+               uint16_t domid, const struct xen_netif_gref *list, unsigned n)
+{
+    unsigned done = 0;
+    int error;
+
+    if (n > t->limit || t->n > t->limit - n) {
+        return ENOSPC;
+    }
+    error = gref_reserve(t, t->n + n);
+    for (; !error && done < n; done += !error) {
+        bool readonly = list[done].flags & XEN_NETIF_CTRLF_GREF_readonly;
+        void *page = NULL;
+
+        error = gref_find(t, list[done].ref) ? EEXIST
+                                             : ops->grant_map(grants, domid, &list[done].ref, 1,
+                                                              !readonly, &page);
+        if (!error) {
+            gref_insert(t, (struct gref_entry){list[done].ref, true, readonly, page});
+        }
+    }
+    while (error && done) {
+        gref_table_del(t, ops, grants, list[--done].ref);
+    }
+    return error;
+}
+
+int
+gref_table_del(struct gref_table *t, const struct hv_ops *ops, struct hv_grants *grants,
+               uint32_t ref)
+{
+    struct gref_entry *e = gref_find(t, ref);
+
+    if (!e) {
+        return ENOENT;
+    }
+    ops->grant_unmap(grants, e->page, 1);
+
+    /* Close the gap: move up each later entry whose probe passes it. */
+    unsigned gap = e - t->slots;
+    for (unsigned i = (gap + 1) & t->mask; t->slots[i].used; i = (i + 1) & t->mask) {
+        unsigned probe = (i - gref_home(t, t->slots[i].ref)) & t->mask;
+        if (probe >= ((i - gap) & t->mask)) {
+            t->slots[gap] = t->slots[i];
+            gap = i;
+        }
+    }
+    t->slots[gap].used = false;
+    t->n--;
+    return 0;
+}
+
+void
+gref_table_clear(struct gref_table *t, const struct hv_ops *ops, struct hv_grants *grants)
+{
+    for (unsigned i = 0; t->slots && i <= t->mask; i++) {
+        if (t->slots[i].used) {
+            ops->grant_unmap(grants, t->slots[i].page, 1);
+        }
+    }
+    free(t->slots);
+    t->slots = NULL;
+    t->mask = t->n = 0;
+}

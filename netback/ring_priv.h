@@ -1,0 +1,120 @@
+/* ring_priv: what the ring code shares inside itself.
+ *
+ * Indices of Xen rings (xen/io/ring.h) read and published with the barriers
+ * they need, the functions that copy slots out of shared pages, and the batch
+ * of copies between guest and private memory.
+ *
+ * Threads: as ring.h says; a copy_batch belongs to one gtx or grx. */
+#ifndef RING_PRIV_H
+#define RING_PRIV_H
+
+#include <rte_branch_prediction.h>
+#include <rte_prefetch.h>
+
+#include "offload.h"
+#include "ring.h"
+
+/* Guest transmit and receive rings both have this many slots. */
+#define RING_SLOTS 256u
+
+/* Tags that may stand beside an MTU-sized packet: Ethernet header and two. */
+#define FRAME_OVERHEAD 22u
+
+/* --- indices ------------------------------------------------------------- */
+
+/* An index the guest writes.  What it covers may be read afterwards. */
+static inline RING_IDX
+ring_index_load(const RING_IDX *index)
+{
+    return __atomic_load_n(index, __ATOMIC_ACQUIRE);
+}
+
+/* Publishes responses up to 'to'; the guest has seen those up to 'from'.
+ * Returns true if it wants an event. */
+static inline bool
+ring_publish(RING_IDX *rsp_prod, const RING_IDX *rsp_event, RING_IDX from, RING_IDX to)
+{
+    __atomic_store_n(rsp_prod, to, __ATOMIC_RELEASE);
+    xen_mb();
+    return (RING_IDX)(to - __atomic_load_n(rsp_event, __ATOMIC_RELAXED)) < (RING_IDX)(to - from);
+}
+
+/* Asks for an event when the guest's index passes 'at' - 1.  The caller looks
+ * at the index again afterwards. */
+static inline void
+ring_ask_event(RING_IDX *req_event, RING_IDX at)
+{
+    __atomic_store_n(req_event, at, __ATOMIC_RELAXED);
+    xen_mb();
+}
+
+/* --- slots --------------------------------------------------------------- */
+
+/* The only readers of slots in shared pages.  Each byte of a slot is loaded
+ * once; the functions stay out of line so that a test can prove it from their
+ * machine code. */
+void ring_fetch_tx(netif_tx_request_t *to, const union netif_tx_sring_entry *ring, RING_IDX first,
+                   RING_IDX end);
+void ring_fetch_rx(netif_rx_request_t *to, const union netif_rx_sring_entry *ring, RING_IDX first,
+                   RING_IDX end);
+void ring_fetch_ctrl(struct xen_netif_ctrl_request *to,
+                     const union xen_netif_ctrl_sring_entry *slot);
+
+/* --- copies -------------------------------------------------------------- */
+
+/* Copies to be made between guest and private memory.  Those through static
+ * grants are plain copies, delayed only so that their cache lines can arrive;
+ * the rest go to the hypervisor together. */
+struct copy_batch {
+    struct ring_port *port;
+    unsigned n_grant, n_direct;
+    bool use_static; /* any static grants at all? */
+    xengnttab_grant_copy_segment_t grant[HV_COPY_MAX];
+    uint16_t owner[HV_COPY_MAX]; /* of the segment of the same index */
+    struct copy_direct {
+        void *to;
+        const void *from;
+        uint32_t len;
+    } direct[HV_COPY_MAX];
+};
+
+/* Starts a burst. */
+static inline void
+copy_begin(struct copy_batch *b, struct ring_port *port)
+{
+    b->port = port;
+    b->n_grant = b->n_direct = 0;
+    b->use_static = port->grefs && port->grefs->n;
+}
+
+/* True if 'n' more copies fit. */
+static inline bool
+copy_has_room(const struct copy_batch *b, unsigned n)
+{
+    return b->n_grant + n <= HV_COPY_MAX && b->n_direct + n <= HV_COPY_MAX;
+}
+
+/* Adds a copy; 'offset' + 'len' lies within the page.  If it fails,
+ * copy_run() sets 'failed[owner]'. */
+void copy_from_guest(struct copy_batch *, void *to, uint32_t ref, uint16_t offset, uint16_t len,
+                     uint16_t owner);
+void copy_to_guest(struct copy_batch *, uint32_t ref, const void *from, uint16_t len,
+                   uint16_t owner);
+/* Makes all copies and empties the batch. */
+void copy_run(struct copy_batch *, bool *failed);
+
+/* --- parts of a TCP segment ---------------------------------------------- */
+
+/* A run of a large TCP segment's payload that becomes a frame of its own. */
+struct gso_part {
+    uint32_t payload_ofs; /* bytes of the whole's payload before it */
+    uint32_t payload_len;
+    uint16_t n_before; /* wire segments before it: IPv4 ids to skip */
+    bool last;
+};
+/* Turns a copy of the whole's headers into the part's: lengths, IPv4 id and
+ * checksum, sequence number, flags, pseudo-header sum.  'l' is the whole's
+ * layout and becomes the part's. */
+void gso_part_headers(uint8_t *frame, struct frame_layout *l, const struct gso_part *);
+
+#endif

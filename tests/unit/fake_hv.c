@@ -1,0 +1,245 @@
+/* fake_hv: see fake_hv.h.  Guest memory is a memfd, so that mapping grants at
+ * consecutive addresses is what it is on Xen: other page tables. */
+#include "fake_hv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct hv_grants {
+    struct fake_hv *hv;
+};
+
+static const struct hv_ops fake_ops;
+
+struct fake_hv *
+fake_hv_new(unsigned n_pages, unsigned n_grants)
+{
+    struct fake_hv *f = calloc(1, sizeof *f);
+
+    f->hv.ops = &fake_ops;
+    f->grants = calloc(1, sizeof *f->grants);
+    f->grants->hv = f;
+    f->domid = 7;
+    f->n_pages = n_pages;
+    f->n_grants = n_grants;
+    f->maps_left = -1;
+    f->now_ns = 1000000000;
+    f->table = calloc(n_grants, sizeof *f->table);
+    f->fd = memfd_create("guest", MFD_CLOEXEC);
+    if (f->fd < 0 || ftruncate(f->fd, (off_t)n_pages * HV_PAGE_SIZE)) {
+        abort();
+    }
+    f->memory = mmap(NULL, (size_t)n_pages * HV_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+                     f->fd, 0);
+    if (f->memory == MAP_FAILED) {
+        abort();
+    }
+    return f;
+}
+
+void
+fake_hv_free(struct fake_hv *f)
+{
+    munmap(f->memory, (size_t)f->n_pages * HV_PAGE_SIZE);
+    close(f->fd);
+    free(f->table);
+    free(f->grants);
+    free(f);
+}
+
+uint8_t *
+fake_page(struct fake_hv *f, uint32_t page)
+{
+    return f->memory + (size_t)page * HV_PAGE_SIZE;
+}
+
+uint32_t
+fake_grant(struct fake_hv *f, uint32_t page, bool readonly)
+{
+    for (unsigned i = 0; i < f->n_grants; i++) {
+        if (!f->table[i].used) {
+            f->table[i] = (struct fake_grant){.used = true, .readonly = readonly, .page = page};
+            return FAKE_FIRST_REF + i;
+        }
+    }
+    abort();
+}
+
+static struct fake_grant *
+find_grant(struct fake_hv *f, uint32_t ref)
+{
+    uint32_t i = ref - FAKE_FIRST_REF;
+
+    return i < f->n_grants && f->table[i].used ? &f->table[i] : NULL;
+}
+
+int
+fake_revoke(struct fake_hv *f, uint32_t ref)
+{
+    struct fake_grant *g = find_grant(f, ref);
+
+    if (!g) {
+        return ENOENT;
+    }
+    if (g->maps) {
+        return EBUSY;
+    }
+    g->used = false;
+    return 0;
+}
+
+/* --- operations ------------------------------------------------------------ */
+
+static int16_t
+copy_segment(struct fake_hv *f, xengnttab_grant_copy_segment_t *seg)
+{
+    bool to_guest = seg->flags & GNTCOPY_dest_gref;
+    uint32_t ref = to_guest ? seg->dest.foreign.ref : seg->source.foreign.ref;
+    uint16_t ofs = to_guest ? seg->dest.foreign.offset : seg->source.foreign.offset;
+    uint16_t domid = to_guest ? seg->dest.foreign.domid : seg->source.foreign.domid;
+    struct fake_grant *g = find_grant(f, ref);
+
+    if (domid != f->domid) {
+        return GNTST_bad_domain;
+    }
+    if (!g) {
+        return GNTST_bad_gntref;
+    }
+    if (to_guest && g->readonly) {
+        return GNTST_general_error;
+    }
+    if (to_guest) {
+        memcpy(fake_page(f, g->page) + ofs, seg->source.virt, seg->len);
+    } else {
+        memcpy(seg->dest.virt, fake_page(f, g->page) + ofs, seg->len);
+    }
+    return GNTST_okay;
+}
+
+static int
+fake_grant_copy(struct hv_grants *grants, xengnttab_grant_copy_segment_t *segs, unsigned n)
+{
+    struct fake_hv *f = grants->hv;
+    int error = f->fail_copy;
+
+    f->copies++;
+    f->segments += n;
+    f->fail_copy = 0;
+    if (n > HV_COPY_MAX) {
+        abort();
+    }
+    for (unsigned i = 0; i < n; i++) {
+        bool to_guest = segs[i].flags & GNTCOPY_dest_gref;
+        unsigned ofs = to_guest ? segs[i].dest.foreign.offset : segs[i].source.foreign.offset;
+        if (ofs + segs[i].len > HV_PAGE_SIZE) {
+            f->einval++;
+            error = EINVAL;
+        }
+    }
+    for (unsigned i = 0; !error && i < n; i++) {
+        if (f->before_segment) {
+            f->before_segment(f->aux, &segs[i]);
+        }
+        segs[i].status = copy_segment(f, &segs[i]);
+    }
+    if (f->after_copy) {
+        f->after_copy(f->aux);
+    }
+    return error;
+}
+
+static struct fake_mapping *
+find_mapping(struct fake_hv *f, void *addr)
+{
+    for (unsigned i = 0; i < FAKE_MAPPINGS_MAX; i++) {
+        if (f->mapping[i].addr == addr) {
+            return &f->mapping[i];
+        }
+    }
+    return NULL;
+}
+
+static void
+note_mapping(struct fake_hv *f, uint8_t *addr, const uint32_t *refs, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct fake_mapping *m = find_mapping(f, NULL);
+        if (!m) {
+            abort();
+        }
+        *m = (struct fake_mapping){addr + (size_t)i * HV_PAGE_SIZE, refs[i]};
+        find_grant(f, refs[i])->maps++;
+    }
+    f->maps_held += n;
+}
+
+static int
+fake_grant_map(struct hv_grants *grants, uint16_t domid, const uint32_t *refs, unsigned n,
+               bool writable, void **addr)
+{
+    struct fake_hv *f = grants->hv;
+    uint8_t *at;
+
+    for (unsigned i = 0; i < n; i++) {
+        struct fake_grant *g = find_grant(f, refs[i]);
+        if (domid != f->domid || !g || (writable && g->readonly)) {
+            return EINVAL;
+        }
+    }
+    if (f->maps_left == 0) {
+        return ENOMEM;
+    }
+    f->maps_left -= f->maps_left > 0;
+    at = mmap(NULL, (size_t)n * HV_PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) {
+        return ENOMEM;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        struct fake_grant *g = find_grant(f, refs[i]);
+        void *page = mmap(at + i * HV_PAGE_SIZE, HV_PAGE_SIZE,
+                          PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED, f->fd,
+                          (off_t)g->page * HV_PAGE_SIZE);
+        if (page == MAP_FAILED) {
+            abort();
+        }
+    }
+    note_mapping(f, at, refs, n);
+    *addr = at;
+    return 0;
+}
+
+static void
+fake_grant_unmap(struct hv_grants *grants, void *addr, unsigned n)
+{
+    struct fake_hv *f = grants->hv;
+
+    for (unsigned k = 0; k < n; k++) {
+        struct fake_mapping *m = find_mapping(f, (uint8_t *)addr + (size_t)k * HV_PAGE_SIZE);
+        if (!m) {
+            f->double_unmaps++;
+            continue;
+        }
+        munmap(m->addr, HV_PAGE_SIZE);
+        find_grant(f, m->ref)->maps--;
+        m->addr = NULL;
+        f->maps_held--;
+    }
+    f->unmaps += n;
+}
+
+static uint64_t
+fake_now_ns(struct hv *hv)
+{
+    return ((struct fake_hv *)hv)->now_ns;
+}
+
+static const struct hv_ops fake_ops = {
+    .name = "fake",
+    .grant_copy = fake_grant_copy,
+    .grant_map = fake_grant_map,
+    .grant_unmap = fake_grant_unmap,
+    .now_ns = fake_now_ns,
+};
