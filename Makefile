@@ -75,7 +75,7 @@ perf_bin := $(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_*.c))
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # The OVS functions that ours stand in for (vswitch/offload_ports.c, dpdk_start.c).
-ovs_wraps = $(call pkg,ovs_wraps_,sed -n 's/^__wrap_\([a-z0-9_]*\)(.*/-Wl$(comma)--wrap=\1/p' vswitch/*.c)
+ovs_wraps = $(addprefix -Wl$(comma)--wrap=,$(shell grep -oh '^__wrap_[a-z0-9_]*' vswitch/*.c | sed 's/^__wrap_//'))
 ovs_objs := $(addprefix $(OVS)/build/,vswitchd/bridge.o vswitchd/system-stats.o \
             ofproto/.libs/libofproto.a lib/.libs/libsflow.a lib/.libs/libopenvswitch.a \
             lib/.libs/libopenvswitchavx512.a)
@@ -142,7 +142,7 @@ $(BIN)/weft: $(O)/tools/main_weft.o $(libs_no_ovs)
 $(filter-out $(BIN)/weft,$(tools_bin)): $(BIN)/weft-%: $(O)/tools/main_%.o $(libs_no_ovs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
 $(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
-	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_vswitch) -Wl$(comma)--end-group $(ovs_objs) $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lm)
+	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_vswitch) $(ovs_objs) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lm)
 
 $(BIN)/ovs-%: $(OVS)/stamp
 	@mkdir -p $(@D)

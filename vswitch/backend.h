@@ -1,0 +1,44 @@
+/* backend: the process's one netback instance.
+ *
+ * Started when it is first needed: by the main loop as soon as DPDK runs and
+ * a hypervisor is set, or by the first port of type netback.  Lives until
+ * the process ends.
+ *
+ * Threads: backend_attach() and backend_detach() from any (Open vSwitch
+ * closes network devices on several); everything else from the main thread.
+ * netback.h wants one thread at a time for these calls: a lock in here. */
+#ifndef BACKEND_H
+#define BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct netback_vif;
+struct netback_vif_info;
+
+/* Starts netback unless it runs already.  On failure returns a positive errno
+ * and sets '*why' to a sentence for the user, which the caller frees. */
+int backend_start(char **why);
+bool backend_running(void);
+
+/* The main loop's part: starts when possible, retries once a second. */
+void backend_run(void);
+void backend_wait(void);
+
+/* Ends netback.  With 'close_vifs' guests see their vifs go, otherwise they
+ * stay connected for a successor, and so do vifs still attached. */
+void backend_stop(bool close_vifs);
+/* From here on, a port that goes leaves its vif connected. */
+void backend_keep_vifs(void);
+
+/* netback_attach() and netback_detach(); ENOTCONN before the start. */
+int backend_attach(uint16_t domid, uint32_t handle, struct netback_vif **);
+void backend_detach(struct netback_vif *); /* accepts NULL */
+
+/* All vifs of the store in malloc'ed memory, '*n' of them. */
+struct netback_vif_info *backend_list(size_t *n);
+/* Readable when the list has changed; -1 before the start. */
+int backend_list_fd(void);
+
+#endif

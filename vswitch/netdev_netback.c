@@ -1,0 +1,817 @@
+/* Theory of Operation
+ * ===================
+ *
+ * A netdev of this class owns at most one attached vif.  Open vSwitch's
+ * polling threads call rxq_recv() for each of the vif's queues and send()
+ * from anywhere; both touch 'vif' without a lock, because it only changes
+ * where the datapath keeps its threads off the port: before the first
+ * reconfigure(), inside reconfigure(), and in destruct().
+ *
+ * set_config() checks the options and attaches a vif to a fresh port, so that
+ * errors reach ovs-vsctl.  A change of options on a live port is only noted,
+ * and reconfigure() swaps the vifs.  If the new vif cannot be had at that
+ * moment (the port that owned it is still being closed by another thread),
+ * run() asks for another reconfiguration until it can.
+ *
+ * Packets are not copied here.  Towards the switch, netback's mbufs are the
+ * first member of struct dp_packet (pools.c).  Towards the guest, mbufs pass
+ * as they are; the malloc'ed copies that Open vSwitch makes for a flood or a
+ * mirror get the few mbuf fields that their allocator leaves undefined, and
+ * come back through free_foreign() (backend.c).  Offload flags stay as they
+ * are in both directions. */
+#include <config.h>
+
+#include "netdev_netback.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <rte_mbuf.h>
+
+#include "backend.h"
+#include "dp-packet.h"
+#include "if-notifier.h"
+#include "netback.h"
+#include "netdev-provider.h"
+#include "openvswitch/dynamic-string.h"
+#include "openvswitch/list.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "ovs-numa.h"
+#include "ovs-thread.h"
+#include "smap.h"
+#include "timeval.h"
+#include "unixctl.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(netdev_netback);
+
+/* Xen's DOMID_FIRST_RESERVED. */
+#define DOMID_MAX 0x7fefu
+#define MTU_MIN 68
+#define MTU_MAX 65000
+#define MTU_DEFAULT 1500
+/* How soon the main loop sees a vif's carrier, MAC or presence change. */
+#define CHANGE_CHECK_MS 100
+#define REATTACH_MS 500
+
+static struct ovs_mutex all_mutex = OVS_MUTEX_INITIALIZER;
+static struct ovs_list all OVS_GUARDED_BY(all_mutex) = OVS_LIST_INITIALIZER(&all);
+/* A port was refused because another one, perhaps about to go, has its vif. */
+static bool refused_duplicate OVS_GUARDED_BY(all_mutex);
+
+struct vif_id {
+    uint16_t domid;
+    uint32_t handle;
+};
+
+struct netdev_netback {
+    struct netdev up;
+    struct ovs_list in_all OVS_GUARDED_BY(all_mutex);
+
+    /* Read by the datapath without 'mutex': see the Theory of Operation. */
+    struct netback_vif *vif;
+
+    struct ovs_mutex mutex OVS_ACQ_AFTER(all_mutex);
+    struct vif_id wanted OVS_GUARDED;   /* valid once 'configured' */
+    struct vif_id attached OVS_GUARDED; /* valid if 'vif' */
+    bool configured OVS_GUARDED;
+    unsigned requested_n_txq OVS_GUARDED;
+    uint16_t mtu OVS_GUARDED;
+    struct eth_addr mac OVS_GUARDED;
+    enum netdev_flags flags OVS_GUARDED;
+
+    /* What run() saw last. */
+    uint64_t change_seq OVS_GUARDED;
+    bool carrier OVS_GUARDED;
+    long long int carrier_resets OVS_GUARDED;
+    long long int reattach_at OVS_GUARDED; /* 0: nothing to retry */
+};
+
+static const struct netdev_class netback_class;
+
+static struct netdev_netback *
+netdev_netback_cast(const struct netdev *netdev)
+{
+    ovs_assert(netdev_is_netback(netdev));
+    return CONTAINER_OF(netdev, struct netdev_netback, up);
+}
+
+bool
+netdev_is_netback(const struct netdev *netdev)
+{
+    return netdev->netdev_class == &netback_class;
+}
+
+static bool
+same_vif(struct vif_id a, struct vif_id b)
+{
+    return a.domid == b.domid && a.handle == b.handle;
+}
+
+/* --- life cycle ---------------------------------------------------------- */
+
+static struct netdev *
+netback_alloc(void)
+{
+    struct netdev_netback *dev = xzalloc(sizeof *dev);
+
+    return &dev->up;
+}
+
+static int
+netback_construct(struct netdev *netdev)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_init(&dev->mutex);
+    ovs_mutex_lock(&dev->mutex);
+    dev->requested_n_txq = 1;
+    dev->mtu = MTU_DEFAULT;
+    /* What XenServer gives the host's end of each vif. */
+    dev->mac = (struct eth_addr)ETH_ADDR_C(fe, ff, ff, ff, ff, ff);
+    dev->flags = NETDEV_UP | NETDEV_PROMISC;
+    ovs_mutex_unlock(&dev->mutex);
+    netdev->ol_flags =
+        NETDEV_TX_OFFLOAD_TCP_CKSUM | NETDEV_TX_OFFLOAD_UDP_CKSUM | NETDEV_TX_OFFLOAD_TCP_TSO;
+
+    ovs_mutex_lock(&all_mutex);
+    ovs_list_push_back(&all, &dev->in_all);
+    ovs_mutex_unlock(&all_mutex);
+    return 0;
+}
+
+static void
+netback_destruct(struct netdev *netdev)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&all_mutex);
+    ovs_list_remove(&dev->in_all);
+    backend_detach(dev->vif);
+    if (refused_duplicate) {
+        refused_duplicate = false;
+        if_notifier_manual_report();
+    }
+    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_destroy(&dev->mutex);
+}
+
+static void
+netback_dealloc(struct netdev *netdev)
+{
+    free(netdev_netback_cast(netdev));
+}
+
+/* --- configuration ------------------------------------------------------- */
+
+static int
+netback_get_config(const struct netdev *netdev, struct smap *args)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&dev->mutex);
+    if (dev->configured) {
+        smap_add_format(args, "domid", "%" PRIu16, dev->wanted.domid);
+        smap_add_format(args, "handle", "%" PRIu32, dev->wanted.handle);
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+static int
+get_number(const char *name, const struct smap *args, const char *key, unsigned max,
+           unsigned *value, char **errp)
+{
+    const char *text = smap_get(args, key);
+
+    if (!text) {
+        *errp = xasprintf("%s: options:%s is missing: give the vif as options:domid=DOMID "
+                          "options:handle=HANDLE",
+                          name, key);
+        return EINVAL;
+    }
+    /* str_to_uint() takes signs and blanks; a number here is digits. */
+    if (!text[0] || text[strspn(text, "0123456789")] || !str_to_uint(text, 10, value) ||
+        *value > max) {
+        *errp = xasprintf("%s: options:%s=%s is not a number from 0 to %u", name, key, text, max);
+        return EINVAL;
+    }
+    return 0;
+}
+
+static int
+parse_options(const char *name, const struct smap *args, struct vif_id *id, char **errp)
+{
+    unsigned domid, handle;
+    int error;
+
+    error = get_number(name, args, "domid", DOMID_MAX, &domid, errp);
+    if (!error) {
+        error = get_number(name, args, "handle", UINT32_MAX, &handle, errp);
+    }
+    if (!error) {
+        id->domid = domid;
+        id->handle = handle;
+    }
+    return error;
+}
+
+/* Another port that has or wants vif 'id', or NULL. */
+static struct netdev_netback *
+find_rival(const struct netdev_netback *self, struct vif_id id) OVS_REQUIRES(all_mutex)
+{
+    struct netdev_netback *dev;
+
+    LIST_FOR_EACH (dev, in_all, &all) {
+        bool rival;
+
+        if (dev == self) {
+            continue;
+        }
+        ovs_mutex_lock(&dev->mutex);
+        rival = (dev->configured && same_vif(dev->wanted, id)) ||
+                (dev->vif && same_vif(dev->attached, id));
+        ovs_mutex_unlock(&dev->mutex);
+        if (rival) {
+            return dev;
+        }
+    }
+    return NULL;
+}
+
+static int
+attach(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
+{
+    int error = backend_attach(dev->wanted.domid, dev->wanted.handle, &dev->vif);
+
+    if (error) {
+        dev->vif = NULL;
+        return error;
+    }
+    dev->attached = dev->wanted;
+    netback_set_mtu(dev->vif, dev->mtu);
+    netback_set_carrier(dev->vif, dev->flags & NETDEV_UP);
+    /* Unlike any real one, so that run() looks at the vif. */
+    dev->change_seq = netback_change_seq(dev->vif) - 1;
+    return 0;
+}
+
+static int
+netback_set_config(struct netdev *netdev, const struct smap *args, char **errp)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+    const char *name = netdev_get_name(netdev);
+    struct netdev_netback *rival;
+    struct vif_id id;
+    char *why = NULL;
+    int error;
+
+    error = parse_options(name, args, &id, errp);
+    if (error) {
+        return error;
+    }
+    error = backend_start(&why);
+    if (error) {
+        *errp = xasprintf("%s: %s", name, why);
+        free(why);
+        return error;
+    }
+
+    ovs_mutex_lock(&all_mutex);
+    rival = find_rival(dev, id);
+    if (rival) {
+        *errp = xasprintf("%s: vif %" PRIu16 ".%" PRIu32 " is already port %s", name, id.domid,
+                          id.handle, netdev_get_name(&rival->up));
+        refused_duplicate = true;
+        ovs_mutex_unlock(&all_mutex);
+        return EBUSY;
+    }
+    ovs_mutex_lock(&dev->mutex);
+    if (!dev->configured || !same_vif(dev->wanted, id)) {
+        dev->wanted = id;
+        error = dev->configured ? 0 : attach(dev);
+        if (error) {
+            *errp = xasprintf("%s: cannot attach vif %" PRIu16 ".%" PRIu32 ": %s", name, id.domid,
+                              id.handle, ovs_strerror(error));
+        } else {
+            dev->configured = true;
+            netdev_request_reconfigure(netdev);
+        }
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    ovs_mutex_unlock(&all_mutex);
+    return error;
+}
+
+/* The datapath's threads are off the port. */
+static int
+netback_reconfigure(struct netdev *netdev)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&dev->mutex);
+    if (dev->configured && dev->vif && !same_vif(dev->wanted, dev->attached)) {
+        backend_detach(dev->vif);
+        dev->vif = NULL;
+    }
+    if (dev->configured && !dev->vif) {
+        int error = attach(dev);
+
+        dev->reattach_at = error ? time_msec() + REATTACH_MS : 0;
+        if (error) {
+            VLOG_WARN("%s: cannot attach vif %" PRIu16 ".%" PRIu32 ": %s (trying again)",
+                      netdev_get_name(netdev), dev->wanted.domid, dev->wanted.handle,
+                      ovs_strerror(error));
+        }
+    }
+    netdev->n_rxq = dev->vif ? netback_n_queues(dev->vif) : 1;
+    netdev->n_txq = dev->requested_n_txq;
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+static int
+netback_set_tx_multiq(struct netdev *netdev, unsigned int n_txq)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&dev->mutex);
+    if (dev->requested_n_txq != n_txq) {
+        dev->requested_n_txq = n_txq;
+        netdev_request_reconfigure(netdev);
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+/* --- the main loop's part ------------------------------------------------- */
+
+static void
+check_changes(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
+{
+    struct netback_status status;
+    uint64_t seq;
+
+    if (dev->reattach_at && time_msec() >= dev->reattach_at) {
+        dev->reattach_at = 0;
+        netdev_request_reconfigure(&dev->up);
+    }
+    if (!dev->vif) {
+        return;
+    }
+    seq = netback_change_seq(dev->vif);
+    if (seq == dev->change_seq) {
+        return;
+    }
+    dev->change_seq = seq;
+    netback_status(dev->vif, &status);
+    if (status.carrier != dev->carrier) {
+        dev->carrier = status.carrier;
+        dev->carrier_resets++;
+    }
+    netdev_change_seq_changed(&dev->up);
+}
+
+static void
+netback_run(const struct netdev_class *class OVS_UNUSED)
+{
+    struct netdev_netback *dev;
+
+    ovs_mutex_lock(&all_mutex);
+    LIST_FOR_EACH (dev, in_all, &all) {
+        ovs_mutex_lock(&dev->mutex);
+        check_changes(dev);
+        ovs_mutex_unlock(&dev->mutex);
+    }
+    ovs_mutex_unlock(&all_mutex);
+}
+
+static void
+netback_wait(const struct netdev_class *class OVS_UNUSED)
+{
+    ovs_mutex_lock(&all_mutex);
+    if (!ovs_list_is_empty(&all)) {
+        poll_timer_wait(CHANGE_CHECK_MS);
+    }
+    ovs_mutex_unlock(&all_mutex);
+}
+
+/* --- packets ------------------------------------------------------------- */
+
+static struct netdev_rxq *
+netback_rxq_alloc(void)
+{
+    return xzalloc(sizeof(struct netdev_rxq));
+}
+
+static int
+netback_rxq_construct(struct netdev_rxq *rxq OVS_UNUSED)
+{
+    return 0;
+}
+
+static void
+netback_rxq_destruct(struct netdev_rxq *rxq OVS_UNUSED)
+{
+}
+
+static void
+netback_rxq_dealloc(struct netdev_rxq *rxq)
+{
+    free(rxq);
+}
+
+static int
+netback_rxq_recv(struct netdev_rxq *rxq, struct dp_packet_batch *batch, int *qfill)
+{
+    struct netdev_netback *dev = CONTAINER_OF(rxq->netdev, struct netdev_netback, up);
+    unsigned n = 0;
+
+    BUILD_ASSERT_DECL(NETBACK_MAX_BURST <= NETDEV_MAX_BURST);
+    if (OVS_LIKELY(dev->vif)) {
+        n = netback_rx_burst(dev->vif, rxq->queue_id, (struct rte_mbuf **)batch->packets,
+                             NETBACK_MAX_BURST);
+    }
+    if (!n) {
+        return EAGAIN;
+    }
+    batch->count = n;
+    dp_packet_batch_init_packet_fields(batch);
+    if (qfill) {
+        *qfill = -ENOTSUP; /* the queue's length is not known */
+    }
+    return 0;
+}
+
+static void
+netback_rxq_wait(struct netdev_rxq *rxq)
+{
+    struct netdev_netback *dev = CONTAINER_OF(rxq->netdev, struct netdev_netback, up);
+
+    if (dev->vif && netback_rx_ready(dev->vif, rxq->queue_id)) {
+        poll_immediate_wake();
+    } else {
+        poll_timer_wait(1);
+    }
+}
+
+static int
+netback_rxq_drain(struct netdev_rxq *rxq)
+{
+    struct dp_packet_batch batch;
+
+    dp_packet_batch_init(&batch);
+    while (!netback_rxq_recv(rxq, &batch, NULL)) {
+        dp_packet_delete_batch(&batch, true);
+    }
+    return 0;
+}
+
+/* Gives a malloc'ed packet the mbuf fields that mbufs of a pool always have. */
+static void
+complete_mbuf(struct dp_packet *b)
+{
+    b->mbuf.pool = NULL;
+    b->mbuf.next = NULL;
+    b->mbuf.nb_segs = 1;
+    rte_mbuf_refcnt_set(&b->mbuf, 1);
+}
+
+static int
+netback_send(struct netdev *netdev, int qid OVS_UNUSED, struct dp_packet_batch *batch,
+             bool concurrent_txq OVS_UNUSED)
+{
+    struct netdev_netback *dev = CONTAINER_OF(netdev, struct netdev_netback, up);
+    struct dp_packet *packet;
+
+    if (OVS_UNLIKELY(!dev->vif)) {
+        dp_packet_delete_batch(batch, true);
+        return 0;
+    }
+    dp_packet_batch_apply_cutlen(batch);
+    DP_PACKET_BATCH_FOR_EACH (i, packet, batch) {
+        if (OVS_UNLIKELY(packet->source != DPBUF_DPDK)) {
+            complete_mbuf(packet);
+        }
+    }
+    netback_tx_burst(dev->vif, (struct rte_mbuf **)batch->packets, batch->count);
+    return 0;
+}
+
+/* --- properties ------------------------------------------------------------ */
+
+static int
+netback_get_numa_id(const struct netdev *netdev OVS_UNUSED)
+{
+    /* Guests are not bound to nodes.  Only where there are several does that
+     * deserve the log line that the datapath writes for it. */
+    return ovs_numa_get_n_numas() > 1 ? NETDEV_NUMA_UNSPEC : 0;
+}
+
+static int
+netback_set_etheraddr(struct netdev *netdev, const struct eth_addr mac)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&dev->mutex);
+    if (!eth_addr_equals(dev->mac, mac)) {
+        dev->mac = mac;
+        netdev_change_seq_changed(netdev);
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+static int
+netback_get_etheraddr(const struct netdev *netdev, struct eth_addr *mac)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&dev->mutex);
+    *mac = dev->mac;
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+static int
+netback_get_mtu(const struct netdev *netdev, int *mtu)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&dev->mutex);
+    *mtu = dev->mtu;
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+static int
+netback_set_mtu_(struct netdev *netdev, int mtu)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+    int error = 0;
+
+    if (mtu < MTU_MIN || mtu > MTU_MAX) {
+        VLOG_WARN("%s: MTU %d is out of range: use %d to %d", netdev_get_name(netdev), mtu, MTU_MIN,
+                  MTU_MAX);
+        return EINVAL;
+    }
+    ovs_mutex_lock(&dev->mutex);
+    if (dev->mtu != mtu) {
+        error = dev->vif ? netback_set_mtu(dev->vif, mtu) : 0;
+        if (!error) {
+            dev->mtu = mtu;
+            netdev_change_seq_changed(netdev);
+        }
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    return error;
+}
+
+static int
+netback_get_carrier(const struct netdev *netdev, bool *carrier)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+    struct netback_status status = {.carrier = false};
+
+    ovs_mutex_lock(&dev->mutex);
+    if (dev->vif) {
+        netback_status(dev->vif, &status);
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    *carrier = status.carrier;
+    return 0;
+}
+
+static long long int
+netback_get_carrier_resets(const struct netdev *netdev)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+    long long int n;
+
+    ovs_mutex_lock(&dev->mutex);
+    n = dev->carrier_resets;
+    ovs_mutex_unlock(&dev->mutex);
+    return n;
+}
+
+static int
+netback_update_flags(struct netdev *netdev, enum netdev_flags off, enum netdev_flags on,
+                     enum netdev_flags *old)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    if ((off | on) & ~(NETDEV_UP | NETDEV_PROMISC)) {
+        return EINVAL;
+    }
+    ovs_mutex_lock(&dev->mutex);
+    *old = dev->flags;
+    dev->flags = (dev->flags & ~off) | on;
+    if (dev->flags != *old) {
+        if (dev->vif) {
+            netback_set_carrier(dev->vif, dev->flags & NETDEV_UP);
+        }
+        netdev_change_seq_changed(netdev);
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+static int
+netback_get_status(const struct netdev *netdev, struct smap *smap)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+    struct netback_status s;
+
+    ovs_mutex_lock(&dev->mutex);
+    smap_add(smap, "driver_name", "netback");
+    if (dev->vif) {
+        netback_status(dev->vif, &s);
+        smap_add(smap, "present", s.present ? "true" : "false");
+        smap_add(smap, "connected", s.connected ? "true" : "false");
+        smap_add(smap, "carrier", s.carrier ? "true" : "false");
+        smap_add_format(smap, "mac", ETH_ADDR_FMT, ETH_ADDR_BYTES_ARGS(s.mac));
+        smap_add_format(smap, "guest_mtu", "%" PRIu16, s.mtu);
+        smap_add_format(smap, "queues", "%u", s.n_queues);
+        smap_add(smap, "static_grants", s.static_grants ? "true" : "false");
+        smap_add(smap, "multicast_control", s.multicast_control ? "true" : "false");
+        smap_add_format(smap, "connects", "%" PRIu64, s.connects);
+    }
+    ovs_mutex_unlock(&dev->mutex);
+    return 0;
+}
+
+/* --- counters -------------------------------------------------------------- */
+
+/* Of a guest's packets that went nowhere, those that broke the protocol. */
+static bool
+is_guest_error(enum drop_reason r)
+{
+    return r == DROP_GTX_BAD_SLOT || r == DROP_GTX_TOO_MANY_SLOTS || r == DROP_GTX_BAD_EXTRA ||
+           r == DROP_GTX_BAD_GSO || r == DROP_GTX_BAD_GRANT || r == DROP_GTX_TOO_SHORT ||
+           r == DROP_GTX_TOO_LONG;
+}
+
+static void
+add_drops(const struct netback_stats *s, struct netdev_stats *stats)
+{
+    for (int r = 0; r < DROP_N_REASONS; r++) {
+        if (is_guest_error(r)) {
+            stats->rx_errors += s->drops[r];
+        } else if (r == DROP_GTX_NO_BUFFER) {
+            stats->rx_dropped += s->drops[r];
+        } else if (r == DROP_GRX_BAD_GRANT) {
+            stats->tx_errors += s->drops[r];
+        } else {
+            stats->tx_dropped += s->drops[r];
+        }
+    }
+}
+
+static void
+read_counters(const struct netdev *netdev, struct netback_stats *s)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    memset(s, 0, sizeof *s);
+    ovs_mutex_lock(&dev->mutex);
+    if (dev->vif) {
+        netback_stats(dev->vif, s);
+    }
+    ovs_mutex_unlock(&dev->mutex);
+}
+
+static int
+netback_get_stats(const struct netdev *netdev, struct netdev_stats *stats)
+{
+    struct netback_stats s;
+
+    read_counters(netdev, &s);
+    /* All ones: not counted here. */
+    memset(stats, 0xff, sizeof *stats);
+    stats->rx_packets = s.rx_packets;
+    stats->rx_bytes = s.rx_bytes;
+    stats->multicast = s.rx_multicast;
+    stats->tx_packets = s.tx_packets;
+    stats->tx_bytes = s.tx_bytes;
+    stats->rx_errors = stats->rx_dropped = stats->tx_errors = stats->tx_dropped = 0;
+    add_drops(&s, stats);
+    return 0;
+}
+
+static void
+add_counter(struct netdev_custom_stats *stats, const char *prefix, const char *name, uint64_t value)
+{
+    struct netdev_custom_counter *c = &stats->counters[stats->size++];
+
+    snprintf(c->name, sizeof c->name, "%s%s", prefix, name);
+    c->value = value;
+}
+
+static int
+netback_get_custom_stats(const struct netdev *netdev, struct netdev_custom_stats *stats)
+{
+    struct netback_stats s;
+    size_t n = sizeof s / sizeof(uint64_t);
+
+    read_counters(netdev, &s);
+    stats->size = 0;
+    stats->counters = xcalloc(n, sizeof *stats->counters);
+#define X(name) add_counter(stats, "netback_", #name, s.name);
+    NETBACK_COUNTERS(X)
+#undef X
+    for (int r = 0; r < DROP_N_REASONS; r++) {
+        add_counter(stats, "drop_", drop_reason_name(r), s.drops[r]);
+    }
+    ovs_assert(stats->size == n);
+    return 0;
+}
+
+/* --- ovs-appctl netback/show ----------------------------------------------- */
+
+static void
+show_one(struct netdev_netback *dev, struct ds *out) OVS_REQUIRES(dev->mutex)
+{
+    struct netback_status s;
+
+    ds_put_format(out, "%s: vif %" PRIu16 ".%" PRIu32 ", ", netdev_get_name(&dev->up),
+                  dev->wanted.domid, dev->wanted.handle);
+    if (!dev->vif) {
+        ds_put_cstr(out, "not attached\n");
+        return;
+    }
+    netback_status(dev->vif, &s);
+    ds_put_format(
+        out, "%s, mac " ETH_ADDR_FMT ", mtu %" PRIu16 ", queues %u%s%s, memory %zu bytes\n",
+        s.carrier     ? "carrier up"
+        : s.connected ? "connected, carrier down"
+        : s.present   ? "waiting for the guest"
+                      : "not in the store",
+        ETH_ADDR_BYTES_ARGS(s.mac), s.mtu, s.n_queues, s.static_grants ? ", static grants" : "",
+        s.multicast_control ? ", multicast control" : "", netback_memory(dev->vif));
+}
+
+static void
+netback_show(struct unixctl_conn *conn, int argc, const char *argv[], void *aux OVS_UNUSED)
+{
+    struct ds out = DS_EMPTY_INITIALIZER;
+    struct netdev_netback *dev;
+    bool found = false;
+
+    ovs_mutex_lock(&all_mutex);
+    LIST_FOR_EACH (dev, in_all, &all) {
+        if (argc < 2 || !strcmp(argv[1], netdev_get_name(&dev->up))) {
+            found = true;
+            ovs_mutex_lock(&dev->mutex);
+            show_one(dev, &out);
+            ovs_mutex_unlock(&dev->mutex);
+        }
+    }
+    ovs_mutex_unlock(&all_mutex);
+    if (argc == 2 && !found) {
+        unixctl_command_reply_error(conn, "no such port of type netback");
+    } else {
+        unixctl_command_reply(conn, ds_cstr(&out));
+    }
+    ds_destroy(&out);
+}
+
+static const struct netdev_class netback_class = {
+    .type = "netback",
+    .is_pmd = true,
+    .run = netback_run,
+    .wait = netback_wait,
+    .alloc = netback_alloc,
+    .construct = netback_construct,
+    .destruct = netback_destruct,
+    .dealloc = netback_dealloc,
+    .get_config = netback_get_config,
+    .set_config = netback_set_config,
+    .get_numa_id = netback_get_numa_id,
+    .set_tx_multiq = netback_set_tx_multiq,
+    .send = netback_send,
+    .set_etheraddr = netback_set_etheraddr,
+    .get_etheraddr = netback_get_etheraddr,
+    .get_mtu = netback_get_mtu,
+    .set_mtu = netback_set_mtu_,
+    .get_carrier = netback_get_carrier,
+    .get_carrier_resets = netback_get_carrier_resets,
+    .get_stats = netback_get_stats,
+    .get_custom_stats = netback_get_custom_stats,
+    .get_status = netback_get_status,
+    .update_flags = netback_update_flags,
+    .reconfigure = netback_reconfigure,
+    .rxq_alloc = netback_rxq_alloc,
+    .rxq_construct = netback_rxq_construct,
+    .rxq_destruct = netback_rxq_destruct,
+    .rxq_dealloc = netback_rxq_dealloc,
+    .rxq_recv = netback_rxq_recv,
+    .rxq_wait = netback_rxq_wait,
+    .rxq_drain = netback_rxq_drain,
+};
+
+void
+netdev_netback_register(void)
+{
+    netdev_register_provider(&netback_class);
+    unixctl_command_register("netback/show", "[PORT]", 0, 1, netback_show, NULL);
+}
