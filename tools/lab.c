@@ -1,0 +1,150 @@
+#include "lab.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void
+proc_init(struct lab *lab, struct lab_proc *p, enum lab_proc_kind kind, unsigned owner,
+          const char *name, const char *dir, const char *log)
+{
+    p->kind = kind;
+    p->owner = owner;
+    p->pidfd = -1;
+    snprintf(p->name, sizeof p->name, "%s", name);
+    snprintf(p->log, sizeof p->log, "%s/log/%s.log", dir, log);
+    lab->procs[lab->n_procs++] = p;
+}
+
+static void
+netns_init(struct lab *lab, struct lab_netns *ns, const char *name)
+{
+    snprintf(ns->name, sizeof ns->name, "%s-%s", lab->config.name, name);
+    lab->netns[lab->n_netns++] = ns;
+}
+
+static void
+host_init(struct lab *lab, unsigned i)
+{
+    struct lab_host *h = &lab->hosts[i];
+
+    snprintf(h->name, sizeof h->name, "h%u", i + 1);
+    snprintf(h->dir, sizeof h->dir, "%s/%s", lab->config.dir, h->name);
+    netns_init(lab, &h->netns, h->name);
+    proc_init(lab, &h->localxen, LAB_LOCALXEN, i, "weft-localxen", h->dir, "weft-localxen");
+    proc_init(lab, &h->ovsdb, LAB_OVSDB, i, "ovsdb-server", h->dir, "ovsdb-server");
+    proc_init(lab, &h->vswitchd, LAB_VSWITCHD, i, "weft-vswitchd", h->dir, "weft-vswitchd");
+}
+
+/* Guests of all VLANs share one subnet, so that only the switch keeps them
+ * apart. */
+static void
+guest_init(struct lab *lab, unsigned i)
+{
+    const struct lab_config *c = &lab->config;
+    struct lab_guest *g = &lab->guests[i];
+    unsigned nth = i % c->guests_per_host;
+
+    snprintf(g->name, sizeof g->name, "g%u", i + 1);
+    g->host = i / c->guests_per_host;
+    g->domid = nth + 1;
+    g->vlan = c->n_vlans ? c->vlans[nth % c->n_vlans] : 0;
+    snprintf(g->ip, sizeof g->ip, "10.0.%u.%u", i / LAB_MAX_GUESTS % 256, i % LAB_MAX_GUESTS + 1);
+    snprintf(g->mac, sizeof g->mac, "02:77:66:74:%02x:%02x", (i + 1) >> 8 & 0xff, (i + 1) & 0xff);
+    netns_init(lab, &g->netns, g->name);
+    proc_init(lab, &g->netfront, LAB_NETFRONT, i, "weft-netfront", lab->hosts[g->host].dir,
+              g->name);
+}
+
+struct lab *
+lab_new(const struct lab_config *config)
+{
+    struct lab *lab = calloc(1, sizeof *lab);
+    unsigned n_guests = config->n_hosts * config->guests_per_host;
+
+    if (!lab) {
+        return NULL;
+    }
+    lab->config = *config;
+    lab->lock_fd = -1;
+    lab->supervisor.pidfd = -1;
+    lab->n_guests = n_guests;
+    lab->hosts = calloc(config->n_hosts, sizeof *lab->hosts);
+    lab->guests = calloc(n_guests + 1, sizeof *lab->guests);
+    lab->procs = calloc(3 * config->n_hosts + n_guests + 1, sizeof *lab->procs);
+    lab->netns = calloc(config->n_hosts + n_guests + 1, sizeof *lab->netns);
+    if (!lab->hosts || !lab->guests || !lab->procs || !lab->netns) {
+        lab_free(lab);
+        return NULL;
+    }
+    proc_init(lab, &lab->job, LAB_JOB, 0, "", config->dir, "job");
+    for (unsigned i = 0; i < config->n_hosts; i++) {
+        host_init(lab, i);
+    }
+    for (unsigned i = 0; i < n_guests; i++) {
+        guest_init(lab, i);
+    }
+    if (config->n_hosts > 1) {
+        netns_init(lab, &lab->wire, "wire");
+    }
+    return lab;
+}
+
+void
+lab_free(struct lab *lab)
+{
+    if (lab) {
+        free(lab->netns);
+        free(lab->procs);
+        free(lab->guests);
+        free(lab->hosts);
+        free(lab);
+    }
+}
+
+int
+lab_fail(struct lab *lab, int error, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(lab->why, sizeof lab->why, format, args);
+    va_end(args);
+    return error;
+}
+
+static const char *
+bare_name(const struct lab *lab, const char *name)
+{
+    size_t len = strlen(lab->config.name);
+
+    return !strncmp(name, lab->config.name, len) && name[len] == '-' ? name + len + 1 : name;
+}
+
+struct lab_host *
+lab_find_host(struct lab *lab, const char *name)
+{
+    for (unsigned i = 0; i < lab->config.n_hosts; i++) {
+        if (!strcmp(lab->hosts[i].name, bare_name(lab, name))) {
+            return &lab->hosts[i];
+        }
+    }
+    return NULL;
+}
+
+struct lab_guest *
+lab_find_guest(struct lab *lab, const char *name)
+{
+    for (unsigned i = 0; i < lab->n_guests; i++) {
+        if (!strcmp(lab->guests[i].name, bare_name(lab, name))) {
+            return &lab->guests[i];
+        }
+    }
+    return NULL;
+}
+
+bool
+lab_same_vlan(const struct lab_guest *a, const struct lab_guest *b)
+{
+    return a->vlan == b->vlan;
+}

@@ -1,0 +1,562 @@
+#include "lab_build.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netlink/socket.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lab_link.h"
+#include "lab_netns.h"
+#include "lab_proc.h"
+
+/* Bounds for a slow machine with sanitizers, not expectations. */
+#define DAEMON_TIMEOUT_MS 30000
+#define SWITCH_TIMEOUT_MS 120000
+#define GUEST_TIMEOUT_MS 60000
+#define WIRE_BRIDGE "wire"
+
+static const struct lab_config *
+config_of(const struct super *s)
+{
+    return &s->lab->config;
+}
+
+bool
+lab_program(const struct lab_config *c, const char *program, char *path, size_t size)
+{
+    snprintf(path, size, "%s/%s", c->bin, program);
+    return !access(path, X_OK);
+}
+
+void
+lab_host_env(const struct lab_host *h, struct lab_env *env)
+{
+    static const char *const names[] = {"OVS_RUNDIR=%s/run", "OVS_LOGDIR=%s/log", "OVS_DBDIR=%s/db",
+                                        "OVS_SYSCONFDIR=%s/db", "XENSTORED_PATH=%s/xen/xenstored"};
+    unsigned n = sizeof names / sizeof names[0];
+
+    for (unsigned i = 0; i < n; i++) {
+        const char *tail = strstr(names[i], "%s");
+        snprintf(env->buf[i], sizeof env->buf[i], "%.*s%s%s", (int)(tail - names[i]), names[i],
+                 h->dir, tail + 2);
+        env->vars[i] = env->buf[i];
+    }
+    env->vars[n] = NULL;
+}
+
+/* Starts a daemon of the lab in 'netns' (NULL: the machine's own). */
+static int
+start_daemon(struct super *s, struct lab_proc *p, const struct lab_netns *netns,
+             const struct lab_host *h, const char *const *argv, int pass_fd)
+{
+    char program[LAB_PATH_MAX * 2];
+    struct lab_env env;
+    struct lab_spawn spawn = {.program = program,
+                              .argv = argv,
+                              .env = env.vars,
+                              .log = p->log,
+                              .netns_fd = -1,
+                              .stdout_fd = -1,
+                              .pass_fd = pass_fd};
+    int error;
+
+    if (!lab_program(config_of(s), p->name, program, sizeof program)) {
+        return lab_fail(s->lab, ENOENT, "%s is missing: build it with make", program);
+    }
+    lab_host_env(h, &env);
+    if (netns) {
+        spawn.netns_fd = lab_netns_open(netns);
+        if (spawn.netns_fd < 0) {
+            return lab_fail(s->lab, errno, "namespace %s is gone", netns->name);
+        }
+    }
+    error = lab_proc_spawn(s->lab, p, &spawn);
+    if (spawn.netns_fd >= 0) {
+        close(spawn.netns_fd);
+    }
+    return error;
+}
+
+/* --- a host's daemons ------------------------------------------------------- */
+
+static int
+start_localxen(struct super *s, struct lab_host *h)
+{
+    char dir[LAB_PATH_MAX], fd_text[12], byte;
+    int ready[2];
+    int error;
+
+    if (pipe2(ready, O_CLOEXEC)) {
+        return lab_fail(s->lab, errno, "cannot make a pipe: %s", strerror(errno));
+    }
+    lab_path(dir, sizeof dir, h->dir, "xen");
+    snprintf(fd_text, sizeof fd_text, "%d", ready[1]);
+    const char *argv[] = {"weft-localxen", "--dir", dir, "--ready-fd", fd_text, NULL};
+    error = start_daemon(s, &h->localxen, &h->netns, h, argv, ready[1]);
+    close(ready[1]);
+    if (!error) {
+        error = super_wait(s, ready[0], DAEMON_TIMEOUT_MS);
+    }
+    if (error == ETIMEDOUT || (!error && read(ready[0], &byte, 1) != 1)) {
+        error = lab_fail(s->lab, EPROTO, "weft-localxen of %s did not become ready", h->name);
+        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", h->localxen.log);
+    }
+    close(ready[0]);
+    return error;
+}
+
+/* Waits for a file to appear in a directory. */
+static int
+await_file(struct super *s, const char *dir, const char *name, int timeout_ms)
+{
+    char path[LAB_PATH_MAX], events[4096];
+    int error = 0;
+    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+
+    lab_path(path, sizeof path, dir, name);
+    if (fd < 0 || inotify_add_watch(fd, dir, IN_CREATE | IN_MOVED_TO) < 0) {
+        error = lab_fail(s->lab, errno, "cannot watch %s: %s", dir, strerror(errno));
+    }
+    while (!error && access(path, F_OK)) {
+        error = super_wait(s, fd, timeout_ms);
+        if (!error && read(fd, events, sizeof events) < 0 && errno != EAGAIN) {
+            error = lab_fail(s->lab, errno, "cannot watch %s: %s", dir, strerror(errno));
+        }
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return error;
+}
+
+static int
+start_ovsdb(struct super *s, struct lab_host *h)
+{
+    char run[LAB_PATH_MAX], db[LAB_PATH_MAX], remote[LAB_PATH_MAX + 32];
+    int error;
+
+    lab_path(run, sizeof run, h->dir, "run");
+    lab_path(db, sizeof db, h->dir, "db/conf.db");
+    snprintf(remote, sizeof remote, "--remote=punix:%s/db.sock", run);
+    const char *argv[] = {"ovsdb-server", db,  remote, "--pidfile", "-vconsole:info",
+                          "-vsyslog:off", NULL};
+    error = start_daemon(s, &h->ovsdb, &h->netns, h, argv, -1);
+    if (!error) {
+        error = await_file(s, run, "db.sock", DAEMON_TIMEOUT_MS);
+    }
+    if (error == ETIMEDOUT) {
+        error = lab_fail(s->lab, EPROTO, "ovsdb-server of %s did not open its socket", h->name);
+        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", h->ovsdb.log);
+    }
+    return error;
+}
+
+static int
+create_database(struct super *s, struct lab_host *h)
+{
+    char program[LAB_PATH_MAX * 2], db[LAB_PATH_MAX], schema[LAB_PATH_MAX * 2];
+
+    lab_path(db, sizeof db, h->dir, "db/conf.db");
+    snprintf(schema, sizeof schema, "%s/vswitch.ovsschema", config_of(s)->share);
+    const char *argv[] = {"ovsdb-tool", "-vsyslog:off", "create", db, schema, NULL};
+    if (!lab_program(config_of(s), argv[0], program, sizeof program)) {
+        return lab_fail(s->lab, ENOENT, "%s is missing: build it with make", program);
+    }
+    return super_job(s, "creating the switch's database", program, argv, NULL, DAEMON_TIMEOUT_MS);
+}
+
+/* Runs ovs-vsctl on the host's database. */
+static int
+vsctl(struct super *s, struct lab_host *h, const char *what, const char *const *args, unsigned n,
+      int timeout_ms)
+{
+    char program[LAB_PATH_MAX * 2], timeout[24];
+    const char *argv[48] = {"ovs-vsctl", "--retry", "-vsyslog:off", timeout};
+    struct lab_env env;
+
+    if (n + 5 > sizeof argv / sizeof argv[0]) {
+        return lab_fail(s->lab, E2BIG, "%s: too many arguments", what);
+    }
+    memcpy(argv + 4, args, n * sizeof *args);
+    snprintf(timeout, sizeof timeout, "--timeout=%d", timeout_ms / 1000);
+    if (!lab_program(config_of(s), argv[0], program, sizeof program)) {
+        return lab_fail(s->lab, ENOENT, "%s is missing: build it with make", program);
+    }
+    lab_host_env(h, &env);
+    return super_job(s, what, program, argv, env.vars, timeout_ms + 5000);
+}
+
+/* Each host's polling threads get one core, from the machine's last one down,
+ * away from where interrupts usually go. */
+static void
+pmd_mask(const struct super *s, const struct lab_host *h, char *buf, size_t size)
+{
+    const struct lab_config *c = config_of(s);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned index = (unsigned)(h - s->lab->hosts);
+
+    cores = cores < 1 ? 1 : cores > 64 ? 64 : cores;
+    if (c->pmd_mask[0]) {
+        snprintf(buf, size, "other_config:pmd-cpu-mask=%s", c->pmd_mask);
+    } else {
+        snprintf(buf, size, "other_config:pmd-cpu-mask=%llx", 1ULL << (cores - 1 - index % cores));
+    }
+}
+
+/* Everything the switch needs to know, written before it starts. */
+static int
+configure_switch(struct super *s, struct lab_host *h)
+{
+    const struct lab_config *c = config_of(s);
+    char maxsleep[48], mask[64], hv[LAB_PATH_MAX + 48], hostname[48], system_id[64], type[48];
+    const char *args[44];
+    unsigned n = 0;
+
+    snprintf(maxsleep, sizeof maxsleep, "other_config:pmd-maxsleep=%u", c->pmd_maxsleep_us);
+    pmd_mask(s, h, mask, sizeof mask);
+    snprintf(hv, sizeof hv, "other_config:weft-hv=\"local:%s/xen\"", h->dir);
+    snprintf(hostname, sizeof hostname, "external_ids:hostname=%s", h->name);
+    snprintf(system_id, sizeof system_id, "external_ids:system-id=%s-%s", c->name, h->name);
+    snprintf(type, sizeof type, "datapath_type=%s", c->datapath);
+    const char *base[] = {"--no-wait",
+                          "init",
+                          "--",
+                          "set",
+                          "Open_vSwitch",
+                          ".",
+                          "other_config:dpdk-init=true",
+                          "other_config:userspace-tso-enable=true",
+                          maxsleep,
+                          mask,
+                          hv,
+                          hostname,
+                          system_id,
+                          "--",
+                          "add-br",
+                          LAB_BRIDGE,
+                          "--",
+                          "set",
+                          "Bridge",
+                          LAB_BRIDGE,
+                          type};
+    const char *wire[] = {"--", "add-port", LAB_BRIDGE, LAB_WIRE_IF};
+    const char *dpdk[] = {"--",        "set",
+                          "Interface", LAB_WIRE_IF,
+                          "type=dpdk", ("options:dpdk-devargs=eth_af_packet0,iface=" LAB_WIRE_IF)};
+
+    memcpy(args, base, sizeof base);
+    n = sizeof base / sizeof base[0];
+    if (c->n_hosts > 1) {
+        memcpy(args + n, wire, sizeof wire);
+        n += sizeof wire / sizeof wire[0];
+        if (c->nic == LAB_NIC_DPDK) {
+            memcpy(args + n, dpdk, sizeof dpdk);
+            n += sizeof dpdk / sizeof dpdk[0];
+        }
+    }
+    return vsctl(s, h, "configuring the switch", args, n, DAEMON_TIMEOUT_MS);
+}
+
+/* Under the name ovs-vswitchd its control files are where ovs-appctl and
+ * other tools look for them. */
+static int
+start_vswitchd(struct super *s, struct lab_host *h)
+{
+    char db[LAB_PATH_MAX + 16];
+
+    snprintf(db, sizeof db, "unix:%s/run/db.sock", h->dir);
+    const char *argv[] = {"ovs-vswitchd", db, "--pidfile", "-vconsole:info", "-vsyslog:off", NULL};
+    return start_daemon(s, &h->vswitchd, &h->netns, h, argv, -1);
+}
+
+/* ovs-vsctl returns when the switch has taken over its change. */
+static int
+await_switch(struct super *s, struct lab_host *h)
+{
+    char id[48];
+    int error;
+
+    snprintf(id, sizeof id, "external_ids:weft-lab=%s", config_of(s)->name);
+    const char *settle[] = {"set", "Open_vSwitch", ".", id};
+    const char *wire[] = {"wait-until", "Interface", LAB_WIRE_IF, "link_state=up"};
+
+    error = vsctl(s, h, "waiting for the switch", settle, 4, SWITCH_TIMEOUT_MS);
+    if (!error && config_of(s)->n_hosts > 1) {
+        error = vsctl(s, h, "waiting for the switch's wire port", wire, 4, DAEMON_TIMEOUT_MS);
+    }
+    if (error == EPROTO) {
+        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", h->vswitchd.log);
+    }
+    return error;
+}
+
+/* --- guests -------------------------------------------------------------- */
+
+static int
+start_guest(struct super *s, struct lab_guest *g)
+{
+    const struct lab_config *c = config_of(s);
+    struct lab_host *h = &s->lab->hosts[g->host];
+    char dir[LAB_PATH_MAX], domid[12], ip[24], vlan[12], queues[12], mtu[12];
+    const char *argv[32];
+    unsigned n = 0;
+
+    lab_path(dir, sizeof dir, h->dir, "xen");
+    snprintf(domid, sizeof domid, "%u", g->domid);
+    snprintf(ip, sizeof ip, "%s/16", g->ip);
+    snprintf(vlan, sizeof vlan, "%u", g->vlan);
+    snprintf(queues, sizeof queues, "%u", c->queues);
+    snprintf(mtu, sizeof mtu, "%u", c->guest_mtu);
+    const char *base[] = {"weft-netfront", "--create", "--dir",   dir,           "--domid",
+                          domid,           "--mac",    g->mac,    "--bridge",    LAB_BRIDGE,
+                          "--mode",        "tap",      "--netns", g->netns.name, "--ifname",
+                          LAB_GUEST_IF,    "--ip",     ip};
+    memcpy(argv, base, sizeof base);
+    n = sizeof base / sizeof base[0];
+    if (g->vlan) {
+        argv[n++] = "--vlan";
+        argv[n++] = vlan;
+    }
+    if (c->queues) {
+        argv[n++] = "--queues";
+        argv[n++] = queues;
+    }
+    if (c->guest_mtu) {
+        argv[n++] = "--mtu";
+        argv[n++] = mtu;
+    }
+    if (c->static_grants) {
+        argv[n++] = "--static-grants";
+    }
+    argv[n] = NULL;
+    return start_daemon(s, &g->netfront, NULL, h, argv, -1);
+}
+
+/* A guest is there when its eth0 has carrier: the backend has connected. */
+static int
+await_guest(struct super *s, struct lab_guest *g)
+{
+    int64_t deadline = lab_now_ms() + GUEST_TIMEOUT_MS;
+    int netns = lab_netns_open(&g->netns);
+    struct nl_sock *watch = NULL;
+    int watch_fd = -1;
+    int error = 0;
+
+    if (netns < 0 || !(watch = lab_link_watch(netns, &watch_fd))) {
+        error = lab_fail(s->lab, errno, "cannot watch %s: %s", g->netns.name, strerror(errno));
+    }
+    while (!error && !lab_link_running(netns, LAB_GUEST_IF)) {
+        error = super_wait(s, watch_fd, (int)(deadline - lab_now_ms()));
+        lab_link_watch_drain(watch);
+    }
+    if (error == ETIMEDOUT) {
+        error = lab_fail(s->lab, EPROTO, "%s: " LAB_GUEST_IF " got no carrier within %d s", g->name,
+                         GUEST_TIMEOUT_MS / 1000);
+        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", g->netfront.log);
+    }
+    lab_link_watch_close(watch);
+    if (netns >= 0) {
+        close(netns);
+    }
+    return error;
+}
+
+/* --- the whole ------------------------------------------------------------- */
+
+static int
+make_directories(struct super *s, struct lab_host *h)
+{
+    static const char *const parts[] = {"", "xen", "run", "log", "db"};
+    char path[LAB_PATH_MAX];
+
+    for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        lab_path(path, sizeof path, h->dir, parts[i]);
+        if (mkdir(path, 0755) && errno != EEXIST) {
+            return lab_fail(s->lab, errno, "cannot make %s: %s", path, strerror(errno));
+        }
+    }
+    return 0;
+}
+
+/* A bridge in a namespace of its own, a cable from it to each host. */
+static int
+build_wire(struct super *s)
+{
+    struct lab *lab = s->lab;
+    int error = lab_netns_make(lab, &lab->wire);
+    int wire = -1, host;
+
+    if (error) {
+        return error;
+    }
+    wire = lab_netns_open(&lab->wire);
+    error = wire < 0 ? errno : lab_link_bridge(wire, WIRE_BRIDGE);
+    for (unsigned i = 0; !error && i < lab->config.n_hosts; i++) {
+        const char *end = lab->hosts[i].name;
+        host = lab_netns_open(&lab->hosts[i].netns);
+        error = host < 0 ? errno : lab_link_cable(wire, end, host, LAB_WIRE_IF);
+        if (!error) {
+            error = lab_link_silence(wire, end);
+        }
+        if (!error) {
+            error = lab_link_silence(host, LAB_WIRE_IF);
+        }
+        if (!error) {
+            error = lab_link_enslave(wire, end, WIRE_BRIDGE);
+        }
+        if (host >= 0) {
+            close(host);
+        }
+    }
+    if (wire >= 0) {
+        close(wire);
+    }
+    if (error) {
+        return lab_fail(lab, error, "cannot build the wire between the hosts: %s", strerror(error));
+    }
+    super_tell(s, 'P', "wire: %u hosts joined by a VLAN trunk", lab->config.n_hosts);
+    return 0;
+}
+
+static int
+build_host(struct super *s, struct lab_host *h)
+{
+    int error = start_localxen(s, h);
+
+    if (!error) {
+        super_tell(s, 'P', "%s: hypervisor stand-in (weft-localxen)", h->name);
+        error = create_database(s, h);
+    }
+    if (!error) {
+        error = start_ovsdb(s, h);
+    }
+    if (!error) {
+        error = configure_switch(s, h);
+    }
+    if (!error) {
+        super_tell(s, 'P', "%s: switch database (ovsdb-server)", h->name);
+        error = start_vswitchd(s, h);
+    }
+    return error;
+}
+
+static int
+build_hosts(struct super *s)
+{
+    struct lab *lab = s->lab;
+    int error = 0;
+
+    for (unsigned i = 0; !error && i < lab->config.n_hosts; i++) {
+        error = make_directories(s, &lab->hosts[i]);
+        if (!error) {
+            error = lab_netns_make(lab, &lab->hosts[i].netns);
+        }
+    }
+    if (!error && lab->config.n_hosts > 1) {
+        error = build_wire(s);
+    }
+    for (unsigned i = 0; !error && i < lab->config.n_hosts; i++) {
+        error = build_host(s, &lab->hosts[i]);
+    }
+    for (unsigned i = 0; !error && i < lab->config.n_hosts; i++) {
+        error = await_switch(s, &lab->hosts[i]);
+        if (!error) {
+            super_tell(s, 'P', "%s: switch (weft-vswitchd, bridge %s, datapath %s)",
+                       lab->hosts[i].name, LAB_BRIDGE, lab->config.datapath);
+        }
+    }
+    return error;
+}
+
+int
+lab_build(struct super *s)
+{
+    struct lab *lab = s->lab;
+    int error = build_hosts(s);
+
+    for (unsigned i = 0; !error && i < lab->n_guests; i++) {
+        error = lab_netns_make(lab, &lab->guests[i].netns);
+        if (!error) {
+            error = start_guest(s, &lab->guests[i]);
+        }
+    }
+    for (unsigned i = 0; !error && i < lab->n_guests; i++) {
+        const struct lab_guest *g = &lab->guests[i];
+        error = await_guest(s, &lab->guests[i]);
+        if (!error && g->vlan) {
+            super_tell(s, 'P', "%s: %s on VLAN %u of %s", g->name, g->ip, g->vlan,
+                       lab->hosts[g->host].name);
+        } else if (!error) {
+            super_tell(s, 'P', "%s: %s on %s", g->name, g->ip, lab->hosts[g->host].name);
+        }
+    }
+    return error;
+}
+
+/* A killed switch leaves its control socket behind, named after its pid. */
+static void
+remove_control_sockets(const struct lab_host *h)
+{
+    char path[LAB_PATH_MAX];
+    struct dirent *entry;
+    DIR *run;
+
+    lab_path(path, sizeof path, h->dir, "run");
+    run = opendir(path);
+    while (run && (entry = readdir(run))) {
+        size_t len = strlen(entry->d_name);
+        if (!strncmp(entry->d_name, "ovs-vswitchd.", 13) && len > 17 &&
+            !strcmp(entry->d_name + len - 4, ".ctl")) {
+            unlinkat(dirfd(run), entry->d_name, 0);
+        }
+    }
+    if (run) {
+        closedir(run);
+    }
+}
+
+static int
+restart_host(struct super *s, struct lab_host *h)
+{
+    struct lab *lab = s->lab;
+    unsigned index = (unsigned)(h - lab->hosts);
+    int64_t now = lab_now_ms();
+
+    for (unsigned i = 0; i < lab->n_procs; i++) {
+        struct lab_proc *p = lab->procs[i];
+        bool of_host =
+            p == &h->vswitchd || (p->kind == LAB_NETFRONT && lab->guests[p->owner].host == index);
+        if (of_host) {
+            lab_proc_end(&p, 1, SIGKILL, 1000);
+            p->restart_at_ms = now;
+        }
+    }
+    return start_localxen(s, h);
+}
+
+int
+lab_build_restart(struct super *s, struct lab_proc *p)
+{
+    struct lab *lab = s->lab;
+
+    switch (p->kind) {
+    case LAB_LOCALXEN:
+        return restart_host(s, &lab->hosts[p->owner]);
+    case LAB_OVSDB:
+        return start_ovsdb(s, &lab->hosts[p->owner]);
+    case LAB_VSWITCHD:
+        remove_control_sockets(&lab->hosts[p->owner]);
+        return start_vswitchd(s, &lab->hosts[p->owner]);
+    case LAB_NETFRONT:
+        return start_guest(s, &lab->guests[p->owner]);
+    case LAB_JOB:
+        break;
+    }
+    return 0;
+}

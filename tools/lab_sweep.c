@@ -1,0 +1,232 @@
+#include "lab_sweep.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "lab_netns.h"
+#include "lab_proc.h"
+
+struct sweep {
+    struct lab *lab;
+    bool graceful;
+    void (*note)(void *aux, const char *line);
+    void *aux;
+    struct lab_swept *swept;
+};
+
+static void __attribute__((format(printf, 2, 3))) note(struct sweep *s, const char *format, ...)
+{
+    char line[400];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    s->note(s->aux, line);
+}
+
+/* --- processes ------------------------------------------------------------ */
+
+static void
+end_procs(struct sweep *s, struct lab_proc **procs, unsigned n, int timeout_ms)
+{
+    for (unsigned i = 0; i < n; i++) {
+        s->swept->processes += lab_proc_alive(procs[i]);
+    }
+    if (!lab_proc_end(procs, n, s->graceful ? SIGTERM : SIGKILL, timeout_ms)) {
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (lab_proc_alive(procs[i])) {
+            note(s, "process %d (%s) does not end", (int)procs[i]->pid, procs[i]->name);
+            s->swept->left++;
+        }
+    }
+}
+
+static void
+end_kind(struct sweep *s, enum lab_proc_kind kind, int timeout_ms)
+{
+    struct lab_proc **procs = calloc(s->lab->n_procs + 1, sizeof *procs);
+    unsigned n = 0;
+
+    if (!procs) {
+        return;
+    }
+    for (unsigned i = 0; i < s->lab->n_procs; i++) {
+        if (s->lab->procs[i]->kind == kind) {
+            procs[n++] = s->lab->procs[i];
+        }
+    }
+    end_procs(s, procs, n, timeout_ms);
+    free(procs);
+}
+
+int
+lab_exec_register(const char *dir)
+{
+    char path[LAB_PATH_MAX];
+    int fd;
+
+    lab_path(path, sizeof path, dir, "exec");
+    if (mkdir(path, 0755) && errno != EEXIST) {
+        return errno;
+    }
+    snprintf(path, sizeof path, "%s/exec/%d.%llu", dir, (int)getpid(),
+             (unsigned long long)lab_proc_start_time(getpid()));
+    fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0) {
+        return errno;
+    }
+    close(fd);
+    return 0;
+}
+
+/* Ends what "weft lab exec" started in the lab. */
+static void
+end_execs(struct sweep *s)
+{
+    char path[LAB_PATH_MAX];
+    struct dirent *entry;
+    DIR *dir;
+
+    lab_path(path, sizeof path, s->lab->config.dir, "exec");
+    dir = opendir(path);
+    while (dir && (entry = readdir(dir))) {
+        struct lab_proc p = {.name = "weft lab exec", .pidfd = -1}, *one = &p;
+        char *end;
+        long pid = strtol(entry->d_name, &end, 10);
+        if (pid <= 1 || pid > INT32_MAX || *end != '.' || !isdigit((unsigned char)end[1])) {
+            continue;
+        }
+        p.pid = (pid_t)pid;
+        p.start = strtoull(end + 1, NULL, 10);
+        end_procs(s, &one, 1, 1000);
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
+/* Tells about processes of others that still live in the lab's namespaces:
+ * they are not ours to kill, and keep a namespace alive without its name. */
+static void
+report_strangers(struct sweep *s)
+{
+    struct dirent *entry;
+    DIR *proc = opendir("/proc");
+
+    while (proc && (entry = readdir(proc))) {
+        char path[300], name[32] = "?";
+        struct stat st;
+        if (!isdigit((unsigned char)entry->d_name[0])) {
+            continue;
+        }
+        snprintf(path, sizeof path, "/proc/%s/ns/net", entry->d_name);
+        if (stat(path, &st)) {
+            continue;
+        }
+        for (unsigned i = 0; i < s->lab->n_netns; i++) {
+            if (s->lab->netns[i]->inode != st.st_ino || !st.st_ino) {
+                continue;
+            }
+            snprintf(path, sizeof path, "/proc/%s/comm", entry->d_name);
+            FILE *f = fopen(path, "re");
+            if (f && fgets(name, sizeof name, f)) {
+                name[strcspn(name, "\n")] = '\0';
+            }
+            if (f) {
+                fclose(f);
+            }
+            note(s, "process %s (%s) was not started by the lab and runs on in %s", entry->d_name,
+                 name, s->lab->netns[i]->name);
+        }
+    }
+    if (proc) {
+        closedir(proc);
+    }
+}
+
+/* --- files ---------------------------------------------------------------- */
+
+static int
+remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    remove(path);
+    return 0;
+}
+
+static void
+remove_tree(const char *dir, const char *name)
+{
+    char path[LAB_PATH_MAX];
+
+    lab_path(path, sizeof path, dir, name);
+    nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+}
+
+static void
+remove_files(struct lab *lab)
+{
+    const char *dir = lab->config.dir;
+
+    for (unsigned i = 0; i < lab->config.n_hosts; i++) {
+        remove_tree(dir, lab->hosts[i].name);
+    }
+    remove_tree(dir, "exec");
+    remove_tree(dir, "log");
+    remove_tree(dir, "state.json.new");
+}
+
+void
+lab_sweep_lock(const char *dir)
+{
+    char path[LAB_PATH_MAX];
+
+    lab_path(path, sizeof path, dir, "lock");
+    unlink(path);
+    rmdir(dir);
+}
+
+void
+lab_sweep(struct lab *lab, bool graceful, void (*note_fn)(void *, const char *), void *aux,
+          struct lab_swept *swept)
+{
+    struct sweep s = {lab, graceful, note_fn, aux, swept};
+    char boot[40], path[LAB_PATH_MAX];
+
+    memset(swept, 0, sizeof *swept);
+    lab_boot_id(boot, sizeof boot);
+    if (!strcmp(boot, lab->boot)) {
+        end_execs(&s);
+        end_kind(&s, LAB_JOB, 1000);
+        end_kind(&s, LAB_NETFRONT, 3000);
+        end_kind(&s, LAB_VSWITCHD, 5000);
+        end_kind(&s, LAB_OVSDB, 3000);
+        end_kind(&s, LAB_LOCALXEN, 3000);
+        report_strangers(&s);
+        for (unsigned i = 0; i < lab->n_netns; i++) {
+            swept->namespaces += lab->netns[i]->inode != 0;
+            if (!lab_netns_remove(lab->netns[i])) {
+                note(&s, "cannot remove the name of namespace %s: %s", lab->netns[i]->name,
+                     strerror(errno));
+                swept->left++;
+            }
+        }
+    }
+    if (swept->left) {
+        return; /* the ledger stays for another try */
+    }
+    remove_files(lab);
+    lab_path(path, sizeof path, lab->config.dir, "state.json");
+    unlink(path);
+}
