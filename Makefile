@@ -80,7 +80,7 @@ ovs_objs := $(addprefix $(OVS)/build/,vswitchd/bridge.o vswitchd/system-stats.o 
             ofproto/.libs/libofproto.a lib/.libs/libsflow.a lib/.libs/libopenvswitch.a \
             lib/.libs/libopenvswitchavx512.a)
 
-.PHONY: all run check bench build deps deps-test tests lint fmt fmt-check clean check-ovs
+.PHONY: all run check check-sanitized bench build deps deps-test tests lint fmt fmt-check clean check-ovs
 all: build
 
 deps:
@@ -96,6 +96,13 @@ run: build
 check: deps-test
 	$(Q)$(MAKE) --no-print-directory programs tests
 	$(Q)tests/run.sh
+# The unit tests once more, in a sanitizer's build.
+check-sanitized: deps-test
+	$(Q)$(MAKE) --no-print-directory $(unit_tests)
+	$(Q)VARIANT=$(variant) ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS \
+	    LSAN_OPTIONS=suppressions=tests/lsan.supp UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=1 \
+	    TEST_TIMEOUT=600 tests/run.sh unit
 bench: build
 	$(Q)$(MAKE) --no-print-directory benches
 	$(Q)perf/run.sh

@@ -1,12 +1,17 @@
 #!/bin/bash
 # Runs every test and fuzz target and ends on "N passed, N failed, N skipped".
 #
+# usage: run.sh [PART...]     parts: unit fuzz smoke (default: all)
+# VARIANT (default plain) is the build whose unit tests run.
+#
 # A test prints "ok NAME", "not ok NAME: why" or "skip NAME: why", a line a
 # case, and exits non-zero when a case failed.
 # FUZZ_SECONDS (default 20) bounds each fuzz target.
 set -u
 cd "$(dirname "$0")/.."
 fuzz_seconds=${FUZZ_SECONDS:-20}
+variant=${VARIANT:-plain}
+parts=" ${*:-unit fuzz smoke} "
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 passed=0 failed=0 skipped=0
@@ -39,29 +44,39 @@ run() {
     count "$label" $? "$log"
 }
 
-for t in build/plain/tests/test_*; do
-    case $t in *.*) continue ;; esac
-    run "unit/$(basename "$t")" "$t"
-done
+unit() {
+    local t
+    for t in build/"$variant"/tests/test_*; do
+        [ -x "$t" ] && run "unit/$(basename "$t")" "$t"
+    done
+}
 
-for t in build/fuzz/fuzz_*; do
-    case $t in *.*) continue ;; esac
-    name=$(basename "$t")
-    corpus=tests/fuzz/corpus/$name
-    mkdir -p "$out/$name.corpus"
-    [ -d "$corpus" ] || corpus=
-    log=$out/$name
-    (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$t" -timeout=10 \
-        -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" "$out/$name.corpus" \
-        ${corpus:+"$OLDPWD/$corpus"}) >"$log" 2>&1
-    status=$?
-    [ $status -eq 0 ] && echo "ok $name" >>"$log"
-    count "fuzz/$name" $status "$log"
-done
+fuzz() {
+    local t name corpus status
+    for t in build/fuzz/fuzz_*; do
+        [ -x "$t" ] || continue
+        name=$(basename "$t")
+        corpus=tests/fuzz/corpus/$name
+        mkdir -p "$out/$name.corpus"
+        (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$t" -timeout=10 \
+            -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" "$out/$name.corpus" \
+            $([ -d "$OLDPWD/$corpus" ] && echo "$OLDPWD/$corpus")) >"$out/$name" 2>&1
+        status=$?
+        [ $status -eq 0 ] && echo "ok $name" >>"$out/$name"
+        count "fuzz/$name" $status "$out/$name"
+    done
+}
 
-for t in tests/smoke/*.sh; do
-    run "smoke/$(basename "$t" .sh)" "$t"
-done
+smoke() {
+    local t
+    for t in tests/smoke/*.sh; do
+        run "smoke/$(basename "$t" .sh)" "$t"
+    done
+}
+
+case $parts in *" unit "*) unit ;; esac
+case $parts in *" fuzz "*) fuzz ;; esac
+case $parts in *" smoke "*) smoke ;; esac
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

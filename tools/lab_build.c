@@ -18,6 +18,7 @@
 /* Bounds for a slow machine with sanitizers, not expectations. */
 #define DAEMON_TIMEOUT_MS 30000
 #define SWITCH_TIMEOUT_MS 120000
+#define BRIDGE_TIMEOUT_MS 10000
 #define GUEST_TIMEOUT_MS 60000
 #define WIRE_BRIDGE "wire"
 
@@ -246,9 +247,19 @@ configure_switch(struct super *s, struct lab_host *h)
                           LAB_BRIDGE,
                           type};
     const char *wire[] = {"--", "add-port", LAB_BRIDGE, LAB_WIRE_IF};
-    const char *dpdk[] = {"--",        "set",
-                          "Interface", LAB_WIRE_IF,
-                          "type=dpdk", ("options:dpdk-devargs=eth_af_packet0,iface=" LAB_WIRE_IF)};
+    /* Without per-port-memory a DPDK port takes three quarters of a GiB, and
+     * the memory of a DPDK without hugepages is all there is. */
+    const char *dpdk[] = {"--",
+                          "set",
+                          "Interface",
+                          LAB_WIRE_IF,
+                          "type=dpdk",
+                          ("options:dpdk-devargs=eth_af_packet0,iface=" LAB_WIRE_IF),
+                          "--",
+                          "set",
+                          "Open_vSwitch",
+                          ".",
+                          "other_config:per-port-memory=true"};
 
     memcpy(args, base, sizeof base);
     n = sizeof base / sizeof base[0];
@@ -284,9 +295,13 @@ await_switch(struct super *s, struct lab_host *h)
 
     snprintf(id, sizeof id, "external_ids:weft-lab=%s", config_of(s)->name);
     const char *settle[] = {"set", "Open_vSwitch", ".", id};
+    const char *bridge[] = {"wait-until", "Bridge", LAB_BRIDGE, "datapath_id!=[]"};
     const char *wire[] = {"wait-until", "Interface", LAB_WIRE_IF, "link_state=up"};
 
     error = vsctl(s, h, "waiting for the switch", settle, 4, SWITCH_TIMEOUT_MS);
+    if (!error) {
+        error = vsctl(s, h, "waiting for bridge " LAB_BRIDGE, bridge, 4, BRIDGE_TIMEOUT_MS);
+    }
     if (!error && config_of(s)->n_hosts > 1) {
         error = vsctl(s, h, "waiting for the switch's wire port", wire, 4, DAEMON_TIMEOUT_MS);
     }
@@ -298,25 +313,38 @@ await_switch(struct super *s, struct lab_host *h)
 
 /* --- guests -------------------------------------------------------------- */
 
+/* UUIDs in place of a toolstack's: the same for the same guest each time, so
+ * that a lab can be compared with another. */
+static void
+uuid(char kind, unsigned number, char buf[40])
+{
+    snprintf(buf, 40, "77656674-0000-4000-800%c-%012x", kind, number);
+}
+
 static int
 start_guest(struct super *s, struct lab_guest *g)
 {
     const struct lab_config *c = config_of(s);
     struct lab_host *h = &s->lab->hosts[g->host];
     char dir[LAB_PATH_MAX], domid[12], ip[24], vlan[12], queues[12], mtu[12];
-    const char *argv[32];
+    char vif[40], vm[40], network[40];
+    const char *argv[40];
     unsigned n = 0;
 
+    uuid('1', (unsigned)(g - s->lab->guests) + 1, vif);
+    uuid('2', (unsigned)(g - s->lab->guests) + 1, vm);
+    uuid('3', g->vlan, network);
     lab_path(dir, sizeof dir, h->dir, "xen");
     snprintf(domid, sizeof domid, "%u", g->domid);
     snprintf(ip, sizeof ip, "%s/16", g->ip);
     snprintf(vlan, sizeof vlan, "%u", g->vlan);
     snprintf(queues, sizeof queues, "%u", c->queues);
     snprintf(mtu, sizeof mtu, "%u", c->guest_mtu);
-    const char *base[] = {"weft-netfront", "--create", "--dir",   dir,           "--domid",
-                          domid,           "--mac",    g->mac,    "--bridge",    LAB_BRIDGE,
-                          "--mode",        "tap",      "--netns", g->netns.name, "--ifname",
-                          LAB_GUEST_IF,    "--ip",     ip};
+    const char *base[] = {
+        "weft-netfront", "--create",    "--dir",     dir,          "--domid",        domid,
+        "--mac",         g->mac,        "--bridge",  LAB_BRIDGE,   "--mode",         "tap",
+        "--netns",       g->netns.name, "--ifname",  LAB_GUEST_IF, "--ip",           ip,
+        "--vif-uuid",    vif,           "--vm-uuid", vm,           "--network-uuid", network};
     memcpy(argv, base, sizeof base);
     n = sizeof base / sizeof base[0];
     if (g->vlan) {
@@ -336,6 +364,17 @@ start_guest(struct super *s, struct lab_guest *g)
     }
     argv[n] = NULL;
     return start_daemon(s, &g->netfront, NULL, h, argv, -1);
+}
+
+/* Shows the log of the frontend if it has something to say, else the
+ * switch's. */
+static void
+blame(struct super *s, const struct lab_proc *first, const struct lab_proc *second)
+{
+    struct stat st;
+    bool silent = stat(first->log, &st) || st.st_size == 0;
+
+    snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", silent ? second->log : first->log);
 }
 
 /* A guest is there when its eth0 has carrier: the backend has connected. */
@@ -358,7 +397,7 @@ await_guest(struct super *s, struct lab_guest *g)
     if (error == ETIMEDOUT) {
         error = lab_fail(s->lab, EPROTO, "%s: " LAB_GUEST_IF " got no carrier within %d s", g->name,
                          GUEST_TIMEOUT_MS / 1000);
-        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", g->netfront.log);
+        blame(s, &g->netfront, &s->lab->hosts[g->host].vswitchd);
     }
     lab_link_watch_close(watch);
     if (netns >= 0) {

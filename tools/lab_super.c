@@ -41,7 +41,7 @@ tell_line(struct super *s, char kind, const char *text)
 {
     char line[600];
     struct tm tm;
-    time_t now = time(NULL);
+    struct timespec now;
     int len = snprintf(line, sizeof line, "%c %s\n", kind, text);
 
     len = len < (int)sizeof line ? len : (int)sizeof line - 1;
@@ -51,8 +51,10 @@ tell_line(struct super *s, char kind, const char *text)
     if (s->tell_fd >= 0 && write(s->tell_fd, line, len) < 0 && errno != EAGAIN && errno != EPIPE) {
         perror("telling the listener");
     }
-    localtime_r(&now, &tm);
-    printf("%02d:%02d:%02d %s\n", tm.tm_hour, tm.tm_min, tm.tm_sec, text);
+    clock_gettime(CLOCK_REALTIME, &now);
+    localtime_r(&now.tv_sec, &tm);
+    printf("%02d:%02d:%02d.%03ld %s\n", tm.tm_hour, tm.tm_min, tm.tm_sec, now.tv_nsec / 1000000,
+           text);
     fflush(stdout);
 }
 

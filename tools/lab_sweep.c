@@ -71,6 +71,48 @@ end_kind(struct sweep *s, enum lab_proc_kind kind, int timeout_ms)
     free(procs);
 }
 
+/* "PID.START", the name of a file in exec/.  False if it is not one. */
+static bool
+exec_entry(const char *name, struct lab_proc *p)
+{
+    char *end;
+    long pid = strtol(name, &end, 10);
+
+    if (pid <= 1 || pid > INT32_MAX || *end != '.' || !isdigit((unsigned char)end[1])) {
+        return false;
+    }
+    memset(p, 0, sizeof *p);
+    snprintf(p->name, sizeof p->name, "weft lab exec");
+    p->pidfd = -1;
+    p->pid = (pid_t)pid;
+    p->start = strtoull(end + 1, NULL, 10);
+    return true;
+}
+
+/* Forgets commands that have ended. */
+static void
+prune_execs(const char *path)
+{
+    struct dirent *entry;
+    struct lab_proc p;
+    int status;
+    DIR *dir = opendir(path);
+
+    while (dir && (entry = readdir(dir))) {
+        if (!exec_entry(entry->d_name, &p)) {
+            continue;
+        }
+        if (lab_proc_reap(&p, &status)) {
+            unlinkat(dirfd(dir), entry->d_name, 0);
+        } else {
+            close(p.pidfd);
+        }
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
 int
 lab_exec_register(const char *dir)
 {
@@ -81,6 +123,7 @@ lab_exec_register(const char *dir)
     if (mkdir(path, 0755) && errno != EEXIST) {
         return errno;
     }
+    prune_execs(path);
     snprintf(path, sizeof path, "%s/exec/%d.%llu", dir, (int)getpid(),
              (unsigned long long)lab_proc_start_time(getpid()));
     fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -97,20 +140,15 @@ end_execs(struct sweep *s)
 {
     char path[LAB_PATH_MAX];
     struct dirent *entry;
+    struct lab_proc p, *one = &p;
     DIR *dir;
 
     lab_path(path, sizeof path, s->lab->config.dir, "exec");
     dir = opendir(path);
     while (dir && (entry = readdir(dir))) {
-        struct lab_proc p = {.name = "weft lab exec", .pidfd = -1}, *one = &p;
-        char *end;
-        long pid = strtol(entry->d_name, &end, 10);
-        if (pid <= 1 || pid > INT32_MAX || *end != '.' || !isdigit((unsigned char)end[1])) {
-            continue;
+        if (exec_entry(entry->d_name, &p)) {
+            end_procs(s, &one, 1, 1000);
         }
-        p.pid = (pid_t)pid;
-        p.start = strtoull(end + 1, NULL, 10);
-        end_procs(s, &one, 1, 1000);
     }
     if (dir) {
         closedir(dir);

@@ -1,7 +1,6 @@
 /* "weft lab up" and "run": the starter's side of a lab's life. */
 #include <dirent.h>
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -73,29 +72,48 @@ parse_vlans(const char *text, struct lab_config *c, char *why, size_t size)
     return 0;
 }
 
-/* The programs stand beside this one, the schema in share/ above them. */
-static void
-find_programs(struct lab_config *c)
+/* An absolute path, because the supervisor leaves the working directory. */
+static bool
+absolute(char *to, size_t size, const char *path)
 {
-    const char *bin = getenv("WEFT_BIN"), *share = getenv("WEFT_SHARE");
-    static const char *const shares[] = {"../share", "../../share"};
-    char path[PATH_MAX];
-    ssize_t n;
+    char *real = realpath(path, NULL);
+    bool fits = real && (size_t)snprintf(to, size, "%s", real) < size;
 
-    snprintf(c->bin, sizeof c->bin, "%s", bin ? bin : ".");
-    if (!bin && (n = readlink("/proc/self/exe", path, sizeof path - 1)) > 0) {
-        path[n] = '\0';
-        *strrchr(path, '/') = '\0';
-        snprintf(c->bin, sizeof c->bin, "%.*s", (int)sizeof c->bin - 1, path);
+    free(real);
+    return fits;
+}
+
+/* The programs stand beside this one, the schema in share/ above them;
+ * WEFT_BIN and WEFT_SHARE say otherwise. */
+static int
+find_programs(struct lab_config *c, char *why, size_t size)
+{
+    static const char *const shares[] = {"../share", "../../share"};
+    const char *bin = getenv("WEFT_BIN"), *share = getenv("WEFT_SHARE");
+    char path[LAB_PATH_MAX + 16];
+
+    if (!absolute(c->bin, sizeof c->bin, bin ? bin : "/proc/self/exe")) {
+        snprintf(why, size, "the programs' directory (WEFT_BIN) is not there or too long a path");
+        return ENOENT;
     }
-    snprintf(c->share, sizeof c->share, "%s", share ? share : "/usr/share/openvswitch");
-    for (unsigned i = 0; !share && i < sizeof shares / sizeof shares[0]; i++) {
-        snprintf(path, sizeof path, "%s/%s/vswitch.ovsschema", c->bin, shares[i]);
-        if (!access(path, R_OK)) {
-            snprintf(c->share, sizeof c->share, "%.240s/%s", c->bin, shares[i]);
-            break;
+    if (!bin) {
+        *strrchr(c->bin, '/') = '\0';
+    }
+    if (share) {
+        if (!absolute(c->share, sizeof c->share, share)) {
+            snprintf(why, size, "WEFT_SHARE names no directory: %.200s", share);
+            return ENOENT;
+        }
+        return 0;
+    }
+    for (unsigned i = 0; i < sizeof shares / sizeof shares[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", c->bin, shares[i]);
+        if (absolute(c->share, sizeof c->share, path)) {
+            return 0;
         }
     }
+    snprintf(c->share, sizeof c->share, "/usr/share/openvswitch");
+    return 0;
 }
 
 static int
@@ -130,8 +148,8 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
     c->static_grants = o->static_grants;
     snprintf(c->datapath, sizeof c->datapath, "%s", o->datapath);
     snprintf(c->pmd_mask, sizeof c->pmd_mask, "%s", o->pmd_mask ? o->pmd_mask : "");
-    find_programs(c);
-    return parse_vlans(o->vlan, c, why, size);
+    error = find_programs(c, why, size);
+    return error ? error : parse_vlans(o->vlan, c, why, size);
 }
 
 /* --- making a lab ------------------------------------------------------------ */

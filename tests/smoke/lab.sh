@@ -1,0 +1,180 @@
+#!/bin/bash
+# weft lab: a lab comes up whole, works, and goes without a trace, whatever
+# happens to it.
+#
+#   host h1 ── xenbr0 ─┬─ g1 (VLAN 10)
+#                      ├─ g2 (VLAN 20)     all in one subnet
+#                      ├─ g3 (VLAN 10)
+#                      └─ g4 (VLAN 20)
+#
+# Prints "ok NAME" or "not ok NAME: why" a case.  WEFT is the program under
+# test (build/bin/weft).
+set -u
+cd "$(dirname "$0")/../.."
+weft=${WEFT:-build/bin/weft}
+name=smk$$
+dir=$(mktemp -d)
+lab=$dir/lab
+failed=0
+
+ok() { echo "ok lab/$1"; }
+not_ok() {
+    echo "not ok lab/$1: ${2//$'\n'/ | }"
+    failed=1
+}
+# check NAME WHY COMMAND...: the command succeeds.
+check() {
+    local what=$1 why=$2
+    shift 2
+    if "$@" >"$dir/out" 2>&1; then ok "$what"; else not_ok "$what" "$why: $(tail -n 5 "$dir/out")"; fi
+}
+refuse() {
+    local what=$1 why=$2
+    shift 2
+    if "$@" >"$dir/out" 2>&1; then not_ok "$what" "$why"; else ok "$what"; fi
+}
+W() {
+    local command=$1
+    shift
+    "$weft" lab "$command" --name "$name" --dir "$lab" "$@"
+}
+# query EXPRESSION: prints what a Python expression makes of JSON 'd'; fails if
+# that is false.
+query() { python3 -c 'import json, sys
+d = json.load(sys.stdin)
+v = eval(sys.argv[1])
+print(v)
+sys.exit(not v)' "$1"; }
+status() { W status --json | query "$1"; }
+supervisor() { query 'd["supervisor"]["pid"]' <"$lab/state.json"; }
+pings() { W exec "$1" -- ping -q -c 3 -i 0.2 -W 2 "$2"; }
+# Waits, event by event of ping(8), until a guest is reached again.
+reaches() { W exec "$1" -- ping -q -c 1 -w "$3" "$2"; }
+
+# Every trace that a lab could leave: names, directory, live processes (their
+# command lines name the directory; what exec started has the mark).
+mark=1000.$$
+traces() {
+    ls /run/netns | grep "^$name-"
+    [ -e "$lab" ] && echo "$lab"
+    for p in /proc/[0-9]*; do
+        [ "$p" = /proc/$$ ] || tr '\0' ' ' <"$p/cmdline" | grep -F -e "$lab" -e "sleep $mark"
+    done
+    return 0
+} 2>/dev/null
+no_traces() {
+    local left
+    left=$(traces)
+    if [ -z "$left" ]; then ok "$1"; else not_ok "$1" "$left"; fi
+}
+
+cleanup() {
+    [ -e "$lab" ] && W down >/dev/null 2>&1
+    rm -rf "$dir"
+}
+trap cleanup EXIT
+[ "$(id -u)" -eq 0 ] || { echo "skip lab: needs root"; exit 0; }
+
+# --- up and working ------------------------------------------------------------
+if ! W up --guests 4 --vlan 10,20 >"$dir/up" 2>&1; then
+    not_ok up "$(tail -n 20 "$dir/up")"
+    no_traces up-failure-leaves-nothing
+    exit 1
+fi
+ok up
+check status-json "not the documented shape" \
+    status '(sorted(d) == ["guests", "hosts"] and [h["name"] for h in d["hosts"]] == ["h1"]
+             and [g["name"] for g in d["guests"]] == ["g1", "g2", "g3", "g4"]
+             and [g["vlan"] for g in d["guests"]] == [10, 20, 10, 20]
+             and all(g["host"] == "h1" and g["ip"] and g["mac"] and g["link"] == "up"
+                     for g in d["guests"]))'
+g2=$(status 'd["guests"][1]["ip"]') g3=$(status 'd["guests"][2]["ip"]')
+check ping-same-vlan "g1 does not reach g3" pings g1 "$g3"
+refuse ping-other-vlan "g1 reaches g2 across VLANs" pings g1 "$g2"
+check ovs-vsctl "ovs-vsctl show fails on the host" W exec h1 -- ovs-vsctl show
+check ovs-ofctl "ovs-ofctl dump-flows fails" W exec h1 -- ovs-ofctl dump-flows xenbr0
+check ovs-appctl "ovs-appctl fails" W exec h1 -- ovs-appctl version
+refuse exec-exit-code "false succeeded in a guest" W exec g1 -- false
+refuse exec-unknown "an unknown guest was entered" W exec g99 -- true
+
+refuse second-up-refused "a second lab came up in the same place" W up
+grep -q 'a lab is up since' "$dir/out" && ok second-up-says-why ||
+    not_ok second-up-says-why "$(cat "$dir/out")"
+
+# --- the switch dies -----------------------------------------------------------
+changes() { W exec g1 -- cat /sys/class/net/eth0/carrier_changes; }
+carrier=$(changes)
+victim=$(status 'd["hosts"][0]["vswitchd_pid"]')
+kill -9 "$victim"
+check switch-killed-traffic-resumes "no reply within 20 s" reaches g1 "$g3" 20
+[ "$(status 'd["hosts"][0]["vswitchd_pid"]')" != "$victim" ] && [ "$(status 'd["hosts"][0]["restarts"]')" = 1 ] &&
+    ok switch-restarted || not_ok switch-restarted "status: $(status 'd["hosts"][0]')"
+[ "$(changes)" = "$carrier" ] && ok switch-killed-no-link-change ||
+    not_ok switch-killed-no-link-change "carrier changed from $carrier to $(changes)"
+refuse switch-killed-vlans-hold "g1 reaches g2 after the restart" pings g1 "$g2"
+
+# --- down ---------------------------------------------------------------------
+W exec g1 -- sleep $mark &
+sleeper=$!
+check down "down fails" W down
+wait $sleeper 2>/dev/null
+no_traces down-leaves-nothing
+check down-twice "down without a lab fails" W down
+
+# --- two hosts ------------------------------------------------------------------
+#   g1 ── h1 ── wire ── h2 ── g3      VLAN 10; g4 on h2 has VLAN 20
+if W up --hosts 2 --guests 2 --vlan 10,20 >"$dir/up" 2>&1; then
+    check two-hosts-same-vlan "g1 does not reach g3 on the other host" pings g1 10.0.0.3
+    refuse two-hosts-other-vlan "g1 reaches g4 across VLANs" pings g1 10.0.0.4
+else
+    not_ok two-hosts "$(tail -n 20 "$dir/up")"
+fi
+W down >/dev/null 2>&1
+no_traces two-hosts-leave-nothing
+
+# --- the supervisor dies ---------------------------------------------------------
+W up --guests 1 >"$dir/up" 2>&1 || not_ok up-again "$(tail -n 20 "$dir/up")"
+kill -9 "$(supervisor)"
+refuse dead-lab-status "status of a dead lab is good" W status
+check dead-lab-down "down fails on a dead lab" W down
+no_traces dead-lab-down-leaves-nothing
+
+# A new lab clears what a dead one left.
+W up --guests 1 >"$dir/up" 2>&1 || not_ok up-third "$(tail -n 20 "$dir/up")"
+kill -9 "$(supervisor)"
+W up --guests 1 >"$dir/out" 2>&1 && grep -q 'cleaned up what a dead lab left' "$dir/out" &&
+    ok leftover-cleaned || not_ok leftover-cleaned "$(cat "$dir/out")"
+W down >/dev/null 2>&1
+no_traces leftover-leaves-nothing
+
+# --- dying in the middle ---------------------------------------------------------
+# The supervisor is killed after 0, 1, ... lines of progress.
+for lines in 0 1 2 3 4; do
+    : >"$dir/up"
+    W up --guests 2 >"$dir/up" 2>&1 &
+    starter=$!
+    while [ "$(wc -l <"$dir/up")" -lt "$lines" ] || [ ! -s "$lab/state.json" ]; do
+        kill -0 $starter 2>/dev/null || break
+    done
+    [ -s "$lab/state.json" ] && kill -9 "$(supervisor)" 2>/dev/null
+    wait $starter
+    W down >/dev/null 2>&1
+    no_traces "killed-after-$lines-lines"
+done
+
+# A failing part rolls everything back and says why.
+refuse bad-datapath "a lab with a bad option came up" W up --datapath 0123456789012345678
+W up --pmd-cpu-mask zz >"$dir/out" 2>&1
+[ $? -eq 2 ] && ok usage-exit-code || not_ok usage-exit-code "$(cat "$dir/out")"
+bin=$(realpath "$(dirname "$weft")")
+mkdir "$dir/broken" "$dir/broken/bin"
+ln -s "$bin"/* "$dir/broken/bin/"
+ln -s "$(ls -d "$bin/../share" "$bin/../../share" 2>/dev/null | head -n 1)" "$dir/broken/share"
+ln -sf /bin/false "$dir/broken/bin/weft-vswitchd"
+WEFT_BIN=$dir/broken/bin W up >"$dir/out" 2>&1 &&
+    not_ok broken-switch "a lab without a switch came up"
+grep -q 'weft-vswitchd of h1 exited with status 1' "$dir/out" && ok broken-switch-says-why ||
+    not_ok broken-switch-says-why "$(cat "$dir/out")"
+no_traces broken-switch-rolled-back
+
+exit $failed
