@@ -45,6 +45,7 @@ INC_vswitch = -Ilib -Inetback -Ivlan -Ivswitch $(OVS_CFLAGS) $(DPDK_CFLAGS)
 INC_tools = -Ilib -Itools $(NL_CFLAGS)
 INC_lib/ovs = -Ilib $(OVS_CFLAGS) $(DPDK_CFLAGS)
 INC_tests = -Ilib -Inetback -Ivlan -Itools -Itests/unit $(DPDK_CFLAGS)
+INC_tests/ovs = $(INC_vswitch) -Itests/unit
 INC_perf = $(INC_tests)
 
 srcs = $(filter-out $1/main_%,$(wildcard $1/*.c))
@@ -71,6 +72,7 @@ vswitch_bin := $(patsubst vswitch/main_%.c,$(BIN)/weft-%,$(wildcard vswitch/main
 ovs_bin := $(addprefix $(BIN)/,ovs-vsctl ovs-ofctl ovs-appctl ovs-dpctl ovsdb-server ovsdb-client ovsdb-tool)
 unit_tests := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 unit_common := $(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c))
+ovs_tests := $(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_*.c))
 perf_bin := $(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_*.c))
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
@@ -98,7 +100,7 @@ check: deps-test
 	$(Q)tests/run.sh
 # The unit tests once more, in a sanitizer's build.
 check-sanitized: deps-test
-	$(Q)$(MAKE) --no-print-directory $(unit_tests)
+	$(Q)$(MAKE) --no-print-directory $(unit_tests) $(ovs_tests)
 	$(Q)VARIANT=$(variant) ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS \
 	    LSAN_OPTIONS=suppressions=tests/lsan.supp UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=1 \
@@ -112,14 +114,14 @@ check-ovs: build
 .PHONY: programs benches
 programs: $(tools_bin) $(vswitch_bin) $(ovs_bin) build/share/vswitch.ovsschema
 benches: $(perf_bin)
-tests: $(unit_tests) $(fuzzers)
+tests: $(unit_tests) $(ovs_tests) $(fuzzers)
 
 # --- rules -------------------------------------------------------------------
 $(OVS)/stamp: lib/ovs/build.sh /usr/src/openvswitch/openvswitch.tar.gz
 	$(Q)lib/ovs/build.sh $(OVS) '$(OPT)'
 	$(Q)touch $@
 $(ovs_objs): $(OVS)/stamp ;
-$(call objs,$(SRC_vswitch) $(wildcard vswitch/main_*.c)): | $(OVS)/stamp
+$(call objs,$(SRC_vswitch) $(wildcard vswitch/main_*.c tests/ovs/*.c)): | $(OVS)/stamp
 
 $(O)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -150,6 +152,8 @@ $(filter-out $(BIN)/weft,$(tools_bin)): $(BIN)/weft-%: $(O)/tools/main_%.o $(lib
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
 $(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_vswitch) $(ovs_objs) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lm)
+$(ovs_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_vswitch) $(ovs_objs)
+	$(call link,$< -Wl$(comma)--start-group $(libs_vswitch) $(filter-out %/bridge.o %/system-stats.o,$(ovs_objs)) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lpcap -lm)
 
 $(BIN)/ovs-%: $(OVS)/stamp
 	@mkdir -p $(@D)

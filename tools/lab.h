@@ -55,6 +55,8 @@ struct lab_config {
     char pmd_mask[20];        /* pmd-cpu-mask */
     unsigned queues;          /* per vif; 0: as the backend offers */
     bool static_grants;       /* guests ask for static grant mappings */
+    bool hash;                /* guests choose queues by Toeplitz hash */
+    bool multicast;           /* guests filter multicast in the backend */
     unsigned guest_mtu;       /* 0: the default */
     char bin[LAB_PATH_MAX];   /* where the programs are */
     char share[LAB_PATH_MAX]; /* where vswitch.ovsschema is */

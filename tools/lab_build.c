@@ -359,6 +359,12 @@ start_guest(struct super *s, struct lab_guest *g)
         argv[n++] = "--mtu";
         argv[n++] = mtu;
     }
+    if (c->hash) {
+        argv[n++] = "--hash";
+    }
+    if (c->multicast) {
+        argv[n++] = "--multicast";
+    }
     if (c->static_grants) {
         argv[n++] = "--static-grants";
     }

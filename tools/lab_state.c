@@ -112,12 +112,13 @@ config_to_json(const struct lab_config *c)
     for (unsigned i = 0; i < c->n_vlans; i++) {
         json_array_append_new(vlans, json_integer(c->vlans[i]));
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:i, s:s, s:s}",
-                     "name", c->name, "dir", c->dir, "hosts", (int)c->n_hosts, "guests_per_host",
-                     (int)c->guests_per_host, "vlans", vlans, "datapath", c->datapath, "nic",
-                     (int)c->nic, "pmd_maxsleep", (int)c->pmd_maxsleep_us, "pmd_mask", c->pmd_mask,
-                     "queues", (int)c->queues, "static_grants", c->static_grants, "guest_mtu",
-                     (int)c->guest_mtu, "bin", c->bin, "share", c->share);
+    return json_pack(
+        "{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, s:s}", "name",
+        c->name, "dir", c->dir, "hosts", (int)c->n_hosts, "guests_per_host",
+        (int)c->guests_per_host, "vlans", vlans, "datapath", c->datapath, "nic", (int)c->nic,
+        "pmd_maxsleep", (int)c->pmd_maxsleep_us, "pmd_mask", c->pmd_mask, "queues", (int)c->queues,
+        "static_grants", c->static_grants, "hash", c->hash, "multicast", c->multicast, "guest_mtu",
+        (int)c->guest_mtu, "bin", c->bin, "share", c->share);
 }
 
 static json_t *
@@ -171,15 +172,16 @@ static bool
 config_from_json(json_t *j, struct lab_config *c)
 {
     const char *name, *dir, *datapath, *mask, *bin, *share;
-    int hosts, guests, nic, maxsleep, queues, static_grants, mtu;
+    int hosts, guests, nic, maxsleep, queues, static_grants, hash, multicast, mtu;
     json_t *vlans;
 
     memset(c, 0, sizeof *c);
-    if (json_unpack(j, "{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:i, s:s, s:s}",
-                    "name", &name, "dir", &dir, "hosts", &hosts, "guests_per_host", &guests,
-                    "vlans", &vlans, "datapath", &datapath, "nic", &nic, "pmd_maxsleep", &maxsleep,
-                    "pmd_mask", &mask, "queues", &queues, "static_grants", &static_grants,
-                    "guest_mtu", &mtu, "bin", &bin, "share", &share) ||
+    if (json_unpack(
+            j, "{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, s:s}",
+            "name", &name, "dir", &dir, "hosts", &hosts, "guests_per_host", &guests, "vlans",
+            &vlans, "datapath", &datapath, "nic", &nic, "pmd_maxsleep", &maxsleep, "pmd_mask",
+            &mask, "queues", &queues, "static_grants", &static_grants, "hash", &hash, "multicast",
+            &multicast, "guest_mtu", &mtu, "bin", &bin, "share", &share) ||
         hosts < 1 || hosts > (int)LAB_MAX_HOSTS || guests < 0 || guests > (int)LAB_MAX_GUESTS ||
         json_array_size(vlans) > LAB_MAX_VLANS || strchr(name, '/')) {
         return false;
@@ -194,6 +196,8 @@ config_from_json(json_t *j, struct lab_config *c)
     c->pmd_maxsleep_us = maxsleep;
     c->queues = queues;
     c->static_grants = static_grants;
+    c->hash = hash;
+    c->multicast = multicast;
     c->guest_mtu = mtu;
     return copy_string(c->name, sizeof c->name, name) && copy_string(c->dir, sizeof c->dir, dir) &&
            copy_string(c->datapath, sizeof c->datapath, datapath) &&

@@ -27,7 +27,7 @@ struct up_options {
     const char *vlan, *datapath, *nic;
     unsigned hosts, guests, maxsleep, queues, mtu;
     const char *pmd_mask;
-    bool static_grants, force, no_color;
+    bool static_grants, hash, multicast, force, no_color;
     bool once;
     unsigned seconds;
 };
@@ -42,6 +42,8 @@ struct up_options {
     {"queues", CLI_UINT, &(o)->queues, "N", "queues of each vif (as offered)", 1, 8},              \
     {"mtu", CLI_UINT, &(o)->mtu, "BYTES", "MTU of the guests (1500)", 68, 65000},                  \
     {"static-grants", CLI_FLAG, &(o)->static_grants, NULL, "guests ask for static grant mappings"}, \
+    {"hash", CLI_FLAG, &(o)->hash, NULL, "guests choose queues by Toeplitz hash"},                 \
+    {"multicast", CLI_FLAG, &(o)->multicast, NULL, "guests have multicast filtered for them"},     \
     {"pmd-cpu-mask", CLI_STRING, &(o)->pmd_mask, "HEX", "cores of polling threads (one each host)"}, \
     {"pmd-maxsleep", CLI_UINT, &(o)->maxsleep, "US", "longest sleep of an idle polling thread (500)", 0, 10000}, \
     {"force", CLI_FLAG, &(o)->force, NULL, "take a lab that is up down first"},                    \
@@ -146,6 +148,8 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
     c->queues = o->queues;
     c->guest_mtu = o->mtu;
     c->static_grants = o->static_grants;
+    c->hash = o->hash;
+    c->multicast = o->multicast;
     snprintf(c->datapath, sizeof c->datapath, "%s", o->datapath);
     snprintf(c->pmd_mask, sizeof c->pmd_mask, "%s", o->pmd_mask ? o->pmd_mask : "");
     error = find_programs(c, why, size);
