@@ -1,0 +1,112 @@
+"""Figures, their goals, the table and the JSON."""
+import json
+from dataclasses import dataclass, field
+from statistics import median
+
+
+@dataclass
+class Goal:
+    """What a figure should reach: its value, or its ratio to the peer."""
+    limit: float
+    on: str = "value"      # "value" or "ratio"
+    at_most: bool = False  # else at least
+
+    def text(self):
+        sign, unit = "<=" if self.at_most else ">=", " x" if self.on == "ratio" else ""
+        return f"{sign} {self.limit:g}{unit}"
+
+
+@dataclass
+class Figure:
+    """One measured quantity, and the peer's on the same work in the same run:
+    values[i] and peer_values[i] are neighbours in time."""
+    row: str
+    title: str
+    unit: str
+    values: list
+    peer: str = ""
+    peer_values: list = field(default_factory=list)
+    goal: Goal = None
+    note: str = ""
+    digits: int = 3
+
+    @property
+    def value(self):
+        return median(self.values)
+
+    @property
+    def peer_value(self):
+        return median(self.peer_values) if self.peer_values else None
+
+    @property
+    def ratio(self):
+        """Median of the pairs' ratios, which drifts of the machine spare."""
+        pairs = [v / p for v, p in zip(self.values, self.peer_values) if p]
+        return median(pairs) if pairs else None
+
+    @property
+    def met(self):
+        """None without a goal, or where the ratio could not be had."""
+        if not self.goal:
+            return None
+        got = self.value if self.goal.on == "value" else self.ratio
+        if got is None:
+            return None
+        return got <= self.goal.limit if self.goal.at_most else got >= self.goal.limit
+
+    def to_json(self):
+        return {
+            "row": self.row, "title": self.title, "unit": self.unit,
+            "median": self.value, "values": self.values,
+            "peer": self.peer or None, "peer_median": self.peer_value,
+            "peer_values": self.peer_values, "ratio": self.ratio,
+            "goal": self.goal.text() if self.goal else None, "met": self.met,
+            "note": self.note or None,
+        }
+
+
+def number(v, digits=3):
+    return f"{v:.0f}" if abs(v) >= 10 ** digits else f"{v:.{digits}g}"
+
+
+def spread(values, digits=3):
+    """'median (min..max)'; a single value stands alone."""
+    if not values:
+        return "-"
+    middle = number(median(values), digits)
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({number(min(values), digits)}..{number(max(values), digits)})"
+
+
+HEAD = ("what", "unit", "Weft", "peer", "ratio", "goal", "met")
+
+
+def _line(f):
+    return (f.title, f.unit, spread(f.values, f.digits), spread(f.peer_values, f.digits),
+            f"{f.ratio:.2f} x" if f.ratio is not None else "-",
+            f.goal.text() if f.goal else "-",
+            {True: "yes", False: "NO", None: "-"}[f.met])
+
+
+def table(figures):
+    lines = [HEAD] + [_line(f) for f in figures]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    out = []
+    row = None
+    for f, line in zip([None] + figures, lines):
+        if f and f.row != row:
+            row = f.row
+            out.append("-" * (sum(widths) + 2 * len(widths) - 2))
+        out.append("  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip())
+    peers = dict.fromkeys((f.row, f.peer) for f in figures if f.peer)
+    out += [""] + [f"peer of {row}: {peer}" for row, peer in peers]
+    out += [f"{f.title}: {f.note}" for f in figures if f.note]
+    return "\n".join(out)
+
+
+def write_json(path, machine, figures, failed):
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump({"machine": machine, "figures": [x.to_json() for x in figures],
+                   "failed_rows": failed}, f, indent=1)
+        f.write("\n")
