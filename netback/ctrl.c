@@ -2,7 +2,8 @@
  *
  * Requests are rare, so each is answered and published before the next is
  * looked at: what our own death cuts short is then one request at most, and
- * its index is req_cons - 1 while it is worked on.
+ * its index is req_cons - 1 while it is worked on.  The answer overlays the
+ * request, so it is noted in the log (struct ctrl_log) first.
  *
  * A list or table in guest memory is copied once by grant copy, checked as a
  * whole, and only then used. */
@@ -29,30 +30,57 @@ _Static_assert(sizeof(struct xen_netif_ctrl_response) == 12, "control response")
 
 static uint32_t ctrl_answer(struct ctrl *, const struct xen_netif_ctrl_request *, uint32_t *data);
 
+/* Writes a response, all of its slot's bytes, and publishes it.  True if the
+ * guest wants to know. */
+static bool
+ctrl_publish(struct xen_netif_ctrl_sring *sring, RING_IDX at,
+             const struct xen_netif_ctrl_response *r)
+{
+    union xen_netif_ctrl_sring_entry rsp;
+
+    memset(&rsp, 0, sizeof rsp); /* the slot is larger than a response */
+    rsp.rsp = *r;
+    sring->ring[at % __CONST_RING_SIZE(xen_netif_ctrl, HV_PAGE_SIZE)] = rsp;
+    return ring_publish(&sring->rsp_prod, &sring->rsp_event, at, at + 1);
+}
+
 int
 ctrl_init(struct ctrl *c, void *page)
 {
     struct xen_netif_ctrl_sring *sring = page;
     RING_IDX answered = ring_index_load(&sring->rsp_prod);
 
+    if (c->log && c->log->under_way) {
+        if (c->log->index == answered && ring_index_load(&sring->req_prod) != answered) {
+            ctrl_publish(sring, answered++, &c->log->rsp);
+        }
+        c->log->under_way = false;
+    }
     BACK_RING_ATTACH(&c->ring, sring, answered, HV_PAGE_SIZE);
     return RING_REQUEST_PROD_OVERFLOW(&c->ring, ring_index_load(&sring->req_prod)) ? EPROTO : 0;
 }
 
-static void
+static bool
 ctrl_respond(struct ctrl *c, const struct xen_netif_ctrl_request *req, uint32_t status,
              uint32_t data)
 {
-    union xen_netif_ctrl_sring_entry *slot =
-        &c->ring.sring->ring[c->ring.rsp_prod_pvt++ & (RING_SIZE(&c->ring) - 1)];
-    union xen_netif_ctrl_sring_entry rsp;
+    const struct xen_netif_ctrl_response rsp = {
+        .id = req->id, .type = req->type, .status = status, .data = data};
+    RING_IDX at = c->ring.rsp_prod_pvt++;
 
-    memset(&rsp, 0, sizeof rsp); /* the slot is larger than a response */
-    rsp.rsp.id = req->id;
-    rsp.rsp.type = req->type;
-    rsp.rsp.status = status;
-    rsp.rsp.data = data;
-    *slot = rsp;
+    if (c->log) {
+        c->log->rsp = rsp;
+        c->log->index = at;
+        log_order();
+        c->log->under_way = true;
+        log_order();
+    }
+    bool notify = ctrl_publish(c->ring.sring, at, &rsp);
+    if (c->log) {
+        log_order();
+        c->log->under_way = false;
+    }
+    return notify;
 }
 
 int
@@ -68,14 +96,11 @@ ctrl_run(struct ctrl *c, unsigned budget, bool *notify)
     }
     for (; n < budget && c->ring.req_cons != prod; n++) {
         struct xen_netif_ctrl_request req;
-        RING_IDX answered = c->ring.rsp_prod_pvt;
         uint32_t status, data = 0;
 
         ring_fetch_ctrl(&req, &sring->ring[c->ring.req_cons++ & (RING_SIZE(&c->ring) - 1)]);
         status = ctrl_answer(c, &req, &data);
-        ctrl_respond(c, &req, status, data);
-        *notify |=
-            ring_publish(&sring->rsp_prod, &sring->rsp_event, answered, c->ring.rsp_prod_pvt);
+        *notify |= ctrl_respond(c, &req, status, data);
     }
     STAT_ADD(c->stats->ctrl_requests, n);
     return n;

@@ -95,9 +95,9 @@ gref_table_add(struct gref_table *t, const struct hv_ops *ops, struct hv_grants 
         bool readonly = list[done].flags & XEN_NETIF_CTRLF_GREF_readonly;
         void *page = NULL;
 
-        error = gref_find(t, list[done].ref) ? EEXIST
-                                             : ops->grant_map(grants, domid, &list[done].ref, 1,
-                                                              !readonly, &page);
+        error = gref_find(t, list[done].ref)
+                    ? EEXIST
+                    : ops->grant_map(grants, domid, &list[done].ref, 1, !readonly, &page);
         if (!error) {
             gref_insert(t, (struct gref_entry){list[done].ref, true, readonly, page});
         }

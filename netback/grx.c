@@ -14,7 +14,8 @@
  * takes buffers, writes the responses into a private mirror of the ring and
  * lists the copies.  It copies whenever the batch is full, and at the end.
  * Then it corrects the responses of packets whose copies failed and publishes
- * all at once.  rsp_prod == req_cons between bursts.
+ * all at once, through the log (struct rsp_log), which is that mirror.  rsp_prod == req_cons
+ * between bursts.
  *
  * A frame is one "unit" in the ring; a packet that must be cut becomes many,
  * each in a buffer of its own until it is copied.  If the guest's buffers run
@@ -51,8 +52,10 @@ struct grx_scratch {
     struct grx_unit units[RING_SLOTS];
     bool failed[RING_SLOTS]; /* by unit */
     struct rte_mbuf *cut[RING_SLOTS];
-    netif_rx_request_t req[RING_SLOTS];        /* private copies, by slot */
-    union netif_rx_sring_entry rsp[RING_SLOTS]; /* to be published, by slot */
+    netif_rx_request_t req[RING_SLOTS]; /* private copies, by slot */
+    struct rsp_log *log;                /* the port's, or 'own_log' */
+    union netif_rx_sring_entry *rsp;    /* to be published, by slot: log->rsp */
+    struct rsp_log own_log;
     struct copy_batch batch;
 };
 
@@ -61,6 +64,7 @@ enum verdict { CONSUMED, NO_SLOTS };
 static enum verdict grx_deliver(struct grx *, struct rte_mbuf *, RING_IDX prod);
 static void grx_copy(struct grx *);
 static void grx_publish(struct grx *, bool *notify);
+static void grx_write_answers(netif_rx_sring_t *, const struct rsp_log *);
 static void grx_count(struct grx *);
 
 int
@@ -68,16 +72,26 @@ grx_init(struct grx *g, struct ring_port *port, void *page)
 {
     netif_rx_sring_t *sring = page;
     RING_IDX answered = ring_index_load(&sring->rsp_prod);
+    RING_IDX prod = ring_index_load(&sring->req_prod);
 
     memset(g, 0, sizeof *g);
-    BACK_RING_ATTACH(&g->ring, sring, answered, HV_PAGE_SIZE);
-    if (ring_index_load(&sring->req_prod) - answered > RING_SLOTS) {
+    if (prod - answered > RING_SLOTS) {
         return EPROTO;
     }
     g->scratch = calloc(1, sizeof *g->scratch);
     if (!g->scratch) {
         return ENOMEM;
     }
+    struct rsp_log *log = port->rx_log ? port->rx_log : &g->scratch->own_log;
+    if (rsp_log_unfinished(log, answered, prod)) {
+        grx_write_answers(sring, log);
+        answered = log->to;
+        ring_publish(&sring->rsp_prod, &sring->rsp_event, log->from, answered);
+    }
+    log->from = log->to = answered;
+    g->scratch->log = log;
+    g->scratch->rsp = (void *)log->rsp;
+    BACK_RING_ATTACH(&g->ring, sring, answered, HV_PAGE_SIZE);
     g->port = port;
     return 0;
 }
@@ -281,8 +295,8 @@ deliver_cut(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RI
     struct gso_iter it;
     unsigned n = 0;
 
-    if (!gso_begin(&it, rte_pktmbuf_mtod(m, uint8_t *), m->data_len, shape->mss, GSO_TUNNEL_NONE,
-                   0, shape->blank_cut)) {
+    if (!gso_begin(&it, rte_pktmbuf_mtod(m, uint8_t *), m->data_len, shape->mss, GSO_TUNNEL_NONE, 0,
+                   shape->blank_cut)) {
         grx_drop(g, DROP_GRX_TOO_LONG);
         return CONSUMED;
     }
@@ -371,12 +385,24 @@ grx_publish(struct grx *g, bool *notify)
     if (g->ring.req_cons == answered) {
         return;
     }
-    for (RING_IDX i = answered; i != g->ring.req_cons; i++) {
-        g->ring.sring->ring[i % RING_SLOTS] = s->rsp[i % RING_SLOTS];
-    }
     g->ring.rsp_prod_pvt = g->ring.req_cons;
+    log_order();
+    s->log->to = g->ring.rsp_prod_pvt;
+    log_order();
+    grx_write_answers(g->ring.sring, s->log);
     *notify |= ring_publish(&g->ring.sring->rsp_prod, &g->ring.sring->rsp_event, answered,
                             g->ring.rsp_prod_pvt);
+    log_order();
+    s->log->from = s->log->to;
+}
+
+/* Writes the responses under way over their requests. */
+static void
+grx_write_answers(netif_rx_sring_t *sring, const struct rsp_log *log)
+{
+    for (RING_IDX i = log->from; i != log->to; i++) {
+        memcpy(&sring->ring[i % RING_SLOTS], &log->rsp[i % RING_SLOTS], sizeof log->rsp[0]);
+    }
 }
 
 static void

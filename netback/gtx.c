@@ -18,7 +18,8 @@
  * Indices:  rsp_prod_pvt  <=  req_cons  <=  fetched  <=  the guest's req_prod.
  * Everything taken is answered before the burst ends, so that between bursts
  * rsp_prod == req_cons, which is where a successor of this process resumes.
- * Responses overlay requests in the ring; only fetched slots are overlaid.
+ * Responses overlay requests in the ring; only fetched slots are overlaid,
+ * and all of a burst together, through the log (struct rsp_log).
  *
  * A packet whose slots are not all there yet is left alone: req_cons stays,
  * and 'idle_at' remembers the req_prod that brought nothing whole, so that
@@ -52,9 +53,9 @@
 
 enum discard {
     DISCARD_NONE,
-    DISCARD_DATA,        /* data slots follow */
-    DISCARD_EXTRA,       /* extras follow, then the end */
-    DISCARD_EXTRA_DATA,  /* extras follow, then data slots */
+    DISCARD_DATA,       /* data slots follow */
+    DISCARD_EXTRA,      /* extras follow, then the end */
+    DISCARD_EXTRA_DATA, /* extras follow, then data slots */
 };
 
 struct gtx_packet {
@@ -77,9 +78,11 @@ struct gtx_scratch {
     uint32_t credit_needed; /* bytes that wait for credit; 0: none */
     struct rte_mbuf *spill; /* second part of a packet, no room in the last burst */
     unsigned n_packets;
+    struct rsp_log *log; /* the port's, or 'own_log' */
     bool failed[GTX_BURST_MAX];
     struct gtx_packet packets[GTX_BURST_MAX];
     netif_tx_request_t slot[RING_SLOTS];
+    struct rsp_log own_log;
     struct copy_batch batch;
 };
 
@@ -87,22 +90,33 @@ static bool gtx_fetch(struct gtx *);
 static void gtx_discard(struct gtx *);
 static void gtx_collect(struct gtx *, unsigned room);
 static unsigned gtx_finish(struct gtx *, struct rte_mbuf **, unsigned room);
+static void gtx_write_answers(netif_tx_sring_t *, const struct rsp_log *);
+static bool gtx_publish(struct gtx *, RING_IDX answered);
 
 int
 gtx_init(struct gtx *g, struct ring_port *port, void *page)
 {
     netif_tx_sring_t *sring = page;
     RING_IDX answered = ring_index_load(&sring->rsp_prod);
+    RING_IDX prod = ring_index_load(&sring->req_prod);
 
     memset(g, 0, sizeof *g);
-    BACK_RING_ATTACH(&g->ring, sring, answered, HV_PAGE_SIZE);
-    if (ring_index_load(&sring->req_prod) - answered > RING_SLOTS) {
+    if (prod - answered > RING_SLOTS) {
         return EPROTO;
     }
     g->scratch = calloc(1, sizeof *g->scratch);
     if (!g->scratch) {
         return ENOMEM;
     }
+    struct rsp_log *log = port->tx_log ? port->tx_log : &g->scratch->own_log;
+    if (rsp_log_unfinished(log, answered, prod)) {
+        gtx_write_answers(sring, log);
+        answered = log->to;
+        ring_publish(&sring->rsp_prod, &sring->rsp_event, log->from, answered);
+    }
+    log->from = log->to = answered;
+    g->scratch->log = log;
+    BACK_RING_ATTACH(&g->ring, sring, answered, HV_PAGE_SIZE);
     g->port = port;
     g->scratch->fetched = g->scratch->idle_at = answered;
     return 0;
@@ -139,8 +153,7 @@ gtx_burst(struct gtx *g, struct rte_mbuf **pkts, unsigned n, bool *notify)
     copy_run(&s->batch, s->failed);
     n_out += gtx_finish(g, pkts + n_out, n - n_out);
     if (g->ring.rsp_prod_pvt != answered) {
-        *notify |= ring_publish(&g->ring.sring->rsp_prod, &g->ring.sring->rsp_event, answered,
-                                g->ring.rsp_prod_pvt);
+        *notify |= gtx_publish(g, answered);
     }
     return n_out;
 }
@@ -271,17 +284,44 @@ extra_at(const struct gtx_scratch *s, RING_IDX i)
 
 /* --- answers -------------------------------------------------------------- */
 
-/* Writes the next response, all of its slot's bytes. */
+/* Prepares the next response. */
 static inline void
 gtx_respond(struct gtx *g, uint16_t id, int16_t status)
 {
-    union netif_tx_sring_entry *slot = &g->ring.sring->ring[g->ring.rsp_prod_pvt++ % RING_SLOTS];
-    union netif_tx_sring_entry rsp;
+    const netif_tx_response_t rsp = {.id = id, .status = status};
+    uint64_t word = 0;
 
-    memset(&rsp, 0, sizeof rsp);
-    rsp.rsp.id = id;
-    rsp.rsp.status = status;
-    *slot = rsp;
+    memcpy(&word, &rsp, sizeof rsp);
+    g->scratch->log->rsp[g->ring.rsp_prod_pvt++ % RING_SLOTS] = word;
+}
+
+/* Writes the responses under way over their requests, all of a slot's bytes. */
+static void
+gtx_write_answers(netif_tx_sring_t *sring, const struct rsp_log *log)
+{
+    for (RING_IDX i = log->from; i != log->to; i++) {
+        union netif_tx_sring_entry rsp = {.req = {0}};
+
+        memcpy(&rsp, &log->rsp[i % RING_SLOTS], sizeof rsp.rsp);
+        sring->ring[i % RING_SLOTS] = rsp;
+    }
+}
+
+/* True if the guest wants to know. */
+static bool
+gtx_publish(struct gtx *g, RING_IDX answered)
+{
+    struct rsp_log *log = g->scratch->log;
+
+    log_order();
+    log->to = g->ring.rsp_prod_pvt;
+    log_order();
+    gtx_write_answers(g->ring.sring, log);
+    bool notify =
+        ring_publish(&g->ring.sring->rsp_prod, &g->ring.sring->rsp_event, answered, log->to);
+    log_order();
+    log->from = log->to;
+    return notify;
 }
 
 static void
@@ -396,8 +436,7 @@ gtx_change_mcast(struct gtx *g, struct gtx_packet *p, const netif_extra_info_t *
 /* Reads the extras.  Sets '*mcast' if one changes the multicast list.
  * DROP_N_REASONS: they are right. */
 static enum drop_reason
-gtx_read_extras(const struct gtx_scratch *s, struct gtx_packet *p,
-                const netif_extra_info_t **mcast)
+gtx_read_extras(const struct gtx_scratch *s, struct gtx_packet *p, const netif_extra_info_t **mcast)
 {
     unsigned seen = 0;
 
@@ -559,8 +598,7 @@ gtx_collect(struct gtx *g, unsigned room)
         }
         s->failed[s->n_packets] = false;
         if (walk == WALK_TOO_LONG) {
-            gtx_drop(g, p,
-                     p->n_extras > EXTRAS_MAX ? DROP_GTX_BAD_EXTRA : DROP_GTX_TOO_MANY_SLOTS);
+            gtx_drop(g, p, p->n_extras > EXTRAS_MAX ? DROP_GTX_BAD_EXTRA : DROP_GTX_TOO_MANY_SLOTS);
         } else {
             gtx_accept(g, p);
         }

@@ -28,6 +28,7 @@ has_transport(const struct frame_layout *l)
 static void
 set_checksum(struct rte_mbuf *m, const struct frame_layout *l)
 {
+    m->tx_offload = 0;
     m->l2_len = l->l3;
     m->l3_len = l->l4 - l->l3;
     m->l4_len = l->payload - l->l4;
@@ -50,8 +51,7 @@ set_segmentation(struct rte_mbuf *m, const struct gtx_request *r, uint16_t mtu,
         /* One segment already; what it may weigh is its own size. */
         return r->size > mtu + FRAME_OVERHEAD ? DROP_GTX_TOO_LONG : DROP_N_REASONS;
     }
-    if (l->l3_end != r->size ||
-        (rte_pktmbuf_mtod(m, uint8_t *)[l->l4 + TCP_FLAGS] & TCP_SYN_RST)) {
+    if (l->l3_end != r->size || (rte_pktmbuf_mtod(m, uint8_t *)[l->l4 + TCP_FLAGS] & TCP_SYN_RST)) {
         return DROP_GTX_BAD_GSO;
     }
     if (l->payload + (uint32_t)r->mss > mtu + FRAME_OVERHEAD) {

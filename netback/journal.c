@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #define JOURNAL_MAGIC 0x6a66697674666577ull /* "weftvifj" */
-#define JOURNAL_VERSION 1u
+#define JOURNAL_VERSION 2u
 
 static void
 journal_path(char *buf, size_t size, const char *dir, uint16_t domid, uint32_t handle)
@@ -35,8 +35,8 @@ journal_open(const char *dir, uint16_t domid, uint32_t handle, struct journal **
     if (fd < 0) {
         return errno;
     }
-    if (fstat(fd, &st) || (st.st_size != sizeof **journal &&
-                           (ftruncate(fd, 0) || ftruncate(fd, sizeof **journal)))) {
+    if (fstat(fd, &st) ||
+        (st.st_size != sizeof **journal && (ftruncate(fd, 0) || ftruncate(fd, sizeof **journal)))) {
         error = errno;
         goto out;
     }
@@ -107,6 +107,11 @@ journal_reset(struct journal *j, const struct journal_connection *c)
 
     memset(&j->connection, 0, sizeof j->connection);
     grefs_clear(j);
+    j->ctrl_log.under_way = false;
+    for (unsigned q = 0; q < NETBACK_MAX_QUEUES; q++) {
+        j->tx_log[q].from = j->tx_log[q].to = 0;
+        j->rx_log[q].from = j->rx_log[q].to = 0;
+    }
     for (unsigned i = 0; i < MCAST_MAX; i++) {
         j->mcast.addr[i] = 0;
     }
@@ -130,11 +135,25 @@ journal_matches(const struct journal *j, const struct journal_connection *c)
 }
 
 static struct jgref *
-gref_find(struct journal *j, unsigned q, uint32_t ref, enum jgref_state state)
+gref_find_mapped(struct journal *j, unsigned q, uint32_t ref)
 {
     for (unsigned i = 0; i < gref_top(j, q); i++) {
         struct jgref *g = &j->grefs[q][i];
-        if (g->state == state && (state == JGREF_FREE || g->ref == ref)) {
+        if (g->state == JGREF_MAPPED && g->ref == ref) {
+            return g;
+        }
+    }
+    return NULL;
+}
+
+/* An entry that may be filled by 'request', or NULL.  What an earlier request
+ * removed is gone for good, because requests are answered one by one. */
+static struct jgref *
+gref_find_free(struct journal *j, unsigned q, uint32_t request)
+{
+    for (unsigned i = 0; i < gref_top(j, q); i++) {
+        struct jgref *g = &j->grefs[q][i];
+        if (g->state == JGREF_FREE || (g->state == JGREF_REMOVING && g->request != request)) {
             return g;
         }
     }
@@ -144,7 +163,7 @@ gref_find(struct journal *j, unsigned q, uint32_t ref, enum jgref_state state)
 int
 journal_gref_add(struct journal *j, unsigned q, uint32_t ref, bool readonly, uint32_t request)
 {
-    struct jgref *g = gref_find(j, q, ref, JGREF_FREE);
+    struct jgref *g = gref_find_free(j, q, request);
 
     if (!g) {
         if (gref_top(j, q) == JOURNAL_GREFS_MAX) {
@@ -155,6 +174,8 @@ journal_gref_add(struct journal *j, unsigned q, uint32_t ref, bool readonly, uin
         atomic_signal_fence(memory_order_release);
         j->gref_top[q]++;
     }
+    g->state = JGREF_FREE;
+    atomic_signal_fence(memory_order_release);
     g->ref = ref;
     g->readonly = readonly;
     g->request = request;
@@ -166,7 +187,7 @@ journal_gref_add(struct journal *j, unsigned q, uint32_t ref, bool readonly, uin
 void
 journal_gref_removing(struct journal *j, unsigned q, uint32_t ref, uint32_t request)
 {
-    struct jgref *g = gref_find(j, q, ref, JGREF_MAPPED);
+    struct jgref *g = gref_find_mapped(j, q, ref);
 
     if (g) {
         g->request = request;

@@ -9,7 +9,8 @@
  * only when its response is in the ring.  One that was cut short is found
  * unanswered by the successor and carried out again; hash and multicast
  * requests are idempotent, and each grant entry names the request that made
- * or is removing it, so that unanswered ones are undone first.
+ * or is removing it, so that unanswered ones are undone first.  Answers that
+ * were being written are finished first of all (struct rsp_log, ring.h).
  *
  * Threads: fields follow the rules of what they hold (ring.h).  Grant
  * entries are changed by the thread that runs the control ring. */
@@ -44,6 +45,8 @@ struct journal {
     uint32_t version, size;
     struct journal_connection connection;
     struct mcast_list mcast;
+    struct ctrl_log ctrl_log;
+    struct rsp_log tx_log[NETBACK_MAX_QUEUES], rx_log[NETBACK_MAX_QUEUES];
     struct hash_settings hash; /* its 'mapping' points below; set at each open */
     _Atomic uint32_t hash_mapping[HASH_MAPPING_MAX];
     /* Entries in use lie below; the rest of the file stays a hole. */

@@ -2,6 +2,8 @@
 #include "netback.h"
 
 #include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,10 +11,11 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <syslog.h>
 #include <unistd.h>
 
-#include <rte_mbuf_dyn.h>
+#include <rte_mbuf.h>
 #include <xenstore.h>
 
 #include "vif.h"
@@ -52,7 +55,7 @@ set_defaults(struct netback_config *c)
     c->grx_queue_bytes = c->grx_queue_bytes ? c->grx_queue_bytes : 4u << 20;
     c->grx_expire_ms = c->grx_expire_ms ? c->grx_expire_ms : 10000;
     c->grx_stall_ms = c->grx_stall_ms ? c->grx_stall_ms : 60000;
-    c->poll_us = c->poll_us ? c->poll_us : 20;
+    c->poll_us = c->poll_us ? c->poll_us : 5;
 }
 
 /* A thousand vifs hold several descriptors each. */
@@ -67,18 +70,6 @@ raise_fd_limit(void)
     }
 }
 
-static int
-register_stamp(void)
-{
-    static const struct rte_mbuf_dynfield field = {
-        .name = "weft_queued_at_ns",
-        .size = sizeof(uint64_t),
-        .align = _Alignof(uint64_t),
-    };
-
-    return rte_mbuf_dynfield_register(&field);
-}
-
 static bool
 pools_fit(const struct netback_config *c)
 {
@@ -86,17 +77,48 @@ pools_fit(const struct netback_config *c)
            rte_pktmbuf_data_room_size(c->large) >= NETBACK_HEADROOM + NETBACK_FRAME_MAX;
 }
 
-int
-netback_start(const struct netback_config *config, struct netback **out, char *why,
-              size_t why_size)
+static void
+stop_ticker(struct netback *nb)
 {
-    struct netback *nb = calloc(1, sizeof *nb);
-    int error = ENOMEM;
+    atomic_store(&nb->ticker_stop, true);
+    atomic_store(&nb->ticker_rests, 0);
+    syscall(SYS_futex, &nb->ticker_rests, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    pthread_join(nb->ticker, NULL);
+}
 
-    if (!nb) {
+/* Signals are the main thread's. */
+static int
+start_threads(struct netback *nb)
+{
+    sigset_t all, old;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    int error = pthread_create(&nb->ticker, NULL, netback_ticker, nb);
+    if (!error) {
+        pthread_setname_np(nb->ticker, "weft-ticker");
+        error = pthread_create(&nb->thread, NULL, xenbus_main, nb);
+        if (error) {
+            stop_ticker(nb);
+        } else {
+            pthread_setname_np(nb->thread, "weft-xenbus");
+        }
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return error;
+}
+
+int
+netback_start(const struct netback_config *config, struct netback **out, char *why, size_t why_size)
+{
+    struct netback *nb;
+    int error = posix_memalign((void **)&nb, 64, sizeof *nb);
+
+    if (error) {
         snprintf(why, why_size, "out of memory");
         return error;
     }
+    memset(nb, 0, sizeof *nb);
     nb->config = *config;
     set_defaults(&nb->config);
     nb->gref_left = nb->config.gref_budget;
@@ -107,12 +129,6 @@ netback_start(const struct netback_config *config, struct netback **out, char *w
     if (!pools_fit(&nb->config)) {
         error = EINVAL;
         snprintf(why, why_size, "the packet buffers are too small");
-        goto fail;
-    }
-    nb->stamp_ofs = register_stamp();
-    if (nb->stamp_ofs < 0) {
-        error = ENOSPC;
-        snprintf(why, why_size, "no room for a field in DPDK's packet buffers");
         goto fail;
     }
     if (mkdir(nb->config.journal_dir, 0700) && errno != EEXIST) {
@@ -132,13 +148,11 @@ netback_start(const struct netback_config *config, struct netback **out, char *w
     }
     nb->cmd_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     nb->list_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    error = nb->cmd_fd < 0 || nb->list_fd < 0 ? errno
-                                              : pthread_create(&nb->thread, NULL, xenbus_main, nb);
+    error = nb->cmd_fd < 0 || nb->list_fd < 0 ? errno : start_threads(nb);
     if (error) {
-        snprintf(why, why_size, "cannot start the xenbus thread: %s", strerror(error));
+        snprintf(why, why_size, "cannot start threads: %s", strerror(error));
         goto fail;
     }
-    pthread_setname_np(nb->thread, "weft-xenbus");
     *out = nb;
     return 0;
 
@@ -172,6 +186,7 @@ netback_stop(struct netback *nb, bool close_vifs)
     pthread_mutex_unlock(&nb->lock);
     xenbus_kick(nb);
     pthread_join(nb->thread, NULL);
+    stop_ticker(nb);
     xs_close(nb->xs);
     hv_close(nb->hv);
     close(nb->cmd_fd);

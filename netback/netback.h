@@ -34,12 +34,14 @@ struct netback_vif;
 
 #define NETBACK_MAX_QUEUES 8u
 #define NETBACK_MAX_BURST 32u
-/* Bytes in front of each frame, for tags and tunnel headers (the largest is
- * Geneve over IPv6 with full options, 326 bytes). */
-#define NETBACK_HEADROOM 384u
-/* Largest frame handed to the switch: data_len, buf_len and OVS's copies of
- * both are 16 bits wide and must also hold the headroom. */
-#define NETBACK_FRAME_MAX 65024u
+/* Bytes in front of each frame, for tags and tunnel headers.  What needs more
+ * (Geneve with much metadata) is copied by the switch. */
+#define NETBACK_HEADROOM 256u
+/* Largest frame handed to the switch.  OVS keeps sizes in 16 bits, so it and
+ * all that is put in front of it must stay below 65,536: the largest header
+ * over IPv4 is Geneve's, 302 bytes.  Linux's usual largest segment, 45 * 1448
+ * bytes and 66 of headers, fits. */
+#define NETBACK_FRAME_MAX 65232u
 
 struct netback_config {
     const char *hv;            /* "xen" or "local:DIR" (hv.h) */
@@ -55,7 +57,7 @@ struct netback_config {
     size_t grx_queue_bytes;  /* buffer memory queued to a guest per queue; 0: 4 MiB */
     unsigned grx_expire_ms;  /* a packet waits at most this long; 0: 10,000 */
     unsigned grx_stall_ms;   /* no buffers for this long: stalled, carrier off; 0: 60,000 */
-    unsigned poll_us;        /* a queue polls this long before it sleeps; 0: 20 */
+    unsigned poll_us;        /* a queue polls this long before it sleeps; 0: 5 */
     /* Log sink; NULL: stderr.  Rate-limited per source by netback. */
     void (*log)(int syslog_level, const char *msg);
 };
@@ -79,6 +81,10 @@ void netback_detach(struct netback_vif *); /* accepts NULL; ends its threads, fr
  * Returns how many.  Frames are at most NETBACK_FRAME_MAX bytes and at least
  * 14, with NETBACK_HEADROOM in front. */
 unsigned netback_rx_burst(struct netback_vif *, unsigned q, struct rte_mbuf **, unsigned n);
+/* Sleeps until any guest has sent something, about 'ns' at most.  A polling thread
+ * keeps '*seen' (0 at first), and polls all its queues between two calls; a
+ * call returns at once if something came since the last one. */
+void netback_rx_wait(struct netback *, uint32_t *seen, uint64_t ns);
 /* True if a burst on queue 'q' would return something. */
 bool netback_rx_ready(const struct netback_vif *, unsigned q);
 
@@ -110,10 +116,12 @@ uint64_t netback_change_seq(const struct netback_vif *);
 
 #define NETBACK_COUNTERS(X)                                                                        \
     X(rx_packets)                                                                                  \
-    X(rx_bytes) X(rx_multicast) X(rx_gso) X(rx_csum_blank) X(tx_packets) X(tx_bytes) X(tx_gso)     \
-        X(tx_csum_blank) X(grant_copies) X(grant_copy_segs) X(static_copies) X(notifies)           \
-            X(wakeups) X(errors_responded) X(rate_limited) X(ctrl_requests) X(stalls)              \
-                X(csum_computed) X(segments_cut)
+    X(rx_bytes)                                                                                    \
+    X(rx_multicast)                                                                                \
+    X(rx_gso) X(rx_csum_blank) X(tx_packets) X(tx_bytes) X(tx_gso) X(tx_csum_blank)                \
+        X(grant_copies) X(grant_copy_segs) X(static_copies) X(notifies) X(wakeups)                 \
+            X(errors_responded) X(rate_limited) X(ctrl_requests) X(stalls) X(csum_computed)        \
+                X(segments_cut)
 
 struct netback_stats {
 #define X(name) uint64_t name;

@@ -84,8 +84,14 @@ pkt_alloc(struct pkt_pool *p, uint32_t len)
                                 small ? p->small_cache : p->large_cache)) {
         return NULL;
     }
-    rte_pktmbuf_reset(m);
+    /* What lies in a pool has one reference, one segment and no next
+     * (rte_mbuf.h); the rest of the first cache line is ours to set.  The
+     * second is left alone until an offload needs it. */
     m->data_off = NETBACK_HEADROOM;
+    m->port = RTE_MBUF_PORT_INVALID;
+    m->ol_flags = 0;
+    m->packet_type = 0;
+    m->vlan_tci = 0;
     m->data_len = len;
     m->pkt_len = len;
     return m;
@@ -104,11 +110,12 @@ pkt_release(struct pkt_pool *p, struct rte_mbuf *m)
         }
         return NULL;
     }
-    if (unlikely(m->next)) {
-        rte_pktmbuf_free(m);
-        return NULL;
+    /* The usual case needs the first cache line only. */
+    if (likely(m->nb_segs == 1 && rte_mbuf_refcnt_read(m) == 1 && RTE_MBUF_DIRECT(m))) {
+        return m;
     }
-    return rte_pktmbuf_prefree_seg(m);
+    rte_pktmbuf_free(m);
+    return NULL;
 }
 
 void

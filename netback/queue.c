@@ -4,7 +4,7 @@
  * -------------------
  * A turn of the thread moves at most one burst each way: guest's transmit
  * ring to the lane's 'out', lane's inbox to guest's receive ring.  While turns
- * find work the thread keeps going; after poll_us without any it arms both
+ * find work the thread keeps going; after a few microseconds (poll_us) without any it arms both
  * rings' events, looks once more, and sleeps on its event channel and its wake
  * descriptor.  Each turn sends at most one notification per event channel.
  *
@@ -25,13 +25,15 @@
 #include <string.h>
 #include <syslog.h>
 
-#include <rte_mbuf_dyn.h>
 #include <rte_pause.h>
 
 #define CTRL_BUDGET 16u
 /* Wakeups in a row that found no work before naps begin, and the longest nap. */
 #define IDLE_WAKES_FREE 16u
 #define NAP_MAX_MS 10u
+#define IDLE_TRIM_NS 100000000ull
+/* Event channels of a queue: transmit, receive, control. */
+#define MAX_PORTS 3u
 
 /* --- calls from other threads ------------------------------------------- */
 
@@ -120,6 +122,7 @@ from_guest(struct queue *q, bool *notify)
         }
         atomic_fetch_add_explicit(&q->lane->out_bytes, bytes, memory_order_relaxed);
         spsc_push(&q->lane->out, (void **)pkts, n);
+        vif_rx_announce(q->vif);
     }
     /* Extra-info-only requests and errors are work, too. */
     return n > 0 || *notify;
@@ -127,26 +130,49 @@ from_guest(struct queue *q, bool *notify)
 
 /* --- switch to guest ------------------------------------------------------ */
 
-static uint64_t *
-stamp(const struct queue *q, struct rte_mbuf *m)
+static void
+mark_taken(struct queue *q, unsigned n)
 {
-    return RTE_MBUF_DYNFIELD(m, q->vif->nb->stamp_ofs, uint64_t *);
+    q->n_taken += n;
+    if (q->n_marks < QUEUE_MARKS) {
+        q->marks[(q->mark_first + q->n_marks++) % QUEUE_MARKS].ns = nb_now(q->vif->nb);
+    }
+    q->marks[(q->mark_first + q->n_marks - 1) % QUEUE_MARKS].end = q->n_taken;
+}
+
+/* 'n' packets went, in order. */
+static void
+mark_left(struct queue *q, unsigned n)
+{
+    q->n_left += n;
+    while (q->n_marks && (int32_t)(q->marks[q->mark_first].end - q->n_left) <= 0) {
+        q->mark_first = (q->mark_first + 1) % QUEUE_MARKS;
+        q->n_marks--;
+    }
+}
+
+/* When the first waiting packet was taken. */
+static uint64_t
+first_since(const struct queue *q)
+{
+    return q->marks[q->mark_first].ns;
 }
 
 static void
 take_inbox(struct queue *q)
 {
-    struct rte_mbuf *m = inbox_take(&q->lane->in);
+    struct rte_mbuf *first, *last;
 
-    if (!m) {
+    if (inbox_empty(&q->lane->in)) {
         return;
     }
-    uint64_t now = nb_now(q->vif->nb);
-    *q->chain_tail = m;
-    for (; m; m = m->next) {
-        *stamp(q, m) = now;
-        q->chain_tail = &m->next;
+    mark_taken(q, inbox_take(&q->lane->in, &first, &last));
+    if (q->chain_head) {
+        inbox_set_next(q->chain_tail, first);
+    } else {
+        q->chain_head = first;
     }
+    q->chain_tail = last;
 }
 
 static void
@@ -155,12 +181,8 @@ fill_burst(struct queue *q)
     q->burst_at = q->burst_n = 0;
     while (q->chain_head && q->burst_n < QUEUE_BURST) {
         struct rte_mbuf *m = q->chain_head;
-        q->chain_head = m->next;
-        m->next = NULL;
+        q->chain_head = inbox_next(m);
         q->burst[q->burst_n++] = m;
-    }
-    if (!q->chain_head) {
-        q->chain_tail = &q->chain_head;
     }
 }
 
@@ -179,6 +201,7 @@ drop_first(struct queue *q, enum drop_reason reason)
 {
     struct rte_mbuf *m = q->burst[q->burst_at++];
 
+    mark_left(q, 1);
     inbox_release(&q->lane->in, pkt_footprint(m));
     STAT_ADD(q->lane->stats.drops[reason], 1);
     pkt_free(&q->pool, m);
@@ -217,7 +240,6 @@ guest_blocks(struct queue *q)
 {
     const struct netback_config *c = &q->vif->nb->config;
     uint64_t now = nb_now(q->vif->nb);
-    struct rte_mbuf *m;
 
     if (!q->blocked_since_ns) {
         q->blocked_since_ns = now;
@@ -227,7 +249,7 @@ guest_blocks(struct queue *q)
         queue_drop_waiting(q, DROP_GRX_STALLED);
         return;
     }
-    while ((m = first_waiting(q)) && now - *stamp(q, m) > c->grx_expire_ms * 1000000ull) {
+    while (first_waiting(q) && now - first_since(q) > c->grx_expire_ms * 1000000ull) {
         drop_first(q, DROP_GRX_EXPIRED);
     }
 }
@@ -260,6 +282,7 @@ to_guest(struct queue *q, bool *notify)
     for (unsigned i = 0; i < n; i++) {
         footprint[i] = pkt_footprint(q->burst[q->burst_at + i]);
     }
+    RING_IDX answered = q->grx.ring.rsp_prod_pvt;
     int done = grx_burst(&q->grx, q->burst + q->burst_at, n, notify);
     if (done < 0) {
         queue_give_up(q, "receive");
@@ -270,13 +293,16 @@ to_guest(struct queue *q, bool *notify)
         bytes += footprint[i];
     }
     q->burst_at += done;
-    if (bytes) {
-        inbox_release(&q->lane->in, bytes);
+    mark_left(q, done);
+    inbox_release(&q->lane->in, bytes);
+    /* A packet that is being cut makes progress before it is done. */
+    bool progress = done || q->grx.ring.rsp_prod_pvt != answered;
+    if (progress) {
         q->blocked_since_ns = 0;
     } else {
         guest_blocks(q);
     }
-    return done > 0;
+    return progress;
 }
 
 static bool
@@ -361,10 +387,9 @@ sleep_limit(struct queue *q)
 {
     const struct netback_config *c = &q->vif->nb->config;
     uint64_t now = nb_now(q->vif->nb), until = q->dead ? 0 : gtx_credit_wait(&q->gtx);
-    struct rte_mbuf *m = first_waiting(q);
 
-    if (m && q->blocked_since_ns) {
-        uint64_t expires = *stamp(q, m) + c->grx_expire_ms * 1000000ull;
+    if (q->blocked_since_ns && first_waiting(q)) {
+        uint64_t expires = first_since(q) + c->grx_expire_ms * 1000000ull;
         uint64_t stalls = q->blocked_since_ns + c->grx_stall_ms * 1000000ull;
         uint64_t first = (expires < stalls ? expires : stalls) + 1000000;
         until = !until || first < until ? first : until;
@@ -386,6 +411,24 @@ nap_after_idle_wakes(struct queue *q)
     poll(&fd, 1, ms < (int)NAP_MAX_MS ? ms : (int)NAP_MAX_MS);
 }
 
+/* Waits.  A thread that slept for IDLE_TRIM_NS without work gives back the
+ * buffers in its caches, once. */
+static void
+doze(struct queue *q, struct pollfd fds[2])
+{
+    uint64_t limit = sleep_limit(q), ns = limit;
+
+    if (!q->trimmed && (!ns || ns > IDLE_TRIM_NS)) {
+        ns = IDLE_TRIM_NS;
+    }
+    struct timespec ts = {.tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u};
+    if (!ppoll(fds, 2, ns ? &ts : NULL, NULL) && ns != limit) {
+        pkt_pool_trim(&q->pool);
+        q->trimmed = true;
+    }
+    STAT_ADD(q->lane->stats.wakeups, 1);
+}
+
 static void
 queue_sleep(struct queue *q)
 {
@@ -399,13 +442,10 @@ queue_sleep(struct queue *q)
     atomic_store_explicit(&in->asleep, true, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
     if (!arm(q)) {
-        uint64_t ns = sleep_limit(q);
-        struct timespec ts = {.tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u};
-
         nap_after_idle_wakes(q);
-        ppoll(fds, 2, ns ? &ts : NULL, NULL);
-        STAT_ADD(q->lane->stats.wakeups, 1);
-        q->idle_wakes++;
+        doze(q, fds);
+        /* Only the guest's own ringing counts against it. */
+        q->idle_wakes += fds[1].revents && !fds[0].revents;
     }
     atomic_store_explicit(&in->asleep, false, memory_order_relaxed);
     eventfd_t ignored;
@@ -413,7 +453,8 @@ queue_sleep(struct queue *q)
         eventfd_read(in->wake_fd, &ignored);
     }
     if (fds[1].revents & POLLIN) {
-        while (ops->evtchn_next(q->evtchns) >= 0) {
+        /* Each port once; a storm would go on for ever. */
+        for (unsigned i = 0; i < MAX_PORTS && ops->evtchn_next(q->evtchns) >= 0; i++) {
         }
     }
 }
@@ -432,6 +473,7 @@ queue_main(void *q_)
         if (turn(q)) {
             idle_since = 0;
             q->idle_wakes = 0;
+            q->trimmed = false;
             continue;
         }
         if (q->idle_wakes == 0) {

@@ -52,7 +52,8 @@ hook_gref_limit(void *q0, unsigned queue)
     struct queue *q = peer_queue(q0, queue);
     int left = q ? atomic_load(&q->vif->nb->gref_left) : 0;
     unsigned mine = q ? q->grefs.limit : 0;
-    unsigned used = q ? q->vif->journal->gref_top[queue] : 0;
+    /* Only this thread has another queue's table changed. */
+    unsigned used = q ? q->grefs.n : 0;
 
     /* What it has counts as its own, the rest must still be in the budget. */
     return left < 0 ? used : mine < used + left ? mine : used + left;
@@ -88,6 +89,7 @@ hook_gref_add(void *q0_, unsigned queue, const struct xen_netif_gref *list, unsi
         atomic_fetch_add(&q->vif->nb->gref_left, (int)n);
         return error;
     }
+    atomic_fetch_add(&q->vif->n_static, n);
     for (unsigned i = 0; i < n; i++) {
         journal_gref_add(q->vif->journal, queue, list[i].ref,
                          list[i].flags & XEN_NETIF_CTRLF_GREF_readonly, ctrl_request_index(q0));
@@ -108,6 +110,7 @@ hook_gref_del(void *q0_, unsigned queue, uint32_t ref)
     int error = on_queue(q0, q, gref_del_here, &change);
     if (!error) {
         atomic_fetch_add(&q->vif->nb->gref_left, 1);
+        atomic_fetch_sub(&q->vif->n_static, 1);
     }
     return error;
 }

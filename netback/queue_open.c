@@ -54,6 +54,8 @@ init_port(struct queue *q, const struct queue_config *c)
         .hash = &v->journal->hash,
         .mcast = &v->journal->mcast,
         .stats = &q->lane->stats,
+        .tx_log = &v->journal->tx_log[q->id],
+        .rx_log = &v->journal->rx_log[q->id],
         .mcast_changed = mcast_changed,
         .aux = q,
     };
@@ -74,6 +76,7 @@ open_ctrl(struct queue *q, const struct queue_config *c)
         .stats = &q->lane->stats,
         .hooks = &queue_ctrl_hooks,
         .aux = q,
+        .log = &v->journal->ctrl_log,
     };
     int error = map_page(q, c->ctrl_ref, &q->ctrl_page);
     if (!error) {
@@ -99,7 +102,6 @@ queue_open(struct netback_vif *v, unsigned id, const struct queue_config *c, str
     q->vif = v;
     q->id = id;
     q->lane = &v->lanes[id];
-    q->chain_tail = &q->chain_head;
     q->grefs.limit = nb->config.gref_per_queue;
     pthread_mutex_init(&q->call_lock, NULL);
 
@@ -179,6 +181,8 @@ queue_replay(struct queue *q, const struct journal *j)
         } else if (gref_table_add(&q->grefs, nb->hv->ops, q->grants, q->vif->domid, &gref, 1)) {
             atomic_fetch_add(&nb->gref_left, 1);
             lost++;
+        } else {
+            atomic_fetch_add(&q->vif->n_static, 1);
         }
     }
     if (lost) {
@@ -205,6 +209,7 @@ queue_close(struct queue *q)
     }
     queue_set_stalled(q, false);
     atomic_fetch_add(&q->vif->nb->gref_left, (int)q->grefs.n);
+    atomic_fetch_sub(&q->vif->n_static, q->grefs.n);
     gref_table_clear(&q->grefs, ops, q->grants);
     gtx_done(&q->gtx);
     grx_done(&q->grx);
@@ -247,17 +252,21 @@ queue_set_mtu(struct queue *q, uint16_t mtu)
     atomic_store(&q->port.mtu, mtu);
 }
 
-unsigned
-queue_static_grants(const struct queue *q)
+static int
+gref_slots_here(struct queue *q, void *slots)
 {
-    return q ? q->grefs.n : 0;
+    *(size_t *)slots = q->grefs.slots ? q->grefs.mask + 1 : 0;
+    return 0;
 }
 
 size_t
-queue_memory(const struct queue *q)
+queue_memory(struct queue *q)
 {
-    return sizeof *q + (q->grefs.slots ? (q->grefs.mask + 1) * sizeof *q->grefs.slots : 0) +
-           sizeof *q->pool.small_cache * 2 + QUEUE_STACK_BYTES / 16;
+    size_t slots = 0;
+
+    queue_call(q, gref_slots_here, &slots);
+    return sizeof *q + slots * sizeof *q->grefs.slots + sizeof *q->pool.small_cache * 2 +
+           QUEUE_STACK_BYTES / 16;
 }
 
 int

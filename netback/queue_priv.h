@@ -9,6 +9,7 @@
 #include "vif.h"
 
 #define QUEUE_BURST 64u
+#define QUEUE_MARKS 32u
 #define QUEUE_STACK_BYTES (256u * 1024)
 
 struct pending_call {
@@ -39,10 +40,20 @@ struct queue {
     /* taken from the inbox and not delivered: 'burst' first, then the chain */
     struct rte_mbuf *burst[QUEUE_BURST];
     unsigned burst_at, burst_n;
-    struct rte_mbuf *chain_head, **chain_tail;
+    struct rte_mbuf *chain_head, *chain_tail; /* 'tail' holds if 'head' does */
+    /* When they were taken: mark m says when the packets numbered up to
+     * m.end were.  Of packets taken when all marks are in use, the time of those
+     * before them is told, which is too early. */
+    struct {
+        uint64_t ns;
+        uint32_t end;
+    } marks[QUEUE_MARKS];
+    unsigned mark_first, n_marks;
+    uint32_t n_taken, n_left;  /* running numbers */
     uint64_t blocked_since_ns; /* 0: the guest takes packets */
     bool dead;                 /* ring broken: serves calls only */
-    unsigned idle_wakes;
+    unsigned idle_wakes;       /* in a row, by the guest */
+    bool trimmed;              /* gave its cached buffers back */
 
     pthread_t thread;
     bool started;

@@ -136,6 +136,28 @@ int mcast_del(struct mcast_list *, const uint8_t mac[6]); /* ENOENT */
 /* True if a frame to 'mac' may pass: unicast, broadcast, listed, or off. */
 bool mcast_pass(const struct mcast_list *, const uint8_t mac[6]);
 
+/* --- answers under way ---------------------------------------------------- */
+
+#define RING_SLOTS 256u /* of guest transmit and receive rings */
+
+/* Answers overlay requests in the ring: whoever is killed between the first
+ * of them and the new rsp_prod leaves neither.  So they are written here
+ * first, outside the process (journal.h), and its successor finishes them.
+ *
+ * 'from' == 'to' == rsp_prod between bursts.  In a burst: answers, 'to', the
+ * ring's slots, rsp_prod, 'from', in this order. */
+struct rsp_log {
+    uint32_t from, to;        /* ring indices */
+    uint64_t rsp[RING_SLOTS]; /* by slot; a transmit response and 4 bytes, or a receive response */
+};
+
+/* The same for the control ring, whose requests are answered one by one. */
+struct ctrl_log {
+    uint32_t index; /* of the request */
+    uint32_t under_way;
+    struct xen_netif_ctrl_response rsp;
+};
+
 /* --- what the rings of one queue share ---------------------------------- */
 
 /* The frontend's feature keys, read at connect. */
@@ -158,6 +180,7 @@ struct ring_port {
     const struct hash_settings *hash;
     struct mcast_list *mcast;
     struct queue_stats *stats;
+    struct rsp_log *tx_log, *rx_log; /* NULL: nobody will succeed us */
     /* The guest changed its multicast list. */
     void (*mcast_changed)(void *aux);
     void *aux;
@@ -174,8 +197,8 @@ struct gtx {
 };
 
 /* Attaches to a ring page and resumes at its rsp_prod: on a fresh ring that is 0, after
- * our own death it is where the last process stopped answering.  EPROTO if
- * the page's indices cannot be. */
+ * our own death it is where the last process stopped answering, once what it
+ * had under way by its log is finished.  EPROTO if the page's indices cannot be. */
 int gtx_init(struct gtx *, struct ring_port *, void *page);
 void gtx_done(struct gtx *);
 /* "rate" key: 'bytes' per 'usecs'; 0 bytes: unlimited. */
@@ -235,6 +258,7 @@ struct ctrl {
     struct queue_stats *stats;
     const struct ctrl_hooks *hooks;
     void *aux;
+    struct ctrl_log *log; /* may be NULL */
 };
 
 /* The caller fills every field but 'ring' first. */

@@ -9,6 +9,13 @@
 typedef uint64_t __attribute__((aligned(4), may_alias)) slot_u64;
 typedef uint32_t __attribute__((may_alias)) slot_u32;
 
+/* One load in the source is one in the machine code. */
+#ifdef __clang__
+#define AS_WRITTEN _Pragma("clang loop unroll(disable) vectorize(disable)")
+#else
+#define AS_WRITTEN _Pragma("GCC unroll 1")
+#endif
+
 _Static_assert(sizeof(union netif_tx_sring_entry) == 12, "transmit slot");
 _Static_assert(sizeof(union netif_rx_sring_entry) == 8, "receive slot");
 _Static_assert(sizeof(union xen_netif_ctrl_sring_entry) == 16, "control slot");
@@ -18,6 +25,7 @@ void
 ring_fetch_tx(netif_tx_request_t *to, const union netif_tx_sring_entry *ring, RING_IDX first,
               RING_IDX end)
 {
+    AS_WRITTEN
     for (RING_IDX i = first; i != end; i++) {
         const volatile slot_u64 *from = (const volatile void *)&ring[i % RING_SLOTS];
         slot_u64 *slot = (void *)&to[i % RING_SLOTS];
@@ -31,6 +39,7 @@ void
 ring_fetch_rx(netif_rx_request_t *to, const union netif_rx_sring_entry *ring, RING_IDX first,
               RING_IDX end)
 {
+    AS_WRITTEN
     for (RING_IDX i = first; i != end; i++) {
         const volatile slot_u64 *from = (const volatile void *)&ring[i % RING_SLOTS];
 

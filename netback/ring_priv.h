@@ -14,9 +14,6 @@
 #include "offload.h"
 #include "ring.h"
 
-/* Guest transmit and receive rings both have this many slots. */
-#define RING_SLOTS 256u
-
 /* Tags that may stand beside an MTU-sized packet: Ethernet header and two. */
 #define FRAME_OVERHEAD 22u
 
@@ -46,6 +43,22 @@ ring_ask_event(RING_IDX *req_event, RING_IDX at)
 {
     __atomic_store_n(req_event, at, __ATOMIC_RELAXED);
     xen_mb();
+}
+
+/* --- answers under way ---------------------------------------------------- */
+
+/* Keeps the compiler from moving stores.  Nothing stronger is needed: a
+ * successor runs after all stores of a process that is dead. */
+#define log_order() atomic_signal_fence(memory_order_seq_cst)
+
+/* True if answers up to 'log->to' are to be finished, 'answered' being the
+ * ring's rsp_prod and 'prod' its req_prod. */
+static inline bool
+rsp_log_unfinished(const struct rsp_log *log, RING_IDX answered, RING_IDX prod)
+{
+    RING_IDX n = log->to - log->from;
+
+    return n && log->from == answered && n <= prod - answered;
 }
 
 /* --- slots --------------------------------------------------------------- */

@@ -2,11 +2,14 @@
 #include "vif.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -83,10 +86,12 @@ lanes_free(struct netback_vif *v)
             rte_pktmbuf_free(m);
         }
         /* A producer may have been faster than the end of the connection. */
-        for (struct rte_mbuf *p = inbox_take(&l->in), *next; p; p = next) {
-            next = p->next;
-            p->next = NULL;
+        struct rte_mbuf *p, *last;
+        inbox_take(&l->in, &p, &last);
+        while (p) {
+            struct rte_mbuf *next = inbox_next(p);
             vif_drop(v, p, DROP_GRX_DETACHED);
+            p = next;
         }
         spsc_done(&l->out);
         if (l->in.wake_fd >= 0) {
@@ -152,6 +157,9 @@ vif_detach(struct netback_vif *v)
     v->attached = false;
     journal_close(v->journal);
     v->journal = NULL;
+    if (!v->present) {
+        journal_remove(v->nb->config.journal_dir, v->domid, v->handle);
+    }
     lanes_free(v);
 }
 
@@ -172,8 +180,12 @@ int
 vif_connect(struct netback_vif *v, const struct connection *c, bool adopt, char *why,
             size_t why_size)
 {
+    bool same = adopt && journal_matches(v->journal, &c->ids);
     int error = 0;
 
+    if (!same) {
+        journal_reset(v->journal, &c->ids);
+    }
     for (unsigned i = 0; i < c->n_queues && !error; i++) {
         error = queue_open(v, i, &c->queue[i], &v->queues[i], why, why_size);
         v->n_open += !error;
@@ -182,25 +194,27 @@ vif_connect(struct netback_vif *v, const struct connection *c, bool adopt, char 
         close_queues(v);
         return error;
     }
-    if (adopt && journal_matches(v->journal, &c->ids)) {
+    if (same) {
         journal_settle(v->journal, queue_ctrl_answered(v->queues[0]));
         for (unsigned i = 0; i < v->n_open; i++) {
             queue_replay(v->queues[i], v->journal);
         }
-    } else {
-        journal_reset(v->journal, &c->ids);
     }
     atomic_store(&v->journal->mcast.enabled, c->mcast_control);
     atomic_store(&v->broken, false);
+    v->rate_bytes = c->queue[0].rate_bytes;
+    v->rate_usecs = c->queue[0].rate_usecs;
+    /* First, for the answer to a guest's packet may be faster than we are. */
+    atomic_store_explicit(&v->n_connected, v->n_open, memory_order_release);
     for (unsigned i = 0; i < v->n_open && !error; i++) {
         error = queue_start(v->queues[i]);
     }
     if (error) {
         snprintf(why, why_size, "cannot start a thread (%s)", strerror(error));
+        atomic_store(&v->n_connected, 0);
         close_queues(v);
         return error;
     }
-    atomic_store_explicit(&v->n_connected, v->n_open, memory_order_release);
     atomic_fetch_add(&v->connects, 1);
     vif_changed(v);
     return 0;
@@ -235,8 +249,10 @@ vif_drop(struct netback_vif *v, struct rte_mbuf *m, enum drop_reason reason)
     atomic_fetch_add_explicit(&v->drops[reason], 1, memory_order_relaxed);
     if (m->pool && (m->pool == c->small || m->pool == c->large)) {
         rte_pktmbuf_free(m);
-    } else {
+    } else if (c->free_foreign) {
         c->free_foreign(m);
+    } else {
+        rte_pktmbuf_free(m);
     }
 }
 
@@ -261,6 +277,67 @@ netback_rx_burst(struct netback_vif *v, unsigned qid, struct rte_mbuf **pkts, un
     return got;
 }
 
+static long
+futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+    return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+
+/* The sequence number moves with every burst, so whoever polled all queues
+ * since it last looked, and finds it unmoved, may sleep on it.  No timeout: to
+ * set a timer for each of these short sleeps costs more than the sleep (in a
+ * virtual machine each is an exit to the hypervisor).  The ticker ends those
+ * that last. */
+void
+netback_rx_wait(struct netback *nb, uint32_t *seen, uint64_t ns)
+{
+    uint32_t seq = atomic_load(&nb->rx_seq);
+
+    if (seq == *seen && ns) {
+        atomic_store_explicit(&nb->tick_ns, ns, memory_order_relaxed);
+        atomic_fetch_add(&nb->rx_sleepers, 1);
+        if (atomic_exchange(&nb->ticker_rests, 0)) {
+            futex(&nb->ticker_rests, FUTEX_WAKE_PRIVATE, 1, NULL);
+        }
+        futex(&nb->rx_seq, FUTEX_WAIT_PRIVATE, seq, NULL);
+        atomic_fetch_sub(&nb->rx_sleepers, 1);
+        seq = atomic_load(&nb->rx_seq);
+    }
+    *seen = seq;
+}
+
+void *
+netback_ticker(void *nb_)
+{
+    struct netback *nb = nb_;
+
+    while (!atomic_load(&nb->ticker_stop)) {
+        atomic_store(&nb->ticker_rests, 1);
+        while (!atomic_load(&nb->rx_sleepers) && !atomic_load(&nb->ticker_stop) &&
+               atomic_load(&nb->ticker_rests)) {
+            futex(&nb->ticker_rests, FUTEX_WAIT_PRIVATE, 1, NULL);
+        }
+        atomic_store(&nb->ticker_rests, 0);
+
+        uint64_t ns = atomic_load_explicit(&nb->tick_ns, memory_order_relaxed);
+        struct timespec ts = {.tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u};
+        nanosleep(&ts, NULL);
+        futex(&nb->rx_seq, FUTEX_WAKE_PRIVATE, INT_MAX, NULL);
+    }
+    return NULL;
+}
+
+void
+vif_rx_announce(struct netback_vif *v)
+{
+    struct netback *nb = v->nb;
+
+    atomic_fetch_add(&nb->rx_seq, 1);
+    if (atomic_load(&nb->rx_sleepers)) {
+        futex(&nb->rx_seq, FUTEX_WAKE_PRIVATE, INT_MAX, NULL);
+    }
+}
+
 bool
 netback_rx_ready(const struct netback_vif *v, unsigned q)
 {
@@ -275,7 +352,7 @@ struct batch {
 static void
 batch_add(struct batch *b, struct rte_mbuf *m)
 {
-    m->next = b->newest;
+    inbox_set_next(m, b->newest);
     b->newest = m;
     if (!b->oldest) {
         b->oldest = m;
@@ -314,8 +391,8 @@ netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
         }
         if (n_queues > 1) {
             uint32_t spread = m->ol_flags & RTE_MBUF_F_RX_RSS_HASH ? m->hash.rss : 0;
-            q = hash_queue(&v->journal->hash, rte_pktmbuf_mtod(m, uint8_t *), m->data_len,
-                           n_queues, spread);
+            q = hash_queue(&v->journal->hash, rte_pktmbuf_mtod(m, uint8_t *), m->data_len, n_queues,
+                           spread);
         }
         enum drop_reason reason = admit(v, &v->lanes[q], m);
         if (reason == DROP_N_REASONS) {
@@ -357,9 +434,7 @@ netback_status(const struct netback_vif *v, struct netback_status *s)
     s->connects = atomic_load(&v->connects);
     if (v->journal && s->connected) {
         s->multicast_control = atomic_load(&v->journal->mcast.enabled);
-        for (unsigned q = 0; q < NETBACK_MAX_QUEUES; q++) {
-            s->static_grants |= v->journal->gref_top[q] > 0;
-        }
+        s->static_grants = atomic_load(&v->n_static) > 0;
     }
 }
 

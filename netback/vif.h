@@ -33,11 +33,11 @@ struct xs_handle;
 #define LANE_OUT_BYTES (1u << 20)
 
 struct lane {
-    struct inbox in;          /* switch to guest */
-    struct spsc out;          /* guest to switch */
+    struct inbox in;                       /* switch to guest */
+    struct spsc out;                       /* guest to switch */
     _Alignas(64) _Atomic size_t out_bytes; /* buffer memory in 'out' */
-    _Atomic bool out_blocked; /* the queue's thread waits for room in 'out' */
-    struct queue_stats stats; /* written by the queue's thread, survives it */
+    _Atomic bool out_blocked;              /* the queue's thread waits for room in 'out' */
+    struct queue_stats stats;              /* written by the queue's thread, survives it */
 };
 
 /* --- queue -------------------------------------------------------------- */
@@ -76,8 +76,7 @@ void queue_close(struct queue *); /* accepts NULL */
 int queue_call(struct queue *, int (*fn)(struct queue *, void *aux), void *aux);
 void queue_set_rate(struct queue *, uint64_t bytes, uint64_t usecs);
 void queue_set_mtu(struct queue *, uint16_t mtu);
-size_t queue_memory(const struct queue *);
-unsigned queue_static_grants(const struct queue *);
+size_t queue_memory(struct queue *);
 
 /* --- vif ---------------------------------------------------------------- */
 
@@ -88,24 +87,26 @@ struct netback_vif {
     uint32_t handle;
 
     /* xenbus thread only */
-    bool watched;             /* frontend watch registered */
-    bool dirty;               /* something in the store changed */
+    bool watched;     /* frontend watch registered */
+    bool dirty;       /* the toolstack or the switch changed something */
+    bool front_dirty; /* the frontend did; it spends 'run_credit' */
     bool dynamic_mcast;
     int backend_state;
-    uint64_t run_credit_at_ns; /* limits how often the store can keep us busy */
+    uint64_t run_credit_at_ns; /* limits how often the guest can keep us busy */
     unsigned run_credit;
     unsigned log_credit;
     uint64_t log_refill_ns;
-    char *frontend;           /* its path in the store */
+    char *frontend; /* its path in the store */
     struct queue *queues[NETBACK_MAX_QUEUES];
     unsigned n_open;
+    uint64_t rate_bytes, rate_usecs; /* as the queues have it */
 
     /* xenbus thread writes, under nb->lock; others read under it */
     bool present;
     struct netback_vif_info info;
 
     /* from attach to detach */
-    bool attached;            /* xenbus thread */
+    bool attached; /* xenbus thread */
     struct lane *lanes;
     unsigned n_lanes;
     struct journal *journal;
@@ -115,9 +116,10 @@ struct netback_vif {
     _Atomic bool poked;           /* the xenbus thread shall look at it */
     _Atomic bool broken;          /* a queue's thread gave up on its ring */
     _Atomic unsigned n_stalled;   /* queues */
+    _Atomic unsigned n_static;    /* static grants mapped, all queues */
     _Atomic bool admin_up;
     _Atomic uint16_t mtu;
-    _Atomic uint64_t mac;         /* low 48 bits */
+    _Atomic uint64_t mac; /* low 48 bits */
     _Atomic uint64_t seq, connects;
     _Atomic uint64_t drops[DROP_N_REASONS]; /* by producers */
 };
@@ -130,6 +132,8 @@ void vif_set_stalled(struct netback_vif *, bool stalled);
 void vif_broken(struct netback_vif *);
 /* The switch shall look at its carrier and MAC. */
 void vif_changed(struct netback_vif *);
+/* A queue's thread has put packets into its lane: wakes netback_rx_wait(). */
+void vif_rx_announce(struct netback_vif *);
 /* The xenbus thread shall look at it. */
 void vif_poke(struct netback_vif *);
 
@@ -153,22 +157,31 @@ struct netback {
     struct netback_config config;
     struct hv *hv;
     pthread_t thread;
-    struct xs_handle *xs;     /* xenbus thread */
-    int cmd_fd;               /* wakes the xenbus thread */
+    struct xs_handle *xs; /* xenbus thread */
+    int cmd_fd;           /* wakes the xenbus thread */
     int list_fd;
-    int stamp_ofs;            /* mbuf dynamic field: when a packet entered its queue, ns */
 
-    pthread_mutex_t lock;     /* guards 'vifs', 'calls', and what vif.h says */
+    pthread_mutex_t lock; /* guards 'vifs', 'calls', and what vif.h says */
     struct netback_vif *vifs;
     struct xenbus_call *calls;
-    bool stopping;            /* under lock */
-    _Atomic int gref_left;    /* of config.gref_budget */
+    bool stopping;         /* under lock */
+    _Atomic int gref_left; /* of config.gref_budget */
+
+    /* netback_rx_wait(): a futex */
+    _Alignas(64) _Atomic uint32_t rx_seq;
+    _Atomic unsigned rx_sleepers;
+    _Atomic uint32_t ticker_rests; /* a futex */
+    _Atomic uint64_t tick_ns;
+    _Atomic bool ticker_stop;
+    pthread_t ticker;
 };
 
 /* Runs 'fn' on the xenbus thread and returns its result. */
 int xenbus_call(struct netback *, int (*fn)(struct netback *, void *aux), void *aux);
 void xenbus_kick(struct netback *);
 void *xenbus_main(void *nb);
+/* Ends sleeps of netback_rx_wait(); rests while nobody sleeps. */
+void *netback_ticker(void *nb);
 /* Takes every vif to Closed, as on an orderly end with 'close_vifs'. */
 int xenbus_close_all(struct netback *, void *);
 

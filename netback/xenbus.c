@@ -23,11 +23,11 @@
  * is the successor of one that died: it maps the rings again and the guest
  * sees nothing.
  *
- * A guest that flips its state or rewrites its nodes spends its own credit: a
- * vif is looked at RUN_BURST times at once and then every RUN_PERIOD_NS. */
+ * A guest that flips its state or rewrites its nodes spends its own credit: on
+ * its account a vif is looked at RUN_BURST times at once and then every
+ * RUN_PERIOD_NS.  What the toolstack and the switch do is never put off. */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -209,8 +209,13 @@ refresh_connected(struct netback_vif *v)
 
     vif_sample_mcast(v, xb_flag(v->nb, v->frontend, "request-multicast-control"));
     xb_read_rate(v, &bytes, &usecs);
-    for (unsigned i = 0; i < v->n_open; i++) {
-        queue_set_rate(v->queues[i], bytes, usecs);
+    /* Setting it anew would give the guest new credit. */
+    if (bytes != v->rate_bytes || usecs != v->rate_usecs) {
+        for (unsigned i = 0; i < v->n_open; i++) {
+            queue_set_rate(v->queues[i], bytes, usecs);
+        }
+        v->rate_bytes = bytes;
+        v->rate_usecs = usecs;
     }
     show_carrier(v);
 }
@@ -241,6 +246,11 @@ run_present(struct netback_vif *v, const char *dir)
         switch_off(v, XenbusStateClosing);
         return;
     }
+    if (v->n_open && v->backend_state != XenbusStateConnected &&
+        v->backend_state != XenbusStateClosing) {
+        /* The directory was made anew before we saw the old one go. */
+        vif_disconnect(v);
+    }
     switch (v->backend_state) {
     case XenbusStateUnknown:
     case XenbusStateInitialising:
@@ -250,8 +260,9 @@ run_present(struct netback_vif *v, const char *dir)
     case XenbusStateInitialised:
         if (front_is_up(front) && v->attached && xb_hotplug_done(v, dir)) {
             connect_vif(v, false);
-        } else if (front == XenbusStateClosed && !online) {
-            switch_off(v, XenbusStateClosed);
+        } else if (front == XenbusStateClosing || front == XenbusStateClosed) {
+            /* A driver that ends before it connected waits for this. */
+            switch_off(v, front);
         }
         break;
     case XenbusStateConnected:
@@ -270,7 +281,9 @@ run_present(struct netback_vif *v, const char *dir)
         }
         break;
     case XenbusStateClosing:
-        if (v->n_open || !online || !front_is_up(front)) {
+        /* A frontend in Closing must find us there, not yet in Closed: Linux
+         * waits for exactly that when it starts in a crashed kernel's place. */
+        if (v->n_open || !online || (!front_is_up(front) && front != XenbusStateClosing)) {
             switch_off(v, XenbusStateClosed);
         }
         break;
@@ -281,6 +294,20 @@ run_present(struct netback_vif *v, const char *dir)
         break;
     default:
         break;
+    }
+}
+
+/* What was in the journal died with the vif.  An attached one keeps its file
+ * for the next. */
+static void
+forget_journal(struct netback_vif *v)
+{
+    static const struct journal_connection none;
+
+    if (v->attached) {
+        journal_reset(v->journal, &none);
+    } else {
+        journal_remove(v->nb->config.journal_dir, v->domid, v->handle);
     }
 }
 
@@ -297,7 +324,8 @@ run_vif(struct netback_vif *v)
             vif_disconnect(v);
             xb_publish(v, false, NULL);
             vif_log(v, LOG_INFO, "removed");
-            journal_remove(v->nb->config.journal_dir, v->domid, v->handle);
+            forget_journal(v);
+            v->run_credit = RUN_BURST;
         }
         return;
     }
@@ -312,7 +340,7 @@ run_vif(struct netback_vif *v)
     run_present(v, dir);
 }
 
-/* True if the vif may be looked at now; else it stays dirty. */
+/* True if the guest may have the vif looked at now. */
 static bool
 take_run_credit(struct netback_vif *v, uint64_t now)
 {
@@ -382,7 +410,7 @@ sweep_vifs(struct netback *nb)
     for (struct netback_vif **p = &nb->vifs; *p;) {
         struct netback_vif *v = *p;
 
-        if (v->present || v->attached || v->dirty) {
+        if (v->present || v->attached || v->dirty || v->front_dirty) {
             p = &v->next;
             continue;
         }
@@ -452,7 +480,11 @@ int
 xenbus_close_all(struct netback *nb, void *aux)
 {
     for (struct netback_vif *v = nb->vifs; v; v = v->next) {
+        char dir[96];
+
         if (v->n_open) {
+            xb_backend_dir(v, dir, sizeof dir);
+            v->backend_state = xb_state(nb, dir);
             switch_off(v, XenbusStateClosing);
             switch_off(v, XenbusStateClosed);
         }
@@ -462,6 +494,25 @@ xenbus_close_all(struct netback *nb, void *aux)
 
 /* --- the thread ------------------------------------------------------------------------- */
 
+/* Nobody but us writes these, so they are no news. */
+static bool
+is_our_key(const char *path)
+{
+    const char *key = strrchr(path, '/') + 1;
+
+    return !strncmp(key, "feature-", 8) || !strcmp(key, "carrier") ||
+           !strcmp(key, "multi-queue-max-queues");
+}
+
+/* Those of domain 'domid', or all with -1. */
+static void
+mark_all_dirty(struct netback *nb, int domid)
+{
+    for (struct netback_vif *v = nb->vifs; v; v = v->next) {
+        v->dirty |= domid < 0 || v->domid == domid;
+    }
+}
+
 /* "BACKEND_ROOT/D/H..." or a frontend watch's token "D/H". */
 static void
 mark_dirty(struct netback *nb, const char *path, const char *token)
@@ -470,19 +521,27 @@ mark_dirty(struct netback *nb, const char *path, const char *token)
     unsigned domid, handle;
 
     if (!strcmp(token, "backend")) {
-        if (strncmp(path, BACKEND_ROOT, strlen(BACKEND_ROOT))) {
+        if (strncmp(path, BACKEND_ROOT, strlen(BACKEND_ROOT)) || is_our_key(path)) {
             return;
         }
         where = path + strlen(BACKEND_ROOT);
         where += *where == '/';
     }
-    if (sscanf(where, "%u/%u", &domid, &handle) != 2 || domid > UINT16_MAX) {
+    int n = sscanf(where, "%u/%u", &domid, &handle);
+    if (n < 2) {
+        /* A directory of many vifs came or went. */
+        mark_all_dirty(nb, n == 1 ? (int)domid : -1);
+        return;
+    }
+    if (domid > UINT16_MAX) {
         return;
     }
     /* Only the backend's directory brings a vif into being. */
     struct netback_vif *v =
         where == token ? find_vif(nb, domid, handle) : find_or_add_vif(nb, domid, handle);
-    if (v) {
+    if (v && where == token) {
+        v->front_dirty = true;
+    } else if (v) {
         v->dirty = true;
     }
 }
@@ -529,14 +588,14 @@ run_dirty(struct netback *nb)
 
     for (struct netback_vif *v = nb->vifs; v; v = v->next) {
         v->dirty |= atomic_exchange(&v->poked, false);
-        if (!v->dirty) {
+        if (!v->dirty && !v->front_dirty) {
             continue;
         }
-        if (!take_run_credit(v, now)) {
+        if (!v->dirty && !take_run_credit(v, now)) {
             wait = wait ? (int)(RUN_PERIOD_NS / 1000000) : 0;
             continue;
         }
-        v->dirty = false;
+        v->dirty = v->front_dirty = false;
         run_vif(v);
         if (v->dirty) {
             wait = 0;
@@ -564,11 +623,8 @@ void *
 xenbus_main(void *nb_)
 {
     struct netback *nb = nb_;
-    sigset_t all;
     int wait = 0;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, NULL);
     if (!xs_watch(nb->xs, BACKEND_ROOT, "backend")) {
         netback_log(nb, LOG_ERR, "cannot watch " BACKEND_ROOT ": %s", strerror(errno));
     }

@@ -16,8 +16,9 @@ bool xb_flag(struct netback *, const char *dir, const char *key);
 int xb_state(struct netback *, const char *dir);
 
 void xb_backend_dir(const struct netback_vif *, char *buf, size_t size);
-/* Writes pairs of key and value, all or none, if the backend directory is
- * still there (a write would make it again). */
+/* Writes pairs of key and value, all or none.  Writes nothing if the toolstack
+ * has meanwhile removed the directory or changed its state: the watch event
+ * of that is on its way. */
 bool xb_write_backend(struct netback_vif *, const char *const pairs[][2], unsigned n);
 void xb_set_state(struct netback_vif *, int state);
 

@@ -87,25 +87,38 @@ xb_write(struct netback *nb, xs_transaction_t t, const char *dir, const char *ke
     return xs_write(nb->xs, t, path, value, strlen(value));
 }
 
-/* Writes pairs of key and value, all or none, if the backend directory is
- * still there (a write would make it again). */
+/* In a transaction: the backend directory is still there (a write would make
+ * it again), and its state is what we last saw: the toolstack writes it, too. */
+static bool
+xb_unchanged(struct netback_vif *v, xs_transaction_t t, const char *dir)
+{
+    char path[112], want[4];
+    unsigned len;
+
+    snprintf(path, sizeof path, "%s/frontend", dir);
+    char *frontend = xs_read(v->nb->xs, t, path, &len);
+    snprintf(path, sizeof path, "%s/state", dir);
+    char *state = xs_read(v->nb->xs, t, path, &len);
+    snprintf(want, sizeof want, "%d", v->backend_state);
+    bool same = frontend && (state ? !strcmp(state, want) : !v->backend_state);
+    free(frontend);
+    free(state);
+    return same;
+}
+
 bool
 xb_write_backend(struct netback_vif *v, const char *const pairs[][2], unsigned n)
 {
     struct netback *nb = v->nb;
-    char dir[96], state[112];
-    unsigned len;
+    char dir[96];
 
     xb_backend_dir(v, dir, sizeof dir);
-    snprintf(state, sizeof state, "%s/frontend", dir);
     for (int tries = 0; tries < 100; tries++) {
         xs_transaction_t t = xs_transaction_start(nb->xs);
         if (t == XBT_NULL) {
             return false;
         }
-        char *there = xs_read(nb->xs, t, state, &len);
-        bool ok = there != NULL;
-        free(there);
+        bool ok = xb_unchanged(v, t, dir);
         for (unsigned i = 0; i < n && ok; i++) {
             ok = xb_write(nb, t, dir, pairs[i][0], pairs[i][1]);
         }

@@ -92,6 +92,20 @@ check_prerequisites(const struct settings *s, char **why)
     return 0;
 }
 
+/* The datapath writes a line for each queue of all ports whenever one port
+ * comes or goes: with hundreds of vifs, tens of thousands of lines. */
+static void
+quieten_datapath(void)
+{
+    struct vlog_module *m = vlog_module_from_name("dpif_netdev");
+
+    if (m && vlog_get_level(m, VLF_FILE) == VLL_INFO) {
+        vlog_set_levels(m, VLF_ANY_DESTINATION, VLL_WARN);
+        VLOG_INFO("logging of dpif_netdev reduced to warnings "
+                  "('ovs-appctl vlog/set dpif_netdev:info' undoes that)");
+    }
+}
+
 static int
 start(const struct settings *s, char **why)
 {
@@ -138,10 +152,11 @@ start(const struct settings *s, char **why)
         return error;
     }
     ovs_mutex_lock(&calls);
-    netback = nb;
+    __atomic_store_n(&netback, nb, __ATOMIC_RELEASE);
     ovs_mutex_unlock(&calls);
     VLOG_INFO("netback runs on %s: %u small and %u large packet buffers, %zu MiB", s->hv,
               s->small_mbufs, s->large_mbufs, pools_memory(s->small_mbufs, s->large_mbufs) >> 20);
+    quieten_datapath();
     return 0;
 }
 
@@ -156,6 +171,12 @@ backend_start(char **why)
     }
     error = check_prerequisites(s, why);
     return error ? error : start(s, why);
+}
+
+struct netback *
+backend_instance(void)
+{
+    return __atomic_load_n(&netback, __ATOMIC_ACQUIRE);
 }
 
 bool

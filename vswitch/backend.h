@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct netback;
 struct netback_vif;
 struct netback_vif_info;
 
@@ -26,15 +27,20 @@ bool backend_running(void);
 void backend_run(void);
 void backend_wait(void);
 
-/* Ends netback.  With 'close_vifs' guests see their vifs go, otherwise they
- * stay connected for a successor, and so do vifs still attached. */
-void backend_stop(bool close_vifs);
-/* From here on, a port that goes leaves its vif connected. */
+/* From here on, a port that goes leaves its vif attached to netback: the
+ * process is about to end. */
 void backend_keep_vifs(void);
+/* Ends netback.  With 'close_vifs' guests see their vifs go, otherwise they
+ * stay connected for a successor. */
+void backend_stop(bool close_vifs);
 
 /* netback_attach() and netback_detach(); ENOTCONN before the start. */
 int backend_attach(uint16_t domid, uint32_t handle, struct netback_vif **);
 void backend_detach(struct netback_vif *); /* accepts NULL */
+
+/* The instance, or NULL.  Any thread; it lives as long as there are polling
+ * threads. */
+struct netback *backend_instance(void);
 
 /* All vifs of the store in malloc'ed memory, '*n' of them. */
 struct netback_vif_info *backend_list(size_t *n);

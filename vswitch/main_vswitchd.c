@@ -263,9 +263,9 @@ main(int argc, char *argv[])
     }
 
     plug_exit();
-    if (!request.cleanup) {
-        backend_keep_vifs();
-    }
+    /* Bridges close their ports as they go; what guests see of it is decided
+     * below, for all vifs at once. */
+    backend_keep_vifs();
     bridge_exit(request.cleanup);
     backend_stop(request.cleanup);
     unixctl_server_destroy(unixctl);

@@ -39,6 +39,7 @@
 #include "ovs-numa.h"
 #include "ovs-thread.h"
 #include "smap.h"
+#include "svec.h"
 #include "timeval.h"
 #include "unixctl.h"
 #include "util.h"
@@ -728,51 +729,55 @@ netback_get_custom_stats(const struct netdev *netdev, struct netdev_custom_stats
 
 /* --- ovs-appctl netback/show ----------------------------------------------- */
 
-static void
-show_one(struct netdev_netback *dev, struct ds *out) OVS_REQUIRES(dev->mutex)
+static char *
+format_one(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
 {
+    struct ds out = DS_EMPTY_INITIALIZER;
     struct netback_status s;
 
-    ds_put_format(out, "%s: vif %" PRIu16 ".%" PRIu32 ", ", netdev_get_name(&dev->up),
+    ds_put_format(&out, "%s: vif %" PRIu16 ".%" PRIu32 ", ", netdev_get_name(&dev->up),
                   dev->wanted.domid, dev->wanted.handle);
     if (!dev->vif) {
-        ds_put_cstr(out, "not attached\n");
-        return;
+        ds_put_cstr(&out, "not attached\n");
+        return ds_steal_cstr(&out);
     }
     netback_status(dev->vif, &s);
     ds_put_format(
-        out, "%s, mac " ETH_ADDR_FMT ", mtu %" PRIu16 ", queues %u%s%s, memory %zu bytes\n",
+        &out, "%s, mac " ETH_ADDR_FMT ", mtu %" PRIu16 ", queues %u%s%s, memory %zu bytes\n",
         s.carrier     ? "carrier up"
         : s.connected ? "connected, carrier down"
         : s.present   ? "waiting for the guest"
                       : "not in the store",
         ETH_ADDR_BYTES_ARGS(s.mac), s.mtu, s.n_queues, s.static_grants ? ", static grants" : "",
         s.multicast_control ? ", multicast control" : "", netback_memory(dev->vif));
+    return ds_steal_cstr(&out);
 }
 
 static void
 netback_show(struct unixctl_conn *conn, int argc, const char *argv[], void *aux OVS_UNUSED)
 {
-    struct ds out = DS_EMPTY_INITIALIZER;
+    struct svec lines = SVEC_EMPTY_INITIALIZER;
     struct netdev_netback *dev;
-    bool found = false;
+    char *out;
 
     ovs_mutex_lock(&all_mutex);
     LIST_FOR_EACH (dev, in_all, &all) {
         if (argc < 2 || !strcmp(argv[1], netdev_get_name(&dev->up))) {
-            found = true;
             ovs_mutex_lock(&dev->mutex);
-            show_one(dev, &out);
+            svec_add_nocopy(&lines, format_one(dev));
             ovs_mutex_unlock(&dev->mutex);
         }
     }
     ovs_mutex_unlock(&all_mutex);
-    if (argc == 2 && !found) {
+    if (argc == 2 && svec_is_empty(&lines)) {
         unixctl_command_reply_error(conn, "no such port of type netback");
     } else {
-        unixctl_command_reply(conn, ds_cstr(&out));
+        svec_sort(&lines);
+        out = svec_join(&lines, "", "");
+        unixctl_command_reply(conn, out);
+        free(out);
     }
-    ds_destroy(&out);
+    svec_destroy(&lines);
 }
 
 static const struct netdev_class netback_class = {

@@ -49,6 +49,9 @@ VLOG_DEFINE_THIS_MODULE(plug);
 /* After a start, before ports whose vifs are not in the store are removed: a
  * port must not flap because its vif was read late. */
 #define REMOVE_AFTER_MS 2000
+/* Each change of a bridge stops and restarts the polling threads: vifs that
+ * come within this time of each other go together. */
+#define SETTLE_MS 20
 
 static char *database;
 static struct ovsdb_idl *idl;     /* NULL until netback runs */
@@ -57,6 +60,7 @@ static unsigned int seen_seqno;
 static bool dirty;
 static long long int retry_at; /* 0: none */
 static long long int remove_from;
+static long long int settle_at; /* 0: the list of vifs has not changed */
 
 /* Vif's port name to what became of it, malloc'ed.  Names with a complaint
  * are in 'complaints', so that each is logged once. */
@@ -308,7 +312,8 @@ reconcile_vif(struct view *v, const struct netback_vif_info *vif)
         return;
     }
     snprintf(id, sizeof id, "%" PRIu16 ".%" PRIu32, vif->domid, vif->handle);
-    other = shash_find_data(&v->manual, id);
+    /* A vif has one port: the one it has already, else the one made by hand. */
+    other = have ? NULL : shash_find_data(&v->manual, id);
     if (other) {
         settle(want.name, xasprintf("port %s was made by hand for this vif", other));
         return;
@@ -438,12 +443,16 @@ finish_txn(void)
     return true;
 }
 
+/* True once the list of vifs has changed and had time to settle. */
 static bool
 list_changed(void)
 {
     struct pollfd pfd = {.fd = backend_list_fd(), .events = POLLIN};
 
-    return poll(&pfd, 1, 0) > 0;
+    if (!settle_at && poll(&pfd, 1, 0) > 0) {
+        settle_at = time_msec() + SETTLE_MS;
+    }
+    return settle_at && time_msec() >= settle_at;
 }
 
 void
@@ -468,7 +477,7 @@ plug_run(void)
     }
     if (dirty) {
         dirty = false;
-        retry_at = 0;
+        retry_at = settle_at = 0;
         seen_seqno = ovsdb_idl_get_seqno(idl);
         reconcile();
         finish_txn();
@@ -485,7 +494,11 @@ plug_wait(void)
     if (txn) {
         ovsdb_idl_txn_wait(txn);
     } else if (settings()->plug && ovsdb_idl_has_lock(idl)) {
-        poll_fd_wait(backend_list_fd(), POLLIN);
+        if (settle_at) {
+            poll_timer_wait_until(settle_at);
+        } else {
+            poll_fd_wait(backend_list_fd(), POLLIN);
+        }
         if (retry_at) {
             poll_timer_wait_until(retry_at);
         }
@@ -525,7 +538,9 @@ plug_init(const char *database_)
 void
 plug_exit(void)
 {
-    ovsdb_idl_txn_destroy(txn);
+    if (txn) {
+        ovsdb_idl_txn_destroy(txn);
+    }
     ovsdb_idl_destroy(idl);
     shash_destroy_free_data(&states);
     shash_destroy_free_data(&complaints);

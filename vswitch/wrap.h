@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct dp_packet;
 struct dp_packet_batch;
@@ -18,6 +19,10 @@ struct smap;
 /* dpdk_start.c */
 void __real_dpdk_init(const struct smap *);
 void __wrap_dpdk_init(const struct smap *);
+
+/* pmd_nap.c */
+void __real_xnanosleep_no_quiesce(uint64_t ns);
+void __wrap_xnanosleep_no_quiesce(uint64_t ns);
 
 /* offload_ports.c */
 int __real_netdev_send(struct netdev *, int qid, struct dp_packet_batch *, bool concurrent_txq);

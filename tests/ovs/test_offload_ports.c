@@ -457,6 +457,8 @@ static void
 test_tunnel(const struct tunnel *t)
 {
     static char names[ARRAY_SIZE(tunnels)][2][64];
+    /* Sizes have 16 bits; only the longest Geneve header over IPv6 feels it. */
+    size_t full = MIN(FULL, UINT16_MAX - tunnel_len(t));
     struct dp_packet *b;
 
     for (int i = 0; i < 2; i++) {
@@ -465,9 +467,9 @@ test_tunnel(const struct tunnel *t)
 
         snprintf(name, sizeof names[0][0], "offload-tunnel-%s-v%d", t->name, version);
         CASE(name);
-        b = push(t, guest_tcp(version, FULL, 1400));
+        b = push(t, guest_tcp(version, full, 1400));
         CHECK(b);
-        CHECK(b && dp_packet_size(b) == FULL + tunnel_len(t));
+        CHECK(b && dp_packet_size(b) == full + tunnel_len(t));
         /* A copy's metadata says nothing of tunnels. */
         if (b && i) {
             struct dp_packet *clone = dp_packet_clone_with_headroom(b, dp_packet_headroom(b));
@@ -478,7 +480,7 @@ test_tunnel(const struct tunnel *t)
         if (b) {
             send_to(i ? plain : capable, b);
             check_outer(t);
-            check_stream(version, tunnel_len(t), payload_of(version, FULL));
+            check_stream(version, tunnel_len(t), payload_of(version, full));
             CHECK(n_sent > 45);
         }
         forget_sent();
@@ -522,8 +524,8 @@ test_tunnel_headroom(void)
 
     CASE("offload-tunnel-no-headroom");
     /* As from a NIC with 128 bytes, some of them used. */
-    memmove((uint8_t *)bytes(b) - 300, bytes(b), 200);
-    b->mbuf.data_off -= 300;
+    memmove((uint8_t *)bytes(b) - 200, bytes(b), 200);
+    b->mbuf.data_off -= 200;
     b = push(&tunnels[3], b);
     CHECK(b && dp_packet_size(b) == 200 + tunnel_len(&tunnels[3]));
     send_to(plain, b);

@@ -44,12 +44,13 @@ refuse() { # NAME COMMAND...: the command must fail
     check "$name" not "$@"
 }
 not() { ! "$@"; }
+pause() { read -rt 0.1 <> <(:) || true; }
 # Until a command succeeds, at most 10 s.
 until_true() {
-    local i
-    for ((i = 0; i < 100; i++)); do
+    local end=$((SECONDS + 10))
+    while ((SECONDS < end)); do
         "$@" >/dev/null 2>&1 && return 0
-        read -rt 0.1 <> <(:) || true
+        pause
     done
     "$@"
 }
@@ -84,6 +85,11 @@ start_host() { # HOST
     start_switch "$1"
     vsctl "$1" add-br xenbr0 -- set bridge xenbr0 datapath_type=netdev
 }
+# Waits for the switch's end, which its pid file does not outlive.
+switch_gone() { # HOST PID
+    until_true not kill -0 "$2"
+    rm -f "$work/$1/ovs-vswitchd.pid"
+}
 declare -A guest_pid
 start_guest() { # HOST GUEST DOMID IP NETFRONT-OPTION...
     local h=$1 g=$2 domid=$3 ip=$4
@@ -93,6 +99,15 @@ start_guest() { # HOST GUEST DOMID IP NETFRONT-OPTION...
         --ip "$ip/24" --verbose "$@" >"$work/$g.log" 2>&1 &
     guest_pid[$g]=$!
 }
+has_ids() {
+    vsctl A get interface vif1.0 external_ids | tr -d '"' | tee "$work/ids"
+    for id in attached-mac=00:16:3e:00:01:00 weft-plugged=true xs-network-uuid=net-1 \
+        xs-vif-uuid=vif-1 xs-vm-uuid=vm-1; do
+        grep -q "$id" "$work/ids" || return 1
+    done
+}
+says_missing() { appctl A plug/show | grep 'vif4.0: bridge xapi1 does not exist'; }
+listens() { ip netns exec "$1" ss -ltn | grep -q :5201; }
 carrier_up() { appctl "$1" netback/show "$2" | grep -q 'carrier up'; }
 reach() { ip netns exec "$1" ping -c 3 -i 0.2 -W 1 "$2"; }
 # TCP both ways through the switch; fails unless at least 1 MB/s goes.
@@ -100,7 +115,7 @@ tcp() { # FROM-NS TO-NS ADDRESS
     local status=0 server
     ip netns exec "$2" iperf3 -s -1 >"$work/iperf-server" 2>&1 &
     server=$!
-    until_true ip netns exec "$2" sh -c 'ss -ltn | grep -q :5201'
+    until_true listens "$2"
     ip netns exec "$1" timeout 20 iperf3 -c "$3" -t 2 "${@:4}" -J >"$work/iperf" || status=1
     kill "$server" 2>/dev/null
     wait "$server" 2>/dev/null
@@ -123,20 +138,19 @@ start_guest A g3 3 10.0.0.3 --bridge xenbr0.20
 for v in 1 2 3; do
     check "switch-plugged-vif$v" until_true carrier_up A "vif$v.0"
 done
-check switch-external-ids sh -c "$(declare -f on vsctl); work=$work bin=$bin; vsctl A get interface vif1.0 \
-    external_ids | grep 'attached-mac=.*weft-plugged=\"true\".*xs-network-uuid=net-1.*xs-vif-uuid=vif-1.*xs-vm-uuid=vm-1'"
+check switch-external-ids has_ids
 check switch-same-vlan reach g1 10.0.0.2
 refuse switch-other-vlan reach g1 10.0.0.3
 
 start_guest A g4 4 10.0.0.4 --bridge xapi1
-until_true sh -c "$(declare -f on appctl); work=$work bin=$bin; appctl A plug/show | grep 'vif4.0: bridge xapi1 does not exist'"
+until_true says_missing
 check switch-missing-bridge-said test "$(grep -c 'plug|WARN|vif4.0: bridge xapi1 does not exist' "$work/A/ovs-vswitchd.log")" = 1
 vsctl A add-br xapi1 xenbr0 10
 check switch-fake-bridge until_true carrier_up A vif4.0
 check switch-fake-bridge-vlan reach g4 10.0.0.1
 
 kill "${guest_pid[g4]}" && wait "${guest_pid[g4]}" 2>/dev/null
-check switch-unplugged until_true sh -c "$(declare -f on vsctl); work=$work bin=$bin; ! vsctl A port-to-br vif4.0"
+check switch-unplugged until_true not vsctl A port-to-br vif4.0
 
 # By hand, with clear errors.
 bad_port() { # OPTION... : add-port must say what is wrong
@@ -169,7 +183,7 @@ start_guest A g6 6 10.0.6.6 --bridge xenbr0
 until_true carrier_up A vif6.0
 vsctl A set bridge xenbr0 other_config:mac-table-size=10 flood_vlans=10 -- \
     --id=@out get port vif6.0 -- --id=@m create mirror name=m select_all=true output_port=@out -- \
-    set bridge xenbr0 mirrors=@m
+    set bridge xenbr0 mirrors=@m >/dev/null
 check switch-tcp-flood-vlan-mirror tcp g1 g2 10.0.0.2
 check switch-alive-after-flood reach g1 10.0.0.2
 vsctl A clear bridge xenbr0 mirrors flood_vlans
@@ -181,14 +195,16 @@ ip link add vethA type veth peer name vethB
 for h in A B; do
     ip link set "veth$h" netns "$h"
     ip netns exec "$h" ethtool -K "veth$h" tx off >/dev/null 2>&1
+    # The kernel must not answer ARP on the wire's raw end for the bridge's address.
+    ip netns exec "$h" sh -c 'echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore'
     ip -n "$h" link set "veth$h" up
     vsctl "$h" add-br brphy -- set bridge brphy datapath_type=netdev -- add-port brphy "veth$h"
     ip -n "$h" link set brphy up
 done
 ip -n A addr add 172.16.0.1/24 dev brphy
 ip -n B addr add 172.16.0.2/24 dev brphy
-start_guest B g5 1 10.0.0.5 --bridge xenbr0.10
-until_true carrier_up B vif1.0
+start_guest B g5 5 10.0.0.5 --bridge xenbr0.10
+until_true carrier_up B vif5.0
 
 for kind in vxlan geneve gre; do
     vsctl A -- --if-exists del-port tun -- add-port xenbr0 tun -- set interface tun type=$kind \
@@ -209,11 +225,14 @@ check switch-no-tunnel-drops test "$(counter A offload_push_drop)" = 0
 
 pid=$(cat "$work/A/ovs-vswitchd.pid")
 kill -KILL "$pid"
+switch_gone A "$pid"
 start_switch A
 check switch-back-after-kill until_true reach g1 10.0.0.2
 check switch-no-carrier-change not grep -q 'carrier down' "$work/g1.log"
 check switch-ports-kept test "$(grep -c 'vif1.0: plugged' "$work/A/ovs-vswitchd.log")" = 1
+pid=$(cat "$work/A/ovs-vswitchd.pid")
 appctl A exit
+switch_gone A "$pid"
 start_switch A
 check switch-back-after-exit until_true reach g1 10.0.0.2
 check switch-no-carrier-change-at-exit not grep -q 'carrier down' "$work/g1.log"

@@ -32,8 +32,8 @@ fake_hv_new(unsigned n_pages, unsigned n_grants)
     if (f->fd < 0 || ftruncate(f->fd, (off_t)n_pages * HV_PAGE_SIZE)) {
         abort();
     }
-    f->memory = mmap(NULL, (size_t)n_pages * HV_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-                     f->fd, 0);
+    f->memory =
+        mmap(NULL, (size_t)n_pages * HV_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
     if (f->memory == MAP_FAILED) {
         abort();
     }
@@ -59,7 +59,8 @@ fake_page(struct fake_hv *f, uint32_t page)
 uint32_t
 fake_grant(struct fake_hv *f, uint32_t page, bool readonly)
 {
-    for (unsigned i = 0; i < f->n_grants; i++) {
+    for (unsigned k = 0; k < f->n_grants; k++) {
+        unsigned i = f->next_grant++ % f->n_grants;
         if (!f->table[i].used) {
             f->table[i] = (struct fake_grant){.used = true, .readonly = readonly, .page = page};
             return FAKE_FIRST_REF + i;
@@ -151,12 +152,17 @@ fake_grant_copy(struct hv_grants *grants, xengnttab_grant_copy_segment_t *segs, 
     return error;
 }
 
+/* The entry that holds 'addr' (NULL: a free one), looked for from where a
+ * mapping at 'near' would be. */
 static struct fake_mapping *
-find_mapping(struct fake_hv *f, void *addr)
+find_mapping(struct fake_hv *f, const void *addr, const void *near)
 {
+    uintptr_t home = (uintptr_t)near / HV_PAGE_SIZE;
+
     for (unsigned i = 0; i < FAKE_MAPPINGS_MAX; i++) {
-        if (f->mapping[i].addr == addr) {
-            return &f->mapping[i];
+        struct fake_mapping *m = &f->mapping[(home + i) % FAKE_MAPPINGS_MAX];
+        if (m->addr == addr) {
+            return m;
         }
     }
     return NULL;
@@ -166,11 +172,12 @@ static void
 note_mapping(struct fake_hv *f, uint8_t *addr, const uint32_t *refs, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {
-        struct fake_mapping *m = find_mapping(f, NULL);
+        uint8_t *at = addr + (size_t)i * HV_PAGE_SIZE;
+        struct fake_mapping *m = find_mapping(f, NULL, at);
         if (!m) {
             abort();
         }
-        *m = (struct fake_mapping){addr + (size_t)i * HV_PAGE_SIZE, refs[i]};
+        *m = (struct fake_mapping){at, refs[i]};
         find_grant(f, refs[i])->maps++;
     }
     f->maps_held += n;
@@ -199,9 +206,9 @@ fake_grant_map(struct hv_grants *grants, uint16_t domid, const uint32_t *refs, u
     }
     for (unsigned i = 0; i < n; i++) {
         struct fake_grant *g = find_grant(f, refs[i]);
-        void *page = mmap(at + i * HV_PAGE_SIZE, HV_PAGE_SIZE,
-                          PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED, f->fd,
-                          (off_t)g->page * HV_PAGE_SIZE);
+        void *page =
+            mmap(at + i * HV_PAGE_SIZE, HV_PAGE_SIZE, PROT_READ | (writable ? PROT_WRITE : 0),
+                 MAP_SHARED | MAP_FIXED, f->fd, (off_t)g->page * HV_PAGE_SIZE);
         if (page == MAP_FAILED) {
             abort();
         }
@@ -217,7 +224,8 @@ fake_grant_unmap(struct hv_grants *grants, void *addr, unsigned n)
     struct fake_hv *f = grants->hv;
 
     for (unsigned k = 0; k < n; k++) {
-        struct fake_mapping *m = find_mapping(f, (uint8_t *)addr + (size_t)k * HV_PAGE_SIZE);
+        void *at = (uint8_t *)addr + (size_t)k * HV_PAGE_SIZE;
+        struct fake_mapping *m = find_mapping(f, at, at);
         if (!m) {
             f->double_unmaps++;
             continue;

@@ -32,15 +32,15 @@ struct fake_hv {
     uint8_t *memory;
     unsigned n_pages;
     struct fake_grant *table;
-    unsigned n_grants;
+    unsigned n_grants, next_grant;
     struct fake_mapping mapping[FAKE_MAPPINGS_MAX];
 
     uint64_t now_ns;
-    int fail_copy;           /* the next grant_copy() fails with this errno */
-    int maps_left;           /* grant_map() fails with ENOMEM after so many; -1: never */
+    int fail_copy; /* the next grant_copy() fails with this errno */
+    int maps_left; /* grant_map() fails with ENOMEM after so many; -1: never */
     unsigned copies, segments, maps_held, unmaps;
-    unsigned einval;         /* whole calls refused: a caller's mistake */
-    unsigned double_unmaps;  /* unmapped what was not mapped */
+    unsigned einval;        /* whole calls refused: a caller's mistake */
+    unsigned double_unmaps; /* unmapped what was not mapped */
     /* Called before each segment is copied, and after each call. */
     void (*before_segment)(void *aux, const xengnttab_grant_copy_segment_t *);
     void (*after_copy)(void *aux);

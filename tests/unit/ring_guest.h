@@ -80,13 +80,13 @@ netif_extra_info_t guest_gso(uint8_t type, uint16_t mss);
 /* --- receive --- */
 void guest_rx_offer(struct ring_guest *, unsigned n);
 struct guest_packet {
-    uint8_t data[65536];
     uint32_t len;
     unsigned n_slots;
-    uint16_t flags;          /* slot 0's */
-    bool error;              /* some slot has an error status */
-    bool malformed;          /* breaks the protocol */
+    uint16_t flags;               /* slot 0's */
+    bool error;                   /* some slot has an error status */
+    bool malformed;               /* breaks the protocol */
     netif_extra_info_t gso, hash; /* type 0: none */
+    uint8_t data[65536];          /* 'len' bytes of it */
 };
 /* Takes one packet off the ring as a netfront does; false if there is none. */
 bool guest_rx_packet(struct ring_guest *, struct guest_packet *);
@@ -101,9 +101,9 @@ struct xen_netif_ctrl_response guest_ctrl(struct ring_guest *, uint16_t type, ui
 struct frame_spec {
     bool v6, udp, blank;
     unsigned payload;
-    unsigned tags;        /* 802.1Q tags */
+    unsigned tags; /* 802.1Q tags */
     uint32_t seq;
-    uint8_t tcp_flags;    /* 0: ACK */
+    uint8_t tcp_flags; /* 0: ACK */
     uint16_t src_port;
 };
 /* Builds a frame with right lengths and checksums (or pseudo-header sums). */

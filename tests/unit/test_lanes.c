@@ -111,8 +111,8 @@ test_inbox(void)
         pthread_create(&threads[p], NULL, inbox_producer, &producers[p]);
     }
     while (total < N_PRODUCERS * N_ITEMS) {
-        struct rte_mbuf *m = inbox_take(&in);
-        if (!m) {
+        struct rte_mbuf *m, *last;
+        if (!inbox_take(&in, &m, &last)) {
             sched_yield();
         }
         for (; m; m = m->next) {

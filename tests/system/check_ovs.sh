@@ -1,0 +1,159 @@
+#!/bin/bash
+# Runs Open vSwitch's own system-userspace-testsuite against weft-vswitchd
+# and compares with what the stock ovs-vswitchd does on the same machine
+# (ovs-userspace.expected): nothing may fail that passes there.
+#
+#   tests/system/check_ovs.sh
+#
+# Variables:
+#   TESTS="1-20 77"  only these; default: all
+#   SHARDS=2         run so many parts at a time, each in network and mount
+#                    namespaces of its own
+#   SWITCH=PROGRAM   another ovs-vswitchd
+#   RECORD=1         write the results as the new ovs-userspace.expected
+#                    (with SWITCH=build/ovs/build/vswitchd/ovs-vswitchd)
+#
+# Ends on "N passed, N failed, N skipped".  A test that fails with the stock
+# switch, too, counts as skipped.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$here/../.." && pwd)
+src=$top/build/ovs/src
+build=$top/build/ovs/build
+expected=$here/ovs-userspace.expected
+shards=${SHARDS:-2}
+switch=$(readlink -f "${SWITCH:-$top/build/bin/weft-vswitchd}")
+
+[ "$(id -u)" -eq 0 ] || {
+    echo "check-ovs makes network namespaces: run it as root" >&2
+    exit 2
+}
+[ -x "$switch" ] || {
+    echo "$switch is not there: run 'make build' first" >&2
+    exit 2
+}
+"$top/lib/deps.sh" "$here/packages-ovs.txt"
+
+work=$(mktemp -d)
+pids=()
+finish() {
+    # The shards' namespaces, and all that runs in them, end with their init.
+    for pid in "${pids[@]}"; do
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+    wait 2>/dev/null || true
+    if [ -n "${KEEP:-}" ]; then echo "logs: $work"; else rm -rf "$work"; fi
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# The switch goes by the name that the tests start.
+mkdir "$work/bin"
+ln -s "$switch" "$work/bin/ovs-vswitchd"
+path=$work/bin:$build/utilities:$build/vswitchd:$build/ovsdb:$build/tests
+
+# prepare_shard DIR: a folder from which the generated script can run.
+prepare_shard() {
+    mkdir -p "$1"
+    cp "$build/tests/atlocal" "$1"
+    sed -e "s|^at_srcdir=.*|at_srcdir='$src/tests'|" \
+        -e "s|^at_top_srcdir=.*|at_top_srcdir='$src'|" \
+        -e "s|^at_top_build_prefix=.*|at_top_build_prefix='$build/'|" \
+        -e "s|^abs_builddir=.*|abs_builddir='$1'|" "$build/tests/atconfig" >"$1/atconfig"
+}
+
+# Runs one shard's tests.  The process is the init of a PID namespace, so that
+# nothing survives it.
+run_shard() { # DIR TEST...
+    local dir=$1
+    shift
+    # shellcheck disable=SC2016
+    exec unshare --net --mount --pid --fork --kill-child --mount-proc bash -c '
+        mkdir -p /run/netns
+        mount -t tmpfs none /run/netns
+        mount -t sysfs none /sys
+        mount -t tmpfs none /var/run/dpdk 2>/dev/null || true
+        ip link set lo up
+        dir=$1 suite=$2 path=$3
+        shift 3
+        exec /bin/sh "$suite" -C "$dir" "AUTOTEST_PATH=$path" "$@"
+    ' shard "$dir" "$src/tests/system-userspace-testsuite" "$path" "$@" \
+        >"$dir/out" 2>&1 </dev/null
+}
+
+# All test numbers, or those of $TESTS.
+list_tests() {
+    local last part
+    last=$(sed -n 's/^at_help_all="//; /^[0-9]*;/p' "$src/tests/system-userspace-testsuite" |
+        tail -n 1 | cut -d ';' -f 1)
+    for part in ${TESTS:-1-$last}; do
+        seq "${part%-*}" "${part#*-}"
+    done
+}
+
+# "NUMBER ok|fail|skip NAME" from a run's output.
+results() {
+    sed -nE -e 's/^ *([0-9]+): (.*[^ ]) +ok$/\1 ok \2/p' \
+        -e 's/^ *([0-9]+): (.*[^ ]) +FAILED \(.*$/\1 fail \2/p' \
+        -e 's/^ *([0-9]+): (.*[^ ]) +skipped \(.*$/\1 skip \2/p' "$@" | sort -n
+}
+
+mapfile -t tests < <(list_tests)
+for ((s = 0; s < shards; s++)); do
+    mine=()
+    for ((i = s; i < ${#tests[@]}; i += shards)); do
+        mine+=("${tests[i]}")
+    done
+    [ ${#mine[@]} -gt 0 ] || continue
+    prepare_shard "$work/$s"
+    run_shard "$work/$s" "${mine[@]}" &
+    pids+=($!)
+done
+
+# Progress, while the shards run.
+for pid in "${pids[@]}"; do
+    while kill -0 "$pid" 2>/dev/null; do
+        done_=$(results "$work"/*/out | wc -l)
+        [ -t 1 ] && printf '\r  OVS tests: %d of %d' "$done_" "${#tests[@]}"
+        read -rt 2 <> <(:) || true
+    done
+    wait "$pid" || true
+done
+[ -t 1 ] && echo
+results "$work"/*/out >"$work/results"
+
+if [ -n "${RECORD:-}" ]; then
+    cp "$work/results" "$expected"
+fi
+
+# A test that fails where the stock switch passes gets a second chance on a
+# quieter machine: these tests have timeouts of their own.
+regressions() {
+    awk 'FILENAME == ARGV[1] { want[$1] = $2; next }
+         $2 == "fail" && want[$1] == "ok" { print $1 }' "$expected" "$1"
+}
+mapfile -t again < <(regressions "$work/results")
+if [ ${#again[@]} -gt 0 ]; then
+    echo "  once more: ${again[*]}"
+    prepare_shard "$work/again"
+    (run_shard "$work/again" "${again[@]}") || true
+    results "$work/again/out" >"$work/second"
+    awk 'FILENAME == ARGV[1] { second[$1] = $0; next }
+         $1 in second { print second[$1]; next } { print }' "$work/second" "$work/results" \
+        >"$work/merged"
+    mv "$work/merged" "$work/results"
+fi
+
+missing=$((${#tests[@]} - $(wc -l <"$work/results")))
+awk -v missing="$missing" '
+    FILENAME == ARGV[1] { want[$1] = $2; next }
+    $2 == "ok" { passed++ }
+    $2 == "skip" || ($2 == "fail" && want[$1] != "ok") { skipped++ }
+    $2 == "fail" && want[$1] == "ok" { failed++; print "not ok " $0 }
+    END {
+        if (missing) print "not ok: " missing " tests gave no result"
+        printf "%d passed, %d failed, %d skipped\n", passed, failed + missing, skipped
+        exit failed + missing > 0
+    }' "$expected" "$work/results"
