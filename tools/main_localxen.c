@@ -42,8 +42,10 @@ static struct options
 parse(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"dir", required_argument, NULL, 'd'},    {"ready-fd", required_argument, NULL, 'r'},
-        {"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
+        {"dir", required_argument, NULL, 'd'},
+        {"ready-fd", required_argument, NULL, 'r'},
+        {"verbose", no_argument, NULL, 'v'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     struct options o = {.ready_fd = -1};

@@ -33,6 +33,8 @@
 
 #define NF_MAX_QUEUES NF_BUS_QUEUES_MAX
 #define NF_MAX_BACKEND_KEYS 32u
+#define NF_BACKEND_KEY_LEN 64u
+#define NF_POLL_DEFAULT UINT32_MAX
 
 struct nf_guest;
 struct nf_worker;
@@ -57,12 +59,13 @@ struct nf_config {
     unsigned hash_key_len;
     uint8_t mcast_join[NF_MCAST_MAX][6];
     unsigned n_mcast_join;
-    unsigned poll_us;
+    unsigned poll_us; /* NF_POLL_DEFAULT: the mode's */
 
     /* The toolstack's part, with --create. */
     bool create;
     struct toolstack_vif vif;
     struct toolstack_key backend_keys[NF_MAX_BACKEND_KEYS];
+    char backend_key_name[NF_MAX_BACKEND_KEYS][NF_BACKEND_KEY_LEN];
     size_t n_backend_keys;
 
     /* tap */
@@ -74,6 +77,7 @@ struct nf_config {
     unsigned flows;
     uint64_t count, rate_pps;
     double seconds; /* 0: until stopped */
+    double settle;  /* blast: seconds between connecting and the first frame */
     bool ping, verify;
 
     bool json, progress, verbose;
@@ -94,7 +98,8 @@ struct nf_nap {
 
 struct nf_mode {
     const char *name;
-    bool announces; /* tells the switch its MAC when connected: no stack does */
+    bool announces;   /* tells the switch its MAC when connected: no stack does */
+    unsigned poll_us; /* default of --poll-us */
     /* Once, on the main thread, before any connection. */
     int (*open)(struct nf_worker *);
     void (*close)(struct nf_worker *);
@@ -125,9 +130,11 @@ struct nf_worker {
 
     bool started; /* main thread */
     pthread_t thread;
-    _Atomic bool stop;   /* main thread writes */
-    _Atomic bool done;   /* worker writes: nothing left to do */
-    _Atomic bool broken; /* worker writes: the backend broke the protocol */
+    _Atomic bool stop;       /* main thread writes */
+    _Atomic bool done;       /* worker writes: nothing left to do */
+    _Atomic bool broken;     /* worker writes: the backend broke the protocol */
+    uint64_t announce_at_ns; /* worker's; UINT64_MAX: never */
+    unsigned n_announced;    /* since connecting; worker's */
 
     /* Worker writes, any reads. */
     _Atomic uint64_t first_ns, last_ns; /* first and last moved frame, monotonic; 0: none */
@@ -175,14 +182,15 @@ struct nf_guest {
     struct nf_tap tap;
     struct nf_mcast mcast;
     uint8_t mac[6];
-    unsigned static_grefs; /* mapped by the backend */
+    unsigned mapped[NF_MAX_QUEUES]; /* pages the backend keeps mapped, first ones first */
 
     int signal_fd;
-    int event_fd;            /* workers tell the main thread */
-    _Atomic bool time_up;    /* main thread writes: send no more */
-    uint64_t connected_ns;   /* first connection; 0: never */
+    int event_fd;          /* workers tell the main thread */
+    _Atomic bool time_up;  /* main thread writes: send no more */
+    uint64_t connected_ns; /* first connection; 0: never */
     unsigned connects;
-    unsigned grants_held;    /* pages a backend would not let go of, at the last close */
+    bool carrier;         /* as the backend says */
+    unsigned grants_held; /* pages a backend would not let go of, at the last close */
     int exit_status;
 };
 
@@ -190,6 +198,8 @@ int nf_guest_open(struct nf_guest *, struct nf_config *);
 /* Until stopped by a signal or done; returns the exit status. */
 int nf_guest_run(struct nf_guest *);
 void nf_guest_close(struct nf_guest *);
+/* Pages the backend keeps mapped (static grants). */
+unsigned nf_guest_mapped(const struct nf_guest *);
 void nf_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* --- statistics (netfront_report.c) ------------------------------------------ */

@@ -28,10 +28,11 @@ struct blast_state {
     uint64_t limit;   /* frames to send; 0: no limit */
     uint64_t sent;
     uint32_t flow;
-    uint64_t seq; /* of the next frame of 'flow' */
-    double rate;  /* frames per nanosecond; 0: as fast as possible */
-    uint64_t start_ns;
-    uint64_t due_ns; /* nothing to send before */
+    uint64_t seq;         /* of the next frame of 'flow' */
+    double rate;          /* frames per nanosecond; 0: as fast as possible */
+    uint64_t start_ns;    /* of this connection's sending */
+    uint64_t sent_before; /* this connection */
+    uint64_t due_ns;      /* nothing to send before; 0: now */
     bool ring_full;
 };
 
@@ -86,12 +87,10 @@ blast_begin(struct nf_worker *w)
         uint8_t *at = w->q->tx_pages + (size_t)page * HV_PAGE_SIZE;
         nf_template_fill(&s->tpl, at + frame_offset(s, page));
     }
-    s->start_ns = nf_now_ns();
-    s->due_ns = 0;
+    s->start_ns = nf_now_ns() + (uint64_t)(w->guest->cfg->settle * 1e9);
+    s->due_ns = s->start_ns;
     s->ring_full = false;
-    if (s->rate > 0) {
-        s->start_ns -= (uint64_t)((double)s->sent / s->rate);
-    }
+    s->sent_before = s->sent;
 }
 
 /* How many frames may be sent now. */
@@ -106,15 +105,21 @@ allowance(struct nf_worker *w, struct blast_state *s)
     if (s->limit && s->limit - s->sent < n) {
         n = s->limit - s->sent;
     }
+    if (s->due_ns) {
+        if (nf_now_ns() < s->due_ns) {
+            return 0;
+        }
+        s->due_ns = 0;
+    }
     if (s->rate > 0) {
-        uint64_t now = nf_now_ns();
+        uint64_t now = nf_now_ns(), sent = s->sent - s->sent_before;
         uint64_t due = (uint64_t)((double)(now - s->start_ns) * s->rate) + 1;
-        if (due <= s->sent) {
+        if (due <= sent) {
             uint64_t gap = (uint64_t)(1.0 / s->rate);
             s->due_ns = now + (gap > PACE_MIN_NS ? gap : PACE_MIN_NS);
             return 0;
         }
-        n = due - s->sent < n ? due - s->sent : n;
+        n = due - sent < n ? due - sent : n;
     }
     return (unsigned)n;
 }
@@ -202,6 +207,7 @@ blast_arm(struct nf_worker *w, struct nf_nap *nap)
 const struct nf_mode nf_mode_blast = {
     .name = "blast",
     .announces = true,
+    .poll_us = 20,
     .open = blast_open,
     .close = blast_close,
     .begin = blast_begin,

@@ -11,14 +11,16 @@
  *
  *   ABSENT --device made--> WAITING --backend 2--> OFFERED --backend 4--> CONNECTED
  *                              ^                      |                      |
- *                              |             backend 5, 6, gone     backend 5, 6, gone
+ *                     backend 2, a boot      backend 5, 6, gone     backend 5, 6, gone
  *                              |                      |              or we close
  *                              |                      v                      v
- *                            CLOSED <--backend 5, 6, gone, or deadline-- CLOSING
+ *      CLOSED <--backend 6, gone-- LEAVING <--backend 5, 6, gone-- CLOSING
  *
- * Rings exist from OFFERED to the end of CLOSING.  They are given up only
- * once the backend has shown that it let go (or the deadline passed): a page
- * that is still granted must not be used for anything else.
+ * Rings exist from OFFERED to the end of LEAVING.  They are given up only
+ * once the backend has shown that it let go: a page that is still granted
+ * must not be used for anything else.  Its state 5 does not show that, for a
+ * toolstack that unplugs writes it, too; and it may wait in 5 for our 6.  A
+ * deadline ends both waits.
  *
  * A backend that dies and comes back re-attaches to the rings as they are:
  * no state changes, and nothing happens here. */
@@ -48,15 +50,15 @@ const char *
 nf_bus_phase_name(enum nf_bus_phase phase)
 {
     static const char *const names[] = {
-        [NF_BUS_ABSENT] = "absent",       [NF_BUS_WAITING] = "waiting for the backend",
-        [NF_BUS_OFFERED] = "offered",     [NF_BUS_CONNECTED] = "connected",
-        [NF_BUS_CLOSING] = "closing",     [NF_BUS_CLOSED] = "closed",
+        [NF_BUS_ABSENT] = "absent",   [NF_BUS_WAITING] = "waiting for the backend",
+        [NF_BUS_OFFERED] = "offered", [NF_BUS_CONNECTED] = "connected",
+        [NF_BUS_CLOSING] = "closing", [NF_BUS_LEAVING] = "leaving",
+        [NF_BUS_CLOSED] = "closed",
     };
     return names[phase];
 }
 
-static void __attribute__((format(printf, 2, 3)))
-bus_log(struct nf_bus *b, const char *format, ...)
+static void __attribute__((format(printf, 2, 3))) bus_log(struct nf_bus *b, const char *format, ...)
 {
     char text[256];
     va_list args;
@@ -202,8 +204,8 @@ static void
 put_queues(struct writer *w, const struct nf_offer *o)
 {
     static const char *const top_keys[] = {
-        "tx-ring-ref", "rx-ring-ref", "event-channel", "event-channel-tx", "event-channel-rx",
-        "multi-queue-num-queues",
+        "tx-ring-ref",      "rx-ring-ref",      "event-channel",
+        "event-channel-tx", "event-channel-rx", "multi-queue-num-queues",
     };
     char prefix[24];
 
@@ -268,9 +270,15 @@ write_offer(struct nf_bus *b, const struct nf_offer *o)
 /* --- state machine -------------------------------------------------------------- */
 
 static bool
+backend_closes(int state)
+{
+    return state == XenbusStateUnknown || state == XenbusStateClosing || state == XenbusStateClosed;
+}
+
+static bool
 backend_let_go(int state)
 {
-    return state == XenbusStateUnknown || state >= XenbusStateClosing;
+    return state <= XenbusStateInitWait || state == XenbusStateClosed;
 }
 
 static void
@@ -293,12 +301,32 @@ start_closing(struct nf_bus *b)
     b->close_by_ms = now_ms() + NF_BUS_CLOSE_MS;
 }
 
+/* 'b' has no rings, or the backend no use for them. */
 static void
 finish_closing(struct nf_bus *b)
 {
     release(b);
     set_state(b, XenbusStateClosed);
     b->phase = NF_BUS_CLOSED;
+}
+
+static void
+close_further(struct nf_bus *b)
+{
+    bool late = now_ms() >= b->close_by_ms;
+
+    if (b->phase == NF_BUS_CLOSING && (backend_closes(b->backend_state) || late)) {
+        set_state(b, XenbusStateClosed);
+        b->phase = NF_BUS_LEAVING;
+    } else if (b->phase == NF_BUS_LEAVING && backend_let_go(b->backend_state)) {
+        release(b);
+        b->phase = NF_BUS_CLOSED;
+    } else if (b->phase == NF_BUS_LEAVING && late) {
+        bus_log(b, "the backend (state %d) did not close within %d ms; giving up on it",
+                b->backend_state, NF_BUS_CLOSE_MS);
+        release(b);
+        b->phase = NF_BUS_CLOSED;
+    }
 }
 
 static void
@@ -374,24 +402,19 @@ step(struct nf_bus *b)
             b->phase = NF_BUS_CONNECTED;
             b->ops->connected(b->aux);
             b->ops->carrier(b->aux, read_carrier(b));
-        } else if (backend_let_go(b->backend_state)) {
+        } else if (backend_closes(b->backend_state)) {
             start_closing(b);
         }
         break;
     case NF_BUS_CONNECTED:
-        if (backend_let_go(b->backend_state)) {
+        if (backend_closes(b->backend_state)) {
             b->ops->carrier(b->aux, false);
             start_closing(b);
         }
         break;
     case NF_BUS_CLOSING:
-        if (backend_let_go(b->backend_state)) {
-            finish_closing(b);
-        } else if (now_ms() >= b->close_by_ms) {
-            bus_log(b, "the backend (state %d) did not close within %d ms; giving up on it",
-                    b->backend_state, NF_BUS_CLOSE_MS);
-            finish_closing(b);
-        }
+    case NF_BUS_LEAVING:
+        close_further(b);
         break;
     case NF_BUS_CLOSED:
         leave_closed(b);
@@ -516,7 +539,7 @@ nf_bus_process(struct nf_bus *b)
 int
 nf_bus_timeout_ms(const struct nf_bus *b)
 {
-    if (b->phase != NF_BUS_CLOSING) {
+    if (b->phase != NF_BUS_CLOSING && b->phase != NF_BUS_LEAVING) {
         return -1;
     }
     int64_t left = b->close_by_ms - now_ms();
@@ -537,6 +560,7 @@ nf_bus_close(struct nf_bus *b)
         break;
     case NF_BUS_ABSENT:
     case NF_BUS_CLOSING:
+    case NF_BUS_LEAVING:
     case NF_BUS_CLOSED:
         break;
     }

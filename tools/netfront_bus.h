@@ -27,6 +27,7 @@ enum nf_bus_phase {
     NF_BUS_OFFERED,   /* our state 4, rings exist; leaves when the backend is in 4, or closes */
     NF_BUS_CONNECTED, /* both in 4: the only phase in which rings are used */
     NF_BUS_CLOSING,   /* our state 5, rings idle; leaves when the backend is in 5, 6 or gone */
+    NF_BUS_LEAVING,   /* our state 6, rings idle; leaves when the backend is in 6 or gone */
     NF_BUS_CLOSED,    /* our state 6, no rings; leaves when the backend is back in 2 */
 };
 
@@ -74,9 +75,9 @@ struct nf_bus {
     bool want_closed;  /* do not come back from NF_BUS_CLOSED */
     bool want_restart; /* leave NF_BUS_CLOSED by ourselves, as a guest that boots */
     bool has_rings;
-    bool store_lost; /* nothing can be read or written any more */
-    int backend_state;        /* as last read */
-    int64_t close_by_ms;      /* deadline in NF_BUS_CLOSING */
+    bool store_lost;               /* nothing can be read or written any more */
+    int backend_state;             /* as last read */
+    int64_t close_by_ms;           /* deadline in NF_BUS_CLOSING */
     char dir[NF_BUS_PATH_MAX];     /* /local/domain/D/device/vif/H */
     char backend[NF_BUS_PATH_MAX]; /* empty: unknown */
 };

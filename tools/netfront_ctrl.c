@@ -162,8 +162,8 @@ nf_ctrl_request(struct nf_ctrl *c, uint16_t type, const uint32_t arg[3], uint32_
     }
     struct xen_netif_ctrl_request *req = RING_GET_REQUEST(&c->ring, c->ring.req_prod_pvt);
     uint16_t id = c->next_id++;
-    *req = (struct xen_netif_ctrl_request){
-        .id = id, .type = type, .data = {arg[0], arg[1], arg[2]}};
+    *req =
+        (struct xen_netif_ctrl_request){.id = id, .type = type, .data = {arg[0], arg[1], arg[2]}};
     c->ring.req_prod_pvt++;
     RING_PUSH_REQUESTS_AND_CHECK_NOTIFY(&c->ring, notify);
     if (notify) {

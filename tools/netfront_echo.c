@@ -114,6 +114,7 @@ idle_arm(struct nf_worker *w, struct nf_nap *nap)
 const struct nf_mode nf_mode_echo = {
     .name = "echo",
     .announces = true,
+    .poll_us = 20,
     .turn = echo_turn,
     .arm = echo_arm,
 };

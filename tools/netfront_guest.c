@@ -141,8 +141,7 @@ enable_hash(struct nf_guest *g)
 
     int error = nf_ctrl_hash_enable(&g->ctrl, g->cfg->hash_key, g->cfg->hash_key_len, &flags);
     if (error) {
-        nf_log("the backend refused hashing (%s): it spreads packets its own way",
-               strerror(error));
+        nf_log("the backend refused hashing (%s): it spreads packets its own way", strerror(error));
         return;
     }
     for (unsigned i = 0; i < n; i++) {
@@ -167,11 +166,51 @@ map_static_grants(struct nf_guest *g, unsigned queue)
     if (!error && limit) {
         error = nf_ctrl_gref_add(&g->ctrl, queue, list, limit < n ? limit : n, &done);
     }
-    g->static_grefs += done;
+    g->mapped[queue] = done;
     if (done < n) {
         nf_log("queue %u: the backend keeps %u of %u pages mapped (%s); the others are copied by "
                "grant",
                queue, done, n, error ? strerror(error) : "its limit");
+    }
+}
+
+unsigned
+nf_guest_mapped(const struct nf_guest *g)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < NF_MAX_QUEUES; i++) {
+        n += g->mapped[i];
+    }
+    return n;
+}
+
+/* Takes the backend's mappings back if there are any, else asks for them; traffic goes on. */
+static void
+toggle_static_grants(struct nf_guest *g)
+{
+    struct xen_netif_gref list[NF_QUEUE_PAGES];
+    bool any = nf_guest_mapped(g) != 0;
+
+    if (g->bus.phase != NF_BUS_CONNECTED || !g->ctrl.connected) {
+        return;
+    }
+    for (unsigned i = 0; i < g->link.n_queues; i++) {
+        unsigned done = 0;
+        if (!any) {
+            map_static_grants(g, i);
+            continue;
+        }
+        nf_queue_data_grefs(&g->queue[i], list, NF_QUEUE_PAGES);
+        int error = nf_ctrl_gref_del(&g->ctrl, i, list, g->mapped[i], &done);
+        g->mapped[i] -= done;
+        if (error) {
+            nf_log("queue %u: the backend keeps %u pages mapped: %s", i, g->mapped[i],
+                   strerror(error));
+        }
+    }
+    if (g->cfg->verbose) {
+        nf_log("%u pages mapped by the backend", nf_guest_mapped(g));
     }
 }
 
@@ -180,7 +219,7 @@ on_connected(void *aux)
 {
     struct nf_guest *g = aux;
 
-    g->static_grefs = 0;
+    memset(g->mapped, 0, sizeof g->mapped);
     if ((g->cfg->hash || g->cfg->static_grants) && !g->ctrl.connected) {
         nf_log("the backend offers no control ring: no hashing, no static grants");
     } else {
@@ -212,7 +251,7 @@ on_connected(void *aux)
     if (g->cfg->verbose) {
         nf_log("connected, %u queue(s)%s%s%s, %u pages mapped by the backend", g->link.n_queues,
                g->link.sg ? ", sg" : "", g->link.gso_v4 ? ", gso" : "",
-               g->link.csum_v4 ? ", csum" : "", g->static_grefs);
+               g->link.csum_v4 ? ", csum" : "", nf_guest_mapped(g));
     }
 }
 
@@ -238,9 +277,10 @@ on_carrier(void *aux, bool up)
     struct nf_guest *g = aux;
 
     nf_tap_set_carrier(&g->tap, up);
-    if (g->cfg->verbose) {
+    if (g->cfg->verbose && up != g->carrier) {
         nf_log("carrier %s", up ? "up" : "down");
     }
+    g->carrier = up;
 }
 
 static void
@@ -325,8 +365,8 @@ static void
 choose_identity(struct nf_guest *g)
 {
     struct nf_config *cfg = g->cfg;
-    const uint8_t fallback[6] = {0, 0x16, 0x3e, (uint8_t)(cfg->domid >> 8), (uint8_t)cfg->domid,
-                                 (uint8_t)cfg->handle};
+    const uint8_t fallback[6] = {
+        0, 0x16, 0x3e, (uint8_t)(cfg->domid >> 8), (uint8_t)cfg->domid, (uint8_t)cfg->handle};
     char path[TOOLSTACK_PATH_MAX + 8], dir[TOOLSTACK_PATH_MAX];
 
     toolstack_frontend_path(cfg->domid, cfg->handle, dir);
@@ -382,6 +422,7 @@ open_signals(struct nf_guest *g)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGUSR1);
+    sigaddset(&set, SIGUSR2);
     /* Before any thread exists, so that all of them block these. */
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
@@ -497,6 +538,8 @@ handle_signals(struct nf_guest *g, struct clocks *c)
     while (read(g->signal_fd, &info, sizeof info) == sizeof info) {
         if (info.ssi_signo == SIGUSR1) {
             nf_bus_restart(&g->bus);
+        } else if (info.ssi_signo == SIGUSR2) {
+            toggle_static_grants(g);
         } else {
             start_close(g, c);
         }
@@ -524,6 +567,13 @@ handle_workers(struct nf_guest *g, struct clocks *c)
     }
 }
 
+/* When --seconds are over, once connected. */
+static uint64_t
+end_ns(const struct nf_guest *g)
+{
+    return g->connected_ns + (uint64_t)((g->cfg->settle + g->cfg->seconds) * 1e9);
+}
+
 static void
 handle_clocks(struct nf_guest *g, struct clocks *c)
 {
@@ -537,8 +587,7 @@ handle_clocks(struct nf_guest *g, struct clocks *c)
         c->next_mcast = now + MCAST_PERIOD_MS * 1000000ull;
         update_mcast(g);
     }
-    if (g->cfg->seconds > 0 && g->connected_ns && !atomic_load(&g->time_up) &&
-        now >= g->connected_ns + (uint64_t)(g->cfg->seconds * 1e9)) {
+    if (g->cfg->seconds > 0 && g->connected_ns && !atomic_load(&g->time_up) && now >= end_ns(g)) {
         atomic_store(&g->time_up, true);
         for (unsigned i = 0; i < g->link.n_queues; i++) {
             nf_worker_wake(&g->worker[i]);
@@ -572,8 +621,7 @@ poll_timeout_ms(struct nf_guest *g, const struct clocks *c)
 
     earliest(&at, g->cfg->progress && g->connected_ns, c->next_progress);
     earliest(&at, g->cfg->multicast, c->next_mcast);
-    earliest(&at, g->cfg->seconds > 0 && g->connected_ns && !atomic_load(&g->time_up),
-             g->connected_ns + (uint64_t)(g->cfg->seconds * 1e9));
+    earliest(&at, g->cfg->seconds > 0 && g->connected_ns && !atomic_load(&g->time_up), end_ns(g));
     earliest(&at, c->close_at != 0, c->close_at);
     if (at == UINT64_MAX) {
         return bus_ms;
@@ -588,8 +636,7 @@ is_over(struct nf_guest *g, const struct clocks *c)
     if (!c->closing) {
         return false;
     }
-    return nf_bus_is_down(&g->bus) ||
-           (g->bus.phase == NF_BUS_CLOSED && nf_now_ns() >= c->close_at);
+    return nf_bus_is_down(&g->bus) || (g->bus.phase == NF_BUS_CLOSED && nf_now_ns() >= c->close_at);
 }
 
 /* Group changes are only a hint to read the list again. */

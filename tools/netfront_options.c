@@ -25,8 +25,7 @@ struct parser {
     char why[256];
 };
 
-static int __attribute__((format(printf, 2, 3)))
-bad(struct parser *p, const char *format, ...)
+static int __attribute__((format(printf, 2, 3))) bad(struct parser *p, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -132,10 +131,11 @@ add_backend_key(struct parser *p, const char *value)
     if (c->n_backend_keys == NF_MAX_BACKEND_KEYS) {
         return bad(p, "--backend-key: at most %u of them", NF_MAX_BACKEND_KEYS);
     }
-    char *name = strndup(value, (size_t)(eq - value)); /* lives as long as the program */
-    if (!name) {
-        return bad(p, "out of memory");
+    char *name = c->backend_key_name[c->n_backend_keys];
+    if ((size_t)(eq - value) >= NF_BACKEND_KEY_LEN) {
+        return bad(p, "--backend-key: names have fewer than %u characters", NF_BACKEND_KEY_LEN);
     }
+    memcpy(name, value, (size_t)(eq - value));
     c->backend_keys[c->n_backend_keys++] = (struct toolstack_key){name, eq + 1};
     return 0;
 }
@@ -146,8 +146,7 @@ set_hash_key(struct parser *p, const char *value)
     size_t len = strlen(value);
 
     if (len % 2 || len / 2 > sizeof p->cfg->hash_key) {
-        return bad(p, "--hash-key takes up to %zu bytes in hexadecimal",
-                   sizeof p->cfg->hash_key);
+        return bad(p, "--hash-key takes up to %zu bytes in hexadecimal", sizeof p->cfg->hash_key);
     }
     for (size_t i = 0; i < len / 2; i++) {
         if (sscanf(value + 2 * i, "%2hhx", &p->cfg->hash_key[i]) != 1) {
@@ -280,24 +279,51 @@ set_rate(struct parser *p, const char *value)
 }
 
 static int
-set_seconds(struct parser *p, const char *value)
+set_double(struct parser *p, const char *name, const char *value, double *to)
 {
     char *end;
-    p->cfg->seconds = strtod(value, &end);
-    if (end == value || *end || !(p->cfg->seconds >= 0)) {
-        return bad(p, "--seconds takes a number, not \"%s\"", value);
+    *to = strtod(value, &end);
+    if (end == value || *end || !(*to >= 0 && *to < 1e9)) {
+        return bad(p, "%s takes a number of seconds, not \"%s\"", name, value);
     }
     return 0;
+}
+
+static int
+set_seconds(struct parser *p, const char *value)
+{
+    return set_double(p, "--seconds", value, &p->cfg->seconds);
+}
+
+static int
+set_settle(struct parser *p, const char *value)
+{
+    return set_double(p, "--settle", value, &p->cfg->settle);
 }
 
 /* --- the table ------------------------------------------------------------------------ */
 
 #define AT(member) offsetof(struct nf_config, member)
-#define HEAD(text) {HEADING, text, NULL, NULL, 0, 0, 0, NULL}
-#define ON(name, member, help) {FLAG, name, NULL, help, AT(member), 0, 0, NULL}
-#define NUM(name, arg, member, min, max, help) {UINT, name, arg, help, AT(member), min, max, NULL}
-#define STR(name, arg, member, help) {STRING, name, arg, help, AT(member), 0, 0, NULL}
-#define DO(name, arg, fn, help) {CALL, name, arg, help, 0, 0, 0, fn}
+#define HEAD(text)                                                                                 \
+    {                                                                                              \
+        HEADING, text, NULL, NULL, 0, 0, 0, NULL                                                   \
+    }
+#define ON(name, member, help)                                                                     \
+    {                                                                                              \
+        FLAG, name, NULL, help, AT(member), 0, 0, NULL                                             \
+    }
+#define NUM(name, arg, member, min, max, help)                                                     \
+    {                                                                                              \
+        UINT, name, arg, help, AT(member), min, max, NULL                                          \
+    }
+#define STR(name, arg, member, help)                                                               \
+    {                                                                                              \
+        STRING, name, arg, help, AT(member), 0, 0, NULL                                            \
+    }
+#define DO(name, arg, fn, help)                                                                    \
+    {                                                                                              \
+        CALL, name, arg, help, 0, 0, 0, fn                                                         \
+    }
 
 static const struct option options[] = {
     HEAD("The guest:"),
@@ -320,7 +346,8 @@ static const struct option options[] = {
     DO("hash-key", "HEX", set_hash_key, "its key, up to 40 bytes"),
     ON("multicast", multicast, "multicast control; tap: groups that were joined"),
     DO("mcast-join", "MAC", add_mcast, "one more multicast address (repeatable)"),
-    NUM("poll-us", "USECS", poll_us, 0, 1000000, "poll this long before sleeping"),
+    NUM("poll-us", "USECS", poll_us, 0, 1000000,
+        "poll this long before sleeping (tap, idle: 0; else 20)"),
 
     HEAD("With --create, the toolstack's part:"),
     ON("create", create, "make the vif in the store, remove it at the end"),
@@ -355,7 +382,8 @@ static const struct option options[] = {
     DO("rate", "PPS", set_rate, "blast: frames per second (as fast as possible)"),
     ON("ping", ping, "blast: one frame at a time, round trips to an echo"),
     DO("count", "N", set_count, "blast, sink: stop after N frames"),
-    DO("seconds", "S", set_seconds, "stop S seconds after connecting"),
+    DO("seconds", "S", set_seconds, "run for S seconds"),
+    DO("settle", "S", set_settle, "blast: pause after connecting, for the switch (0.2)"),
     ON("verify", verify, "sink: check order and content"),
 
     HEAD("Output:"),
@@ -383,9 +411,9 @@ print_help(void)
         printf("  %-26s %s\n", left, o->help);
     }
     printf("\n"
-           "SIGTERM closes cleanly and ends; SIGUSR1 closes and connects again, as a\n"
-           "guest that reboots.  Exit status: 0, 1 if something failed, 2 for a wrong\n"
-           "command line.\n\n"
+           "SIGTERM closes cleanly and ends.  SIGUSR1 closes and connects again, as a\n"
+           "guest that reboots.  SIGUSR2 takes static grants back, or asks for them.\n"
+           "Exit status: 0, 1 if something failed, 2 for a wrong command line.\n\n"
            "Examples, with weft-localxen and a switch running:\n"
            "  weft-netfront --dir /run/xen --domid 1 --create --bridge br0 \\\n"
            "      --mode tap --netns g1 --ip 10.0.0.1/24\n"
@@ -496,8 +524,9 @@ set_defaults(struct nf_config *c)
 {
     memset(c, 0, sizeof *c);
     c->queues = 1;
-    c->poll_us = 20;
+    c->poll_us = NF_POLL_DEFAULT;
     c->flows = 1;
+    c->settle = 0.2;
     c->ready_fd = -1;
     c->tap.gso_max_bytes = 65000;
     c->stream.family = AF_INET;
@@ -577,7 +606,14 @@ check(struct parser *p)
     c->vif.backend_keys = c->backend_keys;
     c->vif.n_backend_keys = c->n_backend_keys;
     default_addresses(c);
-    return c->mode == &nf_mode_blast ? check_blast(p) : 0;
+    if (c->poll_us == NF_POLL_DEFAULT) {
+        c->poll_us = c->mode->poll_us;
+    }
+    if (c->mode != &nf_mode_blast) {
+        c->settle = 0;
+        return 0;
+    }
+    return check_blast(p);
 }
 
 int

@@ -92,6 +92,7 @@ ping_begin(struct nf_worker *w)
 {
     struct ping_state *s = w->mode_state;
     s->in_flight = false; /* what was in flight went with the rings */
+    s->next_ns = nf_now_ns() + (uint64_t)(w->guest->cfg->settle * 1e9);
 }
 
 static bool
@@ -214,8 +215,7 @@ ping_text(struct nf_guest *g, FILE *out)
             (uintmax_t)s->received, (uintmax_t)s->lost);
     if (s->received) {
         fprintf(out, "rtt:  min %.1f  p50 %.1f  p99 %.1f  p99.9 %.1f  max %.1f us\n", us(s->min_ns),
-                us(quantile(s, 0.5)), us(quantile(s, 0.99)), us(quantile(s, 0.999)),
-                us(s->max_ns));
+                us(quantile(s, 0.5)), us(quantile(s, 0.99)), us(quantile(s, 0.999)), us(s->max_ns));
     }
 }
 
@@ -236,6 +236,7 @@ ping_json(struct nf_guest *g, const char **key)
 const struct nf_mode nf_mode_ping = {
     .name = "ping",
     .announces = true,
+    .poll_us = 20,
     .open = ping_open,
     .close = ping_close,
     .begin = ping_begin,

@@ -88,12 +88,11 @@ threads_json(struct nf_guest *g)
 
     for (unsigned i = 0; i < g->n_queues; i++) {
         snprintf(name, sizeof name, "q%u", i);
-        json_array_append_new(threads,
-                              json_pack("{ss sf sI sI}", "name", name, "cpu_seconds",
-                                        (double)nf_worker_cpu_ns(&g->worker[i]) / 1e9, "tx_packets",
-                                        (json_int_t)NF_GET(g->queue[i].stats.tx_packets),
-                                        "rx_packets",
-                                        (json_int_t)NF_GET(g->queue[i].stats.rx_packets)));
+        json_array_append_new(
+            threads, json_pack("{ss sf sI sI}", "name", name, "cpu_seconds",
+                               (double)nf_worker_cpu_ns(&g->worker[i]) / 1e9, "tx_packets",
+                               (json_int_t)NF_GET(g->queue[i].stats.tx_packets), "rx_packets",
+                               (json_int_t)NF_GET(g->queue[i].stats.rx_packets)));
     }
     return threads;
 }
@@ -101,11 +100,11 @@ threads_json(struct nf_guest *g)
 static void
 report_json(struct nf_guest *g, const struct nf_totals *t)
 {
-    json_t *root = json_pack("{ss si si sf sf si si si}", "mode", g->cfg->mode->name, "domid",
-                             (int)g->cfg->domid, "handle", (int)g->cfg->handle, "seconds",
-                             t->seconds, "cpu_seconds", t->cpu_seconds, "connects",
-                             (int)g->connects, "queues", (int)g->link.n_queues, "static_grants",
-                             (int)g->static_grefs);
+    json_t *root =
+        json_pack("{ss si si sf sf si si si}", "mode", g->cfg->mode->name, "domid",
+                  (int)g->cfg->domid, "handle", (int)g->cfg->handle, "seconds", t->seconds,
+                  "cpu_seconds", t->cpu_seconds, "connects", (int)g->connects, "queues",
+                  (int)g->link.n_queues, "static_grants", (int)nf_guest_mapped(g));
     const char *key;
 
 #define X(name) json_object_set_new(root, #name, json_integer((json_int_t)t->name));

@@ -81,8 +81,7 @@ grant_pages(struct nf_queue *q)
         if (q->gref[i]) {
             continue; /* still held by an earlier connection */
         }
-        q->gref[i] =
-            local_grant_access(q->dom, q->backend, q->first_page + i, page_is_readonly(i));
+        q->gref[i] = local_grant_access(q->dom, q->backend, q->first_page + i, page_is_readonly(i));
         if (!q->gref[i]) {
             return ENOSPC;
         }
@@ -439,6 +438,9 @@ nf_tx_arm(struct nf_queue *q, unsigned slots)
 
 /* --- receive -------------------------------------------------------------- */
 
+/* No type at all is not the same as no extra. */
+#define GSO_TYPE_BAD 0xffu
+
 /* Takes the chain of extras that follows a first slot.  Returns how many
  * slots it took, or -1 if it ends beyond 'prod' or is malformed. */
 static int
@@ -457,7 +459,7 @@ rx_extras(struct nf_queue *q, RING_IDX at, RING_IDX prod, struct nf_meta *meta)
         memcpy(&e, &raw, sizeof e);
         n++;
         if (e.type == XEN_NETIF_EXTRA_TYPE_GSO) {
-            meta->gso_type = e.u.gso.type;
+            meta->gso_type = e.u.gso.type ? e.u.gso.type : GSO_TYPE_BAD;
             meta->gso_size = e.u.gso.size;
         } else if (e.type == XEN_NETIF_EXTRA_TYPE_HASH) {
             meta->has_hash = true;

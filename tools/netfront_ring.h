@@ -49,9 +49,21 @@
 #define NF_RX_FRAGS_MAX 18u
 
 #define NF_STATS(X)                                                                                \
-    X(tx_packets) X(tx_bytes) X(tx_gso) X(tx_csum_blank) X(tx_errors) X(rx_packets) X(rx_bytes)    \
-        X(rx_gso) X(rx_csum_blank) X(rx_hash) X(rx_errors) X(rx_overruns) X(mcast_errors)          \
-            X(notifies) X(wakeups) X(spurious)
+    X(tx_packets)                                                                                  \
+    X(tx_bytes)                                                                                    \
+    X(tx_gso)                                                                                      \
+    X(tx_csum_blank)                                                                               \
+    X(tx_errors)                                                                                   \
+    X(rx_packets)                                                                                  \
+    X(rx_bytes)                                                                                    \
+    X(rx_gso)                                                                                      \
+    X(rx_csum_blank)                                                                               \
+    X(rx_hash)                                                                                     \
+    X(rx_errors)                                                                                   \
+    X(rx_overruns)                                                                                 \
+    X(mcast_errors)                                                                                \
+    X(notifies)                                                                                    \
+    X(wakeups)
 
 /* Written by the queue's thread only. */
 struct nf_stats {
@@ -85,10 +97,10 @@ struct nf_queue {
     uint32_t gref[NF_QUEUE_PAGES]; /* 0: not granted */
 
     netif_tx_front_ring_t tx;
-    uint8_t *tx_pages;            /* NF_TX_PAGES + 1 consecutive pages */
-    unsigned tx_cursor;           /* next page to reserve */
-    uint8_t tx_state[NF_TX_IDS];  /* enum nf_tx_state */
-    unsigned mcast_next;          /* next id to try, from 0 */
+    uint8_t *tx_pages;           /* NF_TX_PAGES + 1 consecutive pages */
+    unsigned tx_cursor;          /* next page to reserve */
+    uint8_t tx_state[NF_TX_IDS]; /* enum nf_tx_state */
+    unsigned mcast_next;         /* next id to try, from 0 */
 
     netif_rx_front_ring_t rx;
     uint8_t *rx_pages; /* page i is always posted in slot i */

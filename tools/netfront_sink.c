@@ -265,6 +265,7 @@ sink_json(struct nf_guest *g, const char **key)
 const struct nf_mode nf_mode_sink = {
     .name = "sink",
     .announces = true,
+    .poll_us = 20,
     .open = sink_open,
     .close = sink_close,
     .turn = sink_turn,

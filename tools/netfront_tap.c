@@ -12,7 +12,10 @@
  * Large frames are pushed one by one, so that the backend can copy one while
  * the next is read; small ones once per batch.  If the transmit ring is full
  * the TAP is not read and not waited for: the stack's queue then fills and
- * its senders are slowed down. */
+ * its senders are slowed down.
+ *
+ * By default it does not poll before it sleeps: looking at a TAP is a system
+ * call, and the CPU time is the guest's applications'. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +33,11 @@
 
 struct tap_state {
     int fd;
-    unsigned pages;   /* to reserve for a read */
+    unsigned pages; /* to reserve for a read */
     uint32_t frame_max;
-    size_t room;      /* bytes a read may fill: header, frame and one more */
+    size_t room; /* bytes a read may fill: header, frame and one more */
     struct nf_caps caps;
-    bool ring_full;   /* the last turn stopped because of it */
+    bool ring_full; /* the last turn stopped because of it */
 };
 
 static int

@@ -101,8 +101,8 @@ open_queue(struct opener *o, unsigned i)
 static int
 configure_link(struct opener *o, bool with_gso_max)
 {
-    struct ifinfomsg link = {.ifi_index = o->tap->ifindex, .ifi_flags = IFF_UP,
-                             .ifi_change = IFF_UP};
+    struct ifinfomsg link = {
+        .ifi_index = o->tap->ifindex, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
     struct nl_msg *msg = nlmsg_alloc_simple(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK);
 
     if (!msg || nlmsg_append(msg, &link, sizeof link, NLMSG_ALIGNTO) ||

@@ -34,11 +34,11 @@ struct nf_tap {
     unsigned n;
     int fd[NF_TAP_QUEUES_MAX]; /* non-blocking */
     int ifindex;
-    int mcast_fd;             /* /proc/net/dev_mcast of the namespace */
-    int group_fd;             /* readable when a group was joined or left; -1: kernel does not say */
-    struct nl_sock *route;    /* netlink socket in the namespace */
-    unsigned offload;         /* TUN_F_*, as set */
-    bool carrier;             /* as set */
+    int mcast_fd;          /* /proc/net/dev_mcast of the namespace */
+    int group_fd;          /* readable when a group was joined or left; -1: kernel does not say */
+    struct nl_sock *route; /* netlink socket in the namespace */
+    unsigned offload;      /* TUN_F_*, as set */
+    bool carrier;          /* as set */
 };
 
 /* Makes the interface, up, without carrier.  On failure leaves a sentence

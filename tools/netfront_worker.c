@@ -4,8 +4,8 @@
  * ===================
  *
  * A worker calls its mode's turn() as long as that moves frames.  When it
- * does not, the worker polls for a short time (--poll-us), then arms the rings' event indices, looks once more, and
- * sleeps in ppoll(2) on its event channels, the mode's descriptors and its
+ * does not, the worker polls for a short time (--poll-us), then arms the rings' event indices,
+ * looks once more, and sleeps in ppoll(2) on its event channels, the mode's descriptors and its
  * wake descriptor.  While it is awake no event index is armed, so the
  * backend does not notify it. */
 #include <errno.h>
@@ -87,6 +87,30 @@ clear_events(struct nf_worker *w, const struct nf_nap *nap)
     }
 }
 
+/* When the MAC is announced after connecting: at once, twice more for a
+ * switch that is still adding the port, then before it forgets (300 s). */
+static uint64_t
+announce_gap_ns(unsigned n)
+{
+    static const uint64_t first[] = {100000000u, 900000000u};
+    return n < 2 ? first[n] : 60000000000u;
+}
+
+static void
+announce_if_due(struct nf_worker *w, uint64_t now)
+{
+    uint8_t frame[NF_ANNOUNCE_LEN];
+
+    if (now < w->announce_at_ns) {
+        return;
+    }
+    nf_announce_frame(w->guest->mac, frame);
+    nf_tx_reap(w->q);
+    nf_tx_put_aux(w->q, frame, sizeof frame); /* refused by a full ring: the next one will do */
+    nf_tx_push(w->q);
+    w->announce_at_ns = now + announce_gap_ns(w->n_announced++);
+}
+
 static void
 nap(struct nf_worker *w)
 {
@@ -94,8 +118,14 @@ nap(struct nf_worker *w)
     struct timespec timeout;
 
     nf_nap_add(&nap, w->wake_fd);
+    announce_if_due(w, nf_now_ns());
     if (w->guest->cfg->mode->arm(w, &nap)) {
         return;
+    }
+    if (w->announce_at_ns != UINT64_MAX) {
+        int64_t due = (int64_t)(w->announce_at_ns - nf_now_ns());
+        due = due > 0 ? due : 0;
+        nap.timeout_ns = nap.timeout_ns < 0 || due < nap.timeout_ns ? due : nap.timeout_ns;
     }
     timeout.tv_sec = nap.timeout_ns / 1000000000;
     timeout.tv_nsec = nap.timeout_ns % 1000000000;
@@ -105,18 +135,6 @@ nap(struct nf_worker *w)
 }
 
 /* --- the thread ------------------------------------------------------------------- */
-
-static void
-announce(struct nf_worker *w)
-{
-    uint8_t frame[NF_ANNOUNCE_LEN];
-
-    if (w->index == 0 && w->guest->cfg->mode->announces) {
-        nf_announce_frame(w->guest->mac, frame);
-        nf_tx_put_aux(w->q, frame, sizeof frame);
-        nf_tx_push(w->q);
-    }
-}
 
 static void
 mark_moved(struct nf_worker *w, uint64_t now)
@@ -134,6 +152,7 @@ work(struct nf_worker *w)
     uint64_t poll_ns = w->guest->cfg->poll_us * 1000ull;
     uint64_t idle_since = 0;
 
+    announce_if_due(w, nf_now_ns());
     while (!atomic_load_explicit(&w->stop, memory_order_acquire)) {
         int n = mode->turn(w);
         if (n < 0) {
@@ -146,8 +165,10 @@ work(struct nf_worker *w)
             nf_mcast_flush(&w->guest->mcast, w->q);
         }
         if (n > 0) {
+            uint64_t now = nf_now_ns();
             idle_since = 0;
-            mark_moved(w, nf_now_ns());
+            mark_moved(w, now);
+            announce_if_due(w, now);
             continue;
         }
         if (poll_ns) {
@@ -172,7 +193,8 @@ worker_main(void *arg)
 
     snprintf(name, sizeof name, "d%u-q%u", w->guest->cfg->domid, w->index);
     pthread_setname_np(pthread_self(), name);
-    announce(w);
+    w->n_announced = 0;
+    w->announce_at_ns = w->index == 0 && w->guest->cfg->mode->announces ? 0 : UINT64_MAX;
     if (w->guest->cfg->mode->begin) {
         w->guest->cfg->mode->begin(w);
     }

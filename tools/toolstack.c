@@ -387,9 +387,8 @@ toolstack_vif_unplug(struct xs_handle *xs, uint16_t domid, uint32_t handle, int 
 {
     int error = toolstack_vif_offline(xs, domid, handle);
     if (!error) {
-        error = toolstack_wait_backend(xs, domid, handle,
-                                       1u << XenbusStateClosed | 1u << XenbusStateUnknown,
-                                       timeout_ms);
+        error = toolstack_wait_backend(
+            xs, domid, handle, 1u << XenbusStateClosed | 1u << XenbusStateUnknown, timeout_ms);
     }
     if (error && error != ETIMEDOUT && error != ENOENT) {
         return error;

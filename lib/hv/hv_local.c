@@ -185,8 +185,9 @@ hv_local_open(const char *dir, struct hv **hvp, char *why, size_t why_size)
     }
     error = local_rpc_open(&l->rpc, dir);
     if (error) {
-        snprintf(why, why_size, "no weft-localxen serves %.200s (%s): start \"weft-localxen --dir %.200s\"",
-                 dir, strerror(error), dir);
+        snprintf(why, why_size,
+                 "no weft-localxen serves %.200s (%s): start \"weft-localxen --dir %.200s\"", dir,
+                 strerror(error), dir);
         goto err_free;
     }
     error = say_hello(l);

@@ -17,7 +17,7 @@ struct attached_domain {
     struct local_view view;
     uint16_t domid;
     uint32_t generation; /* tells it from others of the same id */
-    unsigned refs; /* guarded by local_hv.lock */
+    unsigned refs;       /* guarded by local_hv.lock */
     int guest_fd;
 };
 
@@ -43,7 +43,7 @@ int hv_local_grants_open(struct hv *, struct hv_grants **);
 void hv_local_grants_close(struct hv_grants *);
 int hv_local_grant_copy(struct hv_grants *, xengnttab_grant_copy_segment_t *, unsigned n);
 int hv_local_grant_map(struct hv_grants *, uint16_t domid, const uint32_t *refs, unsigned n,
-                    bool writable, void **addr);
+                       bool writable, void **addr);
 void hv_local_grant_unmap(struct hv_grants *, void *addr, unsigned n);
 
 int hv_local_evtchns_open(struct hv *, struct hv_evtchns **);

@@ -25,7 +25,7 @@ struct grant_mapping {
 
 struct hv_grants {
     struct local_hv *l;
-    uint16_t owner; /* in pin words */
+    uint16_t owner;                            /* in pin words */
     struct attached_domain *cache[CACHE_SIZE]; /* by domid; a reference each */
     /* Dropped from the cache, but perhaps still pinned by the segment that is
      * under way; its reference is given up after that. */
@@ -294,10 +294,14 @@ map_chunk(struct local_hv *l, const struct attached_domain *d, const uint32_t *r
         return EINVAL; /* as gntdev, whichever the status */
     }
     *id = rep.a;
-    for (unsigned i = 0; i < n && !error; i++) {
-        off_t where = local_table_bytes(d->view.n_entries) + (off_t)rep.maps[i].page * LOCAL_PAGE;
+    for (unsigned i = 0, run; i < n && !error; i += run) {
+        uint32_t page = rep.maps[i].page;
+        off_t where = local_table_bytes(d->view.n_entries) + (off_t)page * LOCAL_PAGE;
 
-        if (mmap(at + i * LOCAL_PAGE, LOCAL_PAGE, prot, MAP_SHARED | MAP_FIXED, d->guest_fd,
+        /* Pages in order take one mapping: the kernel limits their number. */
+        for (run = 1; i + run < n && rep.maps[i + run].page == page + run; run++) {
+        }
+        if (mmap(at + i * LOCAL_PAGE, run * LOCAL_PAGE, prot, MAP_SHARED | MAP_FIXED, d->guest_fd,
                  where) == MAP_FAILED) {
             error = errno;
         }
@@ -330,7 +334,7 @@ map_all(struct local_hv *l, struct grant_mapping *m, const uint32_t *refs, bool 
 
 int
 hv_local_grant_map(struct hv_grants *g, uint16_t domid, const uint32_t *refs, unsigned n,
-                bool writable, void **addr)
+                   bool writable, void **addr)
 {
     struct grant_mapping *m;
     int error = ENOMEM;

@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,6 +99,9 @@ handle_domain(struct broker_conn *conn, const struct local_req *req, struct brok
         return broker_dirty(conn->domain, req, r);
     case LOCAL_OP_IN_USE:
         r->rep->a = local_pin_count(&conn->domain->view);
+        return 0;
+    case LOCAL_OP_DESTROY:
+        broker_domain_destroy(conn->domain);
         return 0;
     default:
         return EPERM;
@@ -214,6 +218,18 @@ broker_conn_destroy(struct broker_conn *conn)
         conn->next->link = conn->link;
     }
     free(conn);
+}
+
+bool
+broker_conn_reap(struct broker_conn *conn)
+{
+    struct pollfd p = {.fd = conn->source.fd, .events = POLLRDHUP};
+
+    if (poll(&p, 1, 0) != 1 || !(p.revents & (POLLHUP | POLLRDHUP | POLLERR))) {
+        return false;
+    }
+    broker_conn_destroy(conn);
+    return true;
 }
 
 static void

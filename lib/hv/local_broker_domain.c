@@ -86,7 +86,7 @@ broker_domain_create(struct broker_conn *conn, const struct local_req *req, stru
         req->b > LOCAL_MAX_GRANTS) {
         return EINVAL;
     }
-    if (b->domains[req->domid]) {
+    if (b->domains[req->domid] && !broker_conn_reap(b->domains[req->domid]->conn)) {
         return EEXIST;
     }
     d = calloc(1, sizeof *d);
@@ -126,6 +126,8 @@ broker_domain_destroy(struct broker_domain *d)
     __atomic_store_n(&d->view.state->dead, 1, __ATOMIC_RELEASE);
     broker_evtchn_close_all(d);
     b->domains[d->domid] = NULL;
+    d->conn->domain = NULL;
+    d->conn->kind = CONN_NEW;
     d->conn = NULL;
     xenstore_domain_remove(b->store, d->domid, d->listener);
     d->listener = NULL;
@@ -190,6 +192,11 @@ broker_owner_new(struct broker_conn *conn, struct broker_reply *r)
 {
     struct local_broker *b = conn->broker;
 
+    if (conn->n_idle_owners) {
+        r->rep->a = conn->idle_owners[--conn->n_idle_owners];
+        b->owner_is_idle[r->rep->a] = false;
+        return 0;
+    }
     for (uint32_t i = 0; i < LOCAL_OWNER_BROKER; i++) {
         uint32_t id = (b->next_owner + i) % LOCAL_OWNER_BROKER;
 
@@ -208,12 +215,18 @@ int
 broker_owner_free(struct broker_conn *conn, uint32_t owner)
 {
     struct local_broker *b = conn->broker;
+    uint16_t *bigger;
 
-    if (owner >= LOCAL_OWNER_BROKER || b->owners[owner] != conn) {
+    if (owner >= LOCAL_OWNER_BROKER || b->owners[owner] != conn || b->owner_is_idle[owner]) {
         return EINVAL;
     }
-    b->owners[owner] = NULL;
-    conn->n_owners--;
+    bigger = realloc(conn->idle_owners, (conn->n_idle_owners + 1) * sizeof *bigger);
+    if (!bigger) {
+        return ENOMEM;
+    }
+    conn->idle_owners = bigger;
+    conn->idle_owners[conn->n_idle_owners++] = owner;
+    b->owner_is_idle[owner] = true;
     return 0;
 }
 
@@ -371,10 +384,14 @@ broker_release_grants(struct broker_conn *conn)
         for (uint32_t id = 0; id < LOCAL_OWNER_BROKER; id++) {
             if (b->owners[id] == conn) {
                 b->owners[id] = NULL;
+                b->owner_is_idle[id] = false;
             }
         }
         conn->n_owners = 0;
     }
+    free(conn->idle_owners);
+    conn->idle_owners = NULL;
+    conn->n_idle_owners = 0;
     for (uint32_t id = 0; id < conn->n_maps; id++) {
         if (conn->maps[id]) {
             destroy_mapping(conn->maps[id]);

@@ -153,7 +153,11 @@ broker_evtchn_bind(struct broker_conn *conn, const struct local_req *req, struct
     if (!d) {
         return ESRCH;
     }
-    if (!c || c->remote != LOCAL_BACKEND_DOMID || c->local_port) {
+    if (!c || c->remote != LOCAL_BACKEND_DOMID) {
+        return EINVAL;
+    }
+    if (c->local_port && (conn->broker->ports[c->local_port].conn == conn ||
+                          !broker_conn_reap(conn->broker->ports[c->local_port].conn))) {
         return EINVAL; /* as Xen for a channel that is not unbound */
     }
     error = new_local_port(conn->broker, &port);

@@ -27,7 +27,11 @@ struct broker_conn {
     struct broker_conn *next, **link;
     enum conn_kind kind;
     struct broker_domain *domain; /* of a CONN_DOMAIN */
-    unsigned n_owners;            /* pin owners it has now */
+    unsigned n_owners;            /* pin owners it has, idle ones included */
+    /* Those it gave back.  Only it gets them again: should it have left a pin,
+     * its death clears that up, and nobody else is taken for the culprit. */
+    uint16_t *idle_owners;
+    unsigned n_idle_owners;
 
     /* A CONN_BACKEND's grant mappings by id; NULL where free. */
     struct broker_mapping **maps;
@@ -88,6 +92,7 @@ struct local_broker {
     struct broker_conn *conns;
     struct broker_domain *domains[LOCAL_MAX_DOMID + 1];
     struct broker_conn *owners[1 << LOCAL_OWNER_BITS]; /* by pin owner id */
+    bool owner_is_idle[1 << LOCAL_OWNER_BITS];
     uint32_t next_owner;
     struct broker_port *ports; /* dom0's; [0] stays free */
     uint32_t n_ports;
@@ -111,6 +116,9 @@ int broker_handle(struct broker_conn *, const struct local_req *, size_t len,
 struct broker_conn *broker_conn_create(struct local_broker *, int fd);
 /* Takes back all that the connection held; closes it. */
 void broker_conn_destroy(struct broker_conn *);
+/* Destroys it if its client is gone; true if so.  A death may be noticed only
+ * after the request of a successor that wants what the dead one had. */
+bool broker_conn_reap(struct broker_conn *);
 
 /* One line on stderr, at most 10 a second. */
 void broker_log(struct local_broker *, const char *format, ...)

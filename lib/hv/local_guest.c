@@ -138,16 +138,21 @@ err_memory:
 void
 local_domain_destroy(struct local_domain *d)
 {
+    struct local_req req = {.op = LOCAL_OP_DESTROY};
+    struct local_rep rep;
+
     if (!d) {
         return;
     }
+    /* Closing the connection would end the domain too, but some time later. */
+    local_rpc_call(&d->rpc, &req, 0, &rep, NULL, 0);
     for (unsigned port = 0; port < LOCAL_MAX_PORTS; port++) {
         if (d->channels[port].in >= 0) {
             close(d->channels[port].in);
             close(d->channels[port].out);
         }
     }
-    local_rpc_close(&d->rpc); /* the broker ends the domain */
+    local_rpc_close(&d->rpc);
     pthread_mutex_destroy(&d->lock);
     destroy_memory(d);
 }

@@ -12,7 +12,7 @@
 struct local_source {
     int fd;
     void (*ready)(struct local_source *, uint32_t events); /* EPOLL* */
-    uint32_t events;                                      /* asked for now */
+    uint32_t events;                                       /* asked for now */
 };
 
 struct local_loop {

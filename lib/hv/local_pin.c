@@ -119,8 +119,8 @@ unlock(uint64_t *pin, uint64_t word)
 
 /* Checks the guest's entry and sets the flags of a use in it.  Lock held. */
 static inline int
-claim_entry(const struct local_view *v, uint32_t ref, uint16_t domid, bool write, uint16_t type_mask,
-            uint32_t *page)
+claim_entry(const struct local_view *v, uint32_t ref, uint16_t domid, bool write,
+            uint16_t type_mask, uint32_t *page)
 {
     const uint16_t use = write ? GTF_reading | GTF_writing : GTF_reading;
     uint64_t *where = &v->entries[ref];

@@ -46,7 +46,7 @@
 /* A pin held for a copy. */
 struct local_pin {
     uint32_t ref;
-    uint32_t page; /* of the domain's memory; checked */
+    uint32_t page;   /* of the domain's memory; checked */
     uint64_t copier; /* the field set in the pin word */
     bool write;
 };

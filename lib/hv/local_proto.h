@@ -38,16 +38,17 @@ enum local_op {
     LOCAL_OP_ATTACH,      /* domid; fds: guest, state; a: n_pages, b: n_entries, generation */
     LOCAL_OP_OWNER_NEW,   /* a: a pin owner's id */
     LOCAL_OP_OWNER_FREE,  /* a: that id */
-    LOCAL_OP_MAP,         /* domid, a: writable, b: generation, refs[n]; a: mapping, b: n failed, maps[n] */
-    LOCAL_OP_UNMAP,       /* a: mapping */
-    LOCAL_OP_BIND,        /* domid, a: remote port; a: port, fds: in, out */
-    LOCAL_OP_UNBIND,      /* a: port */
+    LOCAL_OP_MAP, /* domid, a: writable, b: generation, refs[n]; a: mapping, b: n failed, maps[n] */
+    LOCAL_OP_UNMAP,  /* a: mapping */
+    LOCAL_OP_BIND,   /* domid, a: remote port; a: port, fds: in, out */
+    LOCAL_OP_UNBIND, /* a: port */
     /* From a domain. */
     LOCAL_OP_CREATE, /* domid, a: n_pages, b: n_grants; fds: guest */
     LOCAL_OP_ALLOC,  /* domid: remote; a: port, fds: in, out */
     LOCAL_OP_CLOSE,  /* a: port */
     LOCAL_OP_DIRTY,  /* a: first word, n: words; words[n], fetched and cleared */
     LOCAL_OP_IN_USE, /* a: number of grants pinned */
+    LOCAL_OP_DESTROY,
 };
 
 struct local_req {

@@ -100,7 +100,7 @@ receive(struct local_rpc *rpc, struct local_rep *rep, int *fds, unsigned *n_fds)
     } while (len < 0 && errno == EINTR);
     *n_fds = 0;
     if (len <= 0) {
-        return len == 0 || errno == ECONNRESET    ? EPIPE
+        return len == 0 || errno == ECONNRESET     ? EPIPE
                : errno == EAGAIN || errno == EINTR ? ETIMEDOUT
                                                    : errno;
     }
@@ -116,8 +116,8 @@ receive(struct local_rpc *rpc, struct local_rep *rep, int *fds, unsigned *n_fds)
 }
 
 int
-local_rpc_call(struct local_rpc *rpc, struct local_req *req, unsigned n_refs,
-               struct local_rep *rep, int *fds, unsigned n_fds)
+local_rpc_call(struct local_rpc *rpc, struct local_req *req, unsigned n_refs, struct local_rep *rep,
+               int *fds, unsigned n_fds)
 {
     size_t len = LOCAL_REQ_HDR + n_refs * sizeof req->refs[0];
     int late_fds[LOCAL_MAX_FDS];
@@ -166,11 +166,30 @@ local_rpc_call(struct local_rpc *rpc, struct local_req *req, unsigned n_refs,
 static pthread_mutex_t xs_path_lock = PTHREAD_MUTEX_INITIALIZER;
 static char xs_path_env[sizeof "XENSTORED_PATH=" + PATH_MAX] = "XENSTORED_PATH=";
 
+/* Is there a server?  Without one xs_open() would go on to a real Xen's. */
+static int
+probe_socket(const char *path)
+{
+    struct sockaddr_un sun = {.sun_family = AF_UNIX};
+    int error, fd;
+
+    if (snprintf(sun.sun_path, sizeof sun.sun_path, "%s", path) >= sizeof sun.sun_path) {
+        return ENAMETOOLONG;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return errno;
+    }
+    error = connect(fd, (struct sockaddr *)&sun, sizeof sun) ? errno : 0;
+    close(fd);
+    return error;
+}
+
 int
 local_xs_open(const char *dir, const char *name, struct xs_handle **xs)
 {
     char *path = strchr(xs_path_env, '=') + 1;
-    int error = 0;
+    int error;
 
     *xs = NULL;
     pthread_mutex_lock(&xs_path_lock);
@@ -178,10 +197,8 @@ local_xs_open(const char *dir, const char *name, struct xs_handle **xs)
     if (getenv("XENSTORED_PATH") != path) {
         putenv(xs_path_env);
     }
-    /* Without the socket xs_open() goes on to look for a real Xen. */
-    if (access(path, F_OK)) {
-        error = errno;
-    } else {
+    error = probe_socket(path);
+    if (!error) {
         errno = 0;
         *xs = xs_open(0);
         error = *xs ? 0 : errno ? errno : ECONNREFUSED;

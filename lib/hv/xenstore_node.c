@@ -96,8 +96,7 @@ xs_perms_for(const struct xenstore_client *c, const struct xsnode *n)
 const struct xsnode *
 xs_peek(struct xs_request *r, const char *path)
 {
-    return xs_txn_note(r, path, strlen(path), ACCESS_READ) ? NULL
-                                                           : xstree_find(tree_of(r), path);
+    return xs_txn_note(r, path, strlen(path), ACCESS_READ) ? NULL : xstree_find(tree_of(r), path);
 }
 
 int
@@ -265,7 +264,8 @@ xs_remove_node(struct xs_request *r, const char *path)
 }
 
 int
-xs_change_perms(struct xs_request *r, const char *path, const struct xsperm *perms, uint32_t n_perms)
+xs_change_perms(struct xs_request *r, const char *path, const struct xsperm *perms,
+                uint32_t n_perms)
 {
     struct xenstore *s = r->client->store;
     const struct xsnode *n;

@@ -112,8 +112,7 @@ do_write(struct xs_request *r)
         return EINVAL; /* no NUL after the path */
     }
     error = xs_canonical(r->client, r->payload, false, path);
-    return answer_ok(r, error ? error
-                              : xs_write_node(r, path, r->payload + len, r->hdr.len - len));
+    return answer_ok(r, error ? error : xs_write_node(r, path, r->payload + len, r->hdr.len - len));
 }
 
 static int
@@ -428,8 +427,8 @@ print_quotas(struct xs_request *r)
                          "nodes         %u\nentry-size    %u\nwatches       %u\n"
                          "transactions  %u\ntrans-nodes   %u\npermissions   %u\n"
                          "dom0 owns %u nodes; %u paths are watched\n",
-                         QUOTA_NODES, QUOTA_ENTRY_BYTES, QUOTA_WATCHES, QUOTA_TXNS,
-                         QUOTA_TXN_NODES, QUOTA_PERMS, s->counts[0], s->watches.n);
+                         QUOTA_NODES, QUOTA_ENTRY_BYTES, QUOTA_WATCHES, QUOTA_TXNS, QUOTA_TXN_NODES,
+                         QUOTA_PERMS, s->counts[0], s->watches.n);
 }
 
 static int
@@ -454,7 +453,8 @@ do_control(struct xs_request *r)
     return EINVAL;
 }
 
-/* --- dispatch ------------------------------------------------------------------------------------ */
+/* --- dispatch ------------------------------------------------------------------------------------
+ */
 
 static const struct {
     int (*handle)(struct xs_request *);
