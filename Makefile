@@ -21,7 +21,7 @@ MARCH := -march=x86-64-v3
 OPT := -O2 -g $(MARCH)
 WARN := -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers \
         -Wstrict-prototypes -Wmissing-prototypes -Wvla
-SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer)
+SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer $(if $(findstring thread,$(SANITIZE)),-Wno-tsan))
 CFLAGS := $(OPT) -std=gnu11 -fno-strict-aliasing -pthread $(WARN) $(SAN)
 CPPFLAGS := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64
 

@@ -48,9 +48,9 @@ cpu_check(void)
         int reg; /* eax, ebx, ecx, edx */
         unsigned bit;
     } wanted[] = {
-        {"sse4.2", 1, 2, 20}, {"popcnt", 1, 2, 23}, {"fma", 1, 2, 12},  {"movbe", 1, 2, 22},
-        {"f16c", 1, 2, 29},   {"avx", 1, 2, 28},    {"avx2", 7, 1, 5}, {"bmi1", 7, 1, 3},
-        {"bmi2", 7, 1, 8},
+        {"sse4.2", 1, 2, 20}, {"popcnt", 1, 2, 23}, {"fma", 1, 2, 12},
+        {"movbe", 1, 2, 22},  {"f16c", 1, 2, 29},   {"avx", 1, 2, 28},
+        {"avx2", 7, 1, 5},    {"bmi1", 7, 1, 3},    {"bmi2", 7, 1, 8},
     };
     char msg[256] = "this program needs a CPU with x86-64-v3; missing:";
     size_t len = strlen(msg);

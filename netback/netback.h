@@ -114,14 +114,13 @@ int netback_set_mtu(struct netback_vif *, uint16_t mtu);
 /* Changes whenever carrier, MAC or presence of the vif changes. */
 uint64_t netback_change_seq(const struct netback_vif *);
 
-#define NETBACK_COUNTERS(X)                                                                        \
-    X(rx_packets)                                                                                  \
-    X(rx_bytes)                                                                                    \
-    X(rx_multicast)                                                                                \
-    X(rx_gso) X(rx_csum_blank) X(tx_packets) X(tx_bytes) X(tx_gso) X(tx_csum_blank)                \
-        X(grant_copies) X(grant_copy_segs) X(static_copies) X(notifies) X(wakeups)                 \
-            X(errors_responded) X(rate_limited) X(ctrl_requests) X(stalls) X(csum_computed)        \
-                X(segments_cut)
+/* clang-format off */
+#define NETBACK_COUNTERS(X) \
+    X(rx_packets) X(rx_bytes) X(rx_multicast) X(rx_gso) X(rx_csum_blank) \
+    X(tx_packets) X(tx_bytes) X(tx_gso) X(tx_csum_blank) X(grant_copies) \
+    X(grant_copy_segs) X(static_copies) X(notifies) X(wakeups) X(errors_responded) \
+    X(rate_limited) X(ctrl_requests) X(stalls) X(csum_computed) X(segments_cut)
+/* clang-format on */
 
 struct netback_stats {
 #define X(name) uint64_t name;

@@ -20,7 +20,7 @@ forbid 'openssl/' 'only TLS files include OpenSSL' lib netback vlan vswitch tool
 
 cppcheck --quiet --error-exitcode=1 --inline-suppr -j "$(nproc)" \
     --enable=warning,portability,performance --std=c11 --suppressions-list=tests/cppcheck.suppress \
-    -D_GNU_SOURCE -D__x86_64__ -Ilib -Inetback -Ivlan -Ivswitch -Itools -Itests/unit \
+    -D_GNU_SOURCE -D__x86_64__ -DDPDK_NETDEV -Ilib -Inetback -Ivlan -Ivswitch -Itools -Itests/unit \
     lib netback vlan vswitch tools perf tests/unit || status=1
 [ $status -eq 0 ] && echo "lint: clean"
 exit $status

@@ -112,7 +112,6 @@ write_backend(struct xs_handle *xs, xs_transaction_t t, const struct toolstack_v
     put(&w, "type", "vif");
     put(&w, "rate", vif->rate);
     put(&w, "vif-uuid", vif->vif_uuid);
-    put(&w, "vm-uuid", vif->vm_uuid);
     put(&w, "network-uuid", vif->network_uuid);
     put(&w, "vlan", vif->vlan);
     put(&w, "vlan-mode", vif->vlan_mode);
@@ -128,6 +127,20 @@ write_backend(struct xs_handle *xs, xs_transaction_t t, const struct toolstack_v
     }
     /* Last, so that whoever sees the state sees all. */
     put(&w, "state", "1");
+    return w.error;
+}
+
+/* Which VM the domain runs, as Xen's toolstacks write it. */
+static int
+write_vm(struct xs_handle *xs, xs_transaction_t t, const struct toolstack_vif *vif)
+{
+    char dir[TOOLSTACK_PATH_MAX];
+    struct dir_writer w = {.xs = xs, .t = t, .dir = dir};
+
+    snprintf(dir, sizeof dir, "/local/domain/%u", vif->domid);
+    if (vif->vm_uuid && vif->vm_uuid[0]) {
+        putf(&w, "vm", "/vm/%s", vif->vm_uuid);
+    }
     return w.error;
 }
 
@@ -170,6 +183,7 @@ create_once(struct xs_handle *xs, const struct toolstack_vif *vif, const char *b
         error = EEXIST;
     } else {
         error = write_backend(xs, t, vif, be, fe);
+        error = error ? error : write_vm(xs, t, vif);
         error = error ? error : write_frontend(xs, t, vif, be, fe);
     }
     if (!xs_transaction_end(xs, t, error != 0) && !error) {

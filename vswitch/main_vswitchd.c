@@ -65,7 +65,7 @@ usage(void)
     daemon_usage();
     vlog_usage();
     printf("\nDPDK and netback are configured in the database; see ovs-vswitchd.conf.db(5) and\n"
-           "docs/netback.md for other_config of table Open_vSwitch.\n"
+           "docs/vswitch.md for other_config of table Open_vSwitch.\n"
            "\nOther options:\n"
            "  --mlockall                keep all memory in RAM\n"
            "  --unixctl=SOCKET          name of the control socket\n"

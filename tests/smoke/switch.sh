@@ -64,9 +64,14 @@ on() { # HOST COMMAND...
 }
 vsctl() { on "$1" "$bin/ovs-vsctl" --timeout=20 "${@:2}"; }
 appctl() { on "$1" "$bin/ovs-appctl" --timeout=20 "${@:2}"; }
+# Without it, nothing else makes sense.
+give_up() {
+    echo "not ok switch: $*"
+    exit 1
+}
 start_switch() {
     on "$1" "$bin/weft-vswitchd" --pidfile --detach --no-chdir --log-file -vconsole:off \
-        2>>"$work/$1/stderr"
+        2>>"$work/$1/stderr" || give_up "weft-vswitchd does not start: $(tail -n 1 "$work/$1/stderr")"
 }
 start_host() { # HOST
     local d=$work/$1
@@ -74,6 +79,7 @@ start_host() { # HOST
     ip netns add "$1"
     ip -n "$1" link set lo up
     "$bin/weft-localxen" --dir "$d/xen" >"$d/xen.log" 2>&1 &
+    until_true test -S "$d/xen/xenstored" || give_up "weft-localxen does not start"
     "$bin/ovsdb-tool" create "$d/conf.db" "$schema"
     on "$1" "$bin/ovsdb-server" "$d/conf.db" --remote="punix:$d/db.sock" --pidfile --detach \
         --no-chdir --log-file -vconsole:off 2>>"$d/stderr"

@@ -13,6 +13,17 @@
 #include "hv/local_broker.h"
 
 static pid_t broker_pid;
+static pid_t test_pid;
+static char test_dir[64];
+
+/* At exit, however the test ends short of a signal. */
+static void
+clean_up(void)
+{
+    if (getpid() == test_pid) { /* not in a child */
+        fixture_remove(test_dir);
+    }
+}
 
 void
 fixture_dir(char *dir, size_t size)
@@ -24,6 +35,9 @@ fixture_dir(char *dir, size_t size)
         exit(1);
     }
     snprintf(dir, size, "%s/xen", private);
+    snprintf(test_dir, sizeof test_dir, "%s", dir);
+    test_pid = getpid();
+    atexit(clean_up);
 }
 
 static void
@@ -84,7 +98,9 @@ fixture_stop(int signal)
     broker_pid = 0;
     if (signal == SIGTERM && (!WIFEXITED(status) || WEXITSTATUS(status))) {
         printf("not ok broker: ended with status %#x\n", status);
-        exit(1);
+        fixture_remove(test_dir);
+        fflush(stdout);
+        _exit(1);
     }
 }
 
@@ -94,6 +110,7 @@ fixture_remove(const char *dir)
     char private[256];
 
     fixture_stop(SIGTERM);
+    rmdir(dir); /* a broker that found it there leaves it */
     snprintf(private, sizeof private, "%s", dir);
     *strrchr(private, '/') = '\0';
     rmdir(private);

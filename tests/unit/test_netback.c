@@ -58,8 +58,9 @@ tcp_frame(unsigned payload, bool v6, bool blank)
 {
     static uint32_t seq;
 
-    return frame_build(frame, &(struct frame_spec){
-                                  .v6 = v6, .blank = blank, .payload = payload, .seq = seq += 777});
+    seq += 777;
+    return frame_build(
+        frame, &(struct frame_spec){.v6 = v6, .blank = blank, .payload = payload, .seq = seq});
 }
 
 static struct rte_mbuf *
