@@ -258,14 +258,20 @@ guest_blocks(struct queue *q)
 static bool
 still_stalled(struct queue *q)
 {
-    if (is_stalled(q) && grx_slots(&q->grx) >= XEN_NETIF_NR_SLOTS_MIN) {
+    if (!is_stalled(q)) {
+        return false;
+    }
+    int slots = grx_slots(&q->grx);
+    if (slots >= (int)XEN_NETIF_NR_SLOTS_MIN) {
         q->blocked_since_ns = 0;
         queue_set_stalled(q, false);
+        return false;
     }
-    if (is_stalled(q)) {
-        queue_drop_waiting(q, DROP_GRX_STALLED);
+    if (slots < 0) {
+        queue_give_up(q, "receive");
     }
-    return is_stalled(q);
+    queue_drop_waiting(q, DROP_GRX_STALLED);
+    return true;
 }
 
 static bool

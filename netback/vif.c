@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #define LOG_BURST 10u
+/* Ticks cost as much as the sleeps they bound. */
+#define TICK_MIN_NS 250000u
 #define LOG_PERIOD_NS 5000000000ull
 
 void
@@ -206,7 +208,8 @@ vif_connect(struct netback_vif *v, const struct connection *c, bool adopt, char 
     v->rate_usecs = c->queue[0].rate_usecs;
     /* First, for the answer to a guest's packet may be faster than we are. */
     atomic_store_explicit(&v->n_connected, v->n_open, memory_order_release);
-    for (unsigned i = 0; i < v->n_open && !error; i++) {
+    /* Queue 0 last: a control request that waits for us may call the others. */
+    for (unsigned i = v->n_open; i-- > 0 && !error;) {
         error = queue_start(v->queues[i]);
     }
     if (error) {
@@ -320,6 +323,7 @@ netback_ticker(void *nb_)
         atomic_store(&nb->ticker_rests, 0);
 
         uint64_t ns = atomic_load_explicit(&nb->tick_ns, memory_order_relaxed);
+        ns = ns > TICK_MIN_NS ? ns : TICK_MIN_NS;
         struct timespec ts = {.tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u};
         nanosleep(&ts, NULL);
         futex(&nb->rx_seq, FUTEX_WAKE_PRIVATE, INT_MAX, NULL);

@@ -5,10 +5,10 @@
  * more than it saves (26 % of the thread's samples at 64-byte packets), and a
  * long one makes guests' packets wait.  Ours stands in front of the sleep:
  *
- *   something came from a guest since the last round   no sleep
- *   less than SPIN_US since that was last so           no sleep, a pause
- *   else                                               sleep as long as asked,
- *                                                      woken by the next packet
+ *   something came from a guest since the last round        no sleep
+ *   less than SPIN_US since then, or SLEEP_MIN_US asked for  a pause
+ *   else                                                     sleep as long as asked,
+ *                                                            or until the next packet
  *
  * What other ports receive still waits for the sleep to end. */
 #include <config.h>
@@ -22,6 +22,7 @@
 #include "wrap.h"
 
 #define SPIN_US 5
+#define SLEEP_MIN_US 20
 
 void
 __wrap_xnanosleep_no_quiesce(uint64_t ns)
@@ -37,11 +38,7 @@ __wrap_xnanosleep_no_quiesce(uint64_t ns)
         return;
     }
     now = rte_rdtsc();
-    if (now >= busy_until) {
-        netback_rx_wait(nb, &seen, ns);
-    } else {
-        netback_rx_wait(nb, &seen, 0);
-    }
+    netback_rx_wait(nb, &seen, now < busy_until || ns < SLEEP_MIN_US * 1000 ? 0 : ns);
     if (seen != before) {
         busy_until = now + rte_get_tsc_hz() / 1000000 * SPIN_US;
     } else {

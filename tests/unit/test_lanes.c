@@ -83,7 +83,7 @@ inbox_producer(void *p_)
         while (!inbox_reserve(p->in, b)) {
             sched_yield();
         }
-        b->next = a;
+        inbox_set_next(b, a);
         inbox_push_chain(p->in, b, a);
     }
     return NULL;
@@ -105,7 +105,7 @@ test_inbox(void)
         producers[p] = (struct producer){&in, calloc(N_ITEMS, sizeof(struct rte_mbuf)), p};
         for (unsigned i = 0; i < N_ITEMS; i++) {
             producers[p].mbufs[i].buf_len = 1000;
-            producers[p].mbufs[i].hash.rss = i;
+            producers[p].mbufs[i].pkt_len = i;
             producers[p].mbufs[i].port = p;
         }
         pthread_create(&threads[p], NULL, inbox_producer, &producers[p]);
@@ -115,10 +115,10 @@ test_inbox(void)
         if (!inbox_take(&in, &m, &last)) {
             sched_yield();
         }
-        for (; m; m = m->next) {
+        for (; m; m = inbox_next(m)) {
             /* Concurrent reservations may pass the bound by one each. */
             bounded &= atomic_load(&in.bytes) <= in.bytes_max + N_PRODUCERS * 1128;
-            in_order &= m->hash.rss == next[m->port]++;
+            in_order &= m->pkt_len == next[m->port]++;
             inbox_release(&in, pkt_footprint(m));
             total++;
         }

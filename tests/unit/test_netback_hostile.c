@@ -343,6 +343,24 @@ frozen(const char *name, unsigned free_slots)
     CHECK(rig_settles(&base));
 }
 
+static void
+test_stalled_and_broken(void)
+{
+    struct nb_guest *g = nb_guest_new(8, NULL);
+    struct netback_vif *v = attach(8);
+
+    CASE("12: a stalled guest that breaks its index is switched off, not polled");
+    CHECK(nb_connect(g, NULL) && round_works(v, g));
+    push_many(v, 60, NB_SLOTS + 1);
+    CHECK(RIG_UNTIL(!rig_status(v).carrier, RIG_STALL_MS + 500 * SLOW));
+    g->q[0].rx.sring->req_prod -= 1000;
+    local_evtchn_notify(g->dom, g->q[0].rx_port);
+    CHECK(RIG_UNTIL(!rig_status(v).connected, 100 * SLOW));
+    CHECK(nb_close(g) && nb_reinit(g));
+    netback_detach(v);
+    nb_guest_free(g);
+}
+
 /* --- 13: event storm ------------------------------------------------------------------------ */
 
 static void
@@ -587,6 +605,7 @@ main(void)
     test_in_flight();
     frozen("12: receive frozen with no free slot: bounded, stall seen, recovers", 0);
     frozen("12: receive frozen with one free slot: bounded, stall seen, recovers", 1);
+    test_stalled_and_broken();
     test_event_storm();
     test_store_attacks();
     test_chaos();
