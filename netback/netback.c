@@ -153,6 +153,7 @@ netback_start(const struct netback_config *config, struct netback **out, char *w
         snprintf(why, why_size, "cannot start threads: %s", strerror(error));
         goto fail;
     }
+    xenbus_wait_started(nb);
     *out = nb;
     return 0;
 

@@ -43,6 +43,7 @@ struct netback_vif;
  * bytes and 66 of headers, fits. */
 #define NETBACK_FRAME_MAX 65232u
 
+/* Strings are kept by reference and must outlive netback. */
 struct netback_config {
     const char *hv;            /* "xen" or "local:DIR" (hv.h) */
     const char *journal_dir;   /* control-state journals; must outlive the process */
@@ -111,7 +112,7 @@ void netback_status(const struct netback_vif *, struct netback_status *);
 void netback_set_carrier(struct netback_vif *, bool up);
 /* L3 bytes, 68..65,000.  Frames above are dropped unless segmentable. */
 int netback_set_mtu(struct netback_vif *, uint16_t mtu);
-/* Changes whenever carrier, MAC or presence of the vif changes. */
+/* Changes whenever anything of the status but 'mtu' changes. */
 uint64_t netback_change_seq(const struct netback_vif *);
 
 /* clang-format off */

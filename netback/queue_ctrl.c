@@ -89,7 +89,9 @@ hook_gref_add(void *q0_, unsigned queue, const struct xen_netif_gref *list, unsi
         atomic_fetch_add(&q->vif->nb->gref_left, (int)n);
         return error;
     }
-    atomic_fetch_add(&q->vif->n_static, n);
+    if (!atomic_fetch_add(&q->vif->n_static, n)) {
+        vif_changed(q->vif);
+    }
     for (unsigned i = 0; i < n; i++) {
         journal_gref_add(q->vif->journal, queue, list[i].ref,
                          list[i].flags & XEN_NETIF_CTRLF_GREF_readonly, ctrl_request_index(q0));
@@ -110,7 +112,9 @@ hook_gref_del(void *q0_, unsigned queue, uint32_t ref)
     int error = on_queue(q0, q, gref_del_here, &change);
     if (!error) {
         atomic_fetch_add(&q->vif->nb->gref_left, 1);
-        atomic_fetch_sub(&q->vif->n_static, 1);
+        if (atomic_fetch_sub(&q->vif->n_static, 1) == 1) {
+            vif_changed(q->vif);
+        }
     }
     return error;
 }

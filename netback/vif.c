@@ -237,8 +237,8 @@ vif_disconnect(struct netback_vif *v)
 void
 vif_sample_mcast(struct netback_vif *v, bool enabled)
 {
-    if (v->journal) {
-        atomic_store(&v->journal->mcast.enabled, enabled);
+    if (v->journal && atomic_exchange(&v->journal->mcast.enabled, enabled) != enabled) {
+        vif_changed(v);
     }
 }
 

@@ -130,7 +130,7 @@ void vif_drop(struct netback_vif *, struct rte_mbuf *, enum drop_reason);
 void vif_set_stalled(struct netback_vif *, bool stalled);
 /* A queue's thread gives up: the ring is broken.  The xenbus thread switches the vif off. */
 void vif_broken(struct netback_vif *);
-/* The switch shall look at its carrier and MAC. */
+/* The switch shall look at its carrier, MAC and status. */
 void vif_changed(struct netback_vif *);
 /* A queue's thread has put packets into its lane: wakes netback_rx_wait(). */
 void vif_rx_announce(struct netback_vif *);
@@ -180,6 +180,8 @@ struct netback {
 int xenbus_call(struct netback *, int (*fn)(struct netback *, void *aux), void *aux);
 void xenbus_kick(struct netback *);
 void *xenbus_main(void *nb);
+/* Returns once the vifs that were there before us are listed. */
+void xenbus_wait_started(struct netback *);
 /* Ends sleeps of netback_rx_wait(); rests while nobody sleeps. */
 void *netback_ticker(void *nb);
 /* Takes every vif to Closed, as on an orderly end with 'close_vifs'. */

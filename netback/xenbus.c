@@ -422,6 +422,18 @@ sweep_vifs(struct netback *nb)
     }
 }
 
+static int
+nothing(struct netback *nb, void *aux)
+{
+    return 0;
+}
+
+void
+xenbus_wait_started(struct netback *nb)
+{
+    xenbus_call(nb, nothing, NULL);
+}
+
 struct attach {
     uint16_t domid;
     uint32_t handle;
@@ -624,12 +636,14 @@ void *
 xenbus_main(void *nb_)
 {
     struct netback *nb = nb_;
-    int wait = 0;
+    int wait;
 
     if (!xs_watch(nb->xs, BACKEND_ROOT, "backend")) {
         netback_log(nb, LOG_ERR, "cannot watch " BACKEND_ROOT ": %s", strerror(errno));
     }
     adopt_existing(nb);
+    /* netback_start() waits for this: the list is then complete. */
+    wait = run_dirty(nb);
     for (;;) {
         struct pollfd fds[2] = {
             {.fd = nb->cmd_fd, .events = POLLIN},

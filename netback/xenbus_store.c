@@ -268,11 +268,11 @@ xb_read_rate(struct netback_vif *v, uint64_t *bytes, uint64_t *usecs)
     char *comma = s ? strchr(s, ',') : NULL;
     if (comma) {
         *comma = '\0';
-        if (!parse_u64(s, UINT64_MAX / 2, bytes) || !parse_u64(comma + 1, UINT32_MAX, usecs) ||
-            !*usecs) {
-            vif_log(v, LOG_WARNING, "key \"rate\" is not BYTES,MICROSECONDS: ignored");
-            *bytes = *usecs = 0;
-        }
+    }
+    if (s && (!comma || !parse_u64(s, UINT64_MAX / 2, bytes) ||
+              !parse_u64(comma + 1, UINT32_MAX, usecs) || !*usecs)) {
+        vif_log(v, LOG_WARNING, "key \"rate\" is not BYTES,MICROSECONDS: ignored");
+        *bytes = *usecs = 0;
     }
     free(s);
 }

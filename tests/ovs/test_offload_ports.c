@@ -433,6 +433,14 @@ tunnel_len(const struct tunnel *t)
     return TF_ETH + tf_ip_len(t->outer) + (t->port ? 8 : 0) + t->hdr;
 }
 
+/* The largest guest packet that goes through 't' whole: sizes have 16 bits, and
+ * the longest Geneve header over IPv6 feels it. */
+static size_t
+largest(const struct tunnel *t)
+{
+    return MIN(FULL, UINT16_MAX - tunnel_len(t));
+}
+
 static void
 check_outer(const struct tunnel *t)
 {
@@ -457,8 +465,7 @@ static void
 test_tunnel(const struct tunnel *t)
 {
     static char names[ARRAY_SIZE(tunnels)][2][64];
-    /* Sizes have 16 bits; only the longest Geneve header over IPv6 feels it. */
-    size_t full = MIN(FULL, UINT16_MAX - tunnel_len(t));
+    size_t full = largest(t);
     struct dp_packet *b;
 
     for (int i = 0; i < 2; i++) {
@@ -510,6 +517,10 @@ test_tunnel_refused(void)
 
     CASE("offload-tunnel-not-cuttable");
     CHECK(!push(&gtpu, guest_tcp(4, FULL, 1400)));
+
+    /* Sizes are 16 bits wide; this header takes the largest frame past that. */
+    CASE("offload-tunnel-too-large");
+    CHECK(largest(&tunnels[3]) == FULL || !push(&tunnels[3], guest_tcp(4, FULL, 1400)));
 
     CASE("offload-tunnel-in-tunnel");
     b = push(&tunnels[0], guest_tcp(4, FULL, 1400));
