@@ -1,12 +1,16 @@
 /* inbox: packets on their way to one queue of a guest.
  *
  * Any number of switch threads push bursts; the queue's thread takes all
- * there is.  A push is one compare-and-swap of a chain of packets; taking is
- * one exchange and a reversal.  Nobody spins on a preempted peer.
+ * there is.  A push is one compare-and-swap, taking is one exchange and a
+ * reversal.  Nobody spins on a preempted peer.
  *
- * Packets are linked through the mbuf's hash field, which nobody needs any
- * more: it lies in the first cache line, mbuf->next in the second, and that
- * line then need not travel from one core to the other.
+ * What is chained are bundles.  A bundle is a packet that carries pointers to
+ * up to 31 more in its headroom, so that the queue's thread does not have to
+ * fetch one packet from another core's cache to learn where the next is.  The
+ * link to the next bundle and the number of carried pointers lie in the
+ * mbuf's fields hash and packet_type, which nobody needs any more and which
+ * are in the first cache line.  A packet without headroom is a bundle of its
+ * own.
  *
  * The bound is in buffer memory, counts what the queue's thread has taken
  * but not delivered as well, and is enforced here, at the tail.
@@ -37,20 +41,34 @@ struct inbox {
     int wake_fd; /* eventfd of the queue's thread */
 };
 
+#define INBOX_CARRIED_MAX 31u
+
 static inline struct rte_mbuf *
-inbox_next(const struct rte_mbuf *m)
+inbox_next(const struct rte_mbuf *head)
 {
     struct rte_mbuf *next;
 
-    memcpy(&next, &m->hash, sizeof next);
+    memcpy(&next, &head->hash, sizeof next);
     return next;
 }
 
 static inline void
-inbox_set_next(struct rte_mbuf *m, struct rte_mbuf *next)
+inbox_set_next(struct rte_mbuf *head, struct rte_mbuf *next)
 {
-    _Static_assert(sizeof m->hash >= sizeof next, "a pointer fits");
-    memcpy(&m->hash, &next, sizeof next);
+    _Static_assert(sizeof head->hash >= sizeof next, "a pointer fits");
+    memcpy(&head->hash, &next, sizeof next);
+}
+
+/* Writes a bundle's packets, its head first, to 'pkts' (room for 32); returns
+ * how many. */
+static inline unsigned
+inbox_unpack(struct rte_mbuf *head, struct rte_mbuf **pkts)
+{
+    unsigned n = head->packet_type;
+
+    pkts[0] = head;
+    memcpy(pkts + 1, head->buf_addr, n * sizeof *pkts);
+    return 1 + n;
 }
 
 /* Wakes the queue's thread if it sleeps.  Call after publishing work. */
@@ -83,16 +101,36 @@ inbox_release(struct inbox *in, size_t bytes)
     atomic_fetch_sub_explicit(&in->bytes, bytes, memory_order_relaxed);
 }
 
-/* Pushes a chain of reserved packets, linked newest first. */
-static inline void
-inbox_push_chain(struct inbox *in, struct rte_mbuf *newest, struct rte_mbuf *oldest)
+/* Packets that 'head' can carry. */
+static inline unsigned
+inbox_room(const struct rte_mbuf *head)
 {
-    struct rte_mbuf *old = atomic_load_explicit(&in->newest, memory_order_relaxed);
+    unsigned room = head->data_off / sizeof(struct rte_mbuf *);
 
-    do {
-        inbox_set_next(oldest, old);
-    } while (!atomic_compare_exchange_weak_explicit(&in->newest, &old, newest, memory_order_release,
-                                                    memory_order_relaxed));
+    if (rte_mbuf_refcnt_read(head) != 1 || !RTE_MBUF_DIRECT(head)) {
+        return 0;
+    }
+    return room < INBOX_CARRIED_MAX ? room : INBOX_CARRIED_MAX;
+}
+
+/* Pushes reserved packets, in order. */
+static inline void
+inbox_push(struct inbox *in, struct rte_mbuf *const *pkts, unsigned n)
+{
+    while (n) {
+        struct rte_mbuf *head = pkts[0];
+        struct rte_mbuf *old = atomic_load_explicit(&in->newest, memory_order_relaxed);
+        unsigned room = inbox_room(head), carried = n - 1 < room ? n - 1 : room;
+
+        memcpy(head->buf_addr, pkts + 1, carried * sizeof *pkts);
+        head->packet_type = carried;
+        do {
+            inbox_set_next(head, old);
+        } while (!atomic_compare_exchange_weak_explicit(
+            &in->newest, &old, head, memory_order_release, memory_order_relaxed));
+        pkts += 1 + carried;
+        n -= 1 + carried;
+    }
     inbox_wake(in);
 }
 
@@ -102,8 +140,8 @@ inbox_empty(const struct inbox *in)
     return !atomic_load_explicit(&in->newest, memory_order_relaxed);
 }
 
-/* Takes everything, oldest first, linked by inbox_next().  '*last' becomes the
- * newest; returns how many. */
+/* Takes everything: bundles, oldest first, linked by inbox_next().  '*last'
+ * becomes the newest; returns how many packets. */
 static inline unsigned
 inbox_take(struct inbox *in, struct rte_mbuf **first, struct rte_mbuf **last)
 {
@@ -112,9 +150,11 @@ inbox_take(struct inbox *in, struct rte_mbuf **first, struct rte_mbuf **last)
     unsigned n = 0;
 
     *last = m;
-    for (; m; n++) {
+    while (m) {
         struct rte_mbuf *older = inbox_next(m);
+
         inbox_set_next(m, fifo);
+        n += 1 + m->packet_type;
         fifo = m;
         m = older;
     }

@@ -7,10 +7,12 @@
 #include <errno.h>
 
 #include <rte_branch_prediction.h>
+#include <rte_prefetch.h>
 
 #define SMALL_CACHED 32u
 #define LARGE_CACHED 4u
 #define FREE_CHUNK 64u
+#define PREFETCH_AHEAD 4u
 
 static uint16_t
 frame_room(struct rte_mempool *mp)
@@ -80,9 +82,13 @@ pkt_alloc(struct pkt_pool *p, uint32_t len)
     if (len > p->large_room && !small) {
         return NULL;
     }
-    if (rte_mempool_generic_get(small ? p->small : p->large, (void **)&m, 1,
-                                small ? p->small_cache : p->large_cache)) {
+    struct rte_mempool_cache *cache = small ? p->small_cache : p->large_cache;
+    if (rte_mempool_generic_get(small ? p->small : p->large, (void **)&m, 1, cache)) {
         return NULL;
+    }
+    /* Most buffers were last touched by another core. */
+    if (likely(cache->len >= PREFETCH_AHEAD)) {
+        rte_prefetch0(cache->objs[cache->len - PREFETCH_AHEAD]);
     }
     /* What lies in a pool has one reference, one segment and no next
      * (rte_mbuf.h); the rest of the first cache line is ours to set.  The

@@ -26,6 +26,7 @@
 #include <syslog.h>
 
 #include <rte_pause.h>
+#include <rte_prefetch.h>
 
 #define CTRL_BUDGET 16u
 /* Wakeups in a row that found no work before naps begin, and the longest nap. */
@@ -175,14 +176,19 @@ take_inbox(struct queue *q)
     q->chain_tail = last;
 }
 
+/* Unpacks bundles while they fit. */
 static void
 fill_burst(struct queue *q)
 {
     q->burst_at = q->burst_n = 0;
-    while (q->chain_head && q->burst_n < QUEUE_BURST) {
-        struct rte_mbuf *m = q->chain_head;
-        q->chain_head = inbox_next(m);
-        q->burst[q->burst_n++] = m;
+    while (q->chain_head && q->burst_n + 1 + INBOX_CARRIED_MAX <= QUEUE_BURST) {
+        struct rte_mbuf *head = q->chain_head;
+
+        q->chain_head = inbox_next(head);
+        q->burst_n += inbox_unpack(head, q->burst + q->burst_n);
+    }
+    for (unsigned i = 0; i < q->burst_n; i++) {
+        rte_prefetch0(q->burst[i]);
     }
 }
 

@@ -78,6 +78,23 @@ vif_set_stalled(struct netback_vif *v, bool stalled)
 /* --- lanes -------------------------------------------------------------- */
 
 static void
+drop_inbox(struct netback_vif *v, struct inbox *in)
+{
+    struct rte_mbuf *head, *last, *pkts[1 + INBOX_CARRIED_MAX];
+
+    inbox_take(in, &head, &last);
+    while (head) {
+        struct rte_mbuf *next = inbox_next(head);
+        unsigned n = inbox_unpack(head, pkts);
+
+        for (unsigned i = 0; i < n; i++) {
+            vif_drop(v, pkts[i], DROP_GRX_DETACHED);
+        }
+        head = next;
+    }
+}
+
+static void
 lanes_free(struct netback_vif *v)
 {
     for (unsigned i = 0; i < v->n_lanes; i++) {
@@ -88,13 +105,7 @@ lanes_free(struct netback_vif *v)
             rte_pktmbuf_free(m);
         }
         /* A producer may have been faster than the end of the connection. */
-        struct rte_mbuf *p, *last;
-        inbox_take(&l->in, &p, &last);
-        while (p) {
-            struct rte_mbuf *next = inbox_next(p);
-            vif_drop(v, p, DROP_GRX_DETACHED);
-            p = next;
-        }
+        drop_inbox(v, &l->in);
         spsc_done(&l->out);
         if (l->in.wake_fd >= 0) {
             close(l->in.wake_fd);
@@ -348,20 +359,11 @@ netback_rx_ready(const struct netback_vif *v, unsigned q)
     return !spsc_empty(&v->lanes[q].out);
 }
 
-/* A burst on its way into one lane, linked newest first. */
+/* A burst's packets for one lane. */
 struct batch {
-    struct rte_mbuf *newest, *oldest;
+    unsigned n;
+    struct rte_mbuf *pkts[NETBACK_MAX_BURST];
 };
-
-static void
-batch_add(struct batch *b, struct rte_mbuf *m)
-{
-    inbox_set_next(m, b->newest);
-    b->newest = m;
-    if (!b->oldest) {
-        b->oldest = m;
-    }
-}
 
 /* Why a packet cannot go to a lane, or DROP_N_REASONS if it can. */
 static enum drop_reason
@@ -379,8 +381,12 @@ admit(const struct netback_vif *v, struct lane *l, const struct rte_mbuf *m)
 void
 netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
 {
-    struct batch batches[NETBACK_MAX_QUEUES] = {0};
+    struct batch batches[NETBACK_MAX_QUEUES];
     unsigned n_queues = atomic_load_explicit(&v->n_connected, memory_order_acquire);
+
+    for (unsigned q = 0; q < n_queues; q++) {
+        batches[q].n = 0;
+    }
 
     for (unsigned i = 0; i < n; i++) {
         struct rte_mbuf *m = pkts[i];
@@ -400,14 +406,14 @@ netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
         }
         enum drop_reason reason = admit(v, &v->lanes[q], m);
         if (reason == DROP_N_REASONS) {
-            batch_add(&batches[q], m);
+            batches[q].pkts[batches[q].n++] = m;
         } else {
             vif_drop(v, m, reason);
         }
     }
     for (unsigned q = 0; q < n_queues; q++) {
-        if (batches[q].newest) {
-            inbox_push_chain(&v->lanes[q].in, batches[q].newest, batches[q].oldest);
+        if (batches[q].n) {
+            inbox_push(&v->lanes[q].in, batches[q].pkts, batches[q].n);
         }
     }
 }

@@ -9,6 +9,8 @@
 
 #define N_ITEMS 200000u
 #define N_PRODUCERS 3u
+#define N_PACKETS 20000u
+#define HEADROOM 256u
 
 static void *
 spsc_producer(void *ring_)
@@ -67,26 +69,43 @@ test_spsc(void)
 struct producer {
     struct inbox *in;
     struct rte_mbuf *mbufs;
-    unsigned id;
 };
 
+/* Every other packet has headroom and can carry others. */
 static void *
 inbox_producer(void *p_)
 {
     struct producer *p = p_;
+    struct rte_mbuf *burst[32];
 
-    for (unsigned i = 0; i < N_ITEMS; i += 2) {
-        struct rte_mbuf *a = &p->mbufs[i], *b = &p->mbufs[i + 1];
-        while (!inbox_reserve(p->in, a)) {
-            sched_yield();
+    for (unsigned i = 0, n; i < N_PACKETS; i += n) {
+        n = 1 + i % 32;
+        n = n < N_PACKETS - i ? n : N_PACKETS - i;
+        for (unsigned k = 0; k < n; k++) {
+            burst[k] = &p->mbufs[i + k];
+            while (!inbox_reserve(p->in, burst[k])) {
+                sched_yield();
+            }
         }
-        while (!inbox_reserve(p->in, b)) {
-            sched_yield();
-        }
-        inbox_set_next(b, a);
-        inbox_push_chain(p->in, b, a);
+        inbox_push(p->in, burst, n);
     }
     return NULL;
+}
+
+static struct rte_mbuf *
+make_packets(uint8_t *headroom, unsigned port)
+{
+    struct rte_mbuf *m = calloc(N_PACKETS, sizeof *m);
+
+    for (unsigned i = 0; i < N_PACKETS; i++) {
+        m[i].buf_addr = headroom + (size_t)i * HEADROOM;
+        m[i].data_off = i % 2 ? HEADROOM : 0;
+        m[i].buf_len = 1000;
+        m[i].pkt_len = i;
+        m[i].port = port;
+        rte_mbuf_refcnt_set(&m[i], 1);
+    }
+    return m;
 }
 
 static void
@@ -101,32 +120,36 @@ test_inbox(void)
     CASE("inbox: memory bound, each producer's order, nothing lost");
     in.bytes_max = 100 * (1000 + 128);
     in.wake_fd = eventfd(0, EFD_NONBLOCK);
+    uint8_t *headroom = malloc((size_t)N_PRODUCERS * N_PACKETS * HEADROOM);
     for (unsigned p = 0; p < N_PRODUCERS; p++) {
-        producers[p] = (struct producer){&in, calloc(N_ITEMS, sizeof(struct rte_mbuf)), p};
-        for (unsigned i = 0; i < N_ITEMS; i++) {
-            producers[p].mbufs[i].buf_len = 1000;
-            producers[p].mbufs[i].pkt_len = i;
-            producers[p].mbufs[i].port = p;
-        }
+        producers[p].in = &in;
+        producers[p].mbufs = make_packets(headroom + (size_t)p * N_PACKETS * HEADROOM, p);
         pthread_create(&threads[p], NULL, inbox_producer, &producers[p]);
     }
-    while (total < N_PRODUCERS * N_ITEMS) {
-        struct rte_mbuf *m, *last;
-        if (!inbox_take(&in, &m, &last)) {
+    while (total < N_PRODUCERS * N_PACKETS) {
+        struct rte_mbuf *head, *last, *pkts[1 + INBOX_CARRIED_MAX];
+        unsigned expected = inbox_take(&in, &head, &last), n = 0;
+        if (!expected) {
             sched_yield();
         }
-        for (; m; m = inbox_next(m)) {
-            /* Concurrent reservations may pass the bound by one each. */
-            bounded &= atomic_load(&in.bytes) <= in.bytes_max + N_PRODUCERS * 1128;
-            in_order &= m->pkt_len == next[m->port]++;
-            inbox_release(&in, pkt_footprint(m));
-            total++;
+        for (; head; head = inbox_next(head)) {
+            unsigned k = inbox_unpack(head, pkts);
+            for (unsigned i = 0; i < k; i++) {
+                /* Concurrent reservations may pass the bound by one each. */
+                bounded &= atomic_load(&in.bytes) <= in.bytes_max + N_PRODUCERS * 1128;
+                in_order &= pkts[i]->pkt_len == next[pkts[i]->port]++;
+                inbox_release(&in, pkt_footprint(pkts[i]));
+            }
+            n += k;
         }
+        in_order &= n == expected;
+        total += n;
     }
     for (unsigned p = 0; p < N_PRODUCERS; p++) {
         pthread_join(threads[p], NULL);
         free(producers[p].mbufs);
     }
+    free(headroom);
     CHECK(in_order);
     CHECK(bounded);
     CHECK(atomic_load(&in.bytes) == 0);
@@ -137,7 +160,7 @@ test_inbox(void)
     eventfd_t v = 0;
     CHECK(eventfd_read(in.wake_fd, &v) != 0);
     atomic_store(&in.asleep, true);
-    inbox_push_chain(&in, &m, &m);
+    inbox_push(&in, (struct rte_mbuf *[]){&m}, 1);
     inbox_wake(&in);
     CHECK(!eventfd_read(in.wake_fd, &v) && v == 1);
     close(in.wake_fd);
