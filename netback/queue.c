@@ -22,10 +22,10 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <string.h>
 #include <syslog.h>
 
-#include <rte_pause.h>
 #include <rte_prefetch.h>
 
 #define CTRL_BUDGET 16u
@@ -492,7 +492,8 @@ queue_main(void *q_)
             uint64_t now = nb_now(q->vif->nb);
             idle_since = idle_since ? idle_since : now;
             if (now - idle_since < poll_ns) {
-                rte_pause();
+                /* Whoever shares the core may be about to bring work. */
+                sched_yield();
                 continue;
             }
         }

@@ -6,15 +6,16 @@
  * long one makes guests' packets wait.  Ours stands in front of the sleep:
  *
  *   something came from a guest since the last round        no sleep
- *   less than SPIN_US since then, or SLEEP_MIN_US asked for  a pause
+ *   less than SPIN_US since then, or SLEEP_MIN_US asked for  the core to others, if they want it
  *   else                                                     sleep as long as asked,
  *                                                            or until the next packet
  *
  * What other ports receive still waits for the sleep to end. */
 #include <config.h>
 
+#include <sched.h>
+
 #include <rte_cycles.h>
-#include <rte_pause.h>
 
 #include "backend.h"
 #include "netback.h"
@@ -42,6 +43,6 @@ __wrap_xnanosleep_no_quiesce(uint64_t ns)
     if (seen != before) {
         busy_until = now + rte_get_tsc_hz() / 1000000 * SPIN_US;
     } else {
-        rte_pause();
+        sched_yield();
     }
 }
