@@ -8,6 +8,11 @@
 # make compile_commands.json, make clean.
 # Variables: SANITIZE=address,undefined or thread; FUZZ_SECONDS=N; V=1.
 
+# All cores, unless the command line says otherwise.
+ifeq (,$(findstring -j,$(MAKEFLAGS)))
+MAKEFLAGS += -j$(shell nproc)
+endif
+
 comma := ,
 SANITIZE ?=
 variant := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),plain)

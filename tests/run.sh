@@ -6,10 +6,10 @@
 #
 # A test prints "ok NAME", "not ok NAME: why" or "skip NAME: why", a line a
 # case, and exits non-zero when a case failed.
-# FUZZ_SECONDS (default 20) bounds each fuzz target.
+# FUZZ_SECONDS (default 10) bounds each fuzz target.
 set -u
 cd "$(dirname "$0")/.."
-fuzz_seconds=${FUZZ_SECONDS:-20}
+fuzz_seconds=${FUZZ_SECONDS:-10}
 variant=${VARIANT:-plain}
 parts=" ${*:-unit fuzz smoke} "
 out=$(mktemp -d)
