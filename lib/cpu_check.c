@@ -1,7 +1,8 @@
 /* Says which instructions the CPU lacks, before one of them kills us.
  *
- * Compiled for plain x86-64 (see the Makefile) and run ahead of every other
- * constructor, since everything else is compiled for x86-64-v3. */
+ * Compiled for plain x86-64 (see the Makefile) and run ahead of every
+ * constructor, those of shared libraries included: ours is compiled for
+ * x86-64-v3, and the distribution's DPDK wants SSE4.2. */
 #include <cpuid.h>
 #include <stdint.h>
 #include <string.h>
@@ -39,7 +40,7 @@ has_bit(unsigned leaf, int reg, unsigned bit)
     return __get_cpuid_count(leaf, 0, &r[0], &r[1], &r[2], &r[3]) && (r[reg] & (1u << bit));
 }
 
-__attribute__((constructor(101))) static void
+static void
 cpu_check(void)
 {
     static const struct {
@@ -81,3 +82,5 @@ cpu_check(void)
         _exit(1);
     }
 }
+
+__attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) = cpu_check;

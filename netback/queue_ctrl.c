@@ -119,15 +119,9 @@ hook_gref_del(void *q0_, unsigned queue, uint32_t ref)
     return error;
 }
 
-static void
-hook_hash_changed(void *q0)
-{
-    /* hash_settings lie in the journal itself. */
-}
-
 const struct ctrl_hooks queue_ctrl_hooks = {
     .gref_limit = hook_gref_limit,
     .gref_add = hook_gref_add,
     .gref_del = hook_gref_del,
-    .hash_changed = hook_hash_changed,
+    /* No hash_changed: the settings lie in the journal themselves. */
 };

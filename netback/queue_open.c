@@ -34,12 +34,6 @@ bind_ports(struct queue *q, const struct queue_config *c)
 }
 
 static void
-mcast_changed(void *q)
-{
-    /* The list lies in the journal itself. */
-}
-
-static void
 init_port(struct queue *q, const struct queue_config *c)
 {
     struct netback_vif *v = q->vif;
@@ -56,8 +50,6 @@ init_port(struct queue *q, const struct queue_config *c)
         .stats = &q->lane->stats,
         .tx_log = &v->journal->tx_log[q->id],
         .rx_log = &v->journal->rx_log[q->id],
-        .mcast_changed = mcast_changed,
-        .aux = q,
     };
     atomic_store(&q->port.mtu, atomic_load(&v->mtu));
 }
