@@ -67,7 +67,9 @@ inbox_unpack(struct rte_mbuf *head, struct rte_mbuf **pkts)
     unsigned n = head->packet_type;
 
     pkts[0] = head;
-    memcpy(pkts + 1, head->buf_addr, n * sizeof *pkts);
+    if (n) {
+        memcpy(pkts + 1, head->buf_addr, n * sizeof *pkts);
+    }
     return 1 + n;
 }
 
@@ -122,7 +124,9 @@ inbox_push(struct inbox *in, struct rte_mbuf *const *pkts, unsigned n)
         struct rte_mbuf *old = atomic_load_explicit(&in->newest, memory_order_relaxed);
         unsigned room = inbox_room(head), carried = n - 1 < room ? n - 1 : room;
 
-        memcpy(head->buf_addr, pkts + 1, carried * sizeof *pkts);
+        if (carried) {
+            memcpy(head->buf_addr, pkts + 1, carried * sizeof *pkts);
+        }
         head->packet_type = carried;
         do {
             inbox_set_next(head, old);
