@@ -120,8 +120,6 @@ hook_gref_del(void *q0_, unsigned queue, uint32_t ref)
 }
 
 const struct ctrl_hooks queue_ctrl_hooks = {
-    .gref_limit = hook_gref_limit,
-    .gref_add = hook_gref_add,
-    .gref_del = hook_gref_del,
+    .gref_limit = hook_gref_limit, .gref_add = hook_gref_add, .gref_del = hook_gref_del,
     /* No hash_changed: the settings lie in the journal themselves. */
 };

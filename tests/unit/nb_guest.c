@@ -540,8 +540,7 @@ nb_tx_mcast(struct nb_queue *q, const uint8_t mac[6], bool add)
     return last_status(q);
 }
 
-/* --- receive
- * -------------------------------------------------------------------------------------- */
+/* --- receive -------------------------------------------------------- */
 
 void
 nb_rx_post(struct nb_queue *q, unsigned n)
@@ -655,8 +654,29 @@ nb_rx_discard(struct nb_queue *q)
     return n;
 }
 
-/* --- control ring
- * ------------------------------------------------------------------------------------ */
+bool
+nb_exchange(struct nb_guest *g, unsigned queue, struct netback_vif *v)
+{
+    static struct nb_packet got;
+    static uint8_t seed;
+    uint8_t frame[154];
+    struct rte_mbuf *m;
+
+    for (unsigned i = 0; i < sizeof frame; i++) {
+        frame[i] = i < 6 ? 2 : seed++;
+    }
+    if (nb_tx_one(&g->q[queue], frame, sizeof frame, 0, NULL) != NETIF_RSP_OKAY ||
+        rig_collect(v, &m, NULL, 1, RIG_PATIENCE_MS) != 1) {
+        return false;
+    }
+    bool same =
+        m->data_len == sizeof frame && !memcmp(rte_pktmbuf_mtod(m, void *), frame, sizeof frame);
+    netback_tx_burst(v, &m, 1);
+    return same && nb_rx_wait(&g->q[0], &got, RIG_PATIENCE_MS) && !got.malformed && !got.error &&
+           got.len == sizeof frame && !memcmp(got.data, frame, sizeof frame);
+}
+
+/* --- control ring -------------------------------------------------------- */
 
 uint32_t
 nb_ctrl(struct nb_guest *g, uint16_t type, uint32_t d0, uint32_t d1, uint32_t d2, uint32_t *data)

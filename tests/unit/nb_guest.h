@@ -20,6 +20,7 @@
 #define NB_SLOTS 256u
 
 struct nb_guest;
+struct netback_vif;
 
 struct nb_queue {
     struct nb_guest *g;
@@ -145,6 +146,10 @@ bool nb_rx_take(struct nb_queue *, struct nb_packet *);
 bool nb_rx_wait(struct nb_queue *, struct nb_packet *, int ms);
 /* Takes and offers again all there is; returns how many packets. */
 unsigned nb_rx_discard(struct nb_queue *);
+
+/* One frame from queue 'queue' to the switch and one back, which without hash
+ * settings comes to queue 0; true if both arrive whole. */
+bool nb_exchange(struct nb_guest *, unsigned queue, struct netback_vif *);
 
 /* --- control ring ------------------------------------------------------------------- */
 

@@ -40,6 +40,9 @@ static struct xs_handle *store;
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static char log_line[LOG_LINES][256]; /* under log_lock */
 static unsigned n_log;                /* under log_lock */
+static pthread_cond_t log_moved = PTHREAD_COND_INITIALIZER;
+static const char *log_hold; /* under log_lock; NULL: nobody shall stand still */
+static bool log_held;        /* under log_lock: somebody does */
 
 static void __attribute__((noreturn)) give_up(const char *what, const char *why)
 {
@@ -287,10 +290,49 @@ keep_line(int level, const char *msg)
         snprintf(log_line[n_log], sizeof log_line[n_log], "%s", msg);
     }
     n_log++;
+    if (log_hold && strstr(msg, log_hold)) {
+        log_held = true;
+        while (log_hold) {
+            pthread_cond_wait(&log_moved, &log_lock);
+        }
+        log_held = false;
+    }
     pthread_mutex_unlock(&log_lock);
     if (getenv("RIG_VERBOSE")) {
         fprintf(stderr, "[%d] %s\n", level, msg);
     }
+}
+
+void
+rig_log_hold(const char *text)
+{
+    pthread_mutex_lock(&log_lock);
+    log_hold = text;
+    pthread_mutex_unlock(&log_lock);
+}
+
+static bool
+is_held(void)
+{
+    pthread_mutex_lock(&log_lock);
+    bool held = log_held;
+    pthread_mutex_unlock(&log_lock);
+    return held;
+}
+
+bool
+rig_log_wait(void)
+{
+    return RIG_UNTIL(is_held(), RIG_PATIENCE_MS);
+}
+
+void
+rig_log_go(void)
+{
+    pthread_mutex_lock(&log_lock);
+    log_hold = NULL;
+    pthread_cond_broadcast(&log_moved);
+    pthread_mutex_unlock(&log_lock);
 }
 
 void
@@ -522,6 +564,18 @@ rig_thread_cpu_ns(const char *name)
 }
 
 /* --- the switch ------------------------------------------------------------------------------- */
+
+struct netback_vif *
+rig_attach(uint16_t domid)
+{
+    struct netback_vif *v;
+    int error = netback_attach(rig_nb, domid, 0, &v);
+
+    if (error) {
+        give_up("attach", strerror(error));
+    }
+    return v;
+}
 
 struct rte_mbuf *
 rig_mbuf(const void *frame, uint32_t len)

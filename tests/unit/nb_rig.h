@@ -80,6 +80,12 @@ void rig_log_clear(void);
 /* True if a line since then contains 'text'. */
 bool rig_logged(const char *text);
 unsigned rig_log_lines(void);
+/* The thread that next logs a line with 'text' in it stands still there, until
+ * rig_log_go(): to make happen what otherwise happens once in a thousand times.
+ * rig_log_wait() waits until it stands. */
+void rig_log_hold(const char *text);
+bool rig_log_wait(void);
+void rig_log_go(void);
 
 /* --- what a test leaves behind ------------------------------------------------ */
 
@@ -95,6 +101,8 @@ uint64_t rig_thread_cpu_ns(const char *name);
 
 /* --- the switch ---------------------------------------------------------------- */
 
+/* Attaches vif 'domid'.0; exits the program on failure. */
+struct netback_vif *rig_attach(uint16_t domid);
 /* An mbuf with these bytes, as a switch would hand over. */
 struct rte_mbuf *rig_mbuf(const void *frame, uint32_t len);
 /* Takes packets of all queues of a vif until there are 'want' <= 1,024 or 'ms'

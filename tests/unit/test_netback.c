@@ -1,17 +1,11 @@
-/* A whole netback against a whole guest: XenBus, packets, control ring.
+/* A whole netback against a whole guest: packets and the control ring.
  *
  *   guest ==rings, store== netback ==bursts== this test, as the switch
  *
- * What a hostile guest does is in test_netback_hostile.c, what follows a
- * death in test_netback_restart.c. */
+ * How they meet and part is in test_netback_bus.c, what a hostile guest does
+ * in test_netback_hostile.c, what follows a death in test_netback_restart.c. */
 #include <errno.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <xenstore.h>
 
 #include "check.h"
 #include "nb_guest.h"
@@ -22,35 +16,6 @@
 
 static uint8_t frame[65536];
 static struct nb_packet got;
-
-/* A case's name, kept until the end. */
-static const char *name_of(const char *, ...) __attribute__((format(printf, 1, 2)));
-
-static const char *
-name_of(const char *format, ...)
-{
-    static char names[64][96];
-    static unsigned n;
-    char *name = names[n++ % 64];
-    va_list args;
-
-    va_start(args, format);
-    vsnprintf(name, sizeof names[0], format, args);
-    va_end(args);
-    return name;
-}
-
-static struct netback_vif *
-attach(uint16_t domid)
-{
-    struct netback_vif *v = NULL;
-
-    CHECK(!netback_attach(rig_nb, domid, 0, &v));
-    if (!v) {
-        exit(2);
-    }
-    return v;
-}
 
 /* A TCP frame with 'payload' bytes that differ from call to call. */
 static uint32_t
@@ -75,322 +40,6 @@ tcp_mbuf(uint32_t len, bool v6, uint16_t mss)
     m->l3_len = v6 ? 40 : 20;
     m->l4_len = 20;
     return m;
-}
-
-/* One plain frame each way through queue 'q'; true if both arrived whole. */
-static bool
-exchange(struct netback_vif *v, struct nb_queue *q)
-{
-    struct rte_mbuf *m = NULL;
-    uint32_t len = tcp_frame(100, false, false);
-
-    bool sent = nb_tx_one(q, frame, len, 0, NULL) == NETIF_RSP_OKAY;
-    bool arrived = rig_collect(v, &m, NULL, 1, RIG_PATIENCE_MS) == 1;
-    bool same = arrived && m->data_len == len && !memcmp(rte_pktmbuf_mtod(m, void *), frame, len);
-    rig_free(&m, arrived);
-
-    m = rig_mbuf(frame, len);
-    netback_tx_burst(v, &m, 1);
-    /* Without hash settings all goes to queue 0. */
-    bool back = nb_rx_wait(&q->g->q[0], &got, RIG_PATIENCE_MS);
-    return sent && same && back && !got.malformed && got.len == len &&
-           !memcmp(got.data, frame, len);
-}
-
-static unsigned
-count_queue_threads(uint16_t domid)
-{
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < NB_MAX_QUEUES; i++) {
-        char name[32];
-        snprintf(name, sizeof name, "vif%u.0-q%u", domid, i);
-        n += rig_has_thread(name);
-    }
-    return n;
-}
-
-/* --- XenBus ------------------------------------------------------------------------ */
-
-static void
-test_features(void)
-{
-    static const char *const ones[] = {
-        "feature-sg",
-        "feature-gso-tcpv4",
-        "feature-gso-tcpv6",
-        "feature-ipv6-csum-offload",
-        "feature-rx-copy",
-        "feature-multicast-control",
-        "feature-dynamic-multicast-control",
-        "feature-split-event-channels",
-        "feature-ctrl-ring",
-    };
-    struct nb_guest *g = nb_guest_new(1, NULL);
-
-    CASE("features are offered with state 2, before anyone attaches");
-    CHECK(nb_wait_backend(g, 1u << XenbusStateInitWait, RIG_PATIENCE_MS));
-    for (size_t i = 0; i < sizeof ones / sizeof ones[0]; i++) {
-        CHECK(rig_key_is(g->backend, ones[i], "1"));
-    }
-    CHECK(rig_key_is(g->backend, "feature-rx-flip", "0"));
-    CHECK(rig_key_is(g->backend, "multi-queue-max-queues", "4"));
-
-    CASE("a vif appears in the list with what the toolstack said of it");
-    struct netback_vif_info info[4] = {0};
-    CHECK(RIG_UNTIL(netback_list(rig_nb, info, 4) == 1, RIG_PATIENCE_MS));
-    CHECK(info[0].domid == 1 && info[0].handle == 0 && !strcmp(info[0].bridge, "xenbr0"));
-    CHECK(!strcmp(info[0].mac, "02:00:00:00:00:01"));
-    nb_guest_free(g);
-    CHECK(RIG_UNTIL(netback_list(rig_nb, info, 4) == 0, RIG_PATIENCE_MS));
-}
-
-static void
-test_connect(void)
-{
-    struct nb_guest *g = nb_guest_new(2, NULL);
-    struct netback_vif *v = attach(2);
-    struct rig_resources base = rig_resources();
-
-    for (unsigned n = 1; n <= RIG_MAX_QUEUES; n++) {
-        for (int split = 0; split < 2; split++) {
-            struct nb_options o = {.n_queues = n, .split = split, .ctrl = n == 2};
-            bool all = true;
-
-            CASE(name_of("connects with %u queue(s), %s event channels, and closes", n,
-                         split ? "split" : "shared"));
-            CHECK(nb_connect(g, &o));
-            struct netback_status s = rig_status(v);
-            CHECK(s.connected && s.carrier && s.n_queues == n && s.mac[5] == 2);
-            CHECK(count_queue_threads(2) == n);
-            CHECK(rig_key_is(g->backend, "carrier", "1"));
-            for (unsigned q = 0; q < n; q++) {
-                all &= exchange(v, &g->q[q]);
-            }
-            CHECK(all);
-            CHECK(local_grants_in_use(g->dom) == 2 * n + (n == 2));
-            CHECK(nb_close(g));
-            CHECK(local_grants_in_use(g->dom) == 0);
-            CHECK(!rig_status(v).connected && count_queue_threads(2) == 0);
-            CHECK(rig_settles(&base));
-            CHECK(nb_reinit(g));
-        }
-    }
-    netback_detach(v);
-    nb_guest_free(g);
-}
-
-static void
-test_hotplug_script(void)
-{
-    struct nb_guest *g = nb_guest_new(3, &(struct toolstack_vif){.script = "vif-test"});
-    struct netback_vif *v = attach(3);
-
-    CASE("with a script, state 2 is held until hotplug-status says connected");
-    CHECK(nb_wait_backend(g, 1u << XenbusStateInitWait, RIG_PATIENCE_MS));
-    nb_make_rings(g, &(struct nb_options){0});
-    nb_publish(g, &(struct nb_options){0});
-    CHECK(!nb_wait_backend(g, 1u << XenbusStateConnected, 50));
-    CHECK(rig_key_is(g->backend, "state", "2"));
-    rig_write(g->backend, "hotplug-status", "connected");
-    CHECK(nb_wait_backend(g, 1u << XenbusStateConnected, RIG_PATIENCE_MS));
-    CHECK(exchange(v, &g->q[0]));
-
-    CASE("hot unplug: online=0 and state=5 lead to state 6, nothing held");
-    CHECK(!toolstack_vif_offline(rig_store(), 3, 0));
-    CHECK(nb_wait_backend(g, 1u << XenbusStateClosed, RIG_PATIENCE_MS));
-    CHECK(local_grants_in_use(g->dom) == 0 && nb_release(g) == 0);
-    CHECK(count_queue_threads(3) == 0);
-    nb_guest_free(g);
-
-    CASE("plugged again while attached: works");
-    g = nb_guest_new(3, NULL);
-    CHECK(nb_connect(g, NULL));
-    CHECK(exchange(v, &g->q[0]));
-    netback_detach(v);
-    nb_guest_free(g);
-}
-
-static void
-test_refused(void)
-{
-    static const struct {
-        const char *name, *log;
-        struct nb_options o;
-    } bad[] = {
-        {"queue count 0", "0 queues", {.num_queues = "0"}},
-        {"queue count max + 1", "5 queues", {.n_queues = 5}},
-        {"queue count is no number", "queues", {.num_queues = "two"}},
-        {"queue count 2 with one queue's keys", "tx-ring-ref", {.num_queues = "2"}},
-        {"no tx-ring-ref", "tx-ring-ref", {.omit = "tx-ring-ref"}},
-        {"no rx-ring-ref", "rx-ring-ref", {.omit = "rx-ring-ref"}},
-        {"no event-channel", "event-channel", {.omit = "event-channel"}},
-        {"split, no event-channel-rx",
-         "event-channel-rx",
-         {.split = true, .omit = "event-channel-rx"}},
-        {"no event-channel-ctrl",
-         "event-channel-ctrl",
-         {.ctrl = true, .omit = "event-channel-ctrl"}},
-        {"no request-rx-copy", "request-rx-copy", {.omit = "request-rx-copy"}},
-        {"no queue-1 in two queues", "tx-ring-ref", {.n_queues = 2, .omit = "tx-ring-ref"}},
-    };
-
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        struct nb_guest *g = nb_guest_new(100 + i, NULL);
-        struct netback_vif *v = attach(100 + i);
-
-        CASE(name_of("refused with state 5 and a line: %s", bad[i].name));
-        rig_log_clear();
-        CHECK(nb_wait_backend(g, 1u << XenbusStateInitWait, RIG_PATIENCE_MS));
-        nb_make_rings(g, &bad[i].o);
-        nb_publish(g, &bad[i].o);
-        CHECK(nb_wait_backend(g, 1u << XenbusStateClosing, RIG_PATIENCE_MS));
-        CHECK(rig_logged("not connected") && rig_logged(bad[i].log));
-        CHECK(local_grants_in_use(g->dom) == 0);
-        CHECK(nb_close(g));
-        CHECK(nb_reinit(g) && nb_connect(g, NULL) && exchange(v, &g->q[0]));
-        netback_detach(v);
-        nb_guest_free(g);
-    }
-}
-
-static void
-test_bad_refs(void)
-{
-    struct nb_guest *g = nb_guest_new(4, NULL);
-    struct netback_vif *v = attach(4);
-    struct rig_resources base = rig_resources();
-    static const char *const keys[] = {"tx-ring-ref", "rx-ring-ref", "event-channel",
-                                       "ctrl-ring-ref"};
-
-    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
-        struct nb_options o = {.ctrl = true, .omit = keys[i], .instead = "4000"};
-
-        CASE(name_of("refused: %s that does not exist", keys[i]));
-        CHECK(nb_wait_backend(g, 1u << XenbusStateInitWait, RIG_PATIENCE_MS));
-        nb_make_rings(g, &o);
-        rig_log_clear();
-        nb_publish(g, &o);
-        CHECK(nb_wait_backend(g, 1u << XenbusStateClosing, RIG_PATIENCE_MS));
-        CHECK(rig_logged("not connected"));
-        CHECK(nb_close(g));
-        CHECK(rig_settles(&base));
-        CHECK(nb_reinit(g));
-    }
-    netback_detach(v);
-    nb_guest_free(g);
-}
-
-static void
-test_reboots(void)
-{
-    enum { N_GUESTS = 10, N_REBOOTS = 10 };
-    struct nb_guest *g[N_GUESTS];
-    struct netback_vif *v[N_GUESTS];
-    unsigned good = 0;
-
-    CASE("a guest reboots 100 times (10 guests, 10 times each)");
-    for (unsigned i = 0; i < N_GUESTS; i++) {
-        g[i] = nb_guest_new(20 + i, NULL);
-        v[i] = attach(20 + i);
-    }
-    struct rig_resources base = rig_resources();
-    for (unsigned r = 0; r < N_REBOOTS; r++) {
-        for (unsigned i = 0; i < N_GUESTS; i++) {
-            struct nb_options o = {.n_queues = 1 + (r + i) % 2, .split = r & 1, .ctrl = i & 1};
-            good += nb_connect(g[i], &o) && exchange(v[i], &g[i]->q[0]);
-        }
-        for (unsigned i = 0; i < N_GUESTS; i++) {
-            good += nb_close(g[i]) && nb_reinit(g[i]);
-        }
-    }
-    CHECK(good == 2 * N_GUESTS * N_REBOOTS);
-    CHECK(rig_settles(&base));
-    CHECK(rig_status(v[0]).connects == N_REBOOTS);
-
-    CASE("a guest that comes back without closing (kexec) connects again");
-    CHECK(nb_connect(g[0], NULL) && exchange(v[0], &g[0]->q[0]));
-    nb_set_state(g[0], XenbusStateInitialising);
-    CHECK(nb_wait_backend(g[0], 1u << XenbusStateInitWait, RIG_PATIENCE_MS));
-    CHECK(nb_release(g[0]) == 0);
-    CHECK(nb_connect(g[0], NULL) && exchange(v[0], &g[0]->q[0]));
-    for (unsigned i = 0; i < N_GUESTS; i++) {
-        netback_detach(v[i]);
-        nb_guest_free(g[i]);
-    }
-}
-
-static void
-test_removed(void)
-{
-    struct nb_guest *g = nb_guest_new(5, NULL);
-    struct netback_vif *v = attach(5);
-    char journal[128];
-
-    CASE("the toolstack removes the directories of a connected vif");
-    CHECK(nb_connect(g, NULL) && exchange(v, &g->q[0]));
-    CHECK(!toolstack_vif_destroy(rig_store(), 5, 0));
-    CHECK(RIG_UNTIL(!rig_status(v).present && !rig_status(v).connected, RIG_PATIENCE_MS));
-    CHECK(RIG_UNTIL(local_grants_in_use(g->dom) == 0, RIG_PATIENCE_MS) && nb_release(g) == 0);
-    CHECK(!rig_key_is(g->backend, "state", "6"));
-
-    CASE("and makes them again under a new connection");
-    nb_guest_plug(5, NULL);
-    CHECK(nb_connect(g, NULL) && exchange(v, &g->q[0]));
-
-    CASE("all directories of a domain vanish at once");
-    CHECK(xs_rm(rig_store(), XBT_NULL, "/local/domain/0/backend/vif/5"));
-    CHECK(RIG_UNTIL(!rig_status(v).connected, RIG_PATIENCE_MS));
-    CHECK(RIG_UNTIL(local_grants_in_use(g->dom) == 0, RIG_PATIENCE_MS) && nb_release(g) == 0);
-    snprintf(journal, sizeof journal, "%s/journals/vif-5.0", rig_dir());
-    netback_detach(v);
-    CHECK(RIG_UNTIL(access(journal, F_OK) != 0, RIG_PATIENCE_MS));
-    toolstack_vif_destroy(rig_store(), 5, 0);
-    nb_guest_free(g);
-}
-
-static void
-test_attach(void)
-{
-    struct nb_guest *g = nb_guest_new(6, NULL);
-    struct netback_vif *v = attach(6), *second = NULL;
-    struct nb_options o = {.n_queues = 2, .ctrl = true};
-    struct rte_mbuf *m;
-
-    CASE("a vif is attached once");
-    CHECK(netback_attach(rig_nb, 6, 0, &second) == EBUSY);
-
-    CASE("detached: the guest sees no state change, only its carrier");
-    CHECK(nb_connect(g, &o) && exchange(v, &g->q[1]));
-    CHECK(nb_static_all(g, 0, true) == 2 * NB_SLOTS);
-    netback_detach(v);
-    CHECK(rig_key_is(g->backend, "state", "4") && rig_key_is(g->backend, "carrier", "0"));
-    CHECK(local_grants_in_use(g->dom) == 0);
-    uint32_t len = tcp_frame(50, false, false);
-    nb_tx_frame(&g->q[0], frame, len, 0, NULL, 4096);
-    nb_tx_push(&g->q[0]);
-
-    CASE("attached again: what waited is sent, static grants are mapped again");
-    v = attach(6);
-    CHECK(rig_collect(v, &m, NULL, 1, RIG_PATIENCE_MS) == 1);
-    rig_free(&m, 1);
-    CHECK(nb_tx_drain(&g->q[0], RIG_PATIENCE_MS));
-    CHECK(rig_key_is(g->backend, "state", "4"));
-    CHECK(RIG_UNTIL(rig_key_is(g->backend, "carrier", "1"), RIG_PATIENCE_MS));
-    CHECK(local_grants_in_use(g->dom) == 5 + 2 * NB_SLOTS);
-    CHECK(exchange(v, &g->q[0]) && exchange(v, &g->q[1]));
-
-    CASE("the port's carrier is the guest's carrier node");
-    uint64_t seq = netback_change_seq(v);
-    netback_set_carrier(v, false);
-    CHECK(RIG_UNTIL(rig_key_is(g->backend, "carrier", "0"), RIG_PATIENCE_MS));
-    netback_set_carrier(v, true);
-    CHECK(RIG_UNTIL(rig_key_is(g->backend, "carrier", "1"), RIG_PATIENCE_MS));
-    CHECK(nb_close(g));
-    CHECK(netback_change_seq(v) != seq);
-    CHECK(netback_memory(v) > 1000 && netback_memory(v) < 1u << 20);
-    netback_detach(v);
-    nb_guest_free(g);
 }
 
 /* --- packets ------------------------------------------------------------------------ */
@@ -504,7 +153,7 @@ static void
 test_packets(void)
 {
     struct nb_guest *g = nb_guest_new(7, NULL);
-    struct netback_vif *v = attach(7);
+    struct netback_vif *v = rig_attach(7);
 
     CASE("connects for packets");
     CHECK(nb_connect(g, &(struct nb_options){.split = true}));
@@ -552,7 +201,7 @@ test_multicast(void)
 {
     static const uint8_t listed[6] = {0x01, 0, 0x5e, 1, 2, 3}, other[6] = {0x33, 0x33, 0, 0, 0, 9};
     struct nb_guest *g = nb_guest_new(8, NULL);
-    struct netback_vif *v = attach(8);
+    struct netback_vif *v = rig_attach(8);
     struct nb_queue *q = &g->q[0];
     uint32_t len = 64;
     struct rte_mbuf *m;
@@ -612,7 +261,7 @@ test_hash(void)
     static const uint32_t to_one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
     static const uint32_t spread[8] = {0, 1, 2, 3, 3, 2, 1, 0};
     struct nb_guest *g = nb_guest_new(9, NULL);
-    struct netback_vif *v = attach(9);
+    struct netback_vif *v = rig_attach(9);
     uint32_t hash[N] = {0};
     struct rte_mbuf *m;
     bool right = true;
@@ -670,7 +319,7 @@ traffic_copies_grants(struct netback_vif *v, struct nb_guest *g, unsigned queue)
     uint64_t before = rig_stats(v).grant_copy_segs;
 
     for (unsigned i = 0; i < 20; i++) {
-        CHECK(exchange(v, &g->q[queue]));
+        CHECK(nb_exchange(g, queue, v));
     }
     return rig_stats(v).grant_copy_segs != before;
 }
@@ -679,7 +328,7 @@ static void
 test_static_grants(void)
 {
     struct nb_guest *g = nb_guest_new(10, NULL), *h = nb_guest_new(11, NULL);
-    struct netback_vif *v = attach(10), *w = attach(11);
+    struct netback_vif *v = rig_attach(10), *w = rig_attach(11);
     struct nb_options o = {.n_queues = 2, .ctrl = true};
     uint32_t data;
 
@@ -714,7 +363,7 @@ test_static_grants(void)
     CHECK(nb_ctrl(h, XEN_NETIF_CTRL_TYPE_GET_GREF_MAPPING_SIZE, 0, 0, 0, &data) == SUCCESS);
     CHECK(data == 0);
     CHECK(nb_static_all(h, 0, true) == 0);
-    CHECK(exchange(w, &h->q[0]));
+    CHECK(nb_exchange(h, 0, w));
 
     CASE("static grants: deleted ones are released and the data path copies again");
     CHECK(nb_static_all(g, 0, false) == 2 * NB_SLOTS);
@@ -732,7 +381,7 @@ test_static_grants(void)
     }
     CHECK(all && nb_static_all(g, 0, true) == 2 * NB_SLOTS);
     netback_detach(v);
-    v = attach(10);
+    v = rig_attach(10);
     CHECK(RIG_UNTIL(rig_status(v).connected, RIG_PATIENCE_MS));
     CHECK(local_grants_in_use(g->dom) == 5 + 2 * NB_SLOTS);
     CHECK(nb_close(g) && nb_close(h));
@@ -768,7 +417,7 @@ test_rate(void)
 {
     struct nb_guest *g =
         nb_guest_new(12, &(struct toolstack_vif){.hotplug_connected = true, .rate = "40000,10000"});
-    struct netback_vif *v = attach(12);
+    struct netback_vif *v = rig_attach(12);
 
     CASE("the rate key is kept within 20 %");
     CHECK(nb_connect(g, NULL));
@@ -800,19 +449,11 @@ main(void)
 {
     rig_begin();
     rig_netback();
-    test_features();
-    test_connect();
-    test_hotplug_script();
-    test_refused();
-    test_bad_refs();
-    test_removed();
-    test_attach();
     test_packets();
     test_multicast();
     test_hash();
     test_static_grants();
     test_rate();
-    test_reboots();
     int failed = check_done();
     rig_end();
     return failed;

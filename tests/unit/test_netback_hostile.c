@@ -25,19 +25,6 @@
 #define NEIGHBOUR 500
 
 static uint8_t frame[65536];
-static struct nb_packet got;
-
-static struct netback_vif *
-attach(uint16_t domid)
-{
-    struct netback_vif *v;
-
-    if (netback_attach(rig_nb, domid, 0, &v)) {
-        fprintf(stderr, "vif%u.0 cannot be attached\n", domid);
-        exit(2);
-    }
-    return v;
-}
 
 /* What may be in use; the neighbour's share goes up and down. */
 static struct rig_resources
@@ -47,20 +34,6 @@ resources(void)
 
     r.buffers += NB_NEIGHBOUR_BUFFERS;
     return r;
-}
-
-static bool
-round_works(struct netback_vif *v, struct nb_guest *g)
-{
-    struct rte_mbuf *m;
-
-    memset(frame, 2, 60);
-    if (nb_tx_one(&g->q[0], frame, 60, 0, NULL) != NETIF_RSP_OKAY ||
-        rig_collect(v, &m, NULL, 1, RIG_PATIENCE_MS) != 1) {
-        return false;
-    }
-    netback_tx_burst(v, &m, 1);
-    return nb_rx_wait(&g->q[0], &got, RIG_PATIENCE_MS) && got.len == 60 && !got.malformed;
 }
 
 /* Ends the vif as a toolstack does and makes it anew; true if the backend let
@@ -121,11 +94,11 @@ test_index_jump(void)
 
     for (size_t i = 0; i < sizeof jumps / sizeof jumps[0]; i++) {
         struct nb_guest *g = nb_guest_new(10 + i, NULL);
-        struct netback_vif *v = attach(10 + i);
+        struct netback_vif *v = rig_attach(10 + i);
         struct rte_mbuf *m = rig_mbuf(frame, 60);
 
         CASE(jumps[i].name);
-        CHECK(nb_connect(g, &(struct nb_options){.ctrl = true}) && round_works(v, g));
+        CHECK(nb_connect(g, &(struct nb_options){.ctrl = true}) && nb_exchange(g, 0, v));
         rig_log_clear();
         uint64_t start = rig_now_ms();
         jumps[i].jump(g);
@@ -136,7 +109,7 @@ test_index_jump(void)
         CHECK(rig_logged("ring is broken"));
         /* It may come back. */
         CHECK(nb_close(g) && nb_reinit(g));
-        CHECK(nb_connect(g, NULL) && round_works(v, g));
+        CHECK(nb_connect(g, NULL) && nb_exchange(g, 0, v));
         netback_detach(v);
         nb_guest_free(g);
     }
@@ -190,7 +163,7 @@ static void
 test_malformed(void)
 {
     struct nb_guest *g = nb_guest_new(2, NULL);
-    struct netback_vif *v = attach(2);
+    struct netback_vif *v = rig_attach(2);
     struct nb_options o = {.n_queues = 1, .ctrl = true};
     unsigned n = 0, bad = 0;
 
@@ -204,7 +177,7 @@ test_malformed(void)
         if (RING_FREE_REQUESTS(&g->q[0].tx) > 40) {
             malformed(&g->q[0], n);
         }
-        v = attach(2);
+        v = rig_attach(2);
         /* Often enough it is connected in time, and at work. */
         bad += !RIG_UNTIL(rig_status(v).connected, RIG_PATIENCE_MS);
         netback_detach(v);
@@ -216,7 +189,7 @@ test_malformed(void)
     printf("# 8: %u times\n", n);
 
     CASE("8: malformed packet, then hot unplug, for 3 s");
-    v = attach(2);
+    v = rig_attach(2);
     CHECK(RIG_UNTIL(rig_status(v).connected, RIG_PATIENCE_MS));
     CHECK(replug(g, NULL));
     base = resources();
@@ -241,7 +214,7 @@ test_in_flight(void)
     /* So little credit that nothing is taken. */
     struct toolstack_vif vif = {.hotplug_connected = true, .rate = "1,4000000"};
     struct nb_guest *g = nb_guest_new(3, &vif);
-    struct netback_vif *v = attach(3);
+    struct netback_vif *v = rig_attach(3);
     struct rig_resources base = resources();
     unsigned bad = 0, answered = 0;
     unsigned step = SLOW > 1 ? 16 : 1;
@@ -265,7 +238,7 @@ test_in_flight(void)
 
     CASE("11: disconnect while packets pour in both ways");
     g = nb_guest_new(3, NULL);
-    v = attach(3);
+    v = rig_attach(3);
     base = resources();
     bad = 0;
     for (unsigned n = 0; n < 100 / SLOW; n++) {
@@ -305,12 +278,12 @@ static void
 frozen(const char *name, unsigned free_slots)
 {
     struct nb_guest *g = nb_guest_new(4, NULL);
-    struct netback_vif *v = attach(4);
+    struct netback_vif *v = rig_attach(4);
     struct nb_queue *q = &g->q[0];
     struct rig_resources base = resources();
 
     CASE(name);
-    CHECK(nb_connect(g, NULL) && round_works(v, g));
+    CHECK(nb_connect(g, NULL) && nb_exchange(g, 0, v));
     rig_log_clear();
     /* Fill the ring but for 'free_slots', with packets of one slot. */
     push_many(v, 60, NB_SLOTS - free_slots);
@@ -336,7 +309,7 @@ frozen(const char *name, unsigned free_slots)
     /* It takes them at last. */
     nb_rx_discard(q);
     CHECK(RIG_UNTIL(rig_key_is(g->backend, "carrier", "1"), RIG_PATIENCE_MS));
-    CHECK(rig_status(v).carrier && round_works(v, g));
+    CHECK(rig_status(v).carrier && nb_exchange(g, 0, v));
     CHECK(nb_close(g));
     netback_detach(v);
     nb_guest_free(g);
@@ -347,10 +320,10 @@ static void
 test_stalled_and_broken(void)
 {
     struct nb_guest *g = nb_guest_new(8, NULL);
-    struct netback_vif *v = attach(8);
+    struct netback_vif *v = rig_attach(8);
 
     CASE("12: a stalled guest that breaks its index is switched off, not polled");
-    CHECK(nb_connect(g, NULL) && round_works(v, g));
+    CHECK(nb_connect(g, NULL) && nb_exchange(g, 0, v));
     push_many(v, 60, NB_SLOTS + 1);
     CHECK(RIG_UNTIL(!rig_status(v).carrier, RIG_STALL_MS + 500 * SLOW));
     g->q[0].rx.sring->req_prod -= 1000;
@@ -367,10 +340,10 @@ static void
 test_event_storm(void)
 {
     struct nb_guest *g = nb_guest_new(5, NULL);
-    struct netback_vif *v = attach(5);
+    struct netback_vif *v = rig_attach(5);
 
     CASE("13: an event storm costs at most 10 % of a CPU");
-    CHECK(nb_connect(g, &(struct nb_options){.split = true, .ctrl = true}) && round_works(v, g));
+    CHECK(nb_connect(g, &(struct nb_options){.split = true, .ctrl = true}) && nb_exchange(g, 0, v));
     uint64_t start = rig_now_ns(), cpu = rig_thread_cpu_ns("vif5.0-q0"), n = 0;
     while (rig_now_ns() - start < 1000000000) {
         local_evtchn_notify(g->dom, g->q[0].tx_port);
@@ -381,7 +354,7 @@ test_event_storm(void)
     uint64_t wall = rig_now_ns() - start;
     cpu = rig_thread_cpu_ns("vif5.0-q0") - cpu;
     CHECK(cpu > 0 && cpu * 10 <= wall * (SLOW > 1 ? 3 : 1));
-    CHECK(round_works(v, g));
+    CHECK(nb_exchange(g, 0, v));
     printf("# 13: %.1f %% of a CPU under %lu events a second\n", cpu * 100.0 / wall,
            (unsigned long)(3 * n * 1000000000 / wall));
     netback_detach(v);
@@ -430,10 +403,10 @@ static void
 test_store_attacks(void)
 {
     struct nb_guest *g = nb_guest_new(6, NULL);
-    struct netback_vif *v = attach(6);
+    struct netback_vif *v = rig_attach(6);
 
     CASE("14: states flip at 1 kHz: the xenbus thread is hardly busy");
-    CHECK(nb_connect(g, NULL) && round_works(v, g));
+    CHECK(nb_connect(g, NULL) && nb_exchange(g, 0, v));
     rig_log_clear();
     uint64_t start = rig_now_ns(), cpu = rig_thread_cpu_ns("weft-xenbus");
     flip_states(g, 1500);
@@ -456,7 +429,7 @@ test_store_attacks(void)
     nb_set_state(g, XenbusStateClosed);
     CHECK(nb_wait_backend(g, 1u << XenbusStateClosed, RIG_PATIENCE_MS));
     CHECK(RIG_UNTIL(local_grants_in_use(g->dom) == 0, RIG_PATIENCE_MS) && nb_release(g) == 0);
-    CHECK(nb_reinit(g) && nb_connect(g, NULL) && round_works(v, g));
+    CHECK(nb_reinit(g) && nb_connect(g, NULL) && nb_exchange(g, 0, v));
     netback_detach(v);
     nb_guest_free(g);
 }
@@ -531,7 +504,7 @@ static void
 test_chaos(void)
 {
     struct nb_guest *g = nb_guest_new(7, NULL);
-    struct netback_vif *v = attach(7);
+    struct netback_vif *v = rig_attach(7);
     struct scribbler s = {.g = g};
     struct rig_resources base = resources();
     unsigned off = 0, rounds = 12;

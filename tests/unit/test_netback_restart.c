@@ -253,24 +253,15 @@ watch_backend(struct nb_guest *g)
     return xs;
 }
 
+/* Kills and succeeds the server 'pid' of 'g' and 'plain' again and again. */
 static void
-test_killed(void)
+kill_often(pid_t *pid, struct nb_guest *g, struct nb_guest *plain)
 {
-    struct nb_options o = {.n_queues = 2, .split = true, .ctrl = true, .mcast_control = true};
-    struct nb_guest *g = nb_guest_new(60, NULL), *plain = nb_guest_new(61, NULL);
+    struct xs_handle *xs = watch_backend(g);
     unsigned by_queue[2] = {0};
     uint64_t worst_ms = 0;
 
-    CASE("served by another process: hash, static grants, multicast in force");
-    pid_t pid = start_child("--serve", 60);
-    CHECK(nb_connect(g, &o) && nb_connect(plain, NULL));
-    CHECK(nb_set_hash(g, mapping, 4));
-    CHECK(nb_static_all(g, 0, true) && nb_static_all(g, 1, true));
-    CHECK(nb_tx_mcast(&g->q[0], listed, true) == NETIF_RSP_OKAY);
-    check_control_state(g);
-
     CASE("killed under traffic and succeeded: the guest sees nothing, all is in force");
-    struct xs_handle *xs = watch_backend(g);
     for (unsigned i = 0; i < N_KILLS; i++) {
         /* Some come back, then none. */
         round_trips(g, 100 + 50 * i, 20, by_queue);
@@ -280,8 +271,8 @@ test_killed(void)
         nb_tx_push(&g->q[0]);
         nb_tx_push(&g->q[1]);
         uint64_t start = rig_now_ms();
-        kill_child(pid);
-        pid = start_child("--serve", 60);
+        kill_child(*pid);
+        *pid = start_child("--serve", 60);
         CHECK(nb_tx_drain(&g->q[0], RIG_PATIENCE_MS) && nb_tx_drain(&g->q[1], RIG_PATIENCE_MS));
         CHECK(g->q[0].n_error + g->q[1].n_error == 0);
         uint64_t outage = rig_now_ms() - start;
@@ -294,6 +285,25 @@ test_killed(void)
         CHECK(!touched(xs));
     }
     printf("# killed %u times, answered again within %lu ms\n", N_KILLS, (unsigned long)worst_ms);
+    CHECK(!touched(xs));
+    xs_close(xs);
+}
+
+static void
+test_killed(void)
+{
+    struct nb_options o = {.n_queues = 2, .split = true, .ctrl = true, .mcast_control = true};
+    struct nb_guest *g = nb_guest_new(60, NULL), *plain = nb_guest_new(61, NULL);
+
+    CASE("served by another process: hash, static grants, multicast in force");
+    pid_t pid = start_child("--serve", 60);
+    CHECK(nb_connect(g, &o) && nb_connect(plain, NULL));
+    CHECK(nb_set_hash(g, mapping, 4));
+    CHECK(nb_static_all(g, 0, true) && nb_static_all(g, 1, true));
+    CHECK(nb_tx_mcast(&g->q[0], listed, true) == NETIF_RSP_OKAY);
+    check_control_state(g);
+
+    kill_often(&pid, g, plain);
 
     CASE("requests to a dead backend are carried out by its successor");
     kill_child(pid);
@@ -311,9 +321,7 @@ test_killed(void)
     CASE("what a killed one had mapped is deleted by its successor");
     CHECK(nb_static_all(g, 0, false) && nb_static_all(g, 1, false));
     CHECK(local_grants_in_use(g->dom) == 5);
-    CHECK(!touched(xs));
     CHECK(nb_close(g));
-    xs_close(xs);
 
     CASE("a guest that closed meanwhile is found closed");
     CHECK(nb_reinit(g) && nb_connect(g, &o));
