@@ -4,9 +4,10 @@
  * -------------------
  * A turn of the thread moves at most one burst each way: guest's transmit
  * ring to the lane's 'out', lane's inbox to guest's receive ring.  While turns
- * find work the thread keeps going; after a few microseconds (poll_us) without any it arms both
- * rings' events, looks once more, and sleeps on its event channel and its wake
- * descriptor.  Each turn sends at most one notification per event channel.
+ * find work the thread keeps going; after a few microseconds (poll_us) without
+ * any it arms both rings' events, looks once more, and sleeps on its event
+ * channel and its wake descriptor.  Each turn sends at most one notification
+ * per event channel.
  *
  * Back-pressure: if the switch is slow, 'out' fills up and requests stay in
  * the guest's ring, where the guest's own queueing sees them.  If the guest is
