@@ -71,6 +71,9 @@ struct netdev_netback {
 
     /* Read by the datapath without 'mutex': see the Theory of Operation. */
     struct netback_vif *vif;
+    /* Set once the main loop has come round: the datapath polls a new port
+     * before ofproto knows it, and would drop the guest's first packets. */
+    atomic_bool known;
 
     struct ovs_mutex mutex OVS_ACQ_AFTER(all_mutex);
     struct vif_id wanted OVS_GUARDED;   /* valid once 'configured' */
@@ -125,6 +128,7 @@ netback_construct(struct netdev *netdev)
     struct netdev_netback *dev = netdev_netback_cast(netdev);
 
     ovs_mutex_init(&dev->mutex);
+    atomic_init(&dev->known, false);
     ovs_mutex_lock(&dev->mutex);
     dev->requested_n_txq = 1;
     dev->mtu = MTU_DEFAULT;
@@ -360,6 +364,7 @@ check_changes(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
     if (!dev->vif) {
         return;
     }
+    atomic_store_relaxed(&dev->known, true);
     seq = netback_change_seq(dev->vif);
     if (seq == dev->change_seq) {
         return;
@@ -427,9 +432,11 @@ netback_rxq_recv(struct netdev_rxq *rxq, struct dp_packet_batch *batch, int *qfi
 {
     struct netdev_netback *dev = CONTAINER_OF(rxq->netdev, struct netdev_netback, up);
     unsigned n = 0;
+    bool known;
 
     BUILD_ASSERT_DECL(NETBACK_MAX_BURST <= NETDEV_MAX_BURST);
-    if (OVS_LIKELY(dev->vif)) {
+    atomic_read_relaxed(&dev->known, &known);
+    if (OVS_LIKELY(dev->vif && known)) {
         n = netback_rx_burst(dev->vif, rxq->queue_id, (struct rte_mbuf **)batch->packets,
                              NETBACK_MAX_BURST);
     }
