@@ -59,10 +59,13 @@ fuzz() {
         corpus=tests/fuzz/corpus/$name
         mkdir -p "$out/$name.corpus"
         (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$t" -timeout=10 \
-            -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" "$out/$name.corpus" \
+            -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" \
+            -artifact_prefix="$OLDPWD/build/fuzz/" "$out/$name.corpus" \
             $([ -d "$OLDPWD/$corpus" ] && echo "$OLDPWD/$corpus")) >"$out/$name" 2>&1
         status=$?
         [ $status -eq 0 ] && echo "ok $name" >>"$out/$name"
+        # What it found, ahead of the stack; the input is in build/fuzz/.
+        grep -E 'runtime error|ERROR|SUMMARY|must|Base64|Test unit' "$out/$name" | head -n 8
         count "fuzz/$name" $status "$out/$name"
     done
 }

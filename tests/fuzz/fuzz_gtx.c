@@ -11,6 +11,8 @@ static struct fuzz_input in;
 static struct rte_mbuf *pkts[64];
 static uint8_t frame[70000];
 static bool mutate;
+/* The MTU under which a second half was accepted that still waits. */
+static uint16_t mtu_before;
 
 int
 LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -43,7 +45,7 @@ check_packet(const struct rte_mbuf *m)
     MUST(m->data_len >= 14 && m->data_len <= NETBACK_FRAME_MAX);
     MUST(m->data_off >= NETBACK_HEADROOM && m->data_off + m->data_len <= m->buf_len);
     if (!(m->ol_flags & RTE_MBUF_F_TX_TCP_SEG)) {
-        MUST(m->data_len <= atomic_load(&g.port.mtu) + 22 || mutate);
+        MUST(m->data_len <= RTE_MAX(atomic_load(&g.port.mtu), mtu_before) + 22 || mutate);
     }
     if (m->ol_flags & RTE_MBUF_F_TX_L4_MASK) {
         MUST(frame_parse(f, m->data_len, &l) && l.payload && !l.fragment);
@@ -61,12 +63,14 @@ static void
 run_burst(void)
 {
     bool notify = false;
-    int n = gtx_burst(&g.gtx, pkts, fuzz_u8(&in) % 65, &notify);
+    unsigned room = fuzz_u8(&in) % 65;
+    int n = gtx_burst(&g.gtx, pkts, room, &notify);
 
     MUST(n >= 0 || n == -EPROTO);
     for (int i = 0; i < n; i++) {
         check_packet(pkts[i]);
     }
+    mtu_before = room ? 0 : mtu_before;
     pkt_free_bulk(&g.pool, pkts, n > 0 ? n : 0);
     if (fuzz_u8(&in) & 1) {
         guest_tx_responses(&g, 0);
@@ -126,6 +130,7 @@ change_settings(void)
 
     switch (what % 8) {
     case 0:
+        mtu_before = RTE_MAX(atomic_load(&g.port.mtu), mtu_before);
         atomic_store(&g.port.mtu, 68 + fuzz_u16(&in) % 64932);
         break;
     case 1:
@@ -159,6 +164,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     in = (struct fuzz_input){data, data + size};
     mutate = false;
+    mtu_before = 0;
     guest_init(&g);
     g.hv->before_segment = mutate_guest;
     while (in.at < in.end && g.gtx.scratch) {

@@ -59,6 +59,7 @@ until_state_in_use() {
         [ $SECONDS -lt $end ] || return 1
         read -rt 0.1 <> <(:)
     done
+    return 0
 }
 pings() { lab exec g1 -- ping -c 3 -i 0.2 -w 3 10.0.0.2 >/dev/null; }
 # A group that was joined before the kill still reaches the guest: it answers
