@@ -260,6 +260,8 @@ lab_sweep(struct lab *lab, bool graceful, void (*note_fn)(void *, const char *),
                 swept->left++;
             }
         }
+        /* Those that came in while the rest was ending; no more can. */
+        end_execs(&s);
     }
     if (swept->left) {
         return; /* the ledger stays for another try */

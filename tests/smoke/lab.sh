@@ -116,6 +116,9 @@ refuse switch-killed-vlans-hold "g1 reaches g2 after the restart" pings g1 "$g2"
 # --- down ---------------------------------------------------------------------
 W exec g1 -- sleep $mark &
 sleeper=$!
+until pgrep -f "^sleep $mark" >/dev/null || ! kill -0 $sleeper 2>/dev/null; do
+    read -rt 0.05 <> <(:)
+done
 check down "down fails" W down
 wait $sleeper 2>/dev/null
 no_traces down-leaves-nothing
