@@ -6,7 +6,8 @@
 #
 # A test prints "ok NAME", "not ok NAME: why" or "skip NAME: why", a line a
 # case, and exits non-zero when a case failed.
-# FUZZ_SECONDS (default 10) bounds each fuzz target.
+# FUZZ_SECONDS (default 10) bounds each fuzz target; FUZZ_SEED (default 1) makes a
+# run repeatable, another seed explores elsewhere.
 set -u
 cd "$(dirname "$0")/.."
 fuzz_seconds=${FUZZ_SECONDS:-10}
@@ -59,7 +60,7 @@ fuzz() {
         corpus=tests/fuzz/corpus/$name
         mkdir -p "$out/$name.corpus"
         (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$t" -timeout=10 \
-            -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" \
+            -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" -seed="${FUZZ_SEED:-1}" \
             -artifact_prefix="$OLDPWD/build/fuzz/" "$out/$name.corpus" \
             $([ -d "$OLDPWD/$corpus" ] && echo "$OLDPWD/$corpus")) >"$out/$name" 2>&1
         status=$?
