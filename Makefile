@@ -42,14 +42,15 @@ XEN_LIBS := -lxenstore -lxengnttab -lxenevtchn
 
 # --- modules: who may include whom ---------------------------------------
 # A header of a folder that is not on the list does not compile.
-modules := lib netback vlan vswitch tools
+modules := lib netback vlan fast vswitch tools
 INC_lib = -Ilib
 INC_netback = -Ilib -Inetback $(DPDK_CFLAGS)
 INC_vlan = -Ilib -Ivlan
+INC_vswitch/fast = -Ilib -Ivswitch $(DPDK_CFLAGS)
 INC_vswitch = -Ilib -Inetback -Ivlan -Ivswitch $(OVS_CFLAGS) $(DPDK_CFLAGS)
 INC_tools = -Ilib -Itools $(NL_CFLAGS)
 INC_lib/ovs = -Ilib $(OVS_CFLAGS) $(DPDK_CFLAGS)
-INC_tests = -Ilib -Inetback -Ivlan -Itools -Itests/unit $(DPDK_CFLAGS)
+INC_tests = -Ilib -Inetback -Ivlan -Ivswitch -Itools -Itests/unit $(DPDK_CFLAGS)
 INC_tests/ovs = $(INC_vswitch) -Itests/unit
 INC_perf = $(INC_tests)
 
@@ -57,6 +58,7 @@ srcs = $(filter-out $1/main_%,$(wildcard $1/*.c))
 SRC_lib := $(call srcs,lib) $(call srcs,lib/hv)
 SRC_netback := $(call srcs,netback)
 SRC_vlan := $(call srcs,vlan)
+SRC_fast := $(call srcs,vswitch/fast)
 SRC_vswitch := $(call srcs,vswitch) $(call srcs,lib/ovs)
 SRC_tools := $(call srcs,tools)
 
@@ -65,9 +67,9 @@ objs = $(patsubst %.c,$(O)/%.o,$1)
 # $(call inc,source): flags of its folder
 inc = $(or $(INC_$(patsubst %/,%,$(dir $1))),$(INC_$(firstword $(subst /, ,$1))))
 
-lib_of = $(O)/lib$(if $(filter lib,$1),weft,$1).a
-libs_no_ovs = $(foreach m,tools netback vlan lib,$(call lib_of,$m))
-libs_vswitch = $(foreach m,vswitch netback vlan lib,$(call lib_of,$m))
+lib_of = $(O)/lib$(if $(filter lib,$1),weft,$(notdir $1)).a
+libs_no_ovs = $(foreach m,tools fast netback vlan lib,$(call lib_of,$m))
+libs_vswitch = $(foreach m,vswitch fast netback vlan lib,$(call lib_of,$m))
 
 # --- programs --------------------------------------------------------------
 tool_mains := $(wildcard tools/main_*.c)
@@ -82,7 +84,9 @@ perf_bin := $(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_*.c))
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # The OVS functions that ours stand in for (vswitch/offload_ports.c, dpdk_start.c).
-ovs_wraps = $(addprefix -Wl$(comma)--wrap=,$(shell grep -oh '^__wrap_[a-z0-9_]*' vswitch/*.c | sed 's/^__wrap_//'))
+# ct.o holds OVS's connection tracker and must come before OVS's own objects of it.
+ovs_wraps = -Wl,-u,ct_ref_take \
+            $(addprefix -Wl$(comma)--wrap=,$(shell grep -oh '^__wrap_[a-z0-9_]*' vswitch/*.c | sed 's/^__wrap_//'))
 ovs_objs := $(addprefix $(OVS)/build/,vswitchd/bridge.o vswitchd/system-stats.o \
             ofproto/.libs/libofproto.a lib/.libs/libsflow.a lib/.libs/libopenvswitch.a \
             lib/.libs/libopenvswitchavx512.a)
@@ -176,7 +180,7 @@ $(perf_bin): $(O)/perf/%: $(O)/perf/%.o $(call objs,$(unit_common)) $(libs_no_ov
 	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lpcap -lm)
 
 # Fuzz targets: clang's libFuzzer over instrumented copies of our own sources.
-fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(unit_common)
+fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_fast) $(unit_common)
 fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(fuzz_srcs))
 FUZZ_CFLAGS := -O1 -g $(MARCH) -std=gnu11 -fno-strict-aliasing -pthread -fno-omit-frame-pointer \
                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
@@ -195,7 +199,7 @@ $(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a
 -include $(shell find build -name '*.d' -not -path 'build/ovs/*' 2>/dev/null)
 
 # --- source hygiene -----------------------------------------------------------
-all_src := $(foreach d,lib lib/hv lib/ovs netback vlan vswitch tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
+all_src := $(foreach d,lib lib/hv lib/ovs netback vlan vswitch vswitch/fast tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
 fmt: deps-test
 	clang-format -i $(all_src)
 fmt-check: deps-test

@@ -1,0 +1,151 @@
+/* state: the insides of engines and workers, for the files of this folder. */
+#ifndef STATE_H
+#define STATE_H
+
+#include <rte_mbuf.h>
+
+#include "counters.h"
+#include "engine.h"
+#include "exact.h"
+#include "key.h"
+
+#define likely_(x) __builtin_expect(!!(x), 1)
+#define unlikely_(x) __builtin_expect(!!(x), 0)
+
+struct engine {
+    const struct engine_ops *ops;
+    void *aux;
+    /* Replaced as a whole; the old one goes an epoch later. */
+    struct key_masks *_Atomic masks;
+    struct key_masks exact;           /* every bit: when there was no memory for others */
+    struct fast_port *_Atomic *ports; /* ENGINE_PORTS_MAX */
+    struct counters counters;
+};
+
+/* Stands for "drop" where a port is expected, so that plain drops and plain
+ * outputs take the same path. */
+#define PORT_DROP ENGINE_PORTS_MAX
+
+#define OUT_LISTS 32u
+#define OUT_HASH 128u
+
+/* Packets on their way to one port.  Twice a burst fits: one is what a list
+ * may have between calls, another what a worker_run() may add, so that it need
+ * not look. */
+struct out_list {
+    uint32_t key; /* port + 1; 0: the list is not in use */
+    uint32_t n;
+    struct rte_mbuf *pkts[2 * ENGINE_BURST];
+};
+
+struct worker_counts {
+    _Atomic uint64_t packets, hits, misses, verdicts, odd, learned;
+    _Atomic uint64_t drops[ENGINE_N_DROPS];
+    _Atomic uint64_t evicted, entries, size; /* of the caches, as last looked at */
+};
+
+struct worker {
+    struct epoch_reader reader;
+    struct engine *engine;
+    void *aux;
+    int64_t now; /* ms */
+    struct exact narrow, wide;
+    struct slots slots;
+    struct worker_counts counts;
+    const struct program *slow; /* what ops->slow() is running; NULL */
+    /* Lists in use are those whose bit is set.  A port's list is where
+     * out_of[] says, or anywhere, or nowhere yet. */
+    uint32_t out_used;
+    struct out_list *out_of[OUT_HASH];
+    struct out_list out[OUT_LISTS];
+};
+
+/* The worker's own: no one else writes. */
+#define WORKER_ADD(w, field, v)                                                                    \
+    atomic_store_explicit(&(w)->counts.field,                                                      \
+                          atomic_load_explicit(&(w)->counts.field, memory_order_relaxed) + (v),    \
+                          memory_order_relaxed)
+
+/* --- worker.c ------------------------------------------------------------- */
+
+/* The caches' sizes, for who asks. */
+void worker_publish(struct worker *);
+
+/* --- out.c ---------------------------------------------------------------- */
+
+void out_init(struct worker *);
+/* The list of 'port'; may send others. */
+struct out_list *out_list_slow(struct worker *, uint16_t port);
+/* Sends what the list has; it is no longer in use. */
+void out_list_flush(struct worker *, struct out_list *);
+
+static inline struct out_list *
+out_list(struct worker *w, uint16_t port)
+{
+    struct out_list *l = w->out_of[port % OUT_HASH];
+
+    return likely_(l->key == port + 1u) ? l : out_list_slow(w, port);
+}
+
+/* A packet of the burst that worker_run() is at. */
+static inline void
+out_one(struct worker *w, uint16_t port, struct rte_mbuf *m)
+{
+    struct out_list *l = out_list(w, port);
+
+    l->pkts[l->n++] = m;
+}
+
+/* --- act.c ------------------------------------------------------------------ */
+
+/* Writes p's edits to the frame; false: no headroom, some may be done. */
+bool act_edit(struct rte_mbuf *, const struct program *);
+
+/* Runs a program on a burst; consumes it. */
+void act_run(struct worker *, uint16_t in_port, const struct program *, struct rte_mbuf **,
+             unsigned n);
+
+/* Hands packets to ops->slow(). */
+void act_slow(struct worker *, uint16_t in_port, const struct program *, struct rte_mbuf **,
+              unsigned n);
+
+#define ACT_TAG_LEN 4u
+#define ACT_TX_OFFLOADS (RTE_MBUF_F_TX_L4_MASK | RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_IP_CKSUM)
+
+void act_move_l2_len(struct rte_mbuf *, int by);
+
+/* 'tag': TPID and TCI as in a frame.  False: no headroom. */
+static inline bool
+act_push_tag(struct rte_mbuf *m, uint32_t tag)
+{
+    uint8_t *d = rte_pktmbuf_mtod(m, uint8_t *);
+    uint64_t first;
+    uint32_t rest;
+
+    if (unlikely_(m->data_off < ACT_TAG_LEN || m->data_len > UINT16_MAX - ACT_TAG_LEN)) {
+        return false;
+    }
+    memcpy(&first, d, sizeof first);
+    memcpy(&rest, d + 8, sizeof rest);
+    d -= ACT_TAG_LEN;
+    memcpy(d, &first, sizeof first);
+    memcpy(d + 8, &rest, sizeof rest);
+    memcpy(d + 12, &tag, sizeof tag);
+    m->data_off -= ACT_TAG_LEN;
+    m->data_len += ACT_TAG_LEN;
+    m->pkt_len += ACT_TAG_LEN;
+    if (unlikely_(m->ol_flags & ACT_TX_OFFLOADS)) {
+        act_move_l2_len(m, ACT_TAG_LEN);
+    }
+    return true;
+}
+
+/* What a program's VLAN push looks like on the wire. */
+static inline uint32_t
+act_tag(const struct edit *e)
+{
+    /* OVS marks in the action that there is a tag; on the wire that bit is 0. */
+    return e->vlan.tpid | (uint32_t)(e->vlan.tci & RTE_BE16(0xefff)) << 16;
+}
+
+#endif
