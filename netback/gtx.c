@@ -118,6 +118,7 @@ gtx_init(struct gtx *g, struct ring_port *port, void *page)
     g->scratch->log = log;
     BACK_RING_ATTACH(&g->ring, sring, answered, HV_PAGE_SIZE);
     g->port = port;
+    g->turn_left = SIZE_MAX;
     g->scratch->fetched = g->scratch->idle_at = answered;
     return 0;
 }
@@ -573,6 +574,18 @@ gtx_accept(struct gtx *g, struct gtx_packet *p)
     gtx_take(g, p);
 }
 
+/* Errors cost something, too. */
+static void
+turn_charge(struct gtx *g, const struct gtx_packet *p)
+{
+    size_t cost = p->request.size;
+
+    if (cost > g->port->pool->small_room) {
+        cost = RTE_MAX(cost, GTX_LARGE_COST);
+    }
+    g->turn_left -= RTE_MIN(g->turn_left, RTE_MAX(cost, 1u));
+}
+
 static void
 gtx_collect(struct gtx *g, unsigned room)
 {
@@ -580,7 +593,7 @@ gtx_collect(struct gtx *g, unsigned room)
     bool waits = false;
 
     s->n_packets = 0;
-    while (room && s->n_packets < GTX_BURST_MAX && s->discard == DISCARD_NONE &&
+    while (room && g->turn_left && s->n_packets < GTX_BURST_MAX && s->discard == DISCARD_NONE &&
            g->ring.req_cons != s->fetched) {
         struct gtx_packet *p = &s->packets[s->n_packets];
         const netif_tx_request_t *slot0 = slot_at(s, g->ring.req_cons);
@@ -606,6 +619,7 @@ gtx_collect(struct gtx *g, unsigned room)
         s->discard = p->then;
         s->n_packets++;
         room -= p->m ? RTE_MIN(outs, room) : 0;
+        turn_charge(g, p);
     }
     s->idle_at = waits ? s->fetched : g->ring.req_cons;
 }

@@ -84,17 +84,27 @@ inbox_wake(struct inbox *in)
     }
 }
 
-/* Takes room for 'm' in the memory bound; false if there is none. */
-static inline bool
-inbox_reserve(struct inbox *in, const struct rte_mbuf *m)
+/* Takes room in the memory bound for as many of the packets, from the first,
+ * as fit; returns how many.  Producers may together exceed it by a burst each. */
+static inline unsigned
+inbox_reserve(struct inbox *in, struct rte_mbuf *const *pkts, unsigned n)
 {
-    size_t need = pkt_footprint(m);
+    size_t used = atomic_load_explicit(&in->bytes, memory_order_relaxed);
+    size_t need = 0;
+    unsigned fit;
 
-    if (atomic_load_explicit(&in->bytes, memory_order_relaxed) + need > in->bytes_max) {
-        return false;
+    for (fit = 0; fit < n; fit++) {
+        size_t with = need + pkt_footprint(pkts[fit]);
+
+        if (used + with > in->bytes_max) {
+            break;
+        }
+        need = with;
     }
-    atomic_fetch_add_explicit(&in->bytes, need, memory_order_relaxed);
-    return true;
+    if (fit) {
+        atomic_fetch_add_explicit(&in->bytes, need, memory_order_relaxed);
+    }
+    return fit;
 }
 
 static inline void

@@ -56,6 +56,10 @@ set_defaults(struct netback_config *c)
     c->grx_expire_ms = c->grx_expire_ms ? c->grx_expire_ms : 10000;
     c->grx_stall_ms = c->grx_stall_ms ? c->grx_stall_ms : 60000;
     c->poll_us = c->poll_us ? c->poll_us : 5;
+    if (!c->turn_packets || c->turn_packets > NETBACK_TURN_MAX) {
+        c->turn_packets = NETBACK_TURN_MAX;
+    }
+    c->turn_bytes = c->turn_bytes ? c->turn_bytes : 256u << 10;
 }
 
 /* A thousand vifs hold several descriptors each. */

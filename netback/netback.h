@@ -5,9 +5,12 @@
  * packets between the guest's rings and the switch:
  *
  *   guest's TX ring > queue thread > netback_rx_burst() > switch
+ *   guest's TX ring > queue thread > netback_receiver.burst(), on that thread
  *   switch > netback_tx_burst() > queue's inbox > queue thread > guest's RX ring
  *
- * "rx" and "tx" are the switch's, "gtx" and "grx" the guest's.
+ * The first is for a switch whose own threads poll; the second, chosen by
+ * netback_set_receiver(), runs the switch on the queue's thread.  "rx" and
+ * "tx" are the switch's, "gtx" and "grx" the guest's.
  *
  * Packets are single-segment mbufs.  Offloads travel in the mbuf as DPDK
  * defines them: RTE_MBUF_F_TX_{TCP,UDP}_CKSUM with TX_IPV4/6 for a blank
@@ -15,7 +18,8 @@
  * RTE_MBUF_F_RX_L4_CKSUM_GOOD for a validated one.
  *
  * Threads: netback_start/stop/attach/detach and the listings from any one
- * thread at a time.  netback_rx_burst: one thread per (vif, queue) at a time.
+ * thread at a time.  netback_rx_burst and netback_set_receiver: one thread per
+ * (vif, queue) and per vif at a time.
  * netback_tx_burst: any number of threads.  Everything else: any thread.
  * Ownership of packets only moves forward: a burst handed over is consumed. */
 #ifndef NETBACK_H
@@ -34,6 +38,8 @@ struct netback_vif;
 
 #define NETBACK_MAX_QUEUES 8u
 #define NETBACK_MAX_BURST 32u
+/* What a receiver gets at once, at most. */
+#define NETBACK_TURN_MAX 128u
 /* Bytes in front of each frame, for tags and tunnel headers.  What needs more
  * (Geneve with much metadata) is copied by the switch. */
 #define NETBACK_HEADROOM 256u
@@ -59,6 +65,11 @@ struct netback_config {
     unsigned grx_expire_ms;  /* a packet waits at most this long; 0: 10,000 */
     unsigned grx_stall_ms;   /* no buffers for this long: stalled, carrier off; 0: 60,000 */
     unsigned poll_us;        /* a queue polls this long before it sleeps; 0: 5 */
+    /* A guest's share of a turn with a receiver: packets, at most
+     * NETBACK_TURN_MAX (0: 128), and bytes (0: 256 KiB; the packet that
+     * crosses the mark is the last). */
+    unsigned turn_packets;
+    size_t turn_bytes;
     /* Log sink; NULL: stderr.  Rate-limited per source by netback. */
     void (*log)(int syslog_level, const char *msg);
 };
@@ -89,8 +100,32 @@ void netback_rx_wait(struct netback *, uint32_t *seen, uint64_t ns);
 /* True if a burst on queue 'q' would return something. */
 bool netback_rx_ready(const struct netback_vif *, unsigned q);
 
-/* Hands 'n' <= NETBACK_MAX_BURST packets to the guest and consumes them all,
- * by drop if need be.  Queues are chosen by the guest's hash settings. */
+/* Takes a guest's packets on the thread of the queue that they came from.  All
+ * calls of one queue come from its thread, which lives as long as the guest is
+ * connected; between two of them it may be preempted or serve the guest, so
+ * what they leave behind must not be in anybody's way.  They may take locks
+ * that nobody holds across a call into netback. */
+struct netback_receiver {
+    /* The first call for queue 'q'; what it returns is passed to the others. */
+    void *(*start)(void *aux, unsigned q);
+    /* 1..NETBACK_TURN_MAX packets, as netback_rx_burst() describes them; consumes. */
+    void (*burst)(void *ctx, struct rte_mbuf **, unsigned n);
+    /* About to sleep until there is work. */
+    void (*sleep)(void *ctx);
+    /* Has slept for a while (0.1 s) and will go on: memory may go.  Once a sleep. */
+    void (*idle)(void *ctx);
+    /* The last call: the thread ends, or the receiver is replaced. */
+    void (*stop)(void *ctx);
+};
+/* From now on the guest's packets go to 'receiver', which must outlive its
+ * use, or, with NULL (as after attach), wait for netback_rx_burst() again.
+ * Packets that wait already go first.  When it returns, no call of the previous
+ * receiver is under way and none will come.  While there is a receiver nobody
+ * may call netback_rx_burst().  Not from a receiver's call. */
+void netback_set_receiver(struct netback_vif *, const struct netback_receiver *, void *aux);
+
+/* Hands packets to the guest and consumes them all, by drop if need be.
+ * Queues are chosen by the guest's hash settings. */
 void netback_tx_burst(struct netback_vif *, struct rte_mbuf **, unsigned n);
 
 /* Queues the switch must serve with netback_rx_burst(): fixed while attached. */

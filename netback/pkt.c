@@ -1,17 +1,18 @@
-/* pkt: packet buffers through a thread's own mempool caches (ring.h).
+/* pkt: packet buffers through a thread's own stashes (ring.h).
  *
- * The caches are small because a thousand vifs have one each; large buffers
- * are worth 64 KiB, so only a few of them may rest in a cache. */
+ * These are small because a thousand vifs have two each; large buffers are
+ * worth 64 KiB, so only a few of them may rest.  Packets are taken here and
+ * freed by the thread of the guest they went to, or the other way round: what
+ * counts is that whole bulks pass through the mempool. */
 #include "ring.h"
 
-#include <errno.h>
+#include <string.h>
 
 #include <rte_branch_prediction.h>
 #include <rte_prefetch.h>
 
-#define SMALL_CACHED 32u
-#define LARGE_CACHED 4u
-#define FREE_CHUNK 64u
+#define SMALL_BULK (PKT_STASH / 2)
+#define LARGE_BULK 4u
 #define PREFETCH_AHEAD 4u
 
 static uint16_t
@@ -22,54 +23,78 @@ frame_room(struct rte_mempool *mp)
     return room > NETBACK_HEADROOM ? room - NETBACK_HEADROOM : 0;
 }
 
-int
+void
 pkt_pool_init(struct pkt_pool *p, struct rte_mempool *small, struct rte_mempool *large,
               void (*free_foreign)(struct rte_mbuf *))
 {
     *p = (struct pkt_pool){
         .small = small,
         .large = large,
+        .small_stash = {.mp = small, .bulk = SMALL_BULK},
+        .large_stash = {.mp = large, .bulk = LARGE_BULK},
         .free_foreign = free_foreign,
         .small_room = frame_room(small),
         .large_room = frame_room(large),
     };
-    p->small_cache = rte_mempool_cache_create(SMALL_CACHED, SOCKET_ID_ANY);
-    if (!p->small_cache) {
-        return ENOMEM;
-    }
-    p->large_cache = rte_mempool_cache_create(LARGE_CACHED, SOCKET_ID_ANY);
-    if (!p->large_cache) {
-        goto free_small;
-    }
-    return 0;
+}
 
-free_small:
-    rte_mempool_cache_free(p->small_cache);
-    *p = (struct pkt_pool){0};
-    return ENOMEM;
+static void
+stash_trim(struct pkt_stash *s)
+{
+    if (s->n) {
+        rte_mempool_generic_put(s->mp, s->objects, s->n, NULL);
+        s->n = 0;
+    }
+}
+
+/* Takes a bulk, or what an almost empty pool still has. */
+static bool __attribute__((noinline)) stash_refill(struct pkt_stash *s)
+{
+    for (unsigned n = s->bulk; n; n /= 2) {
+        if (!rte_mempool_generic_get(s->mp, s->objects, n, NULL)) {
+            s->n = n;
+            return true;
+        }
+    }
+    return false;
+}
+
+static inline struct rte_mbuf *
+stash_get(struct pkt_stash *s)
+{
+    if (unlikely(!s->n) && !stash_refill(s)) {
+        return NULL;
+    }
+    /* Most buffers were last touched by another core. */
+    if (likely(s->n > PREFETCH_AHEAD)) {
+        rte_prefetch0(s->objects[s->n - 1 - PREFETCH_AHEAD]);
+    }
+    return s->objects[--s->n];
+}
+
+static inline void
+stash_put(struct pkt_stash *s, struct rte_mbuf *m)
+{
+    if (unlikely(s->n == 2 * s->bulk)) {
+        /* The oldest; what was used last is of use here. */
+        rte_mempool_generic_put(s->mp, s->objects, s->bulk, NULL);
+        s->n = s->bulk;
+        memcpy(s->objects, s->objects + s->bulk, s->bulk * sizeof s->objects[0]);
+    }
+    s->objects[s->n++] = m;
 }
 
 void
 pkt_pool_trim(struct pkt_pool *p)
 {
-    if (p->small_cache) {
-        rte_mempool_cache_flush(p->small_cache, p->small);
-    }
-    if (p->large_cache) {
-        rte_mempool_cache_flush(p->large_cache, p->large);
-    }
+    stash_trim(&p->small_stash);
+    stash_trim(&p->large_stash);
 }
 
 void
 pkt_pool_done(struct pkt_pool *p)
 {
     pkt_pool_trim(p);
-    if (p->small_cache) {
-        rte_mempool_cache_free(p->small_cache);
-    }
-    if (p->large_cache) {
-        rte_mempool_cache_free(p->large_cache);
-    }
     *p = (struct pkt_pool){0};
 }
 
@@ -82,13 +107,9 @@ pkt_alloc(struct pkt_pool *p, uint32_t len)
     if (len > p->large_room && !small) {
         return NULL;
     }
-    struct rte_mempool_cache *cache = small ? p->small_cache : p->large_cache;
-    if (rte_mempool_generic_get(small ? p->small : p->large, (void **)&m, 1, cache)) {
+    m = stash_get(small ? &p->small_stash : &p->large_stash);
+    if (!m) {
         return NULL;
-    }
-    /* Most buffers were last touched by another core. */
-    if (likely(cache->len >= PREFETCH_AHEAD)) {
-        rte_prefetch0(cache->objs[cache->len - PREFETCH_AHEAD]);
     }
     /* What lies in a pool has one reference, one segment and no next
      * (rte_mbuf.h); the rest of the first cache line is ours to set.  The
@@ -133,26 +154,11 @@ pkt_free(struct pkt_pool *p, struct rte_mbuf *m)
 void
 pkt_free_bulk(struct pkt_pool *p, struct rte_mbuf **pkts, unsigned n)
 {
-    void *small[FREE_CHUNK];
-    unsigned n_small = 0;
-
     for (unsigned i = 0; i < n; i++) {
         struct rte_mbuf *m = pkt_release(p, pkts[i]);
 
-        if (!m) {
-            continue;
+        if (m) {
+            stash_put(m->pool == p->large ? &p->large_stash : &p->small_stash, m);
         }
-        if (m->pool == p->large) {
-            rte_mempool_generic_put(p->large, (void **)&m, 1, p->large_cache);
-            continue;
-        }
-        small[n_small++] = m;
-        if (n_small == FREE_CHUNK) {
-            rte_mempool_generic_put(p->small, small, n_small, p->small_cache);
-            n_small = 0;
-        }
-    }
-    if (n_small) {
-        rte_mempool_generic_put(p->small, small, n_small, p->small_cache);
     }
 }

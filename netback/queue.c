@@ -2,20 +2,21 @@
  *
  * Theory of operation
  * -------------------
- * A turn of the thread moves at most one burst each way: guest's transmit
- * ring to the lane's 'out', lane's inbox to guest's receive ring.  While turns
- * find work the thread keeps going; after a few microseconds (poll_us) without
- * any it arms both rings' events, looks once more, and sleeps on its event
- * channel and its wake descriptor.  Each turn sends at most one notification
- * per event channel.
+ * A turn of the thread moves a bounded number of packets each way: guest's
+ * transmit ring to the lane's 'out' or to the receiver, lane's inbox to
+ * guest's receive ring.  While turns find work the thread keeps going, and
+ * gives way after a turn that a receiver filled, so that vifs that share a
+ * core take turns; after a few microseconds (poll_us) without any it arms both
+ * rings' events, looks once more, and sleeps on its event channel and its wake
+ * descriptor.  Each turn sends at most one notification per event channel.
  *
- * Back-pressure: if the switch is slow, 'out' fills up and requests stay in
- * the guest's ring, where the guest's own queueing sees them.  If the guest is
- * slow, packets wait here up to the inbox's memory bound and grx_expire_ms.
- * A guest that offers too few buffers for the first packet during
- * grx_stall_ms is stalled: everything queued is dropped and producers drop
- * at once, until it offers a whole packet's worth again (XSA-392: one free
- * slot must not reset the clock).
+ * Back-pressure: if the switch is slow, 'out' fills up (or the receiver takes
+ * its time) and requests stay in the guest's ring, where the guest's own
+ * queueing sees them.  If the guest is slow, packets wait here up to the
+ * inbox's memory bound and grx_expire_ms.  A guest that offers too few buffers
+ * for the first packet during grx_stall_ms is stalled: everything queued is
+ * dropped and producers drop at once, until it offers a whole packet's worth
+ * again (XSA-392: one free slot must not reset the clock).
  *
  * A guest that sends events without work buys itself longer and longer
  * naps of this thread, nothing else (XSA-391 seen from our side). */
@@ -102,7 +103,7 @@ queue_give_up(struct queue *q, const char *which)
 }
 
 static bool
-from_guest(struct queue *q, bool *notify)
+guest_to_lane(struct queue *q, bool *notify)
 {
     struct rte_mbuf *pkts[QUEUE_BURST];
 
@@ -128,6 +129,57 @@ from_guest(struct queue *q, bool *notify)
     }
     /* Extra-info-only requests and errors are work, too. */
     return n > 0 || *notify;
+}
+
+/* A turn's share, handed over at once: the switch works best on long bursts. */
+static bool
+guest_to_receiver(struct queue *q, bool *notify)
+{
+    const struct netback_config *c = &q->vif->nb->config;
+    struct rte_mbuf *pkts[NETBACK_TURN_MAX];
+    unsigned n = 0, asked;
+    int got;
+
+    q->gtx.turn_left = c->turn_bytes;
+    do {
+        asked = c->turn_packets - n < QUEUE_BURST ? c->turn_packets - n : QUEUE_BURST;
+        got = gtx_burst(&q->gtx, pkts + n, asked, notify);
+        n += got > 0 ? got : 0;
+    } while (got == (int)asked && n < c->turn_packets && q->gtx.turn_left);
+    q->turn_full = n == c->turn_packets || !q->gtx.turn_left;
+    if (got < 0) {
+        queue_give_up(q, "transmit");
+    }
+    if (n) {
+        q->receiver->burst(q->receiver_ctx, pkts, n);
+    }
+    return n > 0 || *notify;
+}
+
+static bool
+from_guest(struct queue *q, bool *notify)
+{
+    return q->receiver ? guest_to_receiver(q, notify) : guest_to_lane(q, notify);
+}
+
+void
+queue_change_receiver(struct queue *q, const struct netback_receiver *receiver, void *aux)
+{
+    struct rte_mbuf *pkts[NETBACK_MAX_BURST];
+    unsigned n;
+
+    if (q->receiver) {
+        q->receiver->stop(q->receiver_ctx);
+    }
+    q->receiver = receiver;
+    q->turn_full = false;
+    q->gtx.turn_left = SIZE_MAX;
+    if (receiver) {
+        q->receiver_ctx = receiver->start(aux, q->id);
+        while ((n = netback_rx_burst(q->vif, q->id, pkts, NETBACK_MAX_BURST)) > 0) {
+            receiver->burst(q->receiver_ctx, pkts, n);
+        }
+    }
 }
 
 /* --- switch to guest ------------------------------------------------------ */
@@ -281,14 +333,10 @@ still_stalled(struct queue *q)
     return true;
 }
 
+/* Delivers one burst.  True if the guest took something. */
 static bool
-to_guest(struct queue *q, bool *notify)
+deliver(struct queue *q, bool *notify)
 {
-    take_inbox(q);
-    if (still_stalled(q) || !first_waiting(q)) {
-        return false;
-    }
-
     /* grx_burst() frees what it consumes, so the sizes come first. */
     unsigned n = q->burst_n - q->burst_at;
     uint32_t footprint[QUEUE_BURST];
@@ -314,6 +362,24 @@ to_guest(struct queue *q, bool *notify)
         q->blocked_since_ns = 0;
     } else {
         guest_blocks(q);
+    }
+    return progress;
+}
+
+/* As much as the guest may send in a turn. */
+static bool
+to_guest(struct queue *q, bool *notify)
+{
+    unsigned most = q->receiver ? q->vif->nb->config.turn_packets : QUEUE_BURST;
+    uint32_t first = q->n_left;
+    bool progress = false;
+
+    take_inbox(q);
+    if (still_stalled(q)) {
+        return false;
+    }
+    while (!q->dead && q->n_left - first < most && first_waiting(q) && deliver(q, notify)) {
+        progress = true;
     }
     return progress;
 }
@@ -381,7 +447,7 @@ arm(struct queue *q)
         return false;
     }
     bool work = false;
-    if (!gtx_credit_wait(&q->gtx) && out_has_room_or_wait(q->lane)) {
+    if (!gtx_credit_wait(&q->gtx) && (q->receiver || out_has_room_or_wait(q->lane))) {
         work |= gtx_arm(&q->gtx);
     }
     struct rte_mbuf *m = first_waiting(q);
@@ -425,7 +491,7 @@ nap_after_idle_wakes(struct queue *q)
 }
 
 /* Waits.  A thread that slept for IDLE_TRIM_NS without work gives back the
- * buffers in its caches, once. */
+ * buffers in its caches and what the receiver can spare, once. */
 static void
 doze(struct queue *q, struct pollfd fds[2])
 {
@@ -437,6 +503,9 @@ doze(struct queue *q, struct pollfd fds[2])
     struct timespec ts = {.tv_sec = ns / 1000000000u, .tv_nsec = ns % 1000000000u};
     if (!ppoll(fds, 2, ns ? &ts : NULL, NULL) && ns != limit) {
         pkt_pool_trim(&q->pool);
+        if (q->receiver) {
+            q->receiver->idle(q->receiver_ctx);
+        }
         q->trimmed = true;
     }
     STAT_ADD(q->lane->stats.wakeups, 1);
@@ -455,6 +524,9 @@ queue_sleep(struct queue *q)
     atomic_store_explicit(&in->asleep, true, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
     if (!arm(q)) {
+        if (q->receiver) {
+            q->receiver->sleep(q->receiver_ctx);
+        }
         nap_after_idle_wakes(q);
         doze(q, fds);
         /* Only the guest's own ringing counts against it. */
@@ -479,6 +551,7 @@ queue_main(void *q_)
     uint64_t poll_ns = q->vif->nb->config.poll_us * 1000ull;
     uint64_t idle_since = 0;
 
+    queue_change_receiver(q, q->first.receiver, q->first.aux);
     /* What an earlier process answered may never have been announced. */
     notify_guest(q, true, q->split, q->has_ctrl);
     while (!atomic_load_explicit(&q->stop, memory_order_acquire)) {
@@ -487,6 +560,9 @@ queue_main(void *q_)
             idle_since = 0;
             q->idle_wakes = 0;
             q->trimmed = false;
+            if (q->turn_full) {
+                sched_yield();
+            }
             continue;
         }
         if (q->idle_wakes == 0) {
@@ -501,6 +577,7 @@ queue_main(void *q_)
         idle_since = 0;
         queue_sleep(q);
     }
+    queue_change_receiver(q, NULL, NULL);
     atomic_store(&q->alive, false);
     queue_serve_call(q);
     return NULL;

@@ -97,11 +97,7 @@ queue_open(struct netback_vif *v, unsigned id, const struct queue_config *c, str
     q->grefs.limit = nb->config.gref_per_queue;
     pthread_mutex_init(&q->call_lock, NULL);
 
-    step = "packet buffer caches";
-    if ((error = pkt_pool_init(&q->pool, nb->config.small, nb->config.large,
-                               nb->config.free_foreign))) {
-        goto fail_free;
-    }
+    pkt_pool_init(&q->pool, nb->config.small, nb->config.large, nb->config.free_foreign);
     step = "grant handle";
     if ((error = nb->hv->ops->grants_open(nb->hv, &q->grants))) {
         goto fail_close;
@@ -139,8 +135,6 @@ queue_open(struct netback_vif *v, unsigned id, const struct queue_config *c, str
 fail_close:
     queue_close(q);
     goto fail;
-fail_free:
-    free(q);
 fail:
     error = error < 0 ? -error : error;
     snprintf(why, why_size, "queue %u: %s (%s)", id, step, strerror(error));
@@ -238,6 +232,19 @@ queue_set_rate(struct queue *q, uint64_t bytes, uint64_t usecs)
     queue_call(q, set_rate_here, rate);
 }
 
+static int
+set_receiver_here(struct queue *q, void *aux)
+{
+    queue_change_receiver(q, q->vif->receiver, q->vif->receiver_aux);
+    return 0;
+}
+
+void
+queue_set_receiver(struct queue *q)
+{
+    queue_call(q, set_receiver_here, NULL);
+}
+
 void
 queue_set_mtu(struct queue *q, uint16_t mtu)
 {
@@ -257,8 +264,7 @@ queue_memory(struct queue *q)
     size_t slots = 0;
 
     queue_call(q, gref_slots_here, &slots);
-    return sizeof *q + slots * sizeof *q->grefs.slots + sizeof *q->pool.small_cache * 2 +
-           QUEUE_STACK_BYTES / 16;
+    return sizeof *q + slots * sizeof *q->grefs.slots + QUEUE_STACK_USED;
 }
 
 int
@@ -273,6 +279,8 @@ queue_start(struct queue *q)
     /* Signals are the main thread's. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    q->first.receiver = q->vif->receiver;
+    q->first.aux = q->vif->receiver_aux;
     atomic_store(&q->alive, true);
     int error = pthread_create(&q->thread, &attr, queue_main, q);
     pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -10,7 +10,9 @@
 
 #define QUEUE_BURST 64u
 #define QUEUE_MARKS 32u
-#define QUEUE_STACK_BYTES (256u * 1024)
+/* A receiver is a whole switch.  Only what is touched takes memory. */
+#define QUEUE_STACK_BYTES (512u * 1024)
+#define QUEUE_STACK_USED (16u * 1024) /* an idle one */
 
 struct pending_call {
     int (*fn)(struct queue *, void *aux);
@@ -36,6 +38,14 @@ struct queue {
     struct ctrl ctrl;
     struct gref_table grefs;
     struct pkt_pool pool;
+
+    const struct netback_receiver *receiver; /* NULL: the lane's 'out' */
+    void *receiver_ctx;
+    struct {
+        const struct netback_receiver *receiver;
+        void *aux;
+    } first;        /* what the thread starts with; written before it runs */
+    bool turn_full; /* the last turn took all that the guest may have at once */
 
     /* taken from the inbox and not delivered: 'burst' first, then the chain */
     struct rte_mbuf *burst[QUEUE_BURST];
@@ -65,6 +75,8 @@ struct queue {
 
 /* The thread. */
 void *queue_main(void *queue);
+/* On the thread: the previous receiver's end, then the vif's current one. */
+void queue_change_receiver(struct queue *, const struct netback_receiver *, void *aux);
 /* The control ring's effects; 'aux' of the hooks is queue 0. */
 extern const struct ctrl_hooks queue_ctrl_hooks;
 /* Takes 'n' of the host-wide budget of static grants; false if it has less. */

@@ -47,17 +47,25 @@ struct queue_stats {
 
 /* --- packet buffers ---------------------------------------------------- */
 
-/* A thread's way to the two mempools: mempool caches of its own, because
- * threads that are not DPDK lcores get none. */
+/* A few buffers of a mempool at hand, so that it is asked for many at a time. */
+#define PKT_STASH 64u
+struct pkt_stash {
+    struct rte_mempool *mp;
+    unsigned n, bulk; /* 'bulk' are taken and given back at once */
+    void *objects[PKT_STASH];
+};
+
+/* A thread's way to the two mempools: threads that are not DPDK lcores get no
+ * caches from DPDK. */
 struct pkt_pool {
     struct rte_mempool *small, *large;
-    struct rte_mempool_cache *small_cache, *large_cache;
+    struct pkt_stash small_stash, large_stash;
     void (*free_foreign)(struct rte_mbuf *);
     uint16_t small_room; /* frame bytes that fit a small buffer after the headroom */
     uint16_t large_room;
 };
-int pkt_pool_init(struct pkt_pool *, struct rte_mempool *small, struct rte_mempool *large,
-                  void (*free_foreign)(struct rte_mbuf *)); /* ENOMEM */
+void pkt_pool_init(struct pkt_pool *, struct rte_mempool *small, struct rte_mempool *large,
+                   void (*free_foreign)(struct rte_mbuf *));
 void pkt_pool_done(struct pkt_pool *);
 /* Returns cached buffers to the mempools; for a thread about to sleep. */
 void pkt_pool_trim(struct pkt_pool *);
@@ -193,8 +201,14 @@ struct gtx {
     struct ring_port *port;
     /* rate limit: 'credit' bytes left, refilled every 'credit_period_ns' */
     uint64_t credit_bytes, credit_left, credit_period_ns, credit_refill_at_ns;
+    /* What further bursts may take, bytes; the owner sets it before each turn.
+     * A frame in a large buffer counts as GTX_LARGE_COST at least, for those
+     * are few. */
+    size_t turn_left;
     struct gtx_scratch *scratch; /* private copies of slots, copy segments */
 };
+
+#define GTX_LARGE_COST 8192u
 
 /* Attaches to a ring page and resumes at its rsp_prod: on a fresh ring that is 0, after
  * our own death it is where the last process stopped answering, once what it
@@ -204,8 +218,8 @@ void gtx_done(struct gtx *);
 /* "rate" key: 'bytes' per 'usecs'; 0 bytes: unlimited. */
 void gtx_set_rate(struct gtx *, uint64_t bytes, uint64_t usecs);
 /* Takes up to 'n' <= 64 packets (a packet too large for one buffer may give
- * several), answers their slots, and sets '*notify' if the guest wants to
- * know.  Returns the number of packets, or -EPROTO if the ring is broken and
+ * several) while 'turn_left' lasts, answers their slots, and sets '*notify' if
+ * the guest wants to know.  Returns the number of packets, or -EPROTO if the ring is broken and
  * the vif must be switched off. */
 int gtx_burst(struct gtx *, struct rte_mbuf **, unsigned n, bool *notify);
 /* True if a burst would find a request now. */

@@ -159,6 +159,7 @@ vif_attach(struct netback_vif *v)
     for (int i = 0; i < DROP_N_REASONS; i++) {
         atomic_store(&v->drops[i], 0);
     }
+    v->receiver = NULL;
     v->attached = true;
     return 0;
 }
@@ -359,62 +360,100 @@ netback_rx_ready(const struct netback_vif *v, unsigned q)
     return !spsc_empty(&v->lanes[q].out);
 }
 
+/* --- to a guest's queues -------------------------------------------------- */
+
+static void
+drop_all(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n, enum drop_reason reason)
+{
+    for (unsigned i = 0; i < n; i++) {
+        vif_drop(v, pkts[i], reason);
+    }
+}
+
+/* Drops the multicasts that the guest did not ask for; returns how many packets are left. */
+static unsigned
+filter_mcast(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
+{
+    const struct mcast_list *list = &v->journal->mcast;
+    unsigned kept = 0;
+
+    if (!atomic_load_explicit(&list->enabled, memory_order_relaxed)) {
+        return n;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (mcast_pass(list, rte_pktmbuf_mtod(pkts[i], const uint8_t *))) {
+            pkts[kept++] = pkts[i];
+        } else {
+            vif_drop(v, pkts[i], DROP_GRX_MULTICAST);
+        }
+    }
+    return kept;
+}
+
+static void
+to_lane(struct netback_vif *v, struct lane *l, struct rte_mbuf **pkts, unsigned n)
+{
+    if (atomic_load_explicit(&l->in.stalled, memory_order_relaxed)) {
+        drop_all(v, pkts, n, DROP_GRX_STALLED);
+        return;
+    }
+    unsigned fit = inbox_reserve(&l->in, pkts, n);
+
+    if (fit) {
+        inbox_push(&l->in, pkts, fit);
+    }
+    drop_all(v, pkts + fit, n - fit, DROP_GRX_QUEUE_FULL);
+}
+
 /* A burst's packets for one lane. */
 struct batch {
     unsigned n;
     struct rte_mbuf *pkts[NETBACK_MAX_BURST];
 };
 
-/* Why a packet cannot go to a lane, or DROP_N_REASONS if it can. */
-static enum drop_reason
-admit(const struct netback_vif *v, struct lane *l, const struct rte_mbuf *m)
+/* n <= NETBACK_MAX_BURST */
+static void
+to_lanes(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n, unsigned n_queues)
 {
-    if (!mcast_pass(&v->journal->mcast, rte_pktmbuf_mtod(m, const uint8_t *))) {
-        return DROP_GRX_MULTICAST;
+    struct batch batches[NETBACK_MAX_QUEUES];
+
+    for (unsigned q = 0; q < n_queues; q++) {
+        batches[q].n = 0;
     }
-    if (atomic_load_explicit(&l->in.stalled, memory_order_relaxed)) {
-        return DROP_GRX_STALLED;
+    for (unsigned i = 0; i < n; i++) {
+        struct rte_mbuf *m = pkts[i];
+
+        if (i + 1 < n) {
+            rte_prefetch0(rte_pktmbuf_mtod(pkts[i + 1], void *));
+        }
+        uint32_t spread = m->ol_flags & RTE_MBUF_F_RX_RSS_HASH ? m->hash.rss : 0;
+        unsigned q = hash_queue(&v->journal->hash, rte_pktmbuf_mtod(m, uint8_t *), m->data_len,
+                                n_queues, spread);
+        batches[q].pkts[batches[q].n++] = m;
     }
-    return inbox_reserve(&l->in, m) ? DROP_N_REASONS : DROP_GRX_QUEUE_FULL;
+    for (unsigned q = 0; q < n_queues; q++) {
+        if (batches[q].n) {
+            to_lane(v, &v->lanes[q], batches[q].pkts, batches[q].n);
+        }
+    }
 }
 
 void
 netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
 {
-    struct batch batches[NETBACK_MAX_QUEUES];
     unsigned n_queues = atomic_load_explicit(&v->n_connected, memory_order_acquire);
 
-    for (unsigned q = 0; q < n_queues; q++) {
-        batches[q].n = 0;
+    if (!n_queues) {
+        drop_all(v, pkts, n, DROP_GRX_NOT_CONNECTED);
+        return;
     }
-
-    for (unsigned i = 0; i < n; i++) {
-        struct rte_mbuf *m = pkts[i];
-        unsigned q = 0;
-
-        if (i + 1 < n) {
-            rte_prefetch0(rte_pktmbuf_mtod(pkts[i + 1], void *));
-        }
-        if (!n_queues) {
-            vif_drop(v, m, DROP_GRX_NOT_CONNECTED);
-            continue;
-        }
-        if (n_queues > 1) {
-            uint32_t spread = m->ol_flags & RTE_MBUF_F_RX_RSS_HASH ? m->hash.rss : 0;
-            q = hash_queue(&v->journal->hash, rte_pktmbuf_mtod(m, uint8_t *), m->data_len, n_queues,
-                           spread);
-        }
-        enum drop_reason reason = admit(v, &v->lanes[q], m);
-        if (reason == DROP_N_REASONS) {
-            batches[q].pkts[batches[q].n++] = m;
-        } else {
-            vif_drop(v, m, reason);
-        }
+    n = filter_mcast(v, pkts, n);
+    if (n_queues == 1) {
+        to_lane(v, &v->lanes[0], pkts, n);
+        return;
     }
-    for (unsigned q = 0; q < n_queues; q++) {
-        if (batches[q].n) {
-            inbox_push(&v->lanes[q].in, batches[q].pkts, batches[q].n);
-        }
+    for (unsigned i = 0; i < n; i += NETBACK_MAX_BURST) {
+        to_lanes(v, pkts + i, n - i < NETBACK_MAX_BURST ? n - i : NETBACK_MAX_BURST, n_queues);
     }
 }
 
@@ -446,6 +485,33 @@ netback_status(const struct netback_vif *v, struct netback_status *s)
         s->multicast_control = atomic_load(&v->journal->mcast.enabled);
         s->static_grants = atomic_load(&v->n_static) > 0;
     }
+}
+
+struct receiver_change {
+    struct netback_vif *vif;
+    const struct netback_receiver *receiver;
+    void *aux;
+};
+
+static int
+set_receiver(struct netback *nb, void *change_)
+{
+    struct receiver_change *c = change_;
+
+    c->vif->receiver = c->receiver;
+    c->vif->receiver_aux = c->aux;
+    for (unsigned i = 0; i < c->vif->n_open; i++) {
+        queue_set_receiver(c->vif->queues[i]);
+    }
+    return 0;
+}
+
+void
+netback_set_receiver(struct netback_vif *v, const struct netback_receiver *receiver, void *aux)
+{
+    struct receiver_change c = {v, receiver, aux};
+
+    xenbus_call(v->nb, set_receiver, &c);
 }
 
 void

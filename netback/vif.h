@@ -58,6 +58,7 @@ struct queue_config {
 
 struct queue;
 struct netback_vif;
+struct netback_receiver;
 
 /* Maps the rings, binds the event channels; no thread yet.  On failure
  * returns a positive errno and says why. */
@@ -76,6 +77,9 @@ void queue_close(struct queue *); /* accepts NULL */
 int queue_call(struct queue *, int (*fn)(struct queue *, void *aux), void *aux);
 void queue_set_rate(struct queue *, uint64_t bytes, uint64_t usecs);
 void queue_set_mtu(struct queue *, uint16_t mtu);
+/* Takes over the vif's receiver, on the queue's thread; before queue_start()
+ * without effect, for that does the same. */
+void queue_set_receiver(struct queue *);
 size_t queue_memory(struct queue *);
 
 /* --- vif ---------------------------------------------------------------- */
@@ -99,7 +103,9 @@ struct netback_vif {
     char *frontend; /* its path in the store */
     struct queue *queues[NETBACK_MAX_QUEUES];
     unsigned n_open;
-    uint64_t rate_bytes, rate_usecs; /* as the queues have it */
+    uint64_t rate_bytes, rate_usecs;         /* as the queues have it */
+    const struct netback_receiver *receiver; /* NULL: netback_rx_burst() */
+    void *receiver_aux;
 
     /* xenbus thread writes, under nb->lock; others read under it */
     bool present;

@@ -142,6 +142,8 @@ start(const struct settings *s, char **why)
         .grx_expire_ms = s->rx_expire_ms,
         .grx_stall_ms = s->rx_stall_ms,
         .poll_us = s->poll_us,
+        .turn_packets = s->turn_packets,
+        .turn_bytes = s->turn_bytes,
         .log = log_message,
     };
     error = netback_start(&config, &nb, reason, sizeof reason);

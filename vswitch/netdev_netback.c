@@ -1,11 +1,18 @@
 /* Theory of Operation
  * ===================
  *
- * A netdev of this class owns at most one attached vif.  Open vSwitch's
- * polling threads call rxq_recv() for each of the vif's queues and send()
- * from anywhere; both touch 'vif' without a lock, because it only changes
- * where the datapath keeps its threads off the port: before the first
- * reconfigure(), inside reconfigure(), and in destruct().
+ * A netdev of this class owns at most one attached vif.  Packets come from it
+ * in one of two ways: Open vSwitch's polling threads call rxq_recv() for each
+ * of the vif's queues, or its queue threads hand them to the receiver that
+ * netdev_netback_set_receiver() named.  They go to it from any thread.
+ *
+ * Threads with packets use 'live' and take no lock.  It only changes where
+ * Open vSwitch's datapath keeps its threads off the port (before the first
+ * reconfigure(), inside reconfigure(), in destruct()); for threads of ours,
+ * which nobody stops, reconfigure() takes it away first and waits for an
+ * epoch.  'mutex' may be held while waiting for queue threads (that is what a
+ * change of the receiver does), so nothing that a thread with packets calls
+ * may take it: send(), get_mtu().
  *
  * set_config() checks the options and attaches a vif to a fresh port, so that
  * errors reach ovs-vsctl.  A change of options on a live port is only noted,
@@ -29,6 +36,7 @@
 
 #include "backend.h"
 #include "dp-packet.h"
+#include "fast/epoch.h"
 #include "if-notifier.h"
 #include "netback.h"
 #include "netdev-provider.h"
@@ -69,20 +77,24 @@ struct netdev_netback {
     struct netdev up;
     struct ovs_list in_all OVS_GUARDED_BY(all_mutex);
 
-    /* Read by the datapath without 'mutex': see the Theory of Operation. */
-    struct netback_vif *vif;
+    /* Read without 'mutex': see the Theory of Operation. */
+    ATOMIC(struct netback_vif *) live;
+    atomic_int mtu; /* written under it */
     /* Set once the main loop has come round: the datapath polls a new port
      * before ofproto knows it, and would drop the guest's first packets. */
     atomic_bool known;
 
     struct ovs_mutex mutex OVS_ACQ_AFTER(all_mutex);
+    struct netback_vif *vif OVS_GUARDED;
     struct vif_id wanted OVS_GUARDED;   /* valid once 'configured' */
     struct vif_id attached OVS_GUARDED; /* valid if 'vif' */
     bool configured OVS_GUARDED;
     unsigned requested_n_txq OVS_GUARDED;
-    uint16_t mtu OVS_GUARDED;
     struct eth_addr mac OVS_GUARDED;
     enum netdev_flags flags OVS_GUARDED;
+    const struct netback_receiver *receiver OVS_GUARDED; /* may be NULL */
+    void *receiver_aux OVS_GUARDED;
+    bool receiving OVS_GUARDED; /* 'vif' has it */
 
     /* What run() saw last. */
     uint64_t change_seq OVS_GUARDED;
@@ -129,9 +141,10 @@ netback_construct(struct netdev *netdev)
 
     ovs_mutex_init(&dev->mutex);
     atomic_init(&dev->known, false);
+    atomic_init(&dev->live, NULL);
+    atomic_init(&dev->mtu, MTU_DEFAULT);
     ovs_mutex_lock(&dev->mutex);
     dev->requested_n_txq = 1;
-    dev->mtu = MTU_DEFAULT;
     /* What XenServer gives the host's end of each vif. */
     dev->mac = (struct eth_addr)ETH_ADDR_C(fe, ff, ff, ff, ff, ff);
     dev->flags = NETDEV_UP | NETDEV_PROMISC;
@@ -245,6 +258,15 @@ find_rival(const struct netdev_netback *self, struct vif_id id) OVS_REQUIRES(all
 }
 
 static int
+mtu_of(const struct netdev_netback *dev)
+{
+    int mtu;
+
+    atomic_read_relaxed(&CONST_CAST(struct netdev_netback *, dev)->mtu, &mtu);
+    return mtu;
+}
+
+static int
 attach(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
 {
     int error = backend_attach(dev->wanted.domid, dev->wanted.handle, &dev->vif);
@@ -254,11 +276,22 @@ attach(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
         return error;
     }
     dev->attached = dev->wanted;
-    netback_set_mtu(dev->vif, dev->mtu);
+    dev->receiving = false;
+    netback_set_mtu(dev->vif, mtu_of(dev));
     netback_set_carrier(dev->vif, dev->flags & NETDEV_UP);
     /* Unlike any real one, so that run() looks at the vif. */
     dev->change_seq = netback_change_seq(dev->vif) - 1;
+    atomic_store_explicit(&dev->live, dev->vif, memory_order_release);
     return 0;
+}
+
+static void
+detach(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
+{
+    atomic_store_relaxed(&dev->live, NULL);
+    epoch_synchronize();
+    backend_detach(dev->vif);
+    dev->vif = NULL;
 }
 
 static int
@@ -308,7 +341,7 @@ netback_set_config(struct netdev *netdev, const struct smap *args, char **errp)
     return error;
 }
 
-/* The datapath's threads are off the port. */
+/* Open vSwitch's datapath has its threads off the port. */
 static int
 netback_reconfigure(struct netdev *netdev)
 {
@@ -316,8 +349,7 @@ netback_reconfigure(struct netdev *netdev)
 
     ovs_mutex_lock(&dev->mutex);
     if (dev->configured && dev->vif && !same_vif(dev->wanted, dev->attached)) {
-        backend_detach(dev->vif);
-        dev->vif = NULL;
+        detach(dev);
     }
     if (dev->configured && !dev->vif) {
         int error = attach(dev);
@@ -365,6 +397,10 @@ check_changes(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
         return;
     }
     atomic_store_relaxed(&dev->known, true);
+    if (dev->receiver && !dev->receiving) {
+        netback_set_receiver(dev->vif, dev->receiver, dev->receiver_aux);
+        dev->receiving = true;
+    }
     seq = netback_change_seq(dev->vif);
     if (seq == dev->change_seq) {
         return;
@@ -395,14 +431,48 @@ netback_run(const struct netdev_class *class OVS_UNUSED)
 static void
 netback_wait(const struct netdev_class *class OVS_UNUSED)
 {
+    struct netdev_netback *dev;
+
     ovs_mutex_lock(&all_mutex);
     if (!ovs_list_is_empty(&all)) {
         poll_timer_wait(CHANGE_CHECK_MS);
     }
+    LIST_FOR_EACH (dev, in_all, &all) {
+        ovs_mutex_lock(&dev->mutex);
+        if (dev->vif && dev->receiver && !dev->receiving) {
+            poll_immediate_wake();
+        }
+        ovs_mutex_unlock(&dev->mutex);
+    }
     ovs_mutex_unlock(&all_mutex);
 }
 
+void
+netdev_netback_set_receiver(struct netdev *netdev, const struct netback_receiver *receiver,
+                            void *aux)
+{
+    struct netdev_netback *dev = netdev_netback_cast(netdev);
+
+    ovs_mutex_lock(&dev->mutex);
+    if (dev->receiving && dev->vif && backend_running()) {
+        netback_set_receiver(dev->vif, NULL, NULL);
+    }
+    dev->receiving = false;
+    dev->receiver = receiver;
+    dev->receiver_aux = aux;
+    ovs_mutex_unlock(&dev->mutex);
+}
+
 /* --- packets ------------------------------------------------------------- */
+
+static inline struct netback_vif *
+live_vif(struct netdev_netback *dev)
+{
+    struct netback_vif *vif;
+
+    atomic_read_explicit(&dev->live, &vif, memory_order_acquire);
+    return vif;
+}
 
 static struct netdev_rxq *
 netback_rxq_alloc(void)
@@ -431,13 +501,14 @@ static int
 netback_rxq_recv(struct netdev_rxq *rxq, struct dp_packet_batch *batch, int *qfill)
 {
     struct netdev_netback *dev = CONTAINER_OF(rxq->netdev, struct netdev_netback, up);
+    struct netback_vif *vif = live_vif(dev);
     unsigned n = 0;
     bool known;
 
     BUILD_ASSERT_DECL(NETBACK_MAX_BURST <= NETDEV_MAX_BURST);
     atomic_read_relaxed(&dev->known, &known);
-    if (OVS_LIKELY(dev->vif && known)) {
-        n = netback_rx_burst(dev->vif, rxq->queue_id, (struct rte_mbuf **)batch->packets,
+    if (OVS_LIKELY(vif && known)) {
+        n = netback_rx_burst(vif, rxq->queue_id, (struct rte_mbuf **)batch->packets,
                              NETBACK_MAX_BURST);
     }
     if (!n) {
@@ -454,9 +525,9 @@ netback_rxq_recv(struct netdev_rxq *rxq, struct dp_packet_batch *batch, int *qfi
 static void
 netback_rxq_wait(struct netdev_rxq *rxq)
 {
-    struct netdev_netback *dev = CONTAINER_OF(rxq->netdev, struct netdev_netback, up);
+    struct netback_vif *vif = live_vif(CONTAINER_OF(rxq->netdev, struct netdev_netback, up));
 
-    if (dev->vif && netback_rx_ready(dev->vif, rxq->queue_id)) {
+    if (vif && netback_rx_ready(vif, rxq->queue_id)) {
         poll_immediate_wake();
     } else {
         poll_timer_wait(1);
@@ -489,10 +560,10 @@ static int
 netback_send(struct netdev *netdev, int qid OVS_UNUSED, struct dp_packet_batch *batch,
              bool concurrent_txq OVS_UNUSED)
 {
-    struct netdev_netback *dev = CONTAINER_OF(netdev, struct netdev_netback, up);
+    struct netback_vif *vif = live_vif(CONTAINER_OF(netdev, struct netdev_netback, up));
     struct dp_packet *packet;
 
-    if (OVS_UNLIKELY(!dev->vif)) {
+    if (OVS_UNLIKELY(!vif)) {
         dp_packet_delete_batch(batch, true);
         return 0;
     }
@@ -502,8 +573,22 @@ netback_send(struct netdev *netdev, int qid OVS_UNUSED, struct dp_packet_batch *
             complete_mbuf(packet);
         }
     }
-    netback_tx_burst(dev->vif, (struct rte_mbuf **)batch->packets, batch->count);
+    netback_tx_burst(vif, (struct rte_mbuf **)batch->packets, batch->count);
     return 0;
+}
+
+void
+netdev_netback_tx(struct netdev *netdev, struct rte_mbuf **pkts, unsigned n)
+{
+    struct netback_vif *vif = live_vif(CONTAINER_OF(netdev, struct netdev_netback, up));
+
+    if (OVS_LIKELY(vif)) {
+        netback_tx_burst(vif, pkts, n);
+        return;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        dp_packet_delete(CONTAINER_OF(pkts[i], struct dp_packet, mbuf));
+    }
 }
 
 /* --- properties ------------------------------------------------------------ */
@@ -544,11 +629,7 @@ netback_get_etheraddr(const struct netdev *netdev, struct eth_addr *mac)
 static int
 netback_get_mtu(const struct netdev *netdev, int *mtu)
 {
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-
-    ovs_mutex_lock(&dev->mutex);
-    *mtu = dev->mtu;
-    ovs_mutex_unlock(&dev->mutex);
+    *mtu = mtu_of(netdev_netback_cast(netdev));
     return 0;
 }
 
@@ -564,10 +645,10 @@ netback_set_mtu_(struct netdev *netdev, int mtu)
         return EINVAL;
     }
     ovs_mutex_lock(&dev->mutex);
-    if (dev->mtu != mtu) {
+    if (mtu_of(dev) != mtu) {
         error = dev->vif ? netback_set_mtu(dev->vif, mtu) : 0;
         if (!error) {
-            dev->mtu = mtu;
+            atomic_store_relaxed(&dev->mtu, mtu);
             netdev_change_seq_changed(netdev);
         }
     }

@@ -9,10 +9,22 @@
 
 #include <stdbool.h>
 
+struct netback_receiver;
 struct netdev;
+struct rte_mbuf;
 
 void netdev_netback_register(void);
 /* True for a port that takes every offload and mends pseudo-header sums. */
 bool netdev_is_netback(const struct netdev *);
+
+/* From the main loop's next round on, when ofproto knows the port, gives the
+ * guest's packets to 'receiver' (netback.h), across changes of the port's
+ * options.  With NULL returns when no call of it is under way and none will
+ * come; nobody may hold what its calls wait for.  Main thread. */
+void netdev_netback_set_receiver(struct netdev *, const struct netback_receiver *, void *aux);
+/* Hands any number of packets to the guest; consumes.  They are of a pool or
+ * have 'pool' NULL and complete mbufs, are not to be cut short, and want at
+ * most TCP's and UDP's checksums.  An online reader of fast/epoch.h. */
+void netdev_netback_tx(struct netdev *, struct rte_mbuf **, unsigned n);
 
 #endif

@@ -320,18 +320,14 @@ static bool
 takes_all(const struct netdev *netdev, const struct dp_packet_batch *batch)
 {
     const struct dp_packet *b;
+    bool plain = true;
     uint64_t wants = 0;
 
     DP_PACKET_BATCH_FOR_EACH (i, b, batch) {
         wants |= offload_wants(b);
+        plain &= offload_netback_takes(*dp_packet_ol_flags_ptr(b));
     }
-    if (OVS_LIKELY(!wants)) {
-        return true;
-    }
-    /* netback mends sums itself, but it must not see tunnelled TCP, and it
-     * knows nothing of SCTP. */
-    return netdev_is_netback(netdev) &&
-           !(wants & (DP_PACKET_OL_TX_TCP_SEG | DP_PACKET_OL_TX_SCTP_CKSUM));
+    return OVS_LIKELY(!wants) || (plain && netdev_is_netback(netdev));
 }
 
 int

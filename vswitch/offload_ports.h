@@ -26,6 +26,16 @@ offload_wants(const struct dp_packet *b)
     return *dp_packet_ol_flags_ptr(b) & OFFLOAD_FLAGS;
 }
 
+/* True if netback takes a packet with these mbuf flags as it is: it mends the
+ * sums of plain TCP and UDP itself, but must not see TCP in a tunnel, and knows
+ * nothing of SCTP. */
+static inline bool
+offload_netback_takes(uint64_t ol_flags)
+{
+    return !(ol_flags & DP_PACKET_OL_TX_TCP_SEG) &&
+           (ol_flags & DP_PACKET_OL_TX_L4_MASK) != DP_PACKET_OL_TX_SCTP_CKSUM;
+}
+
 static inline void
 offload_clear(struct dp_packet *b)
 {

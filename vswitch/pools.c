@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <rte_errno.h>
 #include <rte_mbuf.h>
-#include <rte_mbuf_pool_ops.h>
 #include <rte_mempool.h>
 
 #include "dp-packet.h"
+#include "fast/bundle.h"
 #include "netback.h"
 #include "openvswitch/vlog.h"
 #include "util.h"
@@ -55,11 +55,10 @@ create(const char *name, unsigned n, size_t frame, unsigned cache)
         return NULL;
     }
     /* Our threads may be preempted at any point, and nobody may spin for
-     * them: a lock-free stack.  Where its plugin is missing, DPDK's default
-     * works, only with a worse worst case. */
-    if (rte_mempool_set_ops_byname(mp, "lf_stack", NULL) &&
-        rte_mempool_set_ops_byname(mp, rte_mbuf_best_mempool_ops(), NULL)) {
-        VLOG_ERR("%s: DPDK offers no mempool operations", name);
+     * them, so not DPDK's own. */
+    error = rte_mempool_set_ops_byname(mp, bundle_ops_name(), NULL);
+    if (error) {
+        VLOG_ERR("%s: no mempool operations: %s", name, rte_strerror(-error));
         goto fail;
     }
     rte_pktmbuf_pool_init(mp, &priv);

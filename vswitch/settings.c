@@ -71,6 +71,8 @@ settings_update(const struct smap *cfg)
     s->rx_expire_ms = get_uint(cfg, "weft-rx-expire-ms", 1, 3600000, 0);
     s->rx_stall_ms = get_uint(cfg, "weft-rx-stall-ms", 1, 3600000, 0);
     s->poll_us = get_uint(cfg, "weft-poll-us", 1, 1000000, 0);
+    s->turn_packets = get_uint(cfg, "weft-turn-packets", 1, 128, 0);
+    s->turn_bytes = get_uint(cfg, "weft-turn-bytes", 4096, 16777216, 0);
     s->known = true;
 }
 

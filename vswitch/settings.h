@@ -12,7 +12,9 @@
  *   weft-rx-queue-bytes  buffer memory queued to a guest, per queue (4 MiB)
  *   weft-rx-expire-ms    a packet waits at most this long for a guest (10,000)
  *   weft-rx-stall-ms     a guest without buffers for this long is stalled (60,000)
- *   weft-poll-us         a queue polls this long before it sleeps (20)
+ *   weft-poll-us         a queue polls this long before it sleeps (5)
+ *   weft-turn-packets    datapath "weft": a guest's share of its thread's turn, 1..128 (128)
+ *   weft-turn-bytes      the same in bytes, 4,096..16,777,216 (262,144)
  * All but weft-plug are read once, when the backend starts.
  *
  * Threads: settings_update() and settings() from the main thread only. */
@@ -34,6 +36,8 @@ struct settings {
     size_t rx_queue_bytes;
     unsigned rx_expire_ms, rx_stall_ms;
     unsigned poll_us;
+    unsigned turn_packets;
+    size_t turn_bytes;
 };
 
 /* Takes over a changed other_config; complains about values out of range

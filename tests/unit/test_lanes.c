@@ -83,7 +83,7 @@ inbox_producer(void *p_)
         n = n < N_PACKETS - i ? n : N_PACKETS - i;
         for (unsigned k = 0; k < n; k++) {
             burst[k] = &p->mbufs[i + k];
-            while (!inbox_reserve(p->in, burst[k])) {
+            while (!inbox_reserve(p->in, &burst[k], 1)) {
                 sched_yield();
             }
         }

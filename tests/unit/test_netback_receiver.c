@@ -1,0 +1,367 @@
+/* The switch on the queues' threads: netback_set_receiver().
+ *
+ *   guest ==rings== queue thread > receiver (this test) > back to the guest */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "nb_guest.h"
+#include "nb_rig.h"
+
+#define FRAME_LEN 200u
+#define N_FRAMES 60000u
+#define TURN_BYTES (256u << 10)
+
+static uint8_t frame[65536];
+
+/* What a receiver saw; one for each of a vif's queues. */
+struct seen {
+    struct netback_vif *v;
+    _Atomic unsigned starts, stops, sleeps, idles;
+    _Atomic unsigned bursts, packets, largest_burst, largest_bytes;
+    _Atomic unsigned wrong; /* calls that must not come, or not like this */
+    _Atomic bool running;   /* between start and stop */
+    _Atomic bool echo;      /* packets go back to the guest */
+    _Atomic unsigned pause_ms;
+    unsigned id;
+    pthread_t thread;
+    /* Frames are numbered; the next one expected, whoever takes it. */
+    _Atomic uint32_t *next;
+};
+
+static void
+raise_to(_Atomic unsigned *most, unsigned n)
+{
+    if (n > *most) {
+        *most = n;
+    }
+}
+
+static void *
+on_start(void *all, unsigned q)
+{
+    struct seen *s = &((struct seen *)all)[q];
+
+    s->wrong += s->running;
+    s->running = true;
+    s->thread = pthread_self();
+    s->id = q;
+    s->starts++; /* last: then the main thread looks at the rest */
+    return s;
+}
+
+static bool
+here(struct seen *s)
+{
+    bool good = s->running && pthread_equal(s->thread, pthread_self());
+
+    s->wrong += !good;
+    return good;
+}
+
+/* True if the packets are the next ones. */
+static bool
+in_order(_Atomic uint32_t *next, struct rte_mbuf **pkts, unsigned n)
+{
+    uint32_t number = *next;
+    bool good = true;
+
+    for (unsigned i = 0; i < n; i++, number++) {
+        uint32_t got;
+
+        memcpy(&got, rte_pktmbuf_mtod_offset(pkts[i], void *, 14), sizeof got);
+        good &= got == number;
+    }
+    *next = number;
+    return good;
+}
+
+static void
+on_burst(void *s_, struct rte_mbuf **pkts, unsigned n)
+{
+    struct seen *s = s_;
+    unsigned bytes = 0;
+
+    here(s);
+    s->wrong += !n || n > NETBACK_TURN_MAX;
+    for (unsigned i = 0; i < n; i++) {
+        bytes += pkts[i]->pkt_len;
+    }
+    s->bursts++;
+    s->packets += n;
+    raise_to(&s->largest_burst, n);
+    raise_to(&s->largest_bytes, bytes);
+    if (s->next) {
+        s->wrong += !in_order(s->next, pkts, n);
+    }
+    for (uint64_t until = rig_now_ms() + s->pause_ms; s->pause_ms && rig_now_ms() < until;) {
+        rig_yield();
+    }
+    if (s->echo) {
+        netback_tx_burst(s->v, pkts, n);
+    } else {
+        rig_free(pkts, n);
+    }
+    s->wrong += !s->running;
+}
+
+static void
+on_sleep(void *s_)
+{
+    struct seen *s = s_;
+
+    here(s);
+    s->sleeps++;
+}
+
+static void
+on_idle(void *s_)
+{
+    struct seen *s = s_;
+
+    here(s);
+    s->idles++;
+}
+
+static void
+on_stop(void *s_)
+{
+    struct seen *s = s_;
+
+    here(s);
+    s->running = false;
+    s->stops++;
+}
+
+static const struct netback_receiver receiver = {
+    .start = on_start,
+    .burst = on_burst,
+    .sleep = on_sleep,
+    .idle = on_idle,
+    .stop = on_stop,
+};
+
+/* --- cases ------------------------------------------------------------------------- */
+
+static void
+test_life(void)
+{
+    struct nb_guest *g = nb_guest_new(7, NULL);
+    struct netback_vif *v = rig_attach(7);
+    struct seen s[2] = {{.v = v, .echo = true}, {.v = v, .echo = true}};
+    static struct nb_packet got;
+
+    CASE("a receiver that is set before the guest connects gets its packets, on each queue's "
+         "thread");
+    memset(frame, 3, FRAME_LEN);
+    netback_set_receiver(v, &receiver, s);
+    CHECK(nb_connect(g, &(struct nb_options){.n_queues = 2}));
+    for (unsigned q = 0; q < 2; q++) {
+        CHECK(RIG_UNTIL(s[q].starts == 1 && s[q].id == q, RIG_PATIENCE_MS));
+        CHECK(nb_tx_one(&g->q[q], frame, FRAME_LEN, 0, NULL) == NETIF_RSP_OKAY);
+        /* Without hash settings all go to queue 0. */
+        CHECK(nb_rx_wait(&g->q[0], &got, RIG_PATIENCE_MS) && got.len == FRAME_LEN);
+        CHECK(s[q].packets == 1 && s[q].bursts == 1);
+    }
+    CHECK(!pthread_equal(s[0].thread, s[1].thread));
+
+    CASE("it hears of sleep, and once of a long one");
+    CHECK(RIG_UNTIL(s[0].sleeps >= 1, RIG_PATIENCE_MS));
+    CHECK(RIG_UNTIL(s[0].idles >= 1 && s[1].idles >= 1, RIG_PATIENCE_MS));
+    unsigned idles = s[0].idles;
+    CHECK(!RIG_UNTIL(s[0].idles != idles, 300));
+
+    CASE("it stops with the connection and starts with the next");
+    CHECK(nb_close(g));
+    CHECK(RIG_UNTIL(s[0].stops == 1 && s[1].stops == 1, RIG_PATIENCE_MS));
+    CHECK(nb_reinit(g) && nb_connect(g, NULL));
+    CHECK(RIG_UNTIL(s[0].starts == 2, RIG_PATIENCE_MS) && s[1].starts == 1);
+    CHECK(nb_tx_one(&g->q[0], frame, FRAME_LEN, 0, NULL) == NETIF_RSP_OKAY);
+    CHECK(nb_rx_wait(&g->q[0], &got, RIG_PATIENCE_MS));
+
+    CASE("it stops at detach, and the next port starts without one");
+    netback_detach(v);
+    CHECK(s[0].stops == 2 && !s[0].running);
+    v = rig_attach(7);
+    CHECK(nb_reinit(g) && nb_connect(g, NULL));
+    CHECK(nb_tx_one(&g->q[0], frame, FRAME_LEN, 0, NULL) == NETIF_RSP_OKAY);
+    struct rte_mbuf *m;
+    CHECK(rig_collect(v, &m, NULL, 1, RIG_PATIENCE_MS) == 1);
+    rig_free(&m, 1);
+    CHECK(s[0].starts == 2);
+    netback_detach(v);
+    nb_guest_free(g);
+    CHECK(!s[0].wrong && !s[1].wrong);
+}
+
+static void
+test_budget(void)
+{
+    struct nb_guest *g = nb_guest_new(8, NULL);
+    struct netback_vif *v = rig_attach(8);
+    struct seen s[1] = {{.v = v, .pause_ms = 2}};
+    unsigned sent = 0;
+
+    CASE("a turn ends after 128 packets");
+    CHECK(nb_connect(g, NULL));
+    netback_set_receiver(v, &receiver, s);
+    while (sent < 4000) {
+        sent += nb_tx_frame(&g->q[0], frame, FRAME_LEN, 0, NULL, HV_PAGE_SIZE);
+        nb_tx_push(&g->q[0]);
+        nb_tx_reap(&g->q[0]);
+    }
+    CHECK(nb_tx_drain(&g->q[0], RIG_PATIENCE_MS));
+    CHECK(RIG_UNTIL(s->packets == sent, RIG_PATIENCE_MS));
+    CHECK(s->largest_burst == 128);
+
+    CASE("a turn ends with the packet that crosses 256 KiB");
+    s->largest_burst = s->largest_bytes = 0;
+    CHECK(netback_set_mtu(v, 65000) == 0);
+    unsigned before = s->packets;
+    for (sent = 0; sent < 200;) {
+        sent += nb_tx_frame(&g->q[0], frame, 60000, 0, NULL, HV_PAGE_SIZE);
+        nb_tx_push(&g->q[0]);
+        nb_tx_reap(&g->q[0]);
+    }
+    CHECK(nb_tx_drain(&g->q[0], RIG_PATIENCE_MS));
+    CHECK(RIG_UNTIL(s->packets - before == sent, RIG_PATIENCE_MS));
+    /* Four are less than 256 KiB; the fifth crosses it. */
+    CHECK(s->largest_burst == 5 && s->largest_bytes == 5 * 60000);
+    netback_detach(v);
+    CHECK(!s->wrong && s->starts == 1 && s->stops == 1);
+    nb_guest_free(g);
+}
+
+/* A guest that sends numbered frames. */
+struct sender {
+    struct nb_guest *g;
+    atomic_bool stop;
+    uint32_t sent;
+};
+
+static void *
+send_numbered(void *s_)
+{
+    struct sender *s = s_;
+    struct nb_queue *q = &s->g->q[0];
+    uint8_t mine[FRAME_LEN] = {0};
+
+    while (!s->stop && s->sent < N_FRAMES) {
+        memcpy(mine + 14, &s->sent, sizeof s->sent);
+        if (nb_tx_frame(q, mine, FRAME_LEN, 0, NULL, HV_PAGE_SIZE)) {
+            s->sent++;
+        }
+        if (s->sent % 16 == 0) {
+            nb_tx_push(q);
+            nb_tx_reap(q);
+        }
+    }
+    nb_tx_push(q);
+    return NULL;
+}
+
+static void
+test_switching(void)
+{
+    struct nb_guest *g = nb_guest_new(9, NULL);
+    struct netback_vif *v = rig_attach(9);
+    _Atomic uint32_t next = 0;
+    struct seen s[1] = {{.v = v, .next = &next}};
+    struct sender sender = {.g = g};
+    struct rte_mbuf *pkts[64];
+    unsigned sets = 0, by_hand = 0, late = 0;
+    bool ordered = true;
+    pthread_t t;
+
+    CASE("set and cleared under traffic: every packet once, in order, none after the end");
+    CHECK(nb_connect(g, NULL));
+    pthread_create(&t, NULL, send_numbered, &sender);
+    for (uint64_t until = rig_now_ms() + 20000; next < N_FRAMES && rig_now_ms() < until;) {
+        unsigned goal = next + 150;
+
+        netback_set_receiver(v, &receiver, s);
+        sets++;
+        RIG_UNTIL(next >= goal, 5);
+        netback_set_receiver(v, NULL, NULL);
+        unsigned bursts = s->bursts;
+        late += s->running || s->stops != sets;
+        goal = next + 150;
+        for (uint64_t end = rig_now_ms() + 5; next < goal && rig_now_ms() < end;) {
+            unsigned n = rig_collect(v, pkts, NULL, 64, 0);
+
+            ordered &= in_order(&next, pkts, n);
+            by_hand += n;
+            rig_free(pkts, n);
+        }
+        late += s->bursts != bursts;
+    }
+    pthread_join(t, NULL);
+    printf("# changed %u times; %u packets to the receiver, %u by hand\n", 2 * sets, s->packets,
+           by_hand);
+    CHECK(next == N_FRAMES && ordered && !late && !s->wrong);
+    CHECK(sets >= 20 && s->starts == sets && s->packets > 1000 && by_hand > 1000);
+    CHECK(nb_tx_drain(&g->q[0], RIG_PATIENCE_MS));
+    netback_detach(v);
+    nb_guest_free(g);
+}
+
+static void
+test_ends_in_the_middle(void)
+{
+    struct nb_guest *g = nb_guest_new(10, NULL);
+    struct netback_vif *v = rig_attach(10);
+    struct rig_resources base = rig_resources();
+    unsigned rounds = 20, wrong = 0, bursts = 0;
+
+    CASE("a guest goes, a port goes, while a burst is under way");
+    for (unsigned i = 0; i < rounds; i++) {
+        struct seen s[1] = {{.v = v, .pause_ms = 1, .echo = true}};
+        struct sender sender = {.g = g};
+        pthread_t t;
+
+        netback_set_receiver(v, &receiver, s);
+        CHECK(nb_connect(g, NULL));
+        pthread_create(&t, NULL, send_numbered, &sender);
+        CHECK(RIG_UNTIL(s->bursts > 2, RIG_PATIENCE_MS));
+        if (i % 2) {
+            netback_detach(v);
+        } else {
+            nb_set_state(g, 5);
+            CHECK(RIG_UNTIL(s->stops == 1, RIG_PATIENCE_MS));
+        }
+        bursts += s->bursts;
+        wrong += s->wrong + (s->starts != 1) + (s->stops != 1) + s->running;
+        sender.stop = true;
+        pthread_join(t, NULL);
+        nb_release(g);
+        nb_guest_free(g);
+        if (!(i % 2)) {
+            netback_detach(v);
+        }
+        g = nb_guest_new(10, NULL);
+        v = rig_attach(10);
+    }
+    CHECK(!wrong && bursts > 2 * rounds);
+    CHECK(rig_settles(&base));
+    netback_detach(v);
+    nb_guest_free(g);
+}
+
+int
+main(void)
+{
+    rig_begin();
+    rig_netback();
+    struct rig_resources base = rig_resources();
+    test_life();
+    test_budget();
+    test_switching();
+    test_ends_in_the_middle();
+    CASE("after all this nothing is left in use");
+    CHECK(rig_settles(&base));
+    int failed = check_done();
+    rig_end();
+    return failed;
+}
