@@ -68,7 +68,7 @@ def describe_machine(options):
         "load_before": os.getloadavg()[0],
         "pairs": options.pairs, "seconds": options.seconds,
         "pmd_cpu_mask": options.pmd_mask, "pmd_maxsleep_us": options.pmd_maxsleep,
-        "other_config": options.set,
+        "other_config": options.set, "datapath": options.datapath, "datapaths": options.datapaths,
     }
 
 
@@ -98,12 +98,19 @@ def parse_args():
     p.add_argument("--pmd-maxsleep", type=int, default=500, help="pmd-maxsleep, us (500)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                    help="another other_config entry of the switch; repeatable")
+    p.add_argument("--datapath", default="weft", metavar="TYPE",
+                   help="between guests (%(default)s; netdev where the binary does not have it)")
+    p.add_argument("--datapaths", default="weft,netdev,netdev+smc", metavar="LIST",
+                   help="which to compare in rows between synthetic ports (all: %(default)s)")
+    p.add_argument("--only", default="", metavar="TEXT",
+                   help="of rows between synthetic ports, only lines whose title contains TEXT")
     p.add_argument("--vifs", type=int, default=200, help="of the idle row (200)")
     p.add_argument("--perf", metavar="DIR",
                    help="record a profile of the switch during each measurement into DIR")
     p.add_argument("--keep", action="store_true", help="keep logs and databases until the next run")
     options = p.parse_args()
     options.rows = options.rows.split(",")
+    options.datapaths = options.datapaths.split(",")
     unknown = sorted(set(options.rows) - set(names))
     if unknown or options.pairs < 1 or options.seconds <= 0:
         p.error(f"no such row: {', '.join(unknown)}" if unknown

@@ -50,7 +50,8 @@ def _panel(f, y):
     if f.goal:
         out.append(_text(WIDTH - 12, y + 12, f"goal {f.goal.text()}{verdict}", fill=GOAL,
                          anchor="end"))
-    out += _bar(y + 20, "Weft", f.values, f.digits, scale, WEFT)
+    if f.values:
+        out += _bar(y + 20, "Weft", f.values, f.digits, scale, WEFT)
     if f.peer_values:
         out += _bar(y + 40, "peer", f.peer_values, f.digits, scale, PEER)
     if goal:
@@ -61,7 +62,7 @@ def _panel(f, y):
 
 
 def write_svg(path, header, figures):
-    shown = [f for f in figures if f.peer_values or f.goal]
+    shown = [f for f in figures if f.peer_values or (f.goal and f.values)]
     height = TOP + PANEL * len(shown) + 12
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
            f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">',

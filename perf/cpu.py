@@ -7,7 +7,7 @@ import os
 
 # A thread's name tells its work.
 NETBACK = "netback"  # one per vif queue: vif1.0-q0
-PMD = "pmd"          # Open vSwitch's polling threads, and the ticker that wakes them
+PMD = "pmd"          # polling threads of either datapath, and the ticker that wakes them
 MAIN = "main"        # moves packets only of ports that are not polled, such as TAPs
 OTHER = "other"      # handlers, revalidators, xenbus, ...
 
@@ -15,7 +15,7 @@ OTHER = "other"      # handlers, revalidators, xenbus, ...
 def _group(pid, tid, name):
     if name.startswith("vif"):
         return NETBACK
-    if name.startswith("pmd") or name == "weft-ticker":
+    if name.startswith(("pmd", "weft-poll")) or name == "weft-ticker":
         return PMD
     return MAIN if tid == pid else OTHER
 

@@ -29,10 +29,12 @@ class Figure:
     goal: Goal = None
     note: str = ""
     digits: int = 3
+    # What else was measured: {what: (ours, the peer's)}, in order of display.
+    beside: dict = field(default_factory=dict)
 
     @property
     def value(self):
-        return median(self.values)
+        return median(self.values) if self.values else None
 
     @property
     def peer_value(self):
@@ -51,7 +53,7 @@ class Figure:
             return None
         got = self.value if self.goal.on == "value" else self.ratio
         if got is None:
-            return None
+            return None  # not measured
         return got <= self.goal.limit if self.goal.at_most else got >= self.goal.limit
 
     def to_json(self):
@@ -62,6 +64,8 @@ class Figure:
             "peer_values": self.peer_values, "ratio": self.ratio,
             "goal": self.goal.text() if self.goal else None, "met": self.met,
             "note": self.note or None,
+            "beside": {what: {"values": ours, "peer_values": theirs}
+                       for what, (ours, theirs) in self.beside.items()},
         }
 
 
@@ -82,16 +86,31 @@ def spread(values, digits=3):
 HEAD = ("what", "unit", "Weft", "peer", "ratio", "goal", "met")
 
 
-def _line(f):
-    return (f.title, f.unit, spread(f.values, f.digits), spread(f.peer_values, f.digits),
+def _line(f, beside):
+    line = [f.title, f.unit, spread(f.values, f.digits), spread(f.peer_values, f.digits),
             f"{f.ratio:.2f} x" if f.ratio is not None else "-",
             f.goal.text() if f.goal else "-",
-            {True: "yes", False: "NO", None: "-"}[f.met])
+            {True: "yes", False: "NO", None: "-"}[f.met]]
+    for what in beside:
+        pair = f.beside.get(what, ([], []))
+        line.append(" : ".join(number(median(v)) if v else "-" for v in pair)
+                    if what in f.beside else "")
+    return line
+
+
+def _notes(figures):
+    """A note that several figures of a row share is said once, of the row."""
+    titles = {}
+    for f in figures:
+        if f.note:
+            titles.setdefault((f.row, f.note), []).append(f.title)
+    return [f"{t[0] if len(t) == 1 else row}: {note}" for (row, note), t in titles.items()]
 
 
 def table(figures):
-    lines = [HEAD] + [_line(f) for f in figures]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    beside = list(dict.fromkeys(what for f in figures for what in f.beside))
+    lines = [list(HEAD) + beside] + [_line(f, beside) for f in figures]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     out = []
     row = None
     for f, line in zip([None] + figures, lines):
@@ -101,7 +120,8 @@ def table(figures):
         out.append("  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip())
     peers = dict.fromkeys((f.row, f.peer) for f in figures if f.peer)
     out += [""] + [f"peer of {row}: {peer}" for row, peer in peers]
-    out += [f"{f.title}: {f.note}" for f in figures if f.note]
+    out += [f"{what}: Weft : peer" for what in beside]
+    out += _notes(figures)
     return "\n".join(out)
 
 

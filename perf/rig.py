@@ -215,19 +215,43 @@ class Rig(contextlib.ExitStack):
         self.vswitchd = self.spawn(
             self, "weft-vswitchd",
             [f"{self.programs}/weft-vswitchd", f"unix:{self.dir}/db.sock",
-             f"--unixctl={self.dir}/vswitchd.ctl", "-vconsole:info", "-vsyslog:off"],
+             f"--unixctl={self.dir}/vswitchd.ctl", "--enable-synth", "-vconsole:info",
+             "-vsyslog:off"],
             netns=self.netns)
         try:
             # Returns when the switch has taken the change over.
             self.vsctl("set", "Open_vSwitch", ".", "external_ids:weft-bench=up", timeout=90)
         except BenchError:
             self.vswitchd.fail("did not take its configuration")
+        if self.has_datapath(self.options.datapath):
+            self.vsctl("set", "Bridge", BRIDGE, f"datapath_type={self.options.datapath}")
 
     # --- using ------------------------------------------------------------
 
     def appctl(self, *args):
         return run([f"{self.programs}/ovs-appctl", "-t", f"{self.dir}/vswitchd.ctl"] + list(args),
                    env=self.env)
+
+    def ofctl(self, *args):
+        return run([f"{self.programs}/ovs-ofctl"] + list(args), env=self.env)
+
+    def add_flows(self, bridge, flows):
+        """OpenFlow rules, all at once."""
+        path = f"{self.dir}/flows"
+        with open(path, "w", encoding="ascii") as f:
+            f.write("\n".join(flows) + "\n")
+        self.ofctl("--bundle", "add-flows", self.bridge_socket(bridge), path)
+
+    def bridge_socket(self, bridge):
+        """Where ovs-ofctl finds it."""
+        return f"unix:{self.dir}/{bridge}.mgmt"
+
+    def has_datapath(self, name):
+        return name in re.findall(r"\w+", self.vsctl("get", "Open_vSwitch", ".", "datapath_types"))
+
+    def synth(self, *ports):
+        """Counters of ports of type synth: {"tsc":, "tsc_hz":, "ports": {name: {...}}}."""
+        return json.loads(self.appctl("synth/show", "--json", *ports))
 
     def next_domid(self):
         self._domid += 1
@@ -264,8 +288,7 @@ class Rig(contextlib.ExitStack):
     def port_counters(self):
         """{OpenFlow port number: (tx packets, tx bytes)}, as the switch sees
         'tx': what it gave to whoever is behind the port."""
-        text = run([f"{self.programs}/ovs-ofctl", "dump-ports", f"unix:{self.dir}/{BRIDGE}.mgmt"],
-                   env=self.env)
+        text = self.ofctl("dump-ports", self.bridge_socket(BRIDGE))
         counters = {}
         for port, packets, octets in re.findall(
                 r"port\s+(\d+): rx .*?tx pkts=(\d+), bytes=(\d+)", text, re.S):

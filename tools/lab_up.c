@@ -37,7 +37,7 @@ struct up_options {
     {"hosts", CLI_UINT, &(o)->hosts, "N", "hosts (1)", 1, LAB_MAX_HOSTS},                          \
     {"guests", CLI_UINT, &(o)->guests, "N", "guests on each host (2)", 0, LAB_MAX_GUESTS},         \
     {"vlan", CLI_STRING, &(o)->vlan, "10,20", "VLANs, given to the guests of a host in turn; 0: none"}, \
-    {"datapath", CLI_STRING, &(o)->datapath, "TYPE", "datapath_type of the bridge (netdev)"},      \
+    {"datapath", CLI_STRING, &(o)->datapath, "TYPE", "datapath_type of the bridge (weft)"},      \
     {"nic", CLI_STRING, &(o)->nic, "veth|dpdk", "how a switch opens the wire between hosts (veth)"}, \
     {"queues", CLI_UINT, &(o)->queues, "N", "queues of each vif (as offered)", 1, 8},              \
     {"mtu", CLI_UINT, &(o)->mtu, "BYTES", "MTU of the guests (1500)", 68, 65000},                  \
@@ -133,7 +133,7 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
         return EINVAL;
     }
     if (strlen(o->datapath) >= sizeof c->datapath) {
-        snprintf(why, size, "--datapath takes a datapath type such as netdev");
+        snprintf(why, size, "--datapath takes a datapath type such as weft");
         return EINVAL;
     }
     if (o->pmd_mask && (strspn(o->pmd_mask, "0123456789abcdefABCDEFx") != strlen(o->pmd_mask) ||
@@ -451,7 +451,7 @@ prepare(struct starter *s, const struct up_options *o, int argc, int *code)
 int
 lab_up_main(int argc, char **argv)
 {
-    struct up_options o = {.hosts = 1, .guests = 2, .maxsleep = 500, .datapath = "netdev"};
+    struct up_options o = {.hosts = 1, .guests = 2, .maxsleep = 500, .datapath = "weft"};
     const struct cli_opt opts[] = {UP_OPTIONS(&o)};
     struct starter s = {.command = "up", .tell.fd = -1};
     int code;
@@ -493,7 +493,7 @@ int
 lab_run_main(int argc, char **argv)
 {
     struct up_options o = {
-        .hosts = 1, .guests = 4, .vlan = "10,20", .maxsleep = 500, .datapath = "netdev"};
+        .hosts = 1, .guests = 4, .vlan = "10,20", .maxsleep = 500, .datapath = "weft"};
     const struct cli_opt opts[] = {
         {"seconds", CLI_UINT, &o.seconds, "N", "end after N seconds", 1, 1000000},
         {"once", CLI_FLAG, &o.once, NULL, "check it once and end: exit code 0 if all is well"},

@@ -19,6 +19,7 @@
 #include "daemon.h"
 #include "dirs.h"
 #include "dns-resolve.h"
+#include "dp.h"
 #include "dpdk.h"
 #include "dpif.h"
 #include "dummy.h"
@@ -26,8 +27,10 @@
 #include "memory.h"
 #include "netdev.h"
 #include "netdev_netback.h"
+#include "netdev_synth.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
+#include "ofstate.h"
 #include "ovs-numa.h"
 #include "ovs-rcu.h"
 #include "ovs-router.h"
@@ -38,15 +41,20 @@
 #include "simap.h"
 #include "stream-ssl.h"
 #include "stream.h"
+#include "timeval.h"
 #include "unixctl.h"
 #include "util.h"
 
 VLOG_DEFINE_THIS_MODULE(weft_vswitchd);
 
+/* An orderly exit waits this long for OpenFlow state to be saved. */
+#define SAVE_MS 2000
+
 struct options {
     char *database; /* malloc'ed */
     char *unixctl;  /* NULL: the default */
     bool mlockall;
+    bool dummy;
 };
 
 struct exit_request {
@@ -73,6 +81,7 @@ usage(void)
            "  --disable-system          no datapath of type \"system\"\n"
            "  --disable-system-route    ignore the kernel's routing table\n"
            "  --dummy-numa=LIST         pretend to have these CPUs, for tests\n"
+           "  --enable-synth            interfaces of type \"synth\", for benchmarks\n"
            "  -h, --help                show this text\n"
            "  -V, --version             show versions\n");
     exit(EXIT_SUCCESS);
@@ -88,6 +97,7 @@ enum {
     OPT_DISABLE_SYSTEM_ROUTE,
     OPT_DPDK,
     OPT_DUMMY_NUMA,
+    OPT_ENABLE_SYNTH,
     VLOG_OPTION_ENUMS,
     DAEMON_OPTION_ENUMS,
     SSL_OPTION_ENUMS,
@@ -103,6 +113,7 @@ static const struct option long_options[] = {
     {"disable-system-route", no_argument, NULL, OPT_DISABLE_SYSTEM_ROUTE},
     {"dpdk", optional_argument, NULL, OPT_DPDK},
     {"dummy-numa", required_argument, NULL, OPT_DUMMY_NUMA},
+    {"enable-synth", no_argument, NULL, OPT_ENABLE_SYNTH},
     {"peer-ca-cert", required_argument, NULL, OPT_PEER_CA_CERT},
     {"bootstrap-ca-cert", required_argument, NULL, OPT_BOOTSTRAP_CA_CERT},
     VLOG_LONG_OPTIONS,
@@ -129,6 +140,8 @@ take_option(int c, struct options *o)
         break;
     case OPT_ENABLE_DUMMY:
         dummy_enable(optarg);
+        o->dummy = true;
+        dpif_weft_is_default = !optarg;
         break;
     case OPT_DISABLE_SYSTEM:
         dp_disallow_provider("system");
@@ -140,6 +153,9 @@ take_option(int c, struct options *o)
         ovs_fatal(0, "--dpdk is gone: set other_config:dpdk-init=true in the database");
     case OPT_DUMMY_NUMA:
         ovs_numa_set_dummy(optarg);
+        break;
+    case OPT_ENABLE_SYNTH:
+        netdev_synth_register();
         break;
     case OPT_PEER_CA_CERT:
         stream_ssl_set_peer_ca_cert_file(optarg);
@@ -214,6 +230,7 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
     bridge_run();
     backend_run();
     plug_run();
+    ofstate_run();
     unixctl_server_run(unixctl);
     netdev_run();
 
@@ -221,6 +238,7 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
     bridge_wait();
     backend_wait();
     plug_wait();
+    ofstate_wait();
     unixctl_server_wait(unixctl);
     netdev_wait();
     if (request->exiting) {
@@ -254,14 +272,23 @@ main(int argc, char *argv[])
     }
     unixctl_command_register("exit", "[--cleanup]", 0, 1, handle_exit, &request);
     netdev_netback_register();
+    dpif_weft_register(options.dummy);
     bridge_init(options.database);
     plug_init(options.database);
+    if (!options.dummy) {
+        ofstate_init(options.database);
+    }
     free(options.database);
 
     while (!request.exiting && !should_service_stop()) {
         run_once(unixctl, &request);
     }
 
+    /* What controllers said last is worth a moment. */
+    for (long long int until = time_msec() + SAVE_MS; ofstate_busy() && time_msec() < until;) {
+        run_once(unixctl, &request);
+    }
+    ofstate_exit();
     plug_exit();
     /* Bridges close their ports as they go; what guests see of it is decided
      * below, for all vifs at once. */

@@ -10,15 +10,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "openvswitch/types.h"
+
 struct dp_packet;
 struct dp_packet_batch;
+struct dpif;
 struct netdev;
+struct connmgr;
+struct ofconn;
+struct ofputil_requestforward;
 struct ovs_action_push_tnl;
+struct rule;
+struct rule_actions;
 struct smap;
 
 /* dpdk_start.c */
 void __real_dpdk_init(const struct smap *);
 void __wrap_dpdk_init(const struct smap *);
+
+/* dpif_weft_wrap.c */
+bool __real_dpif_supports_tnl_push_pop(const struct dpif *);
+bool __wrap_dpif_supports_tnl_push_pop(const struct dpif *);
+bool __real_dpif_supports_explicit_drop_action(const struct dpif *);
+bool __wrap_dpif_supports_explicit_drop_action(const struct dpif *);
+bool __real_dpif_supports_lb_output_action(const struct dpif *);
+bool __wrap_dpif_supports_lb_output_action(const struct dpif *);
+const char *__real_ofproto_normalize_type(const char *);
+const char *__wrap_ofproto_normalize_type(const char *);
 
 /* pmd_nap.c */
 void __real_xnanosleep_no_quiesce(uint64_t ns);
@@ -32,6 +50,20 @@ int __wrap_netdev_send(struct netdev *, int qid, struct dp_packet_batch *, bool 
 int __wrap_netdev_push_header(const struct netdev *, struct dp_packet_batch *,
                               const struct ovs_action_push_tnl *);
 void __wrap_netdev_pop_header(struct netdev *, struct dp_packet_batch *);
+
+/* ofstate.c.  Enumerations are passed as int, which they are. */
+void __real_ofmonitor_report(struct connmgr *, struct rule *, int event, int reason,
+                             const struct ofconn *abbrev_ofconn, ovs_be32 abbrev_xid,
+                             const struct rule_actions *);
+void __wrap_ofmonitor_report(struct connmgr *, struct rule *, int event, int reason,
+                             const struct ofconn *abbrev_ofconn, ovs_be32 abbrev_xid,
+                             const struct rule_actions *);
+void __real_connmgr_send_requestforward(struct connmgr *, const struct ofconn *,
+                                        const struct ofputil_requestforward *);
+void __wrap_connmgr_send_requestforward(struct connmgr *, const struct ofconn *,
+                                        const struct ofputil_requestforward *);
+void __real_ofproto_set_flow_restore_wait(bool);
+void __wrap_ofproto_set_flow_restore_wait(bool);
 
 /* offload_ports.c */
 struct dp_packet *__real_dp_packet_clone_with_headroom(const struct dp_packet *, size_t headroom);

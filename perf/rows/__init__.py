@@ -9,6 +9,8 @@ A row module offers
 'bench' is a Bench (bench.py): the rig, the number of pairs, the seconds of
 one measurement, and bench.say() for progress.
 """
-from . import blast, fairness, idle, ring, ring64, tcp
+from . import (acl, attack, blast, fairness, forward, idle, newflows, quiet, ring, ring64,
+               ring_vhost, stateful, tcp, vlan)
 
-ALL = (tcp, ring64, blast, ring, idle, fairness)
+ALL = (forward, acl, attack, vlan, stateful, newflows, quiet, tcp, ring64, ring_vhost,
+       blast, ring, idle, fairness)

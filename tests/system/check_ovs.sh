@@ -9,9 +9,11 @@
 #   TESTS="1-20 77"  only these; default: all
 #   SHARDS=2         run so many parts at a time, each in network and mount
 #                    namespaces of its own
+#   DATAPATH=netdev  on Open vSwitch's datapath; default: weft, by means of a
+#                    copy of the suite with the datapath's name replaced
 #   SWITCH=PROGRAM   another ovs-vswitchd
-#   RECORD=1         write the results as the new ovs-userspace.expected
-#                    (with SWITCH=build/ovs/build/vswitchd/ovs-vswitchd)
+#   RECORD=1         write the results as the new ovs-userspace.expected (with
+#                    DATAPATH=netdev SWITCH=build/ovs/build/vswitchd/ovs-vswitchd)
 #
 # Ends on "N passed, N failed, N skipped".  A test that fails with the stock
 # switch, too, counts as skipped.
@@ -23,6 +25,7 @@ src=$top/build/ovs/src
 build=$top/build/ovs/build
 expected=$here/ovs-userspace.expected
 shards=${SHARDS:-2}
+datapath=${DATAPATH:-weft}
 switch=$(readlink -f "${SWITCH:-$top/build/bin/weft-vswitchd}")
 
 [ "$(id -u)" -eq 0 ] || {
@@ -54,6 +57,17 @@ mkdir "$work/bin"
 ln -s "$switch" "$work/bin/ovs-vswitchd"
 path=$work/bin:$build/utilities:$build/vswitchd:$build/ovsdb:$build/tests
 
+suite=$src/tests/system-userspace-testsuite
+if [ "$datapath" != netdev ]; then
+    sed -e "s/datapath_type=\"netdev\"/datapath_type=\"$datapath\"/g" \
+        -e "s/datapath_type=netdev/datapath_type=$datapath/g" \
+        -e "s/netdev@ovs-netdev/$datapath@ovs-$datapath/g" \
+        -e "s/ovs-netdev/ovs-$datapath/g" \
+        -e "s/datapaths:\"netdev\"/datapaths:\"$datapath\"/g" \
+        -e "s/echo \"netdev\"/echo \"$datapath\"/g" "$suite" >"$work/${suite##*/}"
+    suite=$work/${suite##*/}
+fi
+
 # prepare_shard DIR: a folder from which the generated script can run.
 prepare_shard() {
     mkdir -p "$1"
@@ -78,15 +92,16 @@ run_shard() { # DIR TEST...
         ip link set lo up
         dir=$1 suite=$2 path=$3
         shift 3
+        cd "$dir" # what tests leave behind, they leave there
         exec /bin/sh "$suite" -C "$dir" "AUTOTEST_PATH=$path" "$@"
-    ' shard "$dir" "$src/tests/system-userspace-testsuite" "$path" "$@" \
+    ' shard "$dir" "$suite" "$path" "$@" \
         >"$dir/out" 2>&1 </dev/null
 }
 
 # All test numbers, or those of $TESTS.
 list_tests() {
     local last part
-    last=$(sed -n 's/^at_help_all="//; /^[0-9]*;/p' "$src/tests/system-userspace-testsuite" |
+    last=$(sed -n 's/^at_help_all="//; /^[0-9]*;/p' "$suite" |
         tail -n 1 | cut -d ';' -f 1)
     for part in ${TESTS:-1-$last}; do
         seq "${part%-*}" "${part#*-}"

@@ -1,0 +1,959 @@
+/* Upcalls: bounds, order, fairness, what arrives of a packet and its flow, and
+ * threads.
+ *
+ *   dp_upcall() on a worker > queue of a handler > dp_upcall_recv() */
+#include <config.h>
+
+#include <stdatomic.h>
+
+#include "check.h"
+#include "dp_rig.h"
+#include "flow.h"
+#include "netlink.h"
+#include "odp-netlink.h"
+#include "odp-util.h"
+#include "openvswitch/poll-loop.h"
+#include "ovs-thread.h"
+#include "random.h"
+#include "tcp_frame.h"
+#include "timeval.h"
+#include "tun-metadata.h"
+
+#define VIF_MISSES 128u /* bounds of dp_upcall.c for a vif */
+#define VIF_BYTES (1u << 20)
+#define FLOW_MISSES 32u
+
+static struct dp_worker *worker;
+
+static uint64_t
+lost(void)
+{
+    uint64_t n;
+
+    atomic_read_relaxed(&rig_dp->n_lost, &n);
+    return n;
+}
+
+static uint64_t
+port_lost(struct dp_port *port)
+{
+    uint64_t n;
+
+    atomic_read_relaxed(&port->upcalls_lost, &n);
+    return n;
+}
+
+/* A UDP packet of flow number 'id', whose payload starts with 'seq'. */
+static struct dp_packet *
+udp_packet(uint16_t in_port, uint32_t id, uint32_t seq, size_t payload)
+{
+    struct dp_packet *b = dp_packet_new_with_headroom(42 + payload, 64);
+    struct flow flow = {
+        .packet_type = htonl(PT_ETH),
+        .dl_type = htons(ETH_TYPE_IP),
+        .nw_proto = IPPROTO_UDP,
+        .nw_ttl = 64,
+        .nw_src = htonl(0x0a000000 + id),
+        .nw_dst = htonl(0x0a010001),
+        .tp_src = htons(1000),
+        .tp_dst = htons(2000),
+    };
+    uint8_t *l7 = xzalloc(payload);
+
+    memcpy(l7, &seq, MIN(sizeof seq, payload));
+    flow_compose(b, &flow, l7, payload);
+    free(l7);
+    pkt_metadata_init(&b->md, u32_to_odp(in_port));
+    return b;
+}
+
+static uint32_t
+seq_of(const struct dp_packet *b)
+{
+    uint32_t seq;
+
+    memcpy(&seq, (const uint8_t *)dp_packet_data(b) + 42, sizeof seq);
+    return seq;
+}
+
+/* As the datapath does it; the packet stays the caller's. */
+static void
+upcall(struct dp_worker *w, struct dp_packet *b, enum dpif_upcall_type type,
+       const struct nlattr *userdata, const struct nlattr *actions, const struct flow_tnl *tunnel)
+{
+    struct flow flow;
+
+    flow_extract(b, &flow);
+    dp_upcall(w, b, &flow, type, userdata, actions, tunnel);
+}
+
+static void
+send_type(uint16_t in_port, uint32_t id, uint32_t seq, size_t payload, enum dpif_upcall_type type)
+{
+    struct dp_packet *b = udp_packet(in_port, id, seq, payload);
+
+    worker_begin(worker->worker);
+    upcall(worker, b, type, NULL, NULL, NULL);
+    worker_end(worker->worker);
+    dp_packet_delete(b);
+}
+
+static void
+miss(uint16_t in_port, uint32_t id, uint32_t seq)
+{
+    send_type(in_port, id, seq, 20, DPIF_UC_MISS);
+}
+
+/* What recv_upcalls() of ofproto keeps for each upcall. */
+struct received {
+    struct dpif_upcall up;
+    struct ofpbuf buf;
+    uint64_t stub[512 / 8];
+};
+
+static bool
+receive(uint32_t handler, struct received *r)
+{
+    ofpbuf_use_stub(&r->buf, r->stub, sizeof r->stub);
+    if (dp_upcall_recv(RIG_DPIF, handler, &r->up, &r->buf)) {
+        ofpbuf_uninit(&r->buf);
+        return false;
+    }
+    return true;
+}
+
+static void
+done(struct received *r)
+{
+    dp_packet_uninit(&r->up.packet);
+    ofpbuf_uninit(&r->buf);
+}
+
+static unsigned
+drain(uint32_t handler)
+{
+    struct received r;
+    unsigned n = 0;
+
+    while (receive(handler, &r)) {
+        done(&r);
+        n++;
+    }
+    return n;
+}
+
+static uint32_t
+in_port_of(const struct received *r)
+{
+    struct flow flow;
+
+    ovs_assert(odp_flow_key_to_flow(r->up.key, r->up.key_len, &flow, NULL) == ODP_FIT_PERFECT);
+    return odp_to_u32(flow.in_port.odp_port);
+}
+
+/* --- bounds ------------------------------------------------------------------------ */
+
+static void
+test_bounds(void)
+{
+    struct dp_port *port = rig_port(1, DP_PORT_VIF), *other = rig_port(2, DP_PORT_VIF);
+    uint64_t before = lost();
+
+    for (int round = 0; round < 2; round++) {
+        CASE(round ? "upcall-bound-again" : "upcall-bound");
+        for (unsigned i = 0; i < 1000; i++) {
+            miss(1, i, i);
+        }
+        CHECK(lost() - before == 1000 - VIF_MISSES);
+        CHECK(port_lost(port) == (round + 1) * (1000 - VIF_MISSES));
+
+        CASE(round ? "upcall-bound-actions-apart-again" : "upcall-bound-actions-apart");
+        for (unsigned i = 0; i < 1000; i++) {
+            send_type(1, i, i, 20, DPIF_UC_ACTION);
+        }
+        CHECK(lost() - before == 2000 - 2 * VIF_MISSES);
+
+        CASE(round ? "upcall-bound-ports-apart-again" : "upcall-bound-ports-apart");
+        miss(2, 1, 1);
+        CHECK(lost() - before == 2000 - 2 * VIF_MISSES);
+        CHECK(port_lost(other) == 0);
+        CHECK(drain(0) == 2 * VIF_MISSES + 1);
+        before = lost();
+        atomic_store_relaxed(&port->upcalls_lost, (round + 1) * (1000 - VIF_MISSES));
+    }
+
+    CASE("upcall-bound-bytes");
+    for (unsigned i = 0; i < 100; i++) {
+        send_type(1, i, i, 60000, DPIF_UC_MISS);
+    }
+    CHECK(lost() - before >= 100 - VIF_BYTES / 60000 - 1);
+    CHECK(lost() - before <= 100 - VIF_BYTES / 62000);
+    CHECK(drain(0) == 100 - (lost() - before));
+
+    CASE("upcall-bound-one-flow");
+    before = lost();
+    for (unsigned i = 0; i < 1000; i++) {
+        miss(1, 7, i);
+    }
+    CHECK(lost() - before == 1000 - FLOW_MISSES);
+    for (unsigned i = 0; i < 64; i++) {
+        miss(1, 100 + i, i);
+    }
+    /* Of the others, those of the same hash bucket are lost: 4 on average. */
+    CHECK(lost() - before < 1000 - FLOW_MISSES + 20);
+    CHECK(drain(0) > FLOW_MISSES + 44);
+
+    CASE("upcall-bound-no-port");
+    before = lost();
+    for (unsigned i = 0; i < 2000; i++) {
+        miss(UINT16_MAX, i, i);
+    }
+    CHECK(lost() - before > 0 && lost() - before < 1500);
+    drain(0);
+    rig_port_free(port);
+    rig_port_free(other);
+}
+
+/* --- order and fairness --------------------------------------------------------------- */
+
+#define N_FLOWS 12u
+
+static void
+test_order(void)
+{
+    int home[N_FLOWS];
+    uint32_t next[N_FLOWS] = {0};
+    unsigned n = 0, homes = 0;
+    struct received r;
+    struct flow flow;
+
+    CASE("upcall-order");
+    dp_upcall_handlers_set(RIG_DPIF, 3);
+    memset(home, -1, sizeof home);
+    for (unsigned i = 0; i < 20; i++) {
+        for (unsigned id = 0; id < N_FLOWS; id++) {
+            send_type(3, id, i, 20, i & 1 ? DPIF_UC_ACTION : DPIF_UC_MISS);
+        }
+    }
+    for (int h = 0; h < 3; h++) {
+        bool any = false;
+
+        while (receive(h, &r)) {
+            odp_flow_key_to_flow(r.up.key, r.up.key_len, &flow, NULL);
+            uint32_t id = ntohl(flow.nw_src) & 0xff;
+
+            CHECK(home[id] == -1 || home[id] == h);
+            home[id] = h;
+            CHECK(seq_of(&r.up.packet) == next[id]);
+            CHECK(r.up.type == (next[id] & 1 ? DPIF_UC_ACTION : DPIF_UC_MISS));
+            next[id]++;
+            n++;
+            any = true;
+            done(&r);
+        }
+        homes += any;
+    }
+    CHECK(n == 20 * N_FLOWS);
+    CHECK(homes > 1);
+    dp_upcall_handlers_set(RIG_DPIF, 1);
+}
+
+static void
+test_fairness(void)
+{
+    struct received r;
+    unsigned turns = 0, of_hog[9] = {0};
+
+    CASE("upcall-quiet-beside-hogs");
+    for (unsigned hog = 1; hog <= 8; hog++) {
+        for (unsigned i = 0; i < 100; i++) {
+            miss(hog, i, i);
+        }
+    }
+    for (unsigned i = 0; i < 20; i++) {
+        ovs_assert(receive(0, &r));
+        done(&r);
+    }
+    miss(99, 1, 1);
+    for (bool served = false; !served && turns < 1000; turns++) {
+        ovs_assert(receive(0, &r));
+        served = in_port_of(&r) == 99;
+        done(&r);
+    }
+    CHECK(turns <= 9);
+
+    CASE("upcall-turns");
+    drain(0);
+    for (unsigned hog = 1; hog <= 8; hog++) {
+        for (unsigned i = 0; i < 10 * hog; i++) {
+            miss(hog, i, i);
+        }
+    }
+    for (unsigned i = 0; i < 80; i++) {
+        ovs_assert(receive(0, &r));
+        of_hog[in_port_of(&r)]++;
+        done(&r);
+    }
+    for (unsigned hog = 1; hog <= 8; hog++) {
+        CHECK(of_hog[hog] == 10);
+    }
+    CHECK(drain(0) == 360 - 80);
+}
+
+/* --- what arrives ----------------------------------------------------------------------- */
+
+static void
+random_bytes_of(void *p, size_t n)
+{
+    random_bytes(p, n);
+}
+
+static bool
+one_in(unsigned n)
+{
+    return !random_range(n);
+}
+
+static void
+random_tunnel(struct flow_tnl *tnl)
+{
+    if (one_in(3)) {
+        random_bytes_of(&tnl->ipv6_src, 16);
+        random_bytes_of(&tnl->ipv6_dst, 16);
+    } else {
+        tnl->ip_src = random_uint32() | 1;
+        tnl->ip_dst = random_uint32() | 1;
+    }
+    if (one_in(2)) {
+        tnl->tun_id = htonll(random_uint64());
+        tnl->flags |= FLOW_TNL_F_KEY;
+    }
+    tnl->flags |= (one_in(2) ? FLOW_TNL_F_DONT_FRAGMENT : 0) | (one_in(2) ? FLOW_TNL_F_CSUM : 0) |
+                  (one_in(2) ? FLOW_TNL_F_OAM : 0);
+    tnl->ip_tos = random_uint32();
+    tnl->ip_ttl = random_uint32();
+    tnl->tp_src = random_uint32();
+    tnl->tp_dst = random_uint32();
+    switch (random_range(5)) {
+    case 0:
+        tnl->gbp_id = random_uint32();
+        tnl->gbp_flags = random_uint32();
+        break;
+    case 1: {
+        /* Geneve options as they come from the wire. */
+        uint8_t *p = (uint8_t *)tnl->metadata.opts.gnv;
+        size_t len = 0;
+
+        for (size_t body; len + 4 + (body = 4 * random_range(12)) <= 252; len += 4 + body) {
+            random_bytes_of(p + len, 4 + body);
+            p[len + 3] = body / 4;
+        }
+        tnl->metadata.present.len = len;
+        tnl->flags |= FLOW_TNL_F_UDPIF;
+        break;
+    }
+    case 2:
+        tnl->erspan_ver = 1;
+        tnl->erspan_idx = random_range(1 << 20);
+        break;
+    case 3:
+        tnl->erspan_ver = 2;
+        tnl->erspan_dir = random_range(2);
+        tnl->erspan_hwid = random_range(64);
+        break;
+    }
+}
+
+static void
+random_l4(struct flow *flow)
+{
+    static const uint8_t protos[] = {IPPROTO_TCP,  IPPROTO_UDP, IPPROTO_SCTP,
+                                     IPPROTO_ICMP, IPPROTO_GRE, 0};
+
+    flow->nw_tos = random_uint32();
+    flow->nw_ttl = random_uint32();
+    flow->nw_proto = protos[random_range(ARRAY_SIZE(protos))];
+    flow->tp_src = random_uint32();
+    flow->tp_dst = random_uint32();
+    flow->tcp_flags = one_in(4) ? 0 : htons(random_uint32() & 0xfff);
+    if (one_in(4)) {
+        flow->nw_frag = one_in(2) ? FLOW_NW_FRAG_ANY : FLOW_NW_FRAG_ANY | FLOW_NW_FRAG_LATER;
+    }
+    if (flow->nw_proto == IPPROTO_ICMP) {
+        flow->tp_src &= htons(0xff);
+        flow->tp_dst &= htons(0xff);
+    }
+}
+
+static void
+random_nd(struct flow *flow)
+{
+    flow->nw_proto = IPPROTO_ICMPV6;
+    flow->nw_frag = 0;
+    flow->tp_src = htons(one_in(2) ? 135 : 136);
+    flow->tp_dst = 0;
+    flow->tcp_flags = 0;
+    random_bytes_of(&flow->nd_target, 16);
+    if (one_in(2)) {
+        random_bytes_of(&flow->arp_sha, 6);
+    } else if (one_in(2)) {
+        random_bytes_of(&flow->arp_tha, 6);
+    }
+    flow->igmp_group_ip4 = one_in(2) ? random_uint32() : 0;
+}
+
+static void
+random_l3(struct flow *flow)
+{
+    switch (random_range(7)) {
+    case 0:
+    case 1:
+        flow->dl_type = htons(ETH_TYPE_IP);
+        random_bytes_of(&flow->nw_src, 8);
+        random_l4(flow);
+        break;
+    case 2:
+    case 3:
+        flow->dl_type = htons(ETH_TYPE_IPV6);
+        random_bytes_of(&flow->ipv6_src, 32);
+        flow->ipv6_label = htonl(random_uint32() & 0xfffff);
+        random_l4(flow);
+        if (one_in(3)) {
+            random_nd(flow);
+        }
+        break;
+    case 4:
+        flow->dl_type = htons(one_in(2) ? ETH_TYPE_ARP : ETH_TYPE_RARP);
+        random_bytes_of(&flow->nw_src, 8);
+        flow->nw_proto = 1 + random_range(2);
+        random_bytes_of(&flow->arp_sha, 12);
+        break;
+    case 5: {
+        unsigned n = 1 + random_range(FLOW_MAX_MPLS_LABELS);
+
+        flow->dl_type = htons(one_in(2) ? ETH_TYPE_MPLS : ETH_TYPE_MPLS_MCAST);
+        for (unsigned i = 0; i < n; i++) {
+            flow->mpls_lse[i] = random_uint32() & ~htonl(MPLS_BOS_MASK);
+            flow->mpls_lse[i] |= i == n - 1 ? htonl(MPLS_BOS_MASK) : 0;
+        }
+        break;
+    }
+    default:
+        flow->dl_type = htons(0x8900 + random_range(64));
+        break;
+    }
+}
+
+static void
+random_metadata(struct dp_packet *b, ovs_be16 dl_type)
+{
+    struct pkt_metadata *md = &b->md;
+
+    pkt_metadata_init(md, u32_to_odp(one_in(10) ? UINT32_MAX : random_range(60000)));
+    if (one_in(3)) {
+        memset(&md->tunnel, 0, sizeof md->tunnel);
+        random_tunnel(&md->tunnel);
+    }
+    md->recirc_id = one_in(2) ? random_uint32() : 0;
+    md->dp_hash = one_in(2) ? random_uint32() : 0;
+    md->skb_priority = one_in(2) ? random_uint32() : 0;
+    md->pkt_mark = one_in(2) ? random_uint32() : 0;
+    if (one_in(2)) {
+        return;
+    }
+    md->ct_state = CS_TRACKED | (random_uint32() & CS_SUPPORTED_MASK);
+    md->ct_zone = random_uint32();
+    md->ct_mark = random_uint32();
+    md->ct_label.u64.lo = one_in(2) ? random_uint64() : 0;
+    md->ct_label.u64.hi = one_in(2) ? random_uint64() : 0;
+    memset(&md->ct_orig_tuple, 0, sizeof md->ct_orig_tuple);
+    /* Only a connection's packet has its tuple. */
+    if (!(md->ct_state & (CS_NEW | CS_ESTABLISHED | CS_REPLY_DIR))) {
+        return;
+    }
+    if (dl_type == htons(ETH_TYPE_IP)) {
+        random_bytes_of(&md->ct_orig_tuple.ipv4, sizeof md->ct_orig_tuple.ipv4);
+        md->ct_orig_tuple.ipv4.ipv4_proto |= 1;
+    } else if (dl_type == htons(ETH_TYPE_IPV6)) {
+        md->ct_orig_tuple_ipv6 = true;
+        random_bytes_of(&md->ct_orig_tuple.ipv6, sizeof md->ct_orig_tuple.ipv6);
+        md->ct_orig_tuple.ipv6.ipv6_proto |= 1;
+    }
+}
+
+static void
+push_tags(struct dp_packet *b)
+{
+    unsigned n = one_in(2) ? 0 : 1 + random_range(3);
+
+    for (unsigned i = 0; i < n; i++) {
+        eth_push_vlan(b, htons(one_in(2) ? ETH_TYPE_VLAN_8021Q : ETH_TYPE_VLAN_8021AD),
+                      htons(random_uint32() & ~VLAN_CFI));
+    }
+}
+
+/* A packet of some kind with metadata of some kind, whole or cut short. */
+static struct dp_packet *
+random_packet(void)
+{
+    struct dp_packet *b = dp_packet_new_with_headroom(512, 128);
+    uint8_t junk[100];
+    struct flow flow;
+
+    memset(&flow, 0, sizeof flow);
+    flow.packet_type = htonl(PT_ETH);
+    random_bytes_of(&flow.dl_dst, 12);
+    random_l3(&flow);
+    random_bytes_of(junk, sizeof junk);
+    if (one_in(8)) {
+        /* Not Ethernet: from a layer 3 tunnel. */
+        flow.dl_type = htons(one_in(2) ? ETH_TYPE_IP : ETH_TYPE_IPV6);
+        flow.packet_type = PACKET_TYPE_BE(OFPHTN_ETHERTYPE, ntohs(flow.dl_type));
+        memset(&flow.dl_dst, 0, 12);
+        random_l4(&flow);
+    }
+    flow_compose(b, &flow, junk, random_range(sizeof junk));
+    b->packet_type = flow.packet_type;
+    if (dp_packet_is_eth(b)) {
+        push_tags(b);
+    }
+    if (one_in(8) && dp_packet_size(b) > 60) {
+        dp_packet_set_size(b, 60 + random_range(dp_packet_size(b) - 60));
+    }
+    random_metadata(b, flow.dl_type);
+    return b;
+}
+
+/* Geneve options beyond their length are nobody's. */
+static void
+forget_unused(struct flow *flow)
+{
+    struct tun_metadata *md = &flow->tunnel.metadata;
+
+    if (flow->tunnel.flags & FLOW_TNL_F_UDPIF) {
+        memset((uint8_t *)md->opts.gnv + md->present.len, 0, sizeof md->opts - md->present.len);
+        if (!md->present.len) {
+            flow->tunnel.flags &= ~FLOW_TNL_F_UDPIF;
+        }
+    }
+}
+
+static bool
+flows_equal(const struct flow *a_, const struct flow *b_)
+{
+    struct flow a = *a_, b = *b_;
+
+    forget_unused(&a);
+    forget_unused(&b);
+    return flow_equal(&a, &b);
+}
+
+/* What no key has attributes for: ICMP's type where IPv6 says ICMP.  Parsing
+ * the packet again finds it. */
+static void
+forget_unspeakable(struct flow *flow)
+{
+    if (flow->dl_type == htons(ETH_TYPE_IPV6) && flow->nw_proto == IPPROTO_ICMP) {
+        flow->tp_src = flow->tp_dst = 0;
+    }
+}
+
+static bool
+key_equals(const struct flow *sent_, const struct flow *key)
+{
+    struct flow sent = *sent_;
+
+    forget_unspeakable(&sent);
+    return flows_equal(&sent, key);
+}
+
+static void
+print_difference(const struct flow *a, const struct flow *b)
+{
+    char *as = flow_to_string(a, NULL), *bs = flow_to_string(b, NULL);
+
+    for (size_t i = 0; i < sizeof *a / 8; i++) {
+        if (((const uint64_t *)a)[i] != ((const uint64_t *)b)[i]) {
+            printf("# differ at byte %zu\n", i * 8);
+        }
+    }
+    printf("# sent %s\n# came %s\n", as, bs);
+    free(as);
+    free(bs);
+}
+
+/* The longer of the flow's key and the mask of a rule that looks at all. */
+static size_t
+longest_key(const struct flow *flow)
+{
+    struct flow ones;
+    struct odp_flow_key_parms parms = {
+        .flow = flow,
+        .mask = &ones,
+        .support = {.max_vlan_headers = SIZE_MAX,
+                    .max_mpls_depth = SIZE_MAX,
+                    .recirc = true,
+                    .ct_state = true,
+                    .ct_zone = true,
+                    .ct_mark = true,
+                    .ct_label = true,
+                    .ct_orig_tuple = true,
+                    .ct_orig_tuple6 = true,
+                    .nd_ext = true},
+    };
+    struct ofpbuf key, mask;
+    size_t longest;
+
+    memset(&ones, 0xff, sizeof ones);
+    ofpbuf_init(&key, 0);
+    ofpbuf_init(&mask, 0);
+    odp_flow_key_from_flow(&parms, &key);
+    parms.key_buf = &key;
+    odp_flow_key_from_mask(&parms, &mask);
+    longest = MAX(key.size, mask.size);
+    ofpbuf_uninit(&key);
+    ofpbuf_uninit(&mask);
+    return longest;
+}
+
+/* Sends a packet through; true if its flow came out as it was, before and
+ * after ofproto parses the packet again. */
+static bool
+round_trip(struct dp_packet *b, unsigned *imperfect, unsigned *too_long)
+{
+    struct flow sent, key, again;
+    enum odp_key_fitness fitness;
+    struct received r;
+    ovs_u128 ufid;
+    bool same;
+
+    flow_extract(b, &sent);
+    worker_begin(worker->worker);
+    dp_upcall(worker, b, &sent, DPIF_UC_MISS, NULL, NULL, NULL);
+    worker_end(worker->worker);
+    if (!receive(0, &r)) {
+        *too_long += 1;
+        return longest_key(&sent) > ODPUTIL_FLOW_KEY_BYTES;
+    }
+
+    fitness = odp_flow_key_to_flow(r.up.key, r.up.key_len, &key, NULL);
+    *imperfect += fitness != ODP_FIT_PERFECT;
+    odp_flow_key_hash(r.up.key, r.up.key_len, &ufid);
+    pkt_metadata_from_flow(&r.up.packet.md, &key);
+    flow_extract(&r.up.packet, &again);
+    same = fitness != ODP_FIT_ERROR && key_equals(&sent, &key) && flows_equal(&sent, &again) &&
+           ovs_u128_equals(ufid, r.up.ufid) && r.up.type == DPIF_UC_MISS && !r.up.userdata &&
+           !r.up.actions && !r.up.out_tun_key && longest_key(&sent) <= ODPUTIL_FLOW_KEY_BYTES &&
+           dp_packet_size(&r.up.packet) == dp_packet_size(b) &&
+           !memcmp(dp_packet_data(&r.up.packet), dp_packet_data(b), dp_packet_size(b));
+    if (!same) {
+        print_difference(&sent, key_equals(&sent, &key) ? &again : &key);
+    }
+    done(&r);
+    return same;
+}
+
+static void
+test_round_trip(void)
+{
+    unsigned different = 0, imperfect = 0, too_long = 0;
+    uint64_t before = lost();
+
+    CASE("upcall-round-trip");
+    flow_limit_vlans(FLOW_MAX_VLAN_HEADERS);
+    for (unsigned i = 0; i < 50000 && different < 3; i++) {
+        struct dp_packet *b = random_packet();
+
+        different += !round_trip(b, &imperfect, &too_long);
+        dp_packet_delete(b);
+    }
+    CHECK(different == 0);
+    CHECK(imperfect == 0);
+
+    CASE("upcall-key-too-long");
+    CHECK(too_long > 0 && too_long < 2500);
+    CHECK(lost() - before == too_long);
+}
+
+static void
+test_attributes(void)
+{
+    struct dp_packet *b = udp_packet(1, 1, 5, 20);
+    struct ofpbuf userdata, actions;
+    struct flow_tnl tunnel, came;
+    uint8_t junk[700];
+    struct received r;
+
+    CASE("upcall-attributes");
+    random_bytes_of(junk, sizeof junk);
+    ofpbuf_init(&userdata, 0);
+    ofpbuf_init(&actions, 0);
+    nl_msg_put_unspec(&userdata, OVS_USERSPACE_ATTR_USERDATA, junk, 33);
+    nl_msg_put_unspec(&actions, OVS_USERSPACE_ATTR_ACTIONS, junk, sizeof junk);
+    memset(&tunnel, 0, sizeof tunnel);
+    random_tunnel(&tunnel);
+    worker_begin(worker->worker);
+    upcall(worker, b, DPIF_UC_ACTION, userdata.data, actions.data, &tunnel);
+    worker_end(worker->worker);
+    CHECK(receive(0, &r));
+    CHECK(r.up.type == DPIF_UC_ACTION);
+    CHECK(nl_attr_get_size(r.up.userdata) == 33);
+    CHECK(!memcmp(nl_attr_get(r.up.userdata), junk, 33));
+    CHECK(nl_attr_get_size(r.up.actions) == sizeof junk);
+    CHECK(!memcmp(nl_attr_get(r.up.actions), junk, sizeof junk));
+    CHECK(odp_tun_key_from_attr(r.up.out_tun_key, &came, NULL) == ODP_FIT_PERFECT);
+    CHECK(!memcmp(&came, &tunnel, sizeof came));
+    CHECK(seq_of(&r.up.packet) == 5);
+    /* What ofproto pushes has room, and nothing but the packet moves. */
+    eth_push_vlan(&r.up.packet, htons(ETH_TYPE_VLAN), htons(5));
+    dp_packet_push_zeros(&r.up.packet, 200);
+    CHECK(!memcmp(nl_attr_get(r.up.actions), junk, sizeof junk));
+    done(&r);
+    ofpbuf_uninit(&userdata);
+    ofpbuf_uninit(&actions);
+    dp_packet_delete(b);
+}
+
+static void
+test_packet(void)
+{
+    struct dp_packet *b = udp_packet(1, 1, 0, 500);
+    struct received r;
+    struct udp_header *udp;
+
+    CASE("upcall-blank-checksum");
+    dp_packet_set_rss_hash(b, 0x12345678);
+    dp_packet_hwol_set_tx_ipv4(b);
+    dp_packet_hwol_set_csum_udp(b);
+    udp = (void *)((uint8_t *)dp_packet_data(b) + 34);
+    const ovs_be16 right = udp->udp_csum;
+
+    udp->udp_csum = htons(0x1234);
+    worker_begin(worker->worker);
+    upcall(worker, b, DPIF_UC_MISS, NULL, NULL, NULL);
+    CHECK(receive(0, &r));
+    udp = (void *)((uint8_t *)dp_packet_data(&r.up.packet) + 34);
+    CHECK(udp->udp_csum == right);
+    CHECK(!dp_packet_hwol_l4_mask(&r.up.packet));
+    CHECK(dp_packet_rss_valid(&r.up.packet));
+    CHECK(dp_packet_get_rss_hash(&r.up.packet) == 0x12345678);
+    done(&r);
+
+    CASE("upcall-segments");
+    dp_packet_hwol_set_tcp_seg(b);
+    b->mbuf.tso_segsz = 1234;
+    upcall(worker, b, DPIF_UC_MISS, NULL, NULL, NULL);
+    CHECK(receive(0, &r));
+    CHECK(dp_packet_hwol_is_tso(&r.up.packet));
+    CHECK(r.up.packet.mbuf.tso_segsz == 1234);
+    done(&r);
+
+    CASE("upcall-truncated");
+    dp_packet_set_cutlen(b, 100);
+    upcall(worker, b, DPIF_UC_ACTION, NULL, NULL, NULL);
+    CHECK(receive(0, &r));
+    CHECK(dp_packet_size(&r.up.packet) == 100);
+    CHECK(!dp_packet_hwol_is_tso(&r.up.packet));
+    CHECK(!memcmp(dp_packet_data(&r.up.packet), dp_packet_data(b), 100));
+    CHECK(dp_packet_size(b) == 542);
+    done(&r);
+    worker_end(worker->worker);
+    dp_packet_delete(b);
+
+    CASE("upcall-largest");
+    b = dp_packet_new(UINT16_MAX);
+    dp_packet_put_zeros(b, UINT16_MAX);
+    pkt_metadata_init(&b->md, u32_to_odp(1));
+    memset(dp_packet_data(b), 0x5a, UINT16_MAX);
+    worker_begin(worker->worker);
+    upcall(worker, b, DPIF_UC_MISS, NULL, NULL, NULL);
+    worker_end(worker->worker);
+    CHECK(receive(0, &r));
+    CHECK(dp_packet_size(&r.up.packet) == UINT16_MAX);
+    CHECK(!memcmp(dp_packet_data(&r.up.packet), dp_packet_data(b), UINT16_MAX));
+    done(&r);
+    dp_packet_delete(b);
+}
+
+/* --- changes ------------------------------------------------------------------------------- */
+
+static void
+test_changes(void)
+{
+    uint64_t before = lost();
+
+    CASE("upcall-purge");
+    for (unsigned i = 0; i < 50; i++) {
+        miss(1, i, i);
+    }
+    dp_upcall_recv_purge(RIG_DPIF);
+    CHECK(lost() - before == 50);
+    CHECK(drain(0) == 0);
+
+    CASE("upcall-handlers-change");
+    for (unsigned i = 0; i < 50; i++) {
+        miss(1, i, i);
+    }
+    dp_upcall_handlers_set(RIG_DPIF, 2);
+    CHECK(lost() - before == 100);
+    for (unsigned i = 0; i < 50; i++) {
+        miss(1, i, i);
+    }
+    CHECK(lost() - before == 100);
+    CHECK(drain(0) + drain(1) == 50);
+    CHECK(drain(2) == 0);
+    dp_upcall_handlers_set(RIG_DPIF, 1);
+
+    CASE("upcall-off");
+    dp_upcall_recv_set(RIG_DPIF, false);
+    before = lost();
+    miss(1, 1, 1);
+    CHECK(lost() - before == 1);
+    CHECK(drain(0) == 0);
+    dp_upcall_recv_set(RIG_DPIF, true);
+    miss(1, 1, 1);
+    CHECK(drain(0) == 1);
+}
+
+/* --- threads --------------------------------------------------------------------------------- */
+
+#define N_PRODUCERS 3u
+#define N_HANDLERS 2u
+#define N_EACH 20000u
+
+static _Atomic unsigned n_received, n_out_of_order;
+static _Atomic bool stop;
+/* By producer and flow; each written by the flow's handler only. */
+static uint32_t last_seq[N_PRODUCERS][N_FLOWS];
+
+static void *
+producer_main(void *number_)
+{
+    uint32_t number = (uintptr_t)number_;
+    struct dp_worker *w = dp_worker_create(rig_dp, 0, false);
+    struct dp_packet *packets[N_FLOWS];
+
+    for (unsigned id = 0; id < N_FLOWS; id++) {
+        packets[id] = udp_packet(10 + number, id, 0, 20);
+    }
+    for (uint32_t i = 0; i < N_EACH; i++) {
+        struct dp_packet *b = packets[i % N_FLOWS];
+        uint32_t seq = i + 1;
+
+        memcpy((uint8_t *)dp_packet_data(b) + 42, &seq, sizeof seq);
+        worker_begin(w->worker);
+        upcall(w, b, DPIF_UC_MISS, NULL, NULL, NULL);
+        worker_end(w->worker);
+        if (i % 100 == 0) {
+            /* Time for the handlers to catch up and fall asleep. */
+            xnanosleep(one_in(2) ? 200000 : 2000000);
+        }
+    }
+    for (unsigned id = 0; id < N_FLOWS; id++) {
+        dp_packet_delete(packets[id]);
+    }
+    dp_worker_destroy(w);
+    return NULL;
+}
+
+static void
+take_one(struct received *r)
+{
+    uint32_t seq = seq_of(&r->up.packet);
+    struct flow flow;
+
+    ovs_assert(odp_flow_key_to_flow(r->up.key, r->up.key_len, &flow, NULL) == ODP_FIT_PERFECT);
+    uint32_t *last = &last_seq[odp_to_u32(flow.in_port.odp_port) - 10][ntohl(flow.nw_src) & 0xff];
+
+    if (seq <= *last) {
+        atomic_fetch_add(&n_out_of_order, 1);
+    }
+    *last = seq;
+    atomic_fetch_add(&n_received, 1);
+    done(r);
+}
+
+static void *
+handler_main(void *number_)
+{
+    uint32_t number = (uintptr_t)number_;
+    struct received r;
+
+    while (!atomic_load(&stop)) {
+        bool any = false;
+
+        for (int i = 0; i < 64 && receive(number, &r); i++) {
+            take_one(&r);
+            any = true;
+        }
+        if (any) {
+            poll_immediate_wake();
+        } else {
+            dp_upcall_recv_wait(RIG_DPIF, number);
+        }
+        poll_block();
+    }
+    return NULL;
+}
+
+/* Nothing but a producer's wake-up ends a handler's sleep: a lost one leaves
+ * packets in the queue. */
+static void
+test_threads(void)
+{
+    pthread_t producers[N_PRODUCERS], handlers[N_HANDLERS];
+    uint64_t before = lost();
+    long long deadline;
+
+    CASE("upcall-threads");
+    dp_upcall_handlers_set(RIG_DPIF, N_HANDLERS);
+    for (uintptr_t i = 0; i < N_HANDLERS; i++) {
+        handlers[i] = ovs_thread_create("handler", handler_main, (void *)i);
+    }
+    for (uintptr_t i = 0; i < N_PRODUCERS; i++) {
+        producers[i] = ovs_thread_create("producer", producer_main, (void *)i);
+    }
+    ovsrcu_quiesce_start();
+    for (unsigned i = 0; i < N_PRODUCERS; i++) {
+        xpthread_join(producers[i], NULL);
+    }
+    deadline = time_msec() + 20000;
+    while (atomic_load(&n_received) + lost() - before < N_PRODUCERS * N_EACH &&
+           time_msec() < deadline) {
+        xnanosleep(1000000);
+    }
+    CHECK(atomic_load(&n_received) + lost() - before == N_PRODUCERS * N_EACH);
+    CHECK(atomic_load(&n_received) > N_PRODUCERS * N_EACH / 4);
+    CHECK(atomic_load(&n_out_of_order) == 0);
+
+    /* They sleep now; one packet each wakes them to see 'stop'. */
+    atomic_store(&stop, true);
+    for (unsigned id = 0; id < 200; id++) {
+        miss(9, 1000 + id, 0);
+    }
+    for (unsigned i = 0; i < N_HANDLERS; i++) {
+        xpthread_join(handlers[i], NULL);
+    }
+    ovsrcu_quiesce_end();
+}
+
+int
+main(int argc OVS_UNUSED, char *argv[])
+{
+    set_program_name(argv[0]);
+    random_set_seed(1);
+    rig_start();
+    worker = dp_worker_create(rig_dp, 0, false);
+    dp_upcall_recv_set(RIG_DPIF, true);
+    test_bounds();
+    test_order();
+    test_fairness();
+    test_round_trip();
+    test_attributes();
+    test_packet();
+    test_changes();
+    test_threads();
+    dp_worker_destroy(worker);
+    rig_stop();
+    return check_done();
+}

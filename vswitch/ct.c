@@ -1,0 +1,807 @@
+/* ct: see ct.h.
+ *
+ * Theory of Operation
+ *
+ * This file is Open vSwitch's connection tracker, compiled from its own source
+ * and opened at three places, plus what uses the openings.  The linker finds
+ * the tracker's functions here and leaves the library's objects out.
+ *
+ * Generations.  A reference (struct ct_ref) outlives RCU sections, so its
+ * pointer may dangle.  What says whether it does is a counter outside the
+ * connection: an array of generations, indexed by a hash of the connection's
+ * address.  A connection's generation is bumped when it has left the table,
+ * before its memory is handed to RCU, and after its mark or label changed.
+ *
+ *   Why reading the connection is safe while the generation is the same.
+ *   Whoever frees does: leave the table; bump (release); ovsrcu_postpone();
+ *   and a grace period later, free.  The reader is inside RCU and loads the
+ *   generation (acquire).  Suppose the memory has been freed by then, or will
+ *   be before the reader next quiesces.  The latter cannot be, unless the
+ *   postponement came before this RCU section began; so in both cases the
+ *   bump came before a quiescent state of this very thread, which is ordered
+ *   with the postponement through the mutexes of seq and ovs-rcu.  Then the
+ *   load sees the bump and the reference is refused.
+ *
+ *   Why taking is safe.  Between conntrack_execute() and the load of the
+ *   generation the connection may have left the table, with its bump already
+ *   in the value loaded.  Therefore the connection is looked up once more
+ *   after the load: had the bump been in it, the connection's leaving, too,
+ *   would be visible to the lookup.
+ *
+ *   Why mark and label need no look.  Taking reads them after the generation,
+ *   so they are those of that generation or newer, and if newer the bump is
+ *   still to come.
+ *
+ * A slot is shared by connections of the same hash.  A bump for another one
+ * costs a lookup, nothing else.
+ *
+ * Tracking by reference is meant to be indistinguishable from
+ * conntrack_execute().  It handles the cases whose outcome is the verdict that
+ * was cached, and decides so before it changes anything. */
+#include <config.h>
+
+#include "ct.h"
+
+#include <netinet/icmp6.h>
+
+#include "conntrack-private.h"
+#include "conntrack-tp.h"
+#include "conntrack.h"
+#include "ct_entry.h"
+#include "offload.h"
+#include "ovs-rcu.h"
+
+/* What follows reaches into this very version of the source. */
+_Static_assert(!__builtin_strcmp(PACKAGE_VERSION, "3.1.0"),
+               "check vswitch/ct.c against lib/conntrack*.c of this version of Open vSwitch");
+
+/* --- the tracker ------------------------------------------------------------ */
+
+static void conn_changed(const struct conn *);
+static void policies_changed(void);
+static void set_mark_and_tell(struct dp_packet *, struct conn *, uint32_t val, uint32_t mask);
+static void set_label_and_tell(struct dp_packet *, struct conn *,
+                               const struct ovs_key_ct_labels *val,
+                               const struct ovs_key_ct_labels *mask);
+
+/* Opening 1: conn_clean() leaves memory to RCU. */
+#undef ovsrcu_postpone
+#define ovsrcu_postpone(FUNCTION, ARG)                                                             \
+    (BEFORE_##FUNCTION(ARG), (void)sizeof((FUNCTION)(ARG), 1),                                     \
+     ovsrcu_postpone__((void (*)(void *))(FUNCTION), ARG))
+#define BEFORE_delete_conn(CONN) conn_changed(CONN)
+#define BEFORE_free(PTR) ((void)0)
+
+/* Opening 2: set_mark() and set_label(), where they are called; where they are
+ * declared and defined the first argument begins with "struct". */
+#define set_mark(P, ...) SET_MARK_##P, __VA_ARGS__)
+#define SET_MARK_pkt set_mark_and_tell(pkt
+#define SET_MARK_struct set_mark(struct
+#define set_label(P, ...) SET_LABEL_##P, __VA_ARGS__)
+#define SET_LABEL_pkt set_label_and_tell(pkt
+#define SET_LABEL_struct set_label(struct
+
+/* clang-format off */
+#include "conntrack.c"
+#include "conntrack-tcp.c"
+#include "conntrack-icmp.c"
+#include "conntrack-other.c"
+/* A log module of its own; and opening 3: the table of timeout policies. */
+#define this_module conntrack_tp_module
+#define cmap_insert(...) (cmap_insert(__VA_ARGS__), policies_changed())
+#define cmap_remove(...) (cmap_remove(__VA_ARGS__), policies_changed())
+#include "conntrack-tp.c"
+#undef cmap_insert
+#undef cmap_remove
+#undef this_module
+/* clang-format on */
+
+#undef set_mark
+#undef set_label
+
+/* --- generations -------------------------------------------------------------- */
+
+#define SLOT_BITS 16
+
+static uint32_t generations[1u << SLOT_BITS];
+
+static uint32_t
+conn_slot(const struct conn *conn)
+{
+    return (uintptr_t)conn / 64 * UINT64_C(0x9e3779b97f4a7c15) >> (64 - SLOT_BITS);
+}
+
+static uint32_t
+generation(uint32_t slot)
+{
+    return __atomic_load_n(&generations[slot], __ATOMIC_ACQUIRE);
+}
+
+static void
+conn_changed(const struct conn *conn)
+{
+    __atomic_fetch_add(&generations[conn_slot(conn)], 1, __ATOMIC_RELEASE);
+}
+
+/* Setting what is set already, packet after packet, shall not bump.  Two
+ * threads that set different values may each miss the other's change between
+ * their looks before and after; then at least one of them bumps, after both
+ * have set, or the generation has moved. */
+static void
+set_mark_and_tell(struct dp_packet *pkt, struct conn *conn, uint32_t val, uint32_t mask)
+{
+    uint32_t before = generation(conn_slot(conn)), old;
+
+    ovs_mutex_lock(&conn->lock);
+    old = conn->mark;
+    ovs_mutex_unlock(&conn->lock);
+    set_mark(pkt, conn, val, mask);
+    if (pkt->md.ct_mark != old || generation(conn_slot(conn)) != before) {
+        conn_changed(conn);
+    }
+}
+
+static void
+set_label_and_tell(struct dp_packet *pkt, struct conn *conn, const struct ovs_key_ct_labels *val,
+                   const struct ovs_key_ct_labels *mask)
+{
+    uint32_t before = generation(conn_slot(conn));
+    ovs_u128 old;
+
+    ovs_mutex_lock(&conn->lock);
+    old = conn->label;
+    ovs_mutex_unlock(&conn->lock);
+    set_label(pkt, conn, val, mask);
+    if (!ovs_u128_equals(pkt->md.ct_label, old) || generation(conn_slot(conn)) != before) {
+        conn_changed(conn);
+    }
+}
+
+/* --- timeouts ----------------------------------------------------------------- */
+
+/* Bumped after each change of any tracker's timeout policies. */
+static uint32_t policies_version = 1;
+
+static void
+policies_changed(void)
+{
+    __atomic_fetch_add(&policies_version, 1, __ATOMIC_RELEASE);
+}
+
+/* conn_update_expiration() without a lookup: the timeouts of the policy that
+ * this thread used last.  What it reads is as old as what a lookup could have
+ * found at the time. */
+static inline void
+extend(struct conntrack *ct, struct conn *conn, enum ct_timeout tm, long long now)
+{
+    static __thread struct {
+        const struct conntrack *ct;
+        uint32_t version; /* 0: none */
+        uint32_t id;
+        uint32_t ms[N_CT_TM]; /* seconds * 1000 modulo 2^32, as there */
+    } last;
+    uint32_t version = __atomic_load_n(&policies_version, __ATOMIC_ACQUIRE);
+
+    if (OVS_UNLIKELY(last.version != version || last.id != conn->tp_id || last.ct != ct)) {
+        const struct timeout_policy *tp = timeout_policy_lookup(ct, conn->tp_id);
+        const unsigned *attrs = tp ? tp->policy.attrs : ct_dpif_netdev_tp_def;
+
+        for (enum ct_timeout i = 0; i < N_CT_TM; i++) {
+            last.ms[i] = attrs[tm_to_ct_dpif_tp(i)] * 1000;
+        }
+        last.ct = ct;
+        last.id = conn->tp_id;
+        last.version = version;
+    }
+    atomic_store_relaxed(&conn->expiration, now + last.ms[tm]);
+}
+
+/* --- packets ----------------------------------------------------------------- */
+
+/* How a reference's packets are passed. */
+enum ref_kind { REF_TCP, REF_UDP, REF_ICMP, REF_OTHER };
+
+/* Where things lie in a plain packet. */
+struct layout {
+    const uint8_t *l3, *l4;
+    uint32_t l4_len; /* without padding */
+    uint8_t proto;
+    bool v6, tagged;
+};
+
+static uint16_t
+peek16(const uint8_t *p)
+{
+    ovs_be16 v;
+
+    memcpy(&v, p, sizeof v);
+    return ntohs(v);
+}
+
+/* False for whatever the fast path's key would call odd, too. */
+static inline bool
+parse(const struct dp_packet *packet, struct layout *l)
+{
+    const uint8_t *frame = dp_packet_data(packet);
+    uint32_t len = dp_packet_size(packet), ofs = ETH_HEADER_LEN, ip_len;
+    uint16_t type;
+
+    if (len < ETH_HEADER_LEN + VLAN_HEADER_LEN + IP_HEADER_LEN) {
+        return false;
+    }
+    type = peek16(frame + ETH_HEADER_LEN - 2);
+    l->tagged = type == ETH_TYPE_VLAN_8021Q;
+    if (l->tagged) {
+        type = peek16(frame + ofs + VLAN_HEADER_LEN - 2);
+        ofs += VLAN_HEADER_LEN;
+    }
+    l->l3 = frame + ofs;
+    len -= ofs;
+    if (type == ETH_TYPE_IP) {
+        ip_len = peek16(l->l3 + 2);
+        if (l->l3[0] != 0x45 || ip_len > len || ip_len < IP_HEADER_LEN ||
+            len - ip_len > UINT16_MAX ||
+            peek16(l->l3 + 6) & (IP_MORE_FRAGMENTS | IP_FRAG_OFF_MASK)) {
+            return false;
+        }
+        l->v6 = false;
+        l->proto = l->l3[9];
+        l->l4 = l->l3 + IP_HEADER_LEN;
+        l->l4_len = ip_len - IP_HEADER_LEN;
+        return true;
+    }
+    if (type == ETH_TYPE_IPV6 && len >= IPV6_HEADER_LEN && l->l3[0] >> 4 == 6) {
+        l->v6 = true;
+        l->proto = l->l3[6];
+        l->l4 = l->l3 + IPV6_HEADER_LEN;
+        l->l4_len = peek16(l->l3 + 4);
+        len -= IPV6_HEADER_LEN;
+        return l->l4_len <= len && len - l->l4_len <= UINT16_MAX;
+    }
+    return false;
+}
+
+static bool
+is_extension(uint8_t proto)
+{
+    switch (proto) {
+    case IPPROTO_HOPOPTS:
+    case IPPROTO_ROUTING:
+    case IPPROTO_FRAGMENT:
+    case IPPROTO_AH:
+    case IPPROTO_DSTOPTS:
+        return true;
+    }
+    return false;
+}
+
+/* The sum of everything from the L4 header on, and the pseudo header. */
+static bool
+l4_sum_right(const struct layout *l, bool pseudo)
+{
+    uint32_t sum = 0;
+
+    if (pseudo) {
+        sum = l->v6 ? csum_add(0, l->l3 + 8, 32) : csum_add(0, l->l3 + 12, 8);
+        sum += htons(l->proto) + htons(l->l4_len);
+    }
+    return csum_fold(csum_add(sum, l->l4, l->l4_len)) == 0;
+}
+
+/* What conn_key_extract() demands of checksums and lengths, for a packet that
+ * has passed parse() and whose protocol is of that kind. */
+static inline bool
+valid(const struct dp_packet *packet, const struct layout *l, enum ref_kind kind)
+{
+    bool l4_good;
+
+    if (!l->v6 && !dp_packet_ip_checksum_valid(packet) && !dp_packet_hwol_is_ipv4(packet) &&
+        (dp_packet_ip_checksum_bad(packet) || csum_fold(csum_add(0, l->l3, IP_HEADER_LEN)))) {
+        return false;
+    }
+    if (dp_packet_l4_checksum_bad(packet)) {
+        return false;
+    }
+    l4_good = dp_packet_l4_checksum_valid(packet) || dp_packet_hwol_tx_l4_checksum(packet);
+    switch (kind) {
+    case REF_TCP:
+        return l->l4_len >= TCP_HEADER_LEN && l->l4[12] >> 4 >= TCP_HEADER_LEN / 4 &&
+               (l->l4[12] >> 4) * 4u <= l->l4_len && (l4_good || l4_sum_right(l, true));
+    case REF_UDP:
+        return l->l4_len >= UDP_HEADER_LEN && peek16(l->l4 + 4) >= UDP_HEADER_LEN &&
+               peek16(l->l4 + 4) <= l->l4_len &&
+               ((!l->v6 && !peek16(l->l4 + 6)) || l4_good || l4_sum_right(l, true));
+    case REF_ICMP:
+        return l->l4_len >= ICMP_HEADER_LEN && (l4_good || l4_sum_right(l, l->v6));
+    case REF_OTHER:
+        return true;
+    }
+    return false;
+}
+
+/* --- references ---------------------------------------------------------------- */
+
+/* The connection's key as a packet in that layout has it. */
+static bool
+layout_key(const struct layout *l, uint16_t zone, struct conn_key *key, enum ref_kind *kind)
+{
+    memset(key, 0, sizeof *key);
+    key->dl_type = htons(l->v6 ? ETH_TYPE_IPV6 : ETH_TYPE_IP);
+    key->zone = zone;
+    key->nw_proto = l->proto;
+    if (l->v6) {
+        memcpy(&key->src.addr, l->l3 + 8, 16);
+        memcpy(&key->dst.addr, l->l3 + 24, 16);
+    } else {
+        memcpy(&key->src.addr, l->l3 + 12, 4);
+        memcpy(&key->dst.addr, l->l3 + 16, 4);
+    }
+    switch (l->proto) {
+    case IPPROTO_TCP:
+    case IPPROTO_UDP:
+        *kind = l->proto == IPPROTO_TCP ? REF_TCP : REF_UDP;
+        if (l->l4_len < UDP_HEADER_LEN) {
+            return false;
+        }
+        memcpy(&key->src.port, l->l4, 2);
+        memcpy(&key->dst.port, l->l4 + 2, 2);
+        return key->src.port && key->dst.port;
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+        *kind = REF_ICMP;
+        if (l->v6 != (l->proto == IPPROTO_ICMPV6) || l->l4_len < ICMP_HEADER_LEN || l->l4[1] != 0 ||
+            (l->v6 ? l->l4[0] != ICMP6_ECHO_REQUEST && l->l4[0] != ICMP6_ECHO_REPLY
+                   : l->l4[0] != ICMP4_ECHO_REQUEST && l->l4[0] != ICMP4_ECHO_REPLY)) {
+            return false;
+        }
+        memcpy(&key->src.icmp_id, l->l4 + 4, 2);
+        key->dst.icmp_id = key->src.icmp_id;
+        key->src.icmp_type = l->l4[0];
+        key->dst.icmp_type = l->v6 ? reverse_icmp6_type(l->l4[0]) : reverse_icmp_type(l->l4[0]);
+        return true;
+    default:
+        *kind = REF_OTHER;
+        return !l->v6 || !is_extension(l->proto);
+    }
+}
+
+/* The tracker takes packets to or from the FTP port through its ALG, even
+ * without a helper.  Behind a tag it also misreads IPv6 packets' protocol
+ * (get_ip_proto()), so it may look for ports anywhere. */
+static bool
+may_meet_alg(const struct layout *l, enum ref_kind kind)
+{
+    enum { FTP = 21 };
+
+    if (kind == REF_TCP || kind == REF_UDP) {
+        return peek16(l->l4) == FTP || peek16(l->l4 + 2) == FTP;
+    }
+    return l->v6 && l->tagged;
+}
+
+/* The state that a connection of that kind has and keeps, once packets have
+ * gone both ways. */
+static bool
+settled(const struct conn *conn, enum ref_kind kind)
+{
+    switch (kind) {
+    case REF_TCP:
+        return true; /* every packet is looked at */
+    case REF_ICMP:
+        return conn_icmp_cast(conn)->state == ICMPS_REPLY;
+    case REF_UDP:
+    case REF_OTHER:
+        return conn_other_cast(conn)->state == OTHERS_BIDIR;
+    }
+    return false;
+}
+
+bool
+ct_ref_take(struct conntrack *ct, const struct dp_packet *packet, uint16_t zone, long long now,
+            struct ct_ref *ref, struct ct_verdict *v)
+{
+    struct conn *conn, *again;
+    struct conn_key key, rev_key;
+    enum ref_kind kind;
+    struct layout l;
+    bool reply, ok;
+
+    if (packet->md.ct_state & (CS_SRC_NAT | CS_DST_NAT | CS_INVALID | CS_RELATED | CS_NEW) ||
+        !(packet->md.ct_state & CS_ESTABLISHED) || !parse(packet, &l) ||
+        !layout_key(&l, zone, &key, &kind) || may_meet_alg(&l, kind) ||
+        !conn_lookup(ct, &key, now, &conn, &reply)) {
+        return false;
+    }
+    memset(ref, 0, sizeof *ref);
+    ref->conn = conn;
+    ref->slot = conn_slot(conn);
+    ref->seen = generation(ref->slot);
+    if (!conn_lookup(ct, &key, now, &again, NULL) || again != conn) {
+        return false;
+    }
+    rev_key = conn->key;
+    conn_key_reverse(&rev_key);
+    if (conn->conn_type != CT_CONN_TYPE_DEFAULT || conn->nat_action || conn->alg ||
+        conn->alg_related || conn_key_cmp(&conn->rev_key, &rev_key)) {
+        return false;
+    }
+    ovs_mutex_lock(&conn->lock);
+    ok = settled(conn, kind) && !conn->seq_skew;
+    v->mark = conn->mark;
+    v->label = conn->label;
+    ovs_mutex_unlock(&conn->lock);
+    v->state = CS_TRACKED | CS_ESTABLISHED | (reply ? CS_REPLY_DIR : 0);
+
+    memcpy(ref->src, &key.src.addr, sizeof ref->src);
+    memcpy(ref->dst, &key.dst.addr, sizeof ref->dst);
+    ref->v6 = l.v6;
+    ref->proto = l.proto;
+    ref->kind = kind;
+    ref->reply = reply;
+    if (kind != REF_OTHER) {
+        memcpy(&ref->l4, l.l4, sizeof ref->l4);
+        if (kind == REF_ICMP) {
+            ref->icmp_id = key.src.icmp_id;
+            memset((uint8_t *)&ref->l4 + 2, 0, 2); /* the checksum */
+        }
+    }
+    /* Somebody who read mark and label elsewhere may rely on these. */
+    return ok && v->mark == packet->md.ct_mark && ovs_u128_equals(v->label, packet->md.ct_label) &&
+           v->state == packet->md.ct_state;
+}
+
+static inline bool
+same_flow(const struct ct_ref *ref, const struct layout *l)
+{
+    uint32_t l4, a4;
+    ovs_be16 id;
+
+    if (ref->v6 != l->v6 || ref->proto != l->proto) {
+        return false;
+    }
+    if (l->v6) {
+        if (memcmp(ref->src, l->l3 + 8, 16) || memcmp(ref->dst, l->l3 + 24, 16)) {
+            return false;
+        }
+    } else {
+        memcpy(&a4, l->l3 + 12, sizeof a4);
+        memcpy(&l4, l->l3 + 16, sizeof l4);
+        if (memcmp(ref->src, &a4, sizeof a4) || memcmp(ref->dst, &l4, sizeof l4)) {
+            return false;
+        }
+    }
+    if (ref->kind == REF_OTHER) {
+        return true;
+    }
+    if (l->l4_len < UDP_HEADER_LEN) {
+        return false;
+    }
+    memcpy(&l4, l->l4, sizeof l4);
+    if (ref->kind == REF_ICMP) {
+        memcpy(&id, l->l4 + 4, sizeof id);
+        return !memcmp(&ref->l4, &l4, 2) && ref->icmp_id == id;
+    }
+    return !memcmp(&ref->l4, &l4, sizeof l4);
+}
+
+/* A packet that can change nothing but sequence numbers and the expiry, which
+ * the tracker therefore calls valid or leaves alone. */
+static inline bool
+track_tcp(struct conntrack *ct, struct conn *conn, const struct layout *l, bool reply,
+          long long now)
+{
+    uint16_t flags = peek16(l->l4 + 12);
+    struct dp_packet packet; /* tcp_conn_update() reads these and no more */
+    bool ok;
+
+    if ((flags & (TCP_SYN | TCP_FIN | TCP_RST | TCP_ACK)) != TCP_ACK) {
+        return false;
+    }
+    packet.mbuf.buf_addr = CONST_CAST(uint8_t *, l->l4);
+    packet.mbuf.data_off = 0;
+    packet.mbuf.pkt_len = packet.mbuf.data_len = l->l4_len;
+    packet.l2_pad_size = 0;
+    packet.l4_ofs = 0;
+
+    ovs_mutex_lock(&conn->lock);
+    ok = conn_tcp_cast(conn)->peer[reply].state >= CT_DPIF_TCPS_SYN_SENT;
+    if (ok && tcp_conn_update(ct, conn, &packet, reply, now) != CT_UPDATE_VALID) {
+        /* Out of window.  It will be counted when it is done again. */
+        COVERAGE_ADD(conntrack_tcp_seq_chk_failed, -1);
+        ok = false;
+    }
+    ovs_mutex_unlock(&conn->lock);
+    return ok;
+}
+
+bool
+ct_ref_track(struct conntrack *ct, const struct ct_ref *ref, const struct dp_packet *packet,
+             long long now)
+{
+    struct conn *conn = ref->conn;
+    struct layout l;
+
+    if (OVS_UNLIKELY(generation(ref->slot) != ref->seen || !parse(packet, &l) ||
+                     !same_flow(ref, &l) || !valid(packet, &l, ref->kind) ||
+                     now >= conn_expiration(conn))) {
+        return false;
+    }
+    switch ((enum ref_kind)ref->kind) {
+    case REF_TCP:
+        return track_tcp(ct, conn, &l, ref->reply, now);
+    case REF_ICMP:
+        extend(ct, conn, CT_TM_ICMP_REPLY, now);
+        return true;
+    case REF_UDP:
+    case REF_OTHER:
+        extend(ct, conn, CT_TM_OTHER_BIDIR, now);
+        return true;
+    }
+    return false;
+}
+
+void
+ct_ref_prefetch(const struct ct_ref *ref)
+{
+    /* The connection may be gone, its address still may be fetched. */
+    const char *conn = (const char *)ref->conn;
+
+    __builtin_prefetch(&generations[ref->slot]);
+    __builtin_prefetch(conn + offsetof(struct conn, expiration), 1);
+    if (ref->kind == REF_TCP) {
+        __builtin_prefetch(conn + offsetof(struct conn, lock), 1);
+        __builtin_prefetch(conn + offsetof(struct conn_tcp, peer), 1);
+    }
+}
+
+/* --- entries -------------------------------------------------------------------- */
+
+BUILD_ASSERT_DECL(sizeof(union ct_addr) == 16);
+BUILD_ASSERT_DECL(sizeof(struct ct_endpoint) == 20);
+BUILD_ASSERT_DECL(CT_WSCALE_FLAG + CT_WSCALE_UNKNOWN == CT_ENTRY_WSCALE_FLAGS);
+BUILD_ASSERT_DECL(TCP_MAX_WSCALE == CT_ENTRY_WSCALE_MAX);
+
+enum ct_entry_kind
+ct_entry_kind(uint8_t proto)
+{
+    return proto == IPPROTO_TCP                               ? CT_ENTRY_TCP
+           : proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6 ? CT_ENTRY_ICMP
+                                                              : CT_ENTRY_OTHER;
+}
+
+static void
+tuple_from_key(struct ct_tuple *t, const struct conn_key *key)
+{
+    memcpy(t->addr[0], &key->src.addr, 16);
+    memcpy(t->addr[1], &key->dst.addr, 16);
+    memcpy(t->l4[0], &key->src.port, 2);
+    memcpy(t->l4[1], &key->dst.port, 2);
+    t->l4[0][2] = key->src.icmp_type;
+    t->l4[0][3] = key->src.icmp_code;
+    t->l4[1][2] = key->dst.icmp_type;
+    t->l4[1][3] = key->dst.icmp_code;
+}
+
+static void
+key_from_tuple(struct conn_key *key, const struct ct_tuple *t, const struct ct_entry *e,
+               uint8_t proto)
+{
+    memset(key, 0, sizeof *key);
+    memcpy(&key->src.addr, t->addr[0], 16);
+    memcpy(&key->dst.addr, t->addr[1], 16);
+    memcpy(&key->src.port, t->l4[0], 2);
+    memcpy(&key->dst.port, t->l4[1], 2);
+    key->src.icmp_type = t->l4[0][2];
+    key->src.icmp_code = t->l4[0][3];
+    key->dst.icmp_type = t->l4[1][2];
+    key->dst.icmp_code = t->l4[1][3];
+    key->dl_type = htons(e->v6 ? ETH_TYPE_IPV6 : ETH_TYPE_IP);
+    key->zone = e->zone;
+    key->nw_proto = proto;
+}
+
+static void
+peer_to_entry(struct ct_tcp_peer *to, const struct tcp_peer *from)
+{
+    to->seqlo = from->seqlo;
+    to->seqhi = from->seqhi;
+    to->max_win = from->max_win;
+    to->wscale = from->wscale;
+    to->state = from->state;
+}
+
+static void
+peer_from_entry(struct tcp_peer *to, const struct ct_tcp_peer *from)
+{
+    to->seqlo = from->seqlo;
+    to->seqhi = from->seqhi;
+    to->max_win = from->max_win;
+    to->wscale = from->wscale;
+    to->state = from->state;
+}
+
+static void
+entry_from_conn(struct ct_entry *e, struct conn *conn, long long now)
+{
+    memset(e, 0, sizeof *e);
+    e->v6 = conn->key.dl_type == htons(ETH_TYPE_IPV6);
+    e->proto = conn->key.nw_proto;
+    e->zone = conn->key.zone;
+    tuple_from_key(&e->orig, &conn->key);
+    tuple_from_key(&e->reply, &conn->rev_key);
+    e->has_nat = conn->nat_conn != NULL;
+    e->nat_action = conn->nat_action;
+    if (conn->alg) {
+        ovs_strlcpy(e->alg, conn->alg, sizeof e->alg);
+    }
+    e->related = conn->alg_related;
+    if (e->related) {
+        e->parent_proto = conn->parent_key.nw_proto;
+        tuple_from_key(&e->parent, &conn->parent_key);
+    }
+    e->timeout_policy = conn->tp_id;
+
+    ovs_mutex_lock(&conn->lock);
+    e->seq_skew = conn->seq_skew;
+    e->seq_skew_reply = conn->seq_skew_dir;
+    e->mark = conn->mark;
+    memcpy(e->label, &conn->label, sizeof e->label);
+    e->left_ms = MAX(0, MIN(conn_expiration(conn) - now, UINT32_MAX));
+    switch (ct_entry_kind(e->proto)) {
+    case CT_ENTRY_TCP:
+        peer_to_entry(&e->tcp[0], &conn_tcp_cast(conn)->peer[0]);
+        peer_to_entry(&e->tcp[1], &conn_tcp_cast(conn)->peer[1]);
+        break;
+    case CT_ENTRY_ICMP:
+        e->state = conn_icmp_cast(conn)->state;
+        break;
+    case CT_ENTRY_OTHER:
+        e->state = conn_other_cast(conn)->state;
+        break;
+    }
+    ovs_mutex_unlock(&conn->lock);
+}
+
+/* By the lists of expiry, where a connection stays in one place as long as it
+ * lives; in the hash table it may move under a reader that comes and goes. */
+BUILD_ASSERT_DECL(N_EXP_LISTS == CT_ENTRY_LISTS);
+
+void
+ct_entry_visit(struct conntrack *ct, unsigned list, long long now, const uint16_t *zone,
+               void (*visit)(const struct ct_entry *, void *aux), void *aux)
+{
+    struct ct_entry e;
+    struct conn *conn;
+
+    RCULIST_FOR_EACH(conn, node, &ct->exp_lists[list])
+    {
+        if (!conn_expired(conn, now) && (!zone || conn->key.zone == *zone)) {
+            entry_from_conn(&e, conn, now);
+            visit(&e, aux);
+        }
+    }
+}
+
+static struct conn *
+conn_from_entry(const struct ct_entry *e, long long now)
+{
+    struct conn_icmp *icmp;
+    struct conn_other *other;
+    struct conn_tcp *tcp;
+    struct conn *conn;
+
+    switch (ct_entry_kind(e->proto)) {
+    case CT_ENTRY_TCP:
+        tcp = xzalloc(sizeof *tcp);
+        peer_from_entry(&tcp->peer[0], &e->tcp[0]);
+        peer_from_entry(&tcp->peer[1], &e->tcp[1]);
+        conn = &tcp->up;
+        break;
+    case CT_ENTRY_ICMP:
+        icmp = xzalloc(sizeof *icmp);
+        icmp->state = e->state;
+        conn = &icmp->up;
+        break;
+    case CT_ENTRY_OTHER:
+        other = xzalloc(sizeof *other);
+        other->state = e->state;
+        conn = &other->up;
+        break;
+    default:
+        OVS_NOT_REACHED();
+    }
+    key_from_tuple(&conn->key, &e->orig, e, e->proto);
+    key_from_tuple(&conn->rev_key, &e->reply, e, e->proto);
+    if (e->related) {
+        conn->alg_related = true;
+        key_from_tuple(&conn->parent_key, &e->parent, e, e->parent_proto);
+    }
+    conn->nat_action = e->nat_action;
+    conn->alg = e->alg[0] ? xstrdup(e->alg) : NULL;
+    conn->seq_skew = e->seq_skew;
+    conn->seq_skew_dir = e->seq_skew_reply;
+    conn->mark = e->mark;
+    memcpy(&conn->label, e->label, sizeof conn->label);
+    conn->tp_id = e->timeout_policy;
+    atomic_init(&conn->expiration, now + e->left_ms);
+    conn->conn_type = CT_CONN_TYPE_DEFAULT;
+    conn->admit_zone = INVALID_ZONE;
+    ovs_mutex_init_adaptive(&conn->lock);
+    atomic_flag_clear(&conn->reclaimed);
+    if (e->has_nat) {
+        conn->nat_conn = xzalloc(sizeof *conn->nat_conn);
+        conn->nat_conn->key = conn->rev_key;
+        conn->nat_conn->rev_key = conn->key;
+        conn->nat_conn->conn_type = CT_CONN_TYPE_UN_NAT;
+    }
+    return conn;
+}
+
+/* Puts a connection where conn_not_found() puts new ones, and counts it. */
+static void
+conn_insert(struct conntrack *ct, struct conn *conn, struct zone_limit *zl)
+    OVS_REQUIRES(ct->ct_lock)
+{
+    if (conn->nat_conn) {
+        cmap_insert(&ct->conns, &conn->nat_conn->cm_node,
+                    conn_key_hash(&conn->nat_conn->key, ct->hash_basis));
+    }
+    if (zl) {
+        conn->admit_zone = zl->czl.zone;
+        conn->zone_limit_seq = zl->czl.zone_limit_seq;
+        atomic_count_inc(&zl->czl.count);
+    }
+    cmap_insert(&ct->conns, &conn->cm_node, conn_key_hash(&conn->key, ct->hash_basis));
+    conn_expire_push_front(ct, conn);
+    atomic_count_inc(&ct->n_conn);
+}
+
+int
+ct_entry_create(struct conntrack *ct, const struct ct_entry *e, long long now)
+{
+    struct conn *conn = conn_from_entry(e, now);
+    struct zone_limit *zl;
+    unsigned int limit;
+    int error = 0;
+
+    ovs_mutex_lock(&ct->ct_lock);
+    zl = zone_limit_lookup_or_default(ct, e->zone);
+    atomic_read_relaxed(&ct->n_conn_limit, &limit);
+    if (conn_lookup(ct, &conn->key, now, NULL, NULL) ||
+        conn_lookup(ct, &conn->rev_key, now, NULL, NULL)) {
+        error = EEXIST;
+    } else if ((zl && atomic_count_get(&zl->czl.count) >= zl->czl.limit) ||
+               atomic_count_get(&ct->n_conn) >= limit) {
+        error = ENOSPC;
+    } else {
+        conn_insert(ct, conn, zl);
+    }
+    ovs_mutex_unlock(&ct->ct_lock);
+    if (error) {
+        delete_conn(conn); /* nobody has seen it */
+    }
+    return error;
+}
+
+bool
+ct_zone_limit_next(struct conntrack *ct, struct cmap_position *pos, int32_t *zone, uint32_t *limit)
+{
+    struct cmap_node *node = cmap_next_position(&ct->zone_limits, pos);
+    struct zone_limit *zl;
+
+    if (!node) {
+        return false;
+    }
+    INIT_CONTAINER(zl, node, node);
+    *zone = zl->czl.zone;
+    *limit = zl->czl.limit;
+    return true;
+}
+
+void
+ct_zone_limit_create(struct conntrack *ct, int32_t zone, uint32_t limit)
+{
+    ovs_mutex_lock(&ct->ct_lock);
+    zone_limit_create(ct, zone, limit); /* leaves an existing one as it is */
+    ovs_mutex_unlock(&ct->ct_lock);
+}

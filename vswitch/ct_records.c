@@ -1,0 +1,785 @@
+/* Connections as records: docs/conntrack-records.md. */
+#include <config.h>
+
+#include <errno.h>
+#include <netinet/icmp6.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conntrack.h"
+#include "ct.h"
+#include "ct_entry.h"
+#include "openvswitch/compiler.h"
+#include "ovs-rcu.h"
+#include "packets.h"
+#include "timeval.h"
+#include "util.h"
+
+#define MAGIC "WEFT-CT\n"
+#define FORMAT_VERSION 1u
+
+#define RECORD_OPTIONAL 0x80000000u
+enum { RECORD_CONNECTION = 1, RECORD_ZONE_LIMIT = 2 | RECORD_OPTIONAL };
+#define RECORD_HEADER 8u
+#define RECORD_ALIGN 8u
+
+#define ATTR_OPTIONAL 0x8000u
+enum {
+    ATTR_TUPLES = 1,
+    ATTR_LIFE,
+    ATTR_MARK,
+    ATTR_LABEL,
+    ATTR_TCP,
+    ATTR_STATE,
+    ATTR_NAT,
+    ATTR_ALG,
+    ATTR_PARENT,
+    ATTR_SEQ_SKEW,
+    N_ATTRS
+};
+#define ATTR_HEADER 4u
+#define ATTR_ALIGN 4u
+
+#define TUPLE_LEN 40u
+#define TUPLES_LEN (4 + 2 * TUPLE_LEN)
+#define LIFE_LEN 8u
+#define LABEL_LEN 16u
+#define TCP_PEER_LEN 12u
+#define TCP_LEN (2 * TCP_PEER_LEN)
+#define PARENT_LEN (4 + TUPLE_LEN)
+#define SEQ_SKEW_LEN 8u
+#define ZONE_LIMIT_LEN 8u
+
+/* Larger shifts than a packet's worth come from nowhere. */
+#define SEQ_SKEW_MAX 65536
+
+/* --- writing --------------------------------------------------------------------- */
+
+struct writer {
+    uint8_t *data;
+    size_t len, allocated;
+    uint32_t n_records;
+    size_t record; /* where the open one starts */
+};
+
+static uint8_t *
+put(struct writer *w, size_t n)
+{
+    uint8_t *p;
+
+    if (w->allocated - w->len < n) {
+        w->allocated = MAX(w->allocated * 2, w->len + n + 4096);
+        w->data = xrealloc(w->data, w->allocated);
+    }
+    p = w->data + w->len;
+    memset(p, 0, n);
+    w->len += n;
+    return p;
+}
+
+static void
+set16(uint8_t *p, uint16_t v)
+{
+    v = htole16(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static void
+set32(uint8_t *p, uint32_t v)
+{
+    v = htole32(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static void
+set64(uint8_t *p, uint64_t v)
+{
+    v = htole64(v);
+    memcpy(p, &v, sizeof v);
+}
+
+static void
+begin_chunk(struct writer *w)
+{
+    w->len = 0;
+    w->n_records = 0;
+    put(w, CT_CHUNK_HEADER);
+}
+
+static void
+end_chunk(struct writer *w)
+{
+    memcpy(w->data, MAGIC, 8);
+    set32(w->data + 8, FORMAT_VERSION);
+    set64(w->data + 16, w->len);
+    set32(w->data + 24, w->n_records);
+}
+
+static void
+begin_record(struct writer *w, uint32_t type)
+{
+    w->record = w->len;
+    set32(put(w, RECORD_HEADER), type);
+}
+
+static void
+end_record(struct writer *w)
+{
+    size_t len = w->len - w->record - RECORD_HEADER;
+
+    set32(w->data + w->record + 4, len);
+    put(w, ROUND_UP(len, RECORD_ALIGN) - len);
+    w->n_records++;
+}
+
+static uint8_t *
+put_attr(struct writer *w, uint16_t type, uint16_t len)
+{
+    uint8_t *p = put(w, ATTR_HEADER + ROUND_UP(len, ATTR_ALIGN));
+
+    set16(p, type);
+    set16(p + 2, len);
+    return p + ATTR_HEADER;
+}
+
+static void
+set_tuple(uint8_t *p, const struct ct_tuple *t)
+{
+    memcpy(p, t->addr, 32);
+    memcpy(p + 32, t->l4, 8);
+}
+
+static void
+set_peer(uint8_t *p, const struct ct_tcp_peer *peer)
+{
+    set32(p, peer->seqlo);
+    set32(p + 4, peer->seqhi);
+    set16(p + 8, peer->max_win);
+    p[10] = peer->wscale;
+    p[11] = peer->state;
+}
+
+static void
+put_connection(struct writer *w, const struct ct_entry *e)
+{
+    uint8_t *p;
+
+    begin_record(w, RECORD_CONNECTION);
+    p = put_attr(w, ATTR_TUPLES, TUPLES_LEN);
+    p[0] = e->v6 ? 6 : 4;
+    p[1] = e->proto;
+    set16(p + 2, e->zone);
+    set_tuple(p + 4, &e->orig);
+    set_tuple(p + 4 + TUPLE_LEN, &e->reply);
+
+    p = put_attr(w, ATTR_LIFE, LIFE_LEN);
+    set32(p, e->left_ms);
+    set32(p + 4, e->timeout_policy);
+
+    if (e->mark) {
+        set32(put_attr(w, ATTR_MARK, 4), e->mark);
+    }
+    if (!is_all_zeros(e->label, sizeof e->label)) {
+        memcpy(put_attr(w, ATTR_LABEL, LABEL_LEN), e->label, LABEL_LEN);
+    }
+    if (ct_entry_kind(e->proto) == CT_ENTRY_TCP) {
+        p = put_attr(w, ATTR_TCP, TCP_LEN);
+        set_peer(p, &e->tcp[0]);
+        set_peer(p + TCP_PEER_LEN, &e->tcp[1]);
+    } else {
+        *put_attr(w, ATTR_STATE, 1) = e->state;
+    }
+    if (e->has_nat) {
+        set16(put_attr(w, ATTR_NAT, 2), e->nat_action);
+    }
+    if (e->alg[0]) {
+        memcpy(put_attr(w, ATTR_ALG, strlen(e->alg)), e->alg, strlen(e->alg));
+    }
+    if (e->related) {
+        p = put_attr(w, ATTR_PARENT, PARENT_LEN);
+        p[0] = e->parent_proto;
+        set_tuple(p + 4, &e->parent);
+    }
+    if (e->seq_skew) {
+        p = put_attr(w, ATTR_SEQ_SKEW, SEQ_SKEW_LEN);
+        set32(p, e->seq_skew);
+        p[4] = e->seq_skew_reply;
+    }
+    end_record(w);
+}
+
+/* --- export ---------------------------------------------------------------------- */
+
+struct ct_exporter {
+    struct conntrack *ct;
+    struct ct_filter filter;
+    uint16_t zone; /* filter.zone points here */
+    unsigned next_list;
+    size_t count;
+    struct writer w;
+};
+
+struct ct_exporter *
+ct_exporter_create(struct conntrack *ct, const struct ct_filter *filter)
+{
+    struct ct_exporter *x = xzalloc(sizeof *x);
+
+    x->ct = ct;
+    if (filter) {
+        x->filter = *filter;
+        if (filter->zone) {
+            x->zone = *filter->zone;
+            x->filter.zone = &x->zone;
+        }
+    }
+    return x;
+}
+
+static void
+export_one(const struct ct_entry *e, void *x_)
+{
+    struct ct_exporter *x = x_;
+
+    if (!x->filter.want || x->filter.want(x->filter.aux, e->orig.addr, e->reply.addr)) {
+        put_connection(&x->w, e);
+        x->count++;
+    }
+}
+
+static void
+export_zone_limits(struct ct_exporter *x)
+{
+    struct cmap_position pos = {0, 0, 0};
+    uint32_t limit;
+    int32_t zone;
+
+    while (ct_zone_limit_next(x->ct, &pos, &zone, &limit)) {
+        if (!x->filter.zone || zone == x->zone) {
+            uint8_t *p;
+
+            begin_record(&x->w, RECORD_ZONE_LIMIT);
+            p = put(&x->w, ZONE_LIMIT_LEN);
+            set32(p, zone);
+            set32(p + 4, limit);
+            end_record(&x->w);
+        }
+    }
+}
+
+bool
+ct_exporter_next(struct ct_exporter *x, size_t max_bytes, const uint8_t **data, size_t *len)
+{
+    if (x->next_list >= CT_ENTRY_LISTS) {
+        return false;
+    }
+    begin_chunk(&x->w);
+    if (!x->next_list) {
+        export_zone_limits(x);
+    }
+    while (x->next_list < CT_ENTRY_LISTS && x->w.len < max_bytes) {
+        ct_entry_visit(x->ct, x->next_list++, time_msec(), x->filter.zone, export_one, x);
+    }
+    end_chunk(&x->w);
+    *data = x->w.data;
+    *len = x->w.len;
+    return true;
+}
+
+size_t
+ct_exporter_count(const struct ct_exporter *x)
+{
+    return x->count;
+}
+
+void
+ct_exporter_destroy(struct ct_exporter *x)
+{
+    if (x) {
+        free(x->w.data);
+        free(x);
+    }
+}
+
+size_t
+ct_export(struct conntrack *ct, const struct ct_filter *filter, uint8_t **out, size_t *out_len)
+{
+    struct ct_exporter *x = ct_exporter_create(ct, filter);
+    const uint8_t *data;
+    size_t count;
+
+    ct_exporter_next(x, SIZE_MAX, &data, out_len);
+    count = x->count;
+    *out = x->w.data;
+    x->w.data = NULL;
+    ct_exporter_destroy(x);
+    return count;
+}
+
+/* --- reading --------------------------------------------------------------------- */
+
+/* What is left of some bytes.  Taking too many gives NULL, and so does all
+ * taking after that. */
+struct cursor {
+    const uint8_t *p;
+    size_t left;
+    bool short_;
+};
+
+static const uint8_t *
+take(struct cursor *c, size_t n)
+{
+    const uint8_t *p = c->p;
+
+    if (c->short_ || n > c->left) {
+        c->short_ = true;
+        return NULL;
+    }
+    c->p += n;
+    c->left -= n;
+    return p;
+}
+
+static uint16_t
+get16(const uint8_t *p)
+{
+    uint16_t v;
+
+    memcpy(&v, p, sizeof v);
+    return le16toh(v);
+}
+
+static uint32_t
+get32(const uint8_t *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof v);
+    return le32toh(v);
+}
+
+static uint64_t
+get64(const uint8_t *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, sizeof v);
+    return le64toh(v);
+}
+
+/* Takes 'n' bytes and what pads them, which must be 0. */
+static const uint8_t *
+take_padded(struct cursor *c, size_t n, size_t align)
+{
+    size_t padding = ROUND_UP(n, align) - n;
+    const uint8_t *p = take(c, n), *zeros = take(c, padding);
+
+    return p && zeros && is_all_zeros(zeros, padding) ? p : NULL;
+}
+
+static void
+get_tuple(struct ct_tuple *t, const uint8_t *p)
+{
+    memcpy(t->addr, p, 32);
+    memcpy(t->l4, p + 32, 8);
+}
+
+static void
+get_peer(struct ct_tcp_peer *peer, const uint8_t *p)
+{
+    peer->seqlo = get32(p);
+    peer->seqhi = get32(p + 4);
+    peer->max_win = get16(p + 8);
+    peer->wscale = p[10];
+    peer->state = p[11];
+}
+
+/* Each returns NULL, or what is wrong. */
+
+static const char *
+get_tuples(struct ct_entry *e, const uint8_t *p)
+{
+    if (p[0] != 4 && p[0] != 6) {
+        return "neither IPv4 nor IPv6";
+    }
+    e->v6 = p[0] == 6;
+    e->proto = p[1];
+    e->zone = get16(p + 2);
+    get_tuple(&e->orig, p + 4);
+    get_tuple(&e->reply, p + 4 + TUPLE_LEN);
+    return NULL;
+}
+
+static const char *
+get_alg(struct ct_entry *e, const uint8_t *p, size_t len)
+{
+    if (!len || len > CT_ALG_MAX || memchr(p, 0, len)) {
+        return "an ALG's name of a wrong length";
+    }
+    memcpy(e->alg, p, len);
+    e->alg[len] = '\0';
+    return NULL;
+}
+
+static const char *
+get_attr(struct ct_entry *e, uint16_t type, const uint8_t *p, size_t len)
+{
+    static const uint8_t lengths[N_ATTRS] = {
+        [ATTR_TUPLES] = TUPLES_LEN,
+        [ATTR_LIFE] = LIFE_LEN,
+        [ATTR_MARK] = 4,
+        [ATTR_LABEL] = LABEL_LEN,
+        [ATTR_TCP] = TCP_LEN,
+        [ATTR_STATE] = 1,
+        [ATTR_NAT] = 2,
+        [ATTR_ALG] = 0 /* any */,
+        [ATTR_PARENT] = PARENT_LEN,
+        [ATTR_SEQ_SKEW] = SEQ_SKEW_LEN,
+    };
+
+    if (lengths[type] && len != lengths[type]) {
+        return "an attribute of a wrong length";
+    }
+    switch (type) {
+    case ATTR_TUPLES:
+        return get_tuples(e, p);
+    case ATTR_LIFE:
+        e->left_ms = get32(p);
+        e->timeout_policy = get32(p + 4);
+        break;
+    case ATTR_MARK:
+        e->mark = get32(p);
+        break;
+    case ATTR_LABEL:
+        memcpy(e->label, p, LABEL_LEN);
+        break;
+    case ATTR_TCP:
+        get_peer(&e->tcp[0], p);
+        get_peer(&e->tcp[1], p + TCP_PEER_LEN);
+        break;
+    case ATTR_STATE:
+        e->state = p[0];
+        break;
+    case ATTR_NAT:
+        e->has_nat = true;
+        e->nat_action = get16(p);
+        break;
+    case ATTR_ALG:
+        return get_alg(e, p, len);
+    case ATTR_PARENT:
+        e->related = true;
+        e->parent_proto = p[0];
+        get_tuple(&e->parent, p + 4);
+        return is_all_zeros(p + 1, 3) ? NULL : "padding that is not 0";
+    case ATTR_SEQ_SKEW:
+        e->seq_skew = (int32_t)get32(p);
+        e->seq_skew_reply = p[4];
+        return p[4] <= 1 && is_all_zeros(p + 5, 3) ? NULL : "padding that is not 0";
+    }
+    return NULL;
+}
+
+/* --- is it a connection? ----------------------------------------------------------- */
+
+static bool
+icmp_answer(const struct ct_entry *e, uint8_t request, uint8_t *answer)
+{
+    if (e->v6) {
+        *answer = ICMP6_ECHO_REPLY;
+        return request == ICMP6_ECHO_REQUEST;
+    }
+    switch (request) {
+    case ICMP4_ECHO_REQUEST:
+        *answer = ICMP4_ECHO_REPLY;
+        return true;
+    case ICMP4_TIMESTAMP:
+        *answer = ICMP4_TIMESTAMPREPLY;
+        return true;
+    case ICMP4_INFOREQUEST:
+        *answer = ICMP4_INFOREPLY;
+        return true;
+    }
+    return false;
+}
+
+/* 'reply': which type of ICMP message the source sends. */
+static const char *
+check_l4(const struct ct_entry *e, uint8_t proto, const struct ct_tuple *t, bool reply)
+{
+    const uint8_t *src = t->l4[reply], *dst = t->l4[!reply];
+    uint8_t answer;
+
+    if (proto == IPPROTO_TCP || proto == IPPROTO_UDP) {
+        return !(src[0] | src[1]) || !(dst[0] | dst[1]) || src[2] || src[3] || dst[2] || dst[3]
+                   ? "ports that cannot be"
+                   : NULL;
+    }
+    if (proto == (e->v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) {
+        return memcmp(src, dst, 2) || src[3] || dst[3] || !icmp_answer(e, src[2], &answer) ||
+                       answer != dst[2]
+                   ? "an ICMP type that makes no connection"
+                   : NULL;
+    }
+    return is_all_zeros(t->l4, sizeof t->l4) ? NULL : "ports of a protocol that has none";
+}
+
+static const char *
+check_tuple(const struct ct_entry *e, uint8_t proto, const struct ct_tuple *t, bool reply)
+{
+    if (!e->v6 && !(is_all_zeros(t->addr[0] + 4, 12) && is_all_zeros(t->addr[1] + 4, 12))) {
+        return "an IPv4 address of more than 4 bytes";
+    }
+    return check_l4(e, proto, t, reply);
+}
+
+static bool
+mirrored(const struct ct_tuple *a, const struct ct_tuple *b)
+{
+    return !memcmp(a->addr[0], b->addr[1], 16) && !memcmp(a->addr[1], b->addr[0], 16) &&
+           !memcmp(a->l4[0], b->l4[1], 4) && !memcmp(a->l4[1], b->l4[0], 4);
+}
+
+static const char *
+check_nat(const struct ct_entry *e)
+{
+    const uint16_t all =
+        NAT_ACTION_SRC | NAT_ACTION_SRC_PORT | NAT_ACTION_DST | NAT_ACTION_DST_PORT;
+
+    if (!e->has_nat) {
+        return mirrored(&e->orig, &e->reply) ? NULL : "directions that differ without NAT";
+    }
+    return e->nat_action & ~all ? "an unknown kind of NAT" : NULL;
+}
+
+static const char *
+check_alg(const struct ct_entry *e)
+{
+    const char *why;
+
+    if (e->alg[0] && !(e->proto == IPPROTO_TCP && !strncmp(e->alg, "ftp", 3)) &&
+        !(e->proto == IPPROTO_UDP && !strncmp(e->alg, "tftp", 4))) {
+        return "an ALG that is unknown or of another protocol";
+    }
+    if (e->seq_skew &&
+        (e->proto != IPPROTO_TCP || e->seq_skew > SEQ_SKEW_MAX || e->seq_skew < -SEQ_SKEW_MAX)) {
+        return "a sequence number skew that cannot be";
+    }
+    if (e->related && (why = check_tuple(e, e->parent_proto, &e->parent, false))) {
+        return why;
+    }
+    return NULL;
+}
+
+static const char *
+check_state(const struct ct_entry *e)
+{
+    enum { ICMP_STATES = 2, OTHER_STATES = 3 };
+
+    switch (ct_entry_kind(e->proto)) {
+    case CT_ENTRY_TCP:
+        for (int i = 0; i < 2; i++) {
+            const struct ct_tcp_peer *p = &e->tcp[i];
+
+            if (p->state > CT_DPIF_TCPS_TIME_WAIT ||
+                (p->wscale & ~CT_ENTRY_WSCALE_FLAGS) > CT_ENTRY_WSCALE_MAX) {
+                return "a state that TCP does not have";
+            }
+        }
+        return NULL;
+    case CT_ENTRY_ICMP:
+        return e->state < ICMP_STATES ? NULL : "a state that ICMP does not have";
+    case CT_ENTRY_OTHER:
+        return e->state < OTHER_STATES ? NULL : "a state that the protocol does not have";
+    }
+    return "a protocol of no kind";
+}
+
+static const char *
+check_entry(const struct ct_entry *e)
+{
+    const char *why;
+
+    return (why = check_tuple(e, e->proto, &e->orig, false))   ? why
+           : (why = check_tuple(e, e->proto, &e->reply, true)) ? why
+           : (why = check_nat(e))                              ? why
+           : (why = check_alg(e))                              ? why
+                                                               : check_state(e);
+}
+
+static const char *
+get_connection(struct ct_entry *e, struct cursor c)
+{
+    uint32_t seen = 0, must = 1u << ATTR_TUPLES | 1u << ATTR_LIFE;
+    const char *why;
+
+    memset(e, 0, sizeof *e);
+    while (c.left) {
+        const uint8_t *head = take(&c, ATTR_HEADER), *value;
+        uint16_t type, len;
+
+        if (!head) {
+            return "a cut attribute";
+        }
+        type = get16(head);
+        len = get16(head + 2);
+        value = take_padded(&c, len, ATTR_ALIGN);
+        if (!value) {
+            return "a cut attribute";
+        }
+        if (!type || type >= N_ATTRS) {
+            if (!(type & ATTR_OPTIONAL)) {
+                return "an attribute that is not known";
+            }
+            continue;
+        }
+        if (seen & 1u << type) {
+            return "the same attribute twice";
+        }
+        seen |= 1u << type;
+        why = get_attr(e, type, value, len);
+        if (why) {
+            return why;
+        }
+    }
+    must |= 1u << (ct_entry_kind(e->proto) == CT_ENTRY_TCP ? ATTR_TCP : ATTR_STATE);
+    if ((seen & must) != must || seen & (1u << ATTR_TCP | 1u << ATTR_STATE) & ~must) {
+        return "attributes that make no connection";
+    }
+    return check_entry(e);
+}
+
+/* --- import ------------------------------------------------------------------------ */
+
+struct importer {
+    struct conntrack *ct;
+    long long now;
+    struct ct_import_result *result; /* NULL: only look */
+};
+
+static void
+import_connection(struct importer *im, const struct ct_entry *e)
+{
+    switch (ct_entry_create(im->ct, e, im->now)) {
+    case 0:
+        im->result->imported++;
+        break;
+    case EEXIST:
+        im->result->existing++;
+        break;
+    default:
+        im->result->refused++;
+        break;
+    }
+}
+
+static const char *
+import_record(struct importer *im, uint32_t type, struct cursor body)
+{
+    struct ct_entry e;
+    const char *why;
+    int32_t zone;
+
+    switch (type) {
+    case RECORD_CONNECTION:
+        why = get_connection(&e, body);
+        if (!why && im->result) {
+            import_connection(im, &e);
+        }
+        return why;
+    case RECORD_ZONE_LIMIT:
+        if (body.left != ZONE_LIMIT_LEN) {
+            return "a zone limit of a wrong length";
+        }
+        zone = (int32_t)get32(body.p);
+        if (zone < DEFAULT_ZONE || zone > MAX_ZONE) {
+            return "a zone that cannot be";
+        }
+        if (im->result) {
+            ct_zone_limit_create(im->ct, zone, get32(body.p + 4));
+        }
+        return NULL;
+    default:
+        return type & RECORD_OPTIONAL ? NULL : "a record that is not known";
+    }
+}
+
+uint64_t
+ct_chunk_length(const uint8_t h[CT_CHUNK_HEADER])
+{
+    uint64_t len = get64(h + 16);
+
+    return !memcmp(h, MAGIC, 8) && len >= CT_CHUNK_HEADER && !(len % RECORD_ALIGN) ? len : 0;
+}
+
+static const char *
+import_chunk(struct importer *im, struct cursor *in)
+{
+    const uint8_t *h = take(in, CT_CHUNK_HEADER);
+    struct cursor c = {.p = NULL};
+    uint32_t n_records = 0;
+    uint64_t len;
+
+    if (!h) {
+        return "a cut header";
+    }
+    len = ct_chunk_length(h);
+    if (!len) {
+        return "no header of connection records";
+    }
+    if (get32(h + 8) != FORMAT_VERSION) {
+        return "a version that is not known";
+    }
+    if (get32(h + 12) || get32(h + 28)) {
+        return "flags that are not known";
+    }
+    c.left = len - CT_CHUNK_HEADER;
+    c.p = take(in, c.left);
+    if (!c.p) {
+        return "a cut chunk";
+    }
+    while (c.left) {
+        const uint8_t *head = take(&c, RECORD_HEADER), *body;
+        const char *why;
+
+        if (!head) {
+            return "a cut record";
+        }
+        body = take_padded(&c, get32(head + 4), RECORD_ALIGN);
+        if (!body) {
+            return "a cut record";
+        }
+        why = import_record(im, get32(head), (struct cursor){body, get32(head + 4), false});
+        if (why) {
+            return why;
+        }
+        n_records++;
+    }
+    return n_records == get32(h + 24) ? NULL : "fewer or more records than announced";
+}
+
+int
+ct_import(struct conntrack *ct, const uint8_t *data, size_t len, struct ct_import_result *result,
+          char *why, size_t why_size)
+{
+    struct importer im = {.ct = ct, .now = time_msec()};
+
+    /* Once to look, once to do it. */
+    for (int pass = 0; pass < 2; pass++) {
+        struct cursor in = {data, len, false};
+
+        while (in.left) {
+            const uint8_t *at = in.p;
+            const char *wrong = import_chunk(&im, &in);
+
+            if (wrong) {
+                snprintf(why, why_size, "%s, in the chunk at byte %" PRIuSIZE, wrong,
+                         (size_t)(at - data));
+                return EINVAL;
+            }
+        }
+        im.result = result;
+    }
+    return 0;
+}

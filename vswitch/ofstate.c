@@ -1,0 +1,521 @@
+/* Theory of Operation
+ * ===================
+ *
+ * An IDL of our own tells which bridges there are and their UUIDs, which name
+ * the files: a bridge that is removed and made again under the same name does
+ * not inherit anything.
+ *
+ * What changes a bridge's state in ofproto ends in ofmonitor_report() or
+ * connmgr_send_requestforward(); ours stand in front of both and only raise a
+ * flag.  A thread of our own then asks every bridge for all it has, over the
+ * same management socket as ovs-ofctl, and writes the file anew if it differs.
+ * It rests ten times as long as that took, SAVE_DELAY_MS at least, so that a
+ * table in constant change costs a tenth of a core at most.
+ *
+ * At start the thread restores first.  As long as it does, pending() makes
+ * ofproto_set_flow_restore_wait() keep ofproto from deciding packets and from
+ * talking to controllers.  A bridge is restored when its socket appears; one
+ * whose file cannot be used is left as it is, with a warning, and its file is
+ * kept aside.
+ *
+ * A file is written under another name, synced and renamed. */
+#include <config.h>
+
+#include "ofstate.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "dirs.h"
+#include "hash.h"
+#include "latch.h"
+#include "lib/vswitch-idl.h"
+#include "ofstate_priv.h"
+#include "openvswitch/dynamic-string.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/shash.h"
+#include "openvswitch/vlog.h"
+#include "ovs-thread.h"
+#include "ovsdb-idl.h"
+#include "smap.h"
+#include "timeval.h"
+#include "util.h"
+#include "uuid.h"
+#include "wrap.h"
+
+VLOG_DEFINE_THIS_MODULE(ofstate);
+
+#define SUFFIX ".openflow"
+#define SAVE_DELAY_MS 50
+#define RESTORE_RETRY_MS 20
+/* A bridge in the database that does not come up in this time (a broken
+ * datapath) must not keep the others waiting. */
+#define RESTORE_TIMEOUT_MS 10000
+
+struct bridge {
+    char *name;
+    char *file;
+    uint32_t saved_hash; /* of what the file holds; 0: unknown */
+    bool restore;        /* has a file from before the start */
+};
+
+static struct ovsdb_idl *idl;
+static unsigned int seen_seqno;
+static char *directory;
+static bool exiting;
+
+/* Between the main thread and ours. */
+static struct ovs_mutex lock = OVS_MUTEX_INITIALIZER;
+static struct shash bridges OVS_GUARDED_BY(lock) = SHASH_INITIALIZER(&bridges);
+static bool known OVS_GUARDED_BY(lock); /* 'bridges' has been filled once */
+static bool enabled OVS_GUARDED_BY(lock) = true;
+
+static struct latch wake, quit;
+static atomic_bool dirty = false;
+static atomic_bool saving = false;
+static atomic_bool restoring = false; /* until the thread is done with it */
+static pthread_t thread;
+
+/* --- what stands in front of ofproto ------------------------------------ */
+
+static void
+changed(void)
+{
+    bool was;
+
+    atomic_read_relaxed(&dirty, &was);
+    if (!was) {
+        atomic_store_relaxed(&dirty, true);
+        if (idl) {
+            latch_set(&wake);
+        }
+    }
+}
+
+void
+__wrap_ofmonitor_report(struct connmgr *mgr, struct rule *rule, int event, int reason,
+                        const struct ofconn *abbrev_ofconn, ovs_be32 abbrev_xid,
+                        const struct rule_actions *old_actions)
+{
+    changed();
+    __real_ofmonitor_report(mgr, rule, event, reason, abbrev_ofconn, abbrev_xid, old_actions);
+}
+
+void
+__wrap_connmgr_send_requestforward(struct connmgr *mgr, const struct ofconn *source,
+                                   const struct ofputil_requestforward *rf)
+{
+    changed();
+    __real_connmgr_send_requestforward(mgr, source, rf);
+}
+
+void
+__wrap_ofproto_set_flow_restore_wait(bool wait)
+{
+    bool ours;
+
+    atomic_read_relaxed(&restoring, &ours);
+    __real_ofproto_set_flow_restore_wait(wait || ours);
+}
+
+/* --- files ------------------------------------------------------------------ */
+
+static char *
+read_file(const char *path)
+{
+    struct ds text = DS_EMPTY_INITIALIZER;
+    FILE *f = fopen(path, "r");
+    char chunk[65536];
+    size_t n;
+
+    if (!f) {
+        return NULL;
+    }
+    while ((n = fread(chunk, 1, sizeof chunk, f))) {
+        ds_put_buffer(&text, chunk, n);
+    }
+    fclose(f);
+    return ds_steal_cstr(&text);
+}
+
+static int
+write_all(int fd, const char *p, size_t n)
+{
+    while (n) {
+        ssize_t done = write(fd, p, n);
+
+        if (done < 0 && errno != EINTR) {
+            return errno;
+        }
+        p += MAX(done, 0);
+        n -= MAX(done, 0);
+    }
+    return fsync(fd) ? errno : 0;
+}
+
+static int
+replace_file(const char *path, const struct ds *text)
+{
+    char *tmp = xasprintf("%s.new", path);
+    int fd = open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
+    int error = fd < 0 ? errno : write_all(fd, text->string, text->length);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (!error && rename(tmp, path)) {
+        error = errno;
+    }
+    if (error) {
+        unlink(tmp);
+    }
+    free(tmp);
+    return error;
+}
+
+/* --- the thread ------------------------------------------------------------ */
+
+static char *
+target_of(const struct bridge *b)
+{
+    return xasprintf("unix:%s/%s.mgmt", ovs_rundir(), b->name);
+}
+
+static bool
+is_up(const struct bridge *b)
+{
+    char *path = xasprintf("%s/%s.mgmt", ovs_rundir(), b->name);
+    struct stat s;
+    bool up = !stat(path, &s) && S_ISSOCK(s.st_mode);
+
+    free(path);
+    return up;
+}
+
+static struct bridge *
+bridge_clone(const struct bridge *b)
+{
+    struct bridge *copy = xmemdup(b, sizeof *b);
+
+    copy->name = xstrdup(b->name);
+    copy->file = xstrdup(b->file);
+    return copy;
+}
+
+static void
+bridge_free(struct bridge *b)
+{
+    if (b) {
+        free(b->name);
+        free(b->file);
+        free(b);
+    }
+}
+
+/* Copies of the bridges that wait to be restored, or of the others: bridges
+ * come and go while the thread works. */
+static struct bridge **
+snapshot(bool restore, size_t *n)
+{
+    struct bridge **list;
+    struct shash_node *node;
+
+    ovs_mutex_lock(&lock);
+    list = xmalloc(MAX(shash_count(&bridges), 1) * sizeof *list);
+    *n = 0;
+    SHASH_FOR_EACH (node, &bridges) {
+        struct bridge *b = node->data;
+
+        if (b->restore == restore && (restore || enabled)) {
+            list[(*n)++] = bridge_clone(b);
+        }
+    }
+    ovs_mutex_unlock(&lock);
+    return list;
+}
+
+static void
+set_result(const struct bridge *copy, uint32_t saved_hash)
+{
+    struct bridge *b;
+
+    ovs_mutex_lock(&lock);
+    b = shash_find_data(&bridges, copy->name);
+    if (b && !strcmp(b->file, copy->file)) {
+        b->saved_hash = saved_hash;
+        b->restore = false;
+    }
+    ovs_mutex_unlock(&lock);
+}
+
+static void
+restore(const struct bridge *b)
+{
+    char *target = target_of(b), *text = read_file(b->file), *why = NULL;
+    long long int start = time_msec();
+    size_t n_flows = 0;
+
+    if (!text) {
+        VLOG_WARN("%s: cannot read %s: %s", b->name, b->file, ovs_strerror(errno));
+    } else if (ofstate_load(target, text, &n_flows, &why)) {
+        char *aside = xasprintf("%s.bad", b->file);
+
+        rename(b->file, aside);
+        VLOG_WARN("%s: the OpenFlow state could not be restored (%s); it is kept in %s", b->name,
+                  why, aside);
+        free(aside);
+    } else {
+        VLOG_INFO("%s: %" PRIuSIZE " flows restored in %lld ms", b->name, n_flows,
+                  time_msec() - start);
+    }
+    free(why);
+    free(text);
+    free(target);
+    set_result(b, 0);
+}
+
+/* Restores what can be.  True when nothing is left to do. */
+static bool
+restore_all(long long int deadline)
+{
+    bool late = time_msec() >= deadline, done = true, have;
+    struct bridge **list;
+    size_t n;
+
+    ovs_mutex_lock(&lock);
+    have = known;
+    ovs_mutex_unlock(&lock);
+    list = snapshot(true, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (is_up(list[i])) {
+            restore(list[i]);
+        } else if (late) {
+            VLOG_WARN("%s: not up after %d s, its OpenFlow state waits in %s", list[i]->name,
+                      RESTORE_TIMEOUT_MS / 1000, list[i]->file);
+        } else {
+            done = false;
+        }
+        bridge_free(list[i]);
+    }
+    free(list);
+    return have && (done || late);
+}
+
+static void
+save(const struct bridge *b)
+{
+    static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 1);
+    char *target = target_of(b), *why = NULL;
+    struct ds text = DS_EMPTY_INITIALIZER;
+    int error = ofstate_dump(target, &text, &why);
+
+    if (!error) {
+        uint32_t hash = hash_bytes(text.string, text.length, 0) | 1;
+
+        if (hash != b->saved_hash) {
+            error = replace_file(b->file, &text);
+            if (!error) {
+                set_result(b, hash);
+            } else {
+                why = xasprintf("%s: %s", b->file, ovs_strerror(error));
+            }
+        }
+    }
+    if (error) {
+        VLOG_WARN_RL(&rl, "%s: cannot save the OpenFlow state (%s), trying again", b->name, why);
+        atomic_store_relaxed(&dirty, true);
+    }
+    free(why);
+    free(target);
+    ds_destroy(&text);
+}
+
+static void
+save_all(void)
+{
+    struct bridge **list;
+    size_t n;
+
+    atomic_store_relaxed(&dirty, false);
+    list = snapshot(false, &n);
+    for (size_t i = 0; i < n; i++) {
+        if (is_up(list[i])) {
+            save(list[i]);
+        }
+        bridge_free(list[i]);
+    }
+    free(list);
+}
+
+static void
+sleep_until(long long int when)
+{
+    while (time_msec() < when && !latch_is_set(&quit)) {
+        poll_timer_wait_until(when);
+        latch_wait(&quit);
+        poll_block();
+    }
+}
+
+static void *
+ofstate_main(void *aux OVS_UNUSED)
+{
+    long long int deadline = time_msec() + RESTORE_TIMEOUT_MS;
+
+    while (!restore_all(deadline) && !latch_is_set(&quit)) {
+        sleep_until(time_msec() + RESTORE_RETRY_MS);
+    }
+    atomic_store_relaxed(&restoring, false);
+
+    while (!latch_is_set(&quit)) {
+        long long int start;
+        bool work;
+
+        latch_poll(&wake);
+        atomic_read_relaxed(&dirty, &work);
+        if (!work) {
+            latch_wait(&wake);
+            latch_wait(&quit);
+            poll_block();
+            continue;
+        }
+        /* One change is seldom alone. */
+        sleep_until(time_msec() + SAVE_DELAY_MS);
+        start = time_msec();
+        atomic_store_relaxed(&saving, true);
+        save_all();
+        atomic_store_relaxed(&saving, false);
+        sleep_until(time_msec() + 10 * (time_msec() - start));
+    }
+    return NULL;
+}
+
+/* --- the main thread ----------------------------------------------------- */
+
+static void
+take_bridges(void)
+{
+    const struct ovsrec_open_vswitch *cfg = ovsrec_open_vswitch_first(idl);
+    const struct ovsrec_bridge *br;
+    struct shash old;
+    struct shash_node *node;
+
+    ovs_mutex_lock(&lock);
+    enabled = !cfg || smap_get_bool(&cfg->other_config, "weft-save-openflow", true);
+    old = bridges;
+    shash_moved(&old);
+    shash_init(&bridges);
+    OVSREC_BRIDGE_FOR_EACH (br, idl) {
+        char *file = xasprintf("%s/" UUID_FMT SUFFIX, directory, UUID_ARGS(&br->header_.uuid));
+        struct bridge *b = shash_find_data(&old, br->name);
+
+        if (b && !strcmp(b->file, file)) {
+            shash_find_and_delete(&old, br->name);
+            free(file);
+        } else {
+            b = xzalloc(sizeof *b);
+            b->name = xstrdup(br->name);
+            b->file = file;
+            b->restore = !known && !access(file, R_OK);
+        }
+        shash_replace(&bridges, br->name, b);
+    }
+    SHASH_FOR_EACH (node, &old) {
+        struct bridge *b = node->data;
+
+        unlink(b->file);
+        bridge_free(b);
+    }
+    shash_destroy(&old);
+    known = cfg != NULL;
+    ovs_mutex_unlock(&lock);
+    changed();
+}
+
+void
+ofstate_init(const char *database)
+{
+    directory = xasprintf("%s/weft", ovs_dbdir());
+    if (mkdir(directory, 0700) && errno != EEXIST) {
+        VLOG_WARN("cannot create %s: %s; OpenFlow state will not outlive this process", directory,
+                  ovs_strerror(errno));
+        free(directory);
+        return;
+    }
+    atomic_store_relaxed(&restoring, true);
+    latch_init(&wake);
+    latch_init(&quit);
+    idl = ovsdb_idl_create(database, &ovsrec_idl_class, false, true);
+    ovsdb_idl_add_column(idl, &ovsrec_bridge_col_name);
+    ovsdb_idl_add_column(idl, &ovsrec_open_vswitch_col_other_config);
+    thread = ovs_thread_create("weft-ofstate", ofstate_main, NULL);
+}
+
+void
+ofstate_run(void)
+{
+    if (!idl) {
+        return;
+    }
+    ovsdb_idl_run(idl);
+    if (ovsdb_idl_has_ever_connected(idl) && ovsdb_idl_get_seqno(idl) != seen_seqno) {
+        seen_seqno = ovsdb_idl_get_seqno(idl);
+        take_bridges();
+    }
+}
+
+void
+ofstate_wait(void)
+{
+    bool ours;
+
+    if (!idl) {
+        return;
+    }
+    ovsdb_idl_wait(idl);
+    atomic_read_relaxed(&restoring, &ours);
+    if (ours) {
+        poll_timer_wait(RESTORE_RETRY_MS);
+    }
+}
+
+bool
+ofstate_busy(void)
+{
+    bool unsaved, busy, ours, on;
+
+    ovs_mutex_lock(&lock);
+    on = enabled && known;
+    ovs_mutex_unlock(&lock);
+    atomic_read_relaxed(&dirty, &unsaved);
+    atomic_read_relaxed(&saving, &busy);
+    atomic_read_relaxed(&restoring, &ours);
+    return idl && on && (unsaved || busy || ours);
+}
+
+void
+ofstate_exit(void)
+{
+    struct shash_node *node;
+
+    if (!idl || exiting) {
+        return;
+    }
+    exiting = true;
+    latch_set(&quit);
+    xpthread_join(thread, NULL);
+    SHASH_FOR_EACH (node, &bridges) {
+        bridge_free(node->data);
+    }
+    shash_destroy(&bridges);
+    ovsdb_idl_destroy(idl);
+    idl = NULL;
+    latch_destroy(&wake);
+    latch_destroy(&quit);
+    free(directory);
+}
