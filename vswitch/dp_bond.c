@@ -1,7 +1,10 @@
 /* Bonds that balance in the datapath: a hash's bucket says which member.
  *
  * A new map of an existing bond is written over the old one, bucket by bucket,
- * so that the buckets' counters live on: rebalancing compares them. */
+ * so that the buckets' counters live on: rebalancing compares them.
+ *
+ * A host has a handful of bonds, so they are in an array, which is replaced
+ * under OVS's RCU when one comes or goes. */
 #include <config.h>
 
 #include <errno.h>
@@ -9,7 +12,6 @@
 
 #include "coverage.h"
 #include "dp.h"
-#include "hash.h"
 #include "ovs-rcu.h"
 #include "util.h"
 
@@ -21,34 +23,58 @@ struct bucket {
 };
 
 struct tx_bond {
-    struct cmap_node node; /* in dp_bonds */
     uint32_t id;
     struct bucket buckets[BOND_BUCKETS];
 };
 
-struct dp_bonds {
-    struct ovs_mutex lock; /* writers of 'map' */
-    struct cmap map;       /* struct tx_bond */
+struct table {
+    size_t n;
+    struct tx_bond *bonds[];
 };
 
-static uint32_t
-hash_id(uint32_t id)
+struct dp_bonds {
+    struct table *_Atomic table; /* OVS's RCU; writers hold 'lock' */
+    struct ovs_mutex lock;
+};
+
+static struct table *
+get_table(const struct dp_bonds *bonds)
 {
-    return hash_int(id, 0);
+    return atomic_load_explicit(&bonds->table, memory_order_acquire);
 }
 
 static struct tx_bond *
 find(const struct dp_bonds *bonds, uint32_t id)
 {
-    struct tx_bond *bond;
+    const struct table *t = get_table(bonds);
 
-    CMAP_FOR_EACH_WITH_HASH(bond, node, hash_id(id), &bonds->map)
-    {
-        if (bond->id == id) {
-            return bond;
+    for (size_t i = 0; i < t->n; i++) {
+        if (t->bonds[i]->id == id) {
+            return t->bonds[i];
         }
     }
     return NULL;
+}
+
+/* Has a table without 'minus' and with 'plus', either of which may be NULL,
+ * take the place of the one there is. */
+static void
+change_table(struct dp_bonds *bonds, const struct tx_bond *minus, struct tx_bond *plus)
+    OVS_REQUIRES(bonds->lock)
+{
+    struct table *old = get_table(bonds);
+    struct table *new = xzalloc(sizeof *new + (old->n + 1) * sizeof new->bonds[0]);
+
+    for (size_t i = 0; i < old->n; i++) {
+        if (old->bonds[i] != minus) {
+            new->bonds[new->n++] = old->bonds[i];
+        }
+    }
+    if (plus) {
+        new->bonds[new->n++] = plus;
+    }
+    atomic_store_explicit(&bonds->table, new, memory_order_release);
+    ovsrcu_postpone(free, old);
 }
 
 void
@@ -56,27 +82,23 @@ dp_bonds_init(struct dp *dp)
 {
     dp->bonds = xzalloc(sizeof *dp->bonds);
     ovs_mutex_init(&dp->bonds->lock);
-    cmap_init(&dp->bonds->map);
+    atomic_init(&dp->bonds->table, xzalloc(sizeof(struct table)));
 }
 
 void
 dp_bonds_destroy(struct dp *dp)
 {
-    struct dp_bonds *bonds = dp->bonds;
-    struct tx_bond *bond;
+    if (dp->bonds) {
+        struct table *t = get_table(dp->bonds);
 
-    if (!bonds) {
-        return;
+        for (size_t i = 0; i < t->n; i++) {
+            ovsrcu_postpone(free, t->bonds[i]);
+        }
+        ovsrcu_postpone(free, t);
+        ovs_mutex_destroy(&dp->bonds->lock);
+        free(dp->bonds);
+        dp->bonds = NULL;
     }
-    CMAP_FOR_EACH(bond, node, &bonds->map)
-    {
-        cmap_remove(&bonds->map, &bond->node, hash_id(bond->id));
-        ovsrcu_postpone(free, bond);
-    }
-    cmap_destroy(&bonds->map);
-    ovs_mutex_destroy(&bonds->lock);
-    free(bonds);
-    dp->bonds = NULL;
 }
 
 /* --- packets ------------------------------------------------------------------- */
@@ -168,7 +190,7 @@ dp_bond_add(struct dpif *dpif, uint32_t bond_id, odp_port_t *members)
         bond = xzalloc(sizeof *bond);
         bond->id = bond_id;
         set_members(bond, members);
-        cmap_insert(&bonds->map, &bond->node, hash_id(bond_id));
+        change_table(bonds, NULL, bond);
     }
     ovs_mutex_unlock(&bonds->lock);
     return 0;
@@ -183,7 +205,7 @@ dp_bond_del(struct dpif *dpif, uint32_t bond_id)
     ovs_mutex_lock(&bonds->lock);
     bond = find(bonds, bond_id);
     if (bond) {
-        cmap_remove(&bonds->map, &bond->node, hash_id(bond_id));
+        change_table(bonds, bond, NULL);
         ovsrcu_postpone(free, bond);
     }
     ovs_mutex_unlock(&bonds->lock);

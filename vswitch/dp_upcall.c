@@ -35,13 +35,10 @@
 
 #include "coverage.h"
 #include "dp.h"
+#include "dp_upcall_copy.h"
 #include "hash.h"
-#include "netlink.h"
-#include "odp-util.h"
-#include "offload_ports.h"
 #include "openvswitch/hmap.h"
 #include "openvswitch/list.h"
-#include "openvswitch/ofpbuf.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "packets.h"
@@ -52,7 +49,6 @@ VLOG_DEFINE_THIS_MODULE(dp_upcall);
 
 COVERAGE_DEFINE(weft_upcall);
 COVERAGE_DEFINE(weft_upcall_lost);
-COVERAGE_DEFINE(weft_upcall_key_too_long);
 
 /* What a port may have waiting.  A vif is one guest; other ports carry the
  * flows of many. */
@@ -67,9 +63,6 @@ static const struct bounds port_bounds = {1024, 8u << 20};
 /* What one bucket may have of a port's misses: one part in so many. */
 #define FLOW_SHARE 4u
 
-/* Room in front of the packet, for tags that ofproto may push. */
-#define UPCALL_HEADROOM 66u
-
 /* One port's packets in all queues. */
 struct quota {
     _Alignas(64) _Atomic uint32_t misses;
@@ -79,26 +72,6 @@ struct quota {
 
 /* The last is for packets that came in on no port. */
 #define N_QUOTAS (ENGINE_PORTS_MAX + 1u)
-
-/* A packet on its way.  Lies behind the frame, in the allocation that becomes
- * the dp_packet's. */
-struct upcall {
-    struct upcall *next;
-    void *base; /* the allocation */
-    uint32_t charge;
-    uint16_t quota; /* index */
-    uint8_t bucket;
-    enum dpif_upcall_type type;
-
-    uint16_t headroom, size; /* the frame is at base + headroom */
-    ovs_be32 packet_type;
-    uint64_t ol_flags, tx_offload;
-    uint32_t rss_hash;
-
-    const struct nlattr *userdata, *actions; /* NULL, or behind this struct */
-    const struct flow_tnl *out_tunnel;
-    struct flow flow;
-};
 
 /* A port's packets in one queue, oldest first. */
 struct lane {
@@ -177,7 +150,7 @@ static void
 quota_take(struct quota *q, const struct upcall *u)
 {
     atomic_fetch_add_explicit(quota_packets(q, u->type), 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&q->bytes, u->charge, memory_order_relaxed);
+    atomic_fetch_add_explicit(&q->bytes, u->size, memory_order_relaxed);
     if (is_miss(u->type)) {
         atomic_fetch_add_explicit(&q->buckets[u->bucket], 1, memory_order_relaxed);
     }
@@ -187,7 +160,7 @@ static void
 quota_give(struct quota *q, const struct upcall *u)
 {
     atomic_fetch_sub_explicit(quota_packets(q, u->type), 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&q->bytes, u->charge, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&q->bytes, u->size, memory_order_relaxed);
     if (is_miss(u->type)) {
         atomic_fetch_sub_explicit(&q->buckets[u->bucket], 1, memory_order_relaxed);
     }
@@ -216,73 +189,6 @@ hash_flow(const struct flow *flow)
     hash = hash_add64(hash, eth_addr_to_uint64(flow->dl_src));
     hash = hash_add64(hash, eth_addr_to_uint64(flow->dl_dst));
     return flow_hash_5tuple(flow, hash);
-}
-
-static size_t
-attr_room(const struct nlattr *a)
-{
-    return a ? NLA_ALIGN(a->nla_len) : 0;
-}
-
-static const struct nlattr *
-copy_attr(uint8_t **to, const struct nlattr *a)
-{
-    struct nlattr *copy = ALIGNED_CAST(struct nlattr *, *to);
-
-    if (!a) {
-        return NULL;
-    }
-    memcpy(copy, a, a->nla_len);
-    memset(*to + a->nla_len, 0, attr_room(a) - a->nla_len);
-    *to += attr_room(a);
-    return copy;
-}
-
-/* What describes the frame.  A frame cut short is no longer what its offload
- * flags say. */
-static void
-copy_packet(struct upcall *u, const struct dp_packet *b)
-{
-    memcpy((uint8_t *)u->base + u->headroom, dp_packet_data(b), u->size);
-    u->packet_type = b->packet_type;
-    u->ol_flags = *dp_packet_ol_flags_ptr(b) & DP_PACKET_OL_SUPPORTED_MASK &
-                  ~(uint64_t)DP_PACKET_OL_FLOW_MARK;
-    u->tx_offload = b->mbuf.tx_offload;
-    u->rss_hash = dp_packet_rss_valid(b) ? dp_packet_get_rss_hash(b) : 0;
-    if (u->size < dp_packet_size(b)) {
-        u->ol_flags &= ~(uint64_t)OFFLOAD_ALL;
-    }
-}
-
-static struct upcall *
-upcall_create(const struct dp_packet *b, const struct flow *flow, enum dpif_upcall_type type,
-              const struct nlattr *userdata, const struct nlattr *actions,
-              const struct flow_tnl *out_tunnel)
-{
-    size_t size = dp_packet_get_send_len(b);
-    size_t headroom = MIN(UPCALL_HEADROOM, UINT16_MAX - size);
-    size_t offset = ROUND_UP(headroom + size, 8);
-    size_t len = offset + sizeof(struct upcall) + attr_room(userdata) + attr_room(actions) +
-                 (out_tunnel ? sizeof *out_tunnel + 8 : 0);
-    uint8_t *base = xmalloc(len);
-    struct upcall *u = ALIGNED_CAST(struct upcall *, base + offset);
-    uint8_t *behind = (uint8_t *)(u + 1);
-
-    u->base = base;
-    u->charge = len;
-    u->type = type;
-    u->headroom = headroom;
-    u->size = size;
-    u->out_tunnel = NULL;
-    if (OVS_UNLIKELY(out_tunnel != NULL)) {
-        u->out_tunnel = memcpy(behind, out_tunnel, sizeof *out_tunnel);
-        behind += ROUND_UP(sizeof *out_tunnel, 8);
-    }
-    u->userdata = copy_attr(&behind, userdata);
-    u->actions = copy_attr(&behind, actions);
-    u->flow = *flow;
-    copy_packet(u, b);
-    return u;
 }
 
 static void
@@ -435,7 +341,7 @@ queue_purge(struct dp_upcalls *upcalls, struct queue *q)
     ovs_mutex_lock(&q->lock);
     while ((u = queue_pop(q))) {
         quota_give(&upcalls->quotas[u->quota], u);
-        free(u->base);
+        upcall_free(u);
         n++;
     }
     ovs_mutex_unlock(&q->lock);
@@ -521,138 +427,6 @@ dp_upcall_handlers_set(struct dpif *dpif, uint32_t n)
     return 0;
 }
 
-/* What this datapath's keys contain. */
-static const struct odp_support support = {
-    .max_vlan_headers = SIZE_MAX,
-    .max_mpls_depth = SIZE_MAX,
-    .recirc = true,
-    .ct_state = true,
-    .ct_zone = true,
-    .ct_mark = true,
-    .ct_label = true,
-    .ct_state_nat = true,
-    .ct_orig_tuple = true,
-    .ct_orig_tuple6 = true,
-    .nd_ext = true,
-};
-
-/* Appends a copy of 'a' and returns where it is in 'buf', or SIZE_MAX. */
-static size_t
-put_attr(struct ofpbuf *buf, const struct nlattr *a)
-{
-    size_t ofs = buf->size;
-
-    if (!a) {
-        return SIZE_MAX;
-    }
-    ofpbuf_put(buf, a, NLA_ALIGN(a->nla_len));
-    return ofs;
-}
-
-/* The same for a tunnel's key: the inner of the two attributes of a
- * set(tunnel(...)) action. */
-static size_t
-put_tunnel(struct ofpbuf *buf, const struct flow_tnl *tunnel)
-{
-    size_t ofs = buf->size;
-
-    if (!tunnel) {
-        return SIZE_MAX;
-    }
-    odp_put_tunnel_action(tunnel, buf, NULL);
-    return ofs + NLA_HDRLEN;
-}
-
-static struct nlattr *
-attr_at(const struct ofpbuf *buf, size_t ofs)
-{
-    return ofs == SIZE_MAX ? NULL : ofpbuf_at_assert(buf, ofs, NLA_HDRLEN);
-}
-
-/* ofproto keeps a key and a mask in buffers of ODPUTIL_FLOW_KEY_BYTES, without
- * a look at the key's length, and aborts on a longer mask.  That is too short
- * for the worst of packets: two tags, neighbour discovery and a tracked
- * connection's tuple in an IPv6 tunnel with all the options Geneve has room
- * for.  So no such key leaves here, nor one whose mask could be as long. */
-static bool
-key_fits(const struct upcall *u, const struct ofpbuf *key)
-{
-    /* What a mask may have that its key has not: the tunnel's other
-     * attributes. */
-    const size_t mask_extra = 192;
-    uint64_t stub[1024 / 8];
-    struct flow ones;
-    struct odp_flow_key_parms parms = {
-        .flow = &u->flow, .mask = &ones, .support = support, .key_buf = key};
-    struct ofpbuf mask;
-    bool fits;
-
-    if (OVS_LIKELY(key->size + mask_extra <= ODPUTIL_FLOW_KEY_BYTES)) {
-        return true;
-    }
-    memset(&ones, 0xff, sizeof ones);
-    ones.tunnel.metadata.tab = NULL;
-    ofpbuf_use_stub(&mask, stub, sizeof stub);
-    odp_flow_key_from_mask(&parms, &mask);
-    fits = key->size <= ODPUTIL_FLOW_KEY_BYTES && mask.size <= ODPUTIL_FLOW_KEY_BYTES;
-    ofpbuf_uninit(&mask);
-    return fits;
-}
-
-/* False if ofproto could not take it. */
-static bool
-fill_attributes(const struct upcall *u, struct dpif_upcall *up, struct ofpbuf *buf)
-{
-    /* A TCP packet's flags are in its key even if they are all zero, as the
-     * kernel's datapath has it. */
-    static const struct flow exact = {.tcp_flags = OVS_BE16_MAX};
-    struct odp_flow_key_parms parms = {.flow = &u->flow, .mask = &exact, .support = support};
-    size_t userdata, actions, out_tunnel;
-
-    ofpbuf_clear(buf);
-    odp_flow_key_from_flow(&parms, buf);
-    if (!key_fits(u, buf)) {
-        return false;
-    }
-    up->key_len = buf->size;
-    odp_flow_key_hash(buf->data, buf->size, &up->ufid);
-    userdata = put_attr(buf, u->userdata);
-    actions = put_attr(buf, u->actions);
-    out_tunnel = put_tunnel(buf, u->out_tunnel);
-
-    /* The buffer no longer moves. */
-    up->key = buf->data;
-    up->userdata = attr_at(buf, userdata);
-    up->actions = attr_at(buf, actions);
-    up->out_tun_key = attr_at(buf, out_tunnel);
-    return true;
-}
-
-/* Makes the allocation 'up''s packet; '*u' is still there, behind its end. */
-static void
-fill_packet(const struct upcall *u, struct dpif_upcall *up)
-{
-    struct dp_packet *b = &up->packet;
-
-    dp_packet_use(b, u->base, u->headroom + u->size);
-    dp_packet_reserve(b, u->headroom);
-    dp_packet_set_size(b, u->size);
-    b->packet_type = u->packet_type;
-    if (!dp_packet_is_eth(b)) {
-        dp_packet_set_l3(b, dp_packet_data(b));
-    }
-    *dp_packet_ol_flags_ptr(b) = u->ol_flags;
-    b->mbuf.tx_offload = u->tx_offload;
-    if (dp_packet_rss_valid(b)) {
-        dp_packet_set_rss_hash(b, u->rss_hash);
-    }
-    /* A controller must see what the guest meant.  TCP packets of several
-     * segments keep their flags; they are cut on their way out. */
-    if (offload_wants(b) && !dp_packet_hwol_is_tso(b)) {
-        offload_sum(b);
-    }
-}
-
 /* The handler's next packet, or NULL. */
 static struct upcall *
 take_next(struct dp_upcalls *upcalls, uint32_t handler)
@@ -682,20 +456,10 @@ dp_upcall_recv(struct dpif *dpif, uint32_t handler, struct dpif_upcall *up, stru
     struct dp *dp = dp_of(dpif);
     struct upcall *u;
 
-    while ((u = take_next(dp->upcalls, handler)) && !fill_attributes(u, up, buf)) {
-        COVERAGE_INC(weft_upcall_key_too_long);
+    while ((u = take_next(dp->upcalls, handler)) && !upcall_deliver(u, up, buf)) {
         count_lost(dp, NULL, 1);
-        free(u->base);
     }
-    if (!u) {
-        return EAGAIN;
-    }
-    up->type = u->type;
-    up->mru = NULL;
-    up->hash = NULL; /* the packet itself has it */
-    up->cutlen = NULL;
-    fill_packet(u, up);
-    return 0;
+    return u ? 0 : EAGAIN;
 }
 
 void
