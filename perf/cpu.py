@@ -8,7 +8,8 @@ import os
 # A thread's name tells its work.
 NETBACK = "netback"  # one per vif queue: vif1.0-q0
 PMD = "pmd"          # polling threads of either datapath, and the ticker that wakes them
-MAIN = "main"        # moves packets only of ports that are not polled, such as TAPs
+MAIN = "main"        # packets of ports that are not polled, such as TAPs: the main thread under
+                     # netdev, weft-wait under weft
 OTHER = "other"      # handlers, revalidators, xenbus, ...
 
 
@@ -17,7 +18,7 @@ def _group(pid, tid, name):
         return NETBACK
     if name.startswith(("pmd", "weft-poll")) or name == "weft-ticker":
         return PMD
-    return MAIN if tid == pid else OTHER
+    return MAIN if tid == pid or name.startswith("weft-wait") else OTHER
 
 
 def snapshot(pid):

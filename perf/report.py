@@ -1,6 +1,7 @@
 """Figures, their goals, the table and the JSON."""
 import json
 from dataclasses import dataclass, field
+from itertools import groupby
 from statistics import median
 
 
@@ -107,8 +108,8 @@ def _notes(figures):
     return [f"{t[0] if len(t) == 1 else row}: {note}" for (row, note), t in titles.items()]
 
 
-def table(figures):
-    beside = list(dict.fromkeys(what for f in figures for what in f.beside))
+def _block(figures, beside):
+    """Rows that show the same columns."""
     lines = [list(HEAD) + beside] + [_line(f, beside) for f in figures]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     out = []
@@ -118,11 +119,23 @@ def table(figures):
             row = f.row
             out.append("-" * (sum(widths) + 2 * len(widths) - 2))
         out.append("  ".join(cell.ljust(w) for cell, w in zip(line, widths)).rstrip())
+    return out + [""]
+
+
+def table(figures):
+    columns = {}
+    for f in figures:
+        of_row = columns.setdefault(f.row, [])
+        of_row += [what for what in f.beside if what not in of_row]
+    out = []
+    for beside, block in groupby(figures, lambda f: columns[f.row]):
+        out += _block(list(block), beside)
     peers = dict.fromkeys((f.row, f.peer) for f in figures if f.peer)
-    out += [""] + [f"peer of {row}: {peer}" for row, peer in peers]
-    out += [f"{what}: Weft : peer" for what in beside]
-    out += _notes(figures)
-    return "\n".join(out)
+    for peer in dict.fromkeys(peer for _, peer in peers):
+        out.append(f"peer of {', '.join(row for row, p in peers if p == peer)}: {peer}")
+    if any(columns.values()):
+        out.append("a : b in a column: Weft's and the peer's median")
+    return "\n".join(out + _notes(figures))
 
 
 def write_json(path, machine, figures, failed):

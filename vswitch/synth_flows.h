@@ -131,16 +131,14 @@ synth_tuple(const struct synth_flows *f, uint32_t n)
 static inline uint32_t
 synth_hash(const struct synth_flows *f, uint32_t n)
 {
-    uint32_t h = n ^ f->hash_seed;
-
-    h = (h ^ h >> 16) * 0x85ebca6bu;
-    h = (h ^ h >> 13) * 0xc2b2ae35u;
-    return h ^ h >> 16;
+    return _mm_crc32_u32(f->hash_seed, n);
 }
 
+/* The checksum field for a sum of words, below 2^48. */
 static inline uint16_t
-synth_fold(uint32_t sum)
+synth_fold(uint64_t sum)
 {
+    sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     sum += sum >> 16;
     return __builtin_bswap16(~sum);
@@ -155,19 +153,18 @@ synth_write(const struct synth_flows *f, struct synth_tuple t, uint8_t *frame)
 {
     const __m128i *from = (const __m128i *)f->frame;
     __m128i *to = (__m128i *)frame;
-    uint32_t addresses, l4;
-    uint64_t sums;
+    uint64_t addresses, sums;
     __m128i fields;
 
     if (f->reverse) {
         t.ip = t.ip >> 32 | t.ip << 32;
         t.l4 = t.l4 >> 16 | t.l4 << 16;
     }
-    addresses = (t.ip >> 48) + (t.ip >> 32 & 0xffff) + (t.ip >> 16 & 0xffff) + (t.ip & 0xffff);
+    /* 2^16 is 1 in ones' complement, so wider words add up to the same. */
+    addresses = (t.ip >> 32) + (uint32_t)t.ip;
     sums = synth_fold(f->l3_sum + addresses);
     if (f->tcp) {
-        l4 = f->l4_sum + addresses + (t.l4 >> 16) + (t.l4 & 0xffff);
-        sums |= (uint64_t)synth_fold(l4) << 16;
+        sums |= (uint64_t)synth_fold(f->l4_sum + addresses + t.l4) << 16;
     }
     fields = _mm_set_epi64x(sums << 32 | __builtin_bswap32(t.l4), __builtin_bswap64(t.ip));
     _mm_store_si128(&to[0], from[0]);

@@ -60,6 +60,6 @@ def run(bench):
     return [Figure(NAME, f"{CASE.title}, against {synth.WAYS[way][2]}",
                    "% of the rate without", kept(ours), synth.PEER, kept(theirs), Goal(80),
                    note="" if ours else synth.MISSING,
-                   beside={"Mpps per CPU-second without": (rates(ours, 0), rates(theirs, 0)),
-                           "with": (rates(ours, 1), rates(theirs, 1))})
+                   beside={"Mpps per CPU-second, without": (rates(ours, 0), rates(theirs, 0)),
+                           "under attack": (rates(ours, 1), rates(theirs, 1))})
             for way, theirs in (samples or {"weft": []}).items()]

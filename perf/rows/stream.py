@@ -39,7 +39,7 @@ class Sample:
         return max(self.cpu[cpu.NETBACK] + self.cpu[cpu.PMD], 1e-9)
 
     def tap_cpu(self):
-        """And between TAPs: the switch's main thread."""
+        """And between TAPs: the switch's main thread, or weft's for such ports."""
         return max(self.cpu[cpu.MAIN], 1e-9)
 
 
