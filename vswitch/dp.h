@@ -302,6 +302,7 @@ void dp_miss(struct worker *, uint16_t in_port, struct rte_mbuf **, unsigned n);
 void dp_slow(struct worker *, uint16_t in_port, const struct program *, struct rte_mbuf **,
              unsigned n);
 bool dp_track(struct worker *, void *verdict, struct rte_mbuf *);
+void dp_track_soon(const void *verdict);
 void dp_verdict_free(struct worker *, void *verdict);
 
 /* Looks adopted packets up and runs them; for first and recirculated ones.

@@ -171,6 +171,28 @@ free_flow(struct dp_flow_entry *e)
     free(e);
 }
 
+/* For who debugs, and in the words that Open vSwitch's own tests look for. */
+static void
+log_add(const struct dp_flow *flow)
+{
+    struct ds s = DS_EMPTY_INITIALIZER;
+    struct ofpbuf key, mask;
+    struct dpif_flow f;
+
+    ofpbuf_init(&key, 0);
+    ofpbuf_init(&mask, 0);
+    dp_flow_describe(flow, &key, &mask, false, &f);
+    odp_format_ufid(&f.ufid, &s);
+    ds_put_char(&s, ' ');
+    odp_flow_format(f.key, f.key_len, f.mask, f.mask_len, NULL, &s, false);
+    ds_put_cstr(&s, ", actions:");
+    format_odp_actions(&s, f.actions, f.actions_len, NULL);
+    VLOG_DBG("flow_add: %s", ds_cstr(&s));
+    ofpbuf_uninit(&key);
+    ofpbuf_uninit(&mask);
+    ds_destroy(&s);
+}
+
 static int
 create(struct dp *dp, const struct match *match, const ovs_u128 *ufid,
        const struct dpif_flow_put *put) OVS_REQUIRES(dp->flows_lock)
@@ -202,6 +224,9 @@ create(struct dp *dp, const struct match *match, const ovs_u128 *ufid,
         goto error_insert;
     }
     cmap_insert(&dp->flows, &flow->ufid_node, ufid_hash(ufid));
+    if (VLOG_IS_DBG_ENABLED()) {
+        log_add(flow);
+    }
     return 0;
 
 error_insert:
@@ -274,7 +299,8 @@ modify(struct dp *dp, struct dp_flow *flow, const struct dpif_flow_put *put)
         *put->stats = stats;
     }
     /* The same actions again: an answer with the statistics is wanted. */
-    if (now->len != put->actions_len || memcmp(now->actions, put->actions, now->len)) {
+    if (now->len != put->actions_len ||
+        (now->len && memcmp(now->actions, put->actions, now->len))) {
         struct flow_stats counted;
         struct program *old;
 

@@ -329,7 +329,7 @@ static struct dp_mask *
 mask_find(const struct dp_masks *masks, uint32_t hash, const uint64_t *words, const uint16_t *idx,
           unsigned n)
 {
-    struct dp_mask *mask;
+    struct dp_mask *mask = NULL;
 
     HMAP_FOR_EACH_WITH_HASH(mask, node, hash, &masks->masks)
     {

@@ -142,6 +142,25 @@ scratch_get(struct dp_worker *w)
     return w->miss_scratch;
 }
 
+BUILD_ASSERT_DECL(FLOWMAP_UNITS == 2 && MAP_T_BITS == 64);
+
+static const uint64_t *
+spread(uint64_t *words, uint64_t map, const uint64_t *values)
+{
+    for (; map; map &= map - 1) {
+        words[raw_ctz(map)] = *values++;
+    }
+    return values;
+}
+
+static void
+clear(uint64_t *words, uint64_t map)
+{
+    for (; map; map &= map - 1) {
+        words[raw_ctz(map)] = 0;
+    }
+}
+
 static void
 key_extract(struct dp_packet *packet, struct flow *flow, struct flowmap *map)
 {
@@ -150,27 +169,24 @@ key_extract(struct dp_packet *packet, struct flow *flow, struct flowmap *map)
         uint64_t values[FLOW_U64S];
     } m;
     uint64_t *words = (uint64_t *)flow;
-    const uint64_t *value = m.values;
-    size_t idx;
+    const uint64_t *values = m.values;
 
     miniflow_extract(packet, &m.mf);
-    FLOWMAP_FOR_EACH_INDEX(idx, m.mf.map)
-    {
-        words[idx] = *value++;
-    }
-    *map = m.mf.map;
+    /* One by one: read together so soon, they would have to wait until both
+     * have left the store buffer. */
+    map->bits[0] = m.mf.map.bits[0];
+    values = spread(words, map->bits[0], values);
+    map->bits[1] = m.mf.map.bits[1];
+    spread(words + MAP_T_BITS, map->bits[1], values);
 }
 
 static void
-key_clear(struct flow *flow, struct flowmap map)
+key_clear(struct flow *flow, const struct flowmap *map)
 {
     uint64_t *words = (uint64_t *)flow;
-    size_t idx;
 
-    FLOWMAP_FOR_EACH_INDEX(idx, map)
-    {
-        words[idx] = 0;
-    }
+    clear(words, map->bits[0]);
+    clear(words + MAP_T_BITS, map->bits[1]);
 }
 
 /* --- batches --------------------------------------------------------------------- */
@@ -214,7 +230,7 @@ process(struct dp_worker *w, struct dp_packet *packets[], unsigned n, bool first
         atomic_add_relaxed(&w->dp->n_hit, n_hit, &orig);
     }
     for (unsigned i = 0; i < n; i++) {
-        key_clear(&keys->flows[i], keys->maps[i]);
+        key_clear(&keys->flows[i], &keys->maps[i]);
     }
 }
 

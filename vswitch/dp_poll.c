@@ -17,7 +17,8 @@
  *
  * Rest.  After SPIN_US without a packet a polling thread sleeps for an eighth
  * of the time since the last one, from SLEEP_MIN_US to SLEEP_MAX_US: a packet
- * after a pause waits at most an eighth longer for it, or a millisecond. */
+ * after a pause waits at most an eighth longer for it, or a millisecond; after
+ * QUIET_US without any, SLEEP_QUIET_US. */
 #include <config.h>
 
 #include <errno.h>
@@ -52,6 +53,8 @@ VLOG_DEFINE_THIS_MODULE(dp_poll);
 #define SPIN_US 50
 #define SLEEP_MIN_US 10
 #define SLEEP_MAX_US 1000
+#define QUIET_US 10000000
+#define SLEEP_QUIET_US 10000
 /* What a thread's cache has grown to goes back after so long without a packet. */
 #define TRIM_MS 1000
 /* A descriptor whose device is gone is always readable. */
@@ -199,8 +202,13 @@ gather(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST])
             }
             break;
         }
+        /* A port's packets are all of one kind, and a cold line tells which. */
+        if (batch.packets[0]->source != DPBUF_DPDK) {
+            DP_PACKET_BATCH_FOR_EACH (i, b, &batch) {
+                dp_packet_complete(b);
+            }
+        }
         DP_PACKET_BATCH_FOR_EACH (i, b, &batch) {
-            dp_packet_complete(b);
             pkts[n++] = &b->mbuf;
         }
         if (batch.count < NETDEV_MAX_BURST) {
@@ -341,7 +349,7 @@ nap(struct poller *p, unsigned us)
 {
     struct timespec ts = {.tv_nsec = us * 1000L};
 
-    /* At most a millisecond: not worth leaving RCU, which takes locks and
+    /* At most a few milliseconds: not worth leaving RCU, which takes locks and
      * memory each time. */
     ovsrcu_quiesce();
     atomic_store(&p->is_sleeping, 1);
@@ -375,7 +383,8 @@ idle(struct poller *p, uint64_t idle_us)
         if (idle_us > TRIM_MS * 1000) {
             trim(p);
         }
-        nap(p, MIN(MAX(idle_us / 8, SLEEP_MIN_US), SLEEP_MAX_US));
+        nap(p, idle_us > QUIET_US ? SLEEP_QUIET_US
+                                  : MIN(MAX(idle_us / 8, SLEEP_MIN_US), SLEEP_MAX_US));
     }
 }
 

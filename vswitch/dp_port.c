@@ -87,28 +87,45 @@ same_kind(const struct rte_mbuf *a, const struct rte_mbuf *b)
     return !a->pool == !b->pool;
 }
 
+/* 'wants': the union of the packets' offload flags. */
+static void
+send_batch(struct dp_port *port, struct dp_packet_batch *batch, uint64_t wants, int qid,
+           bool concurrent)
+{
+    if (!wants) {
+        /* What netdev_send() looks for, packet by packet, has been looked for. */
+        port->netdev->netdev_class->send(port->netdev, qid, batch, concurrent);
+    } else {
+        netdev_send(port->netdev, qid, batch, concurrent);
+    }
+    dp_packet_batch_init(batch);
+}
+
 void
 dp_port_send(struct dp_port *port, struct rte_mbuf **pkts, unsigned n, int qid, bool concurrent)
 {
     struct dp_packet_batch batch;
+    uint64_t wants = 0;
 
     dp_packet_batch_init(&batch);
     for (unsigned i = 0; i < n; i++) {
         struct dp_packet *b = dp_packet_of(pkts[i]);
+        uint64_t this = offload_wants(b);
 
         if (batch.count == NETDEV_MAX_BURST ||
             (batch.count && !same_kind(&batch.packets[0]->mbuf, pkts[i]))) {
-            netdev_send(port->netdev, qid, &batch, concurrent);
-            dp_packet_batch_init(&batch);
+            send_batch(port, &batch, wants, qid, concurrent);
+            wants = 0;
         }
-        if (offload_wants(b)) {
+        if (this) {
             /* Straight from the engine, it may have no type yet. */
             b->packet_type = htonl(PT_ETH);
+            wants |= this;
         }
         batch.packets[batch.count++] = b;
     }
     if (batch.count) {
-        netdev_send(port->netdev, qid, &batch, concurrent);
+        send_batch(port, &batch, wants, qid, concurrent);
     }
 }
 

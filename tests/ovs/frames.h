@@ -45,7 +45,7 @@ struct frame {
 };
 
 static inline void
-frame_put(struct frame *fr, uint32_t value, unsigned bytes)
+frame_put(struct frame *fr, uint64_t value, unsigned bytes)
 {
     while (bytes--) {
         fr->data[fr->len++] = value >> (bytes * 8);

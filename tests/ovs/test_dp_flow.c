@@ -545,8 +545,9 @@ static struct {
     uint64_t counted[N_WORKERS], deleted[N_WRITERS];
     uint64_t seen[N_LIVES];  /* most that a dump has shown of this flow; dumper's */
     uint64_t final[N_LIVES]; /* what its deletion said; its writer's */
-    bool decreased, bytes_wrong;
-    unsigned n_deletes, n_dumped;
+    bool decreased;          /* dumper's */
+    atomic_bool bytes_wrong;
+    unsigned n_dumped;
 } all;
 
 static bool
@@ -615,7 +616,9 @@ delete_keys(unsigned writer, uint64_t ids[], const unsigned keys[], unsigned n)
         ovs_assert(!ops[i].error);
         all.deleted[writer] += stats[i].n_packets;
         all.final[ids[keys[i]]] = stats[i].n_packets;
-        all.bytes_wrong |= stats[i].n_bytes != stats[i].n_packets * 100;
+        if (stats[i].n_bytes != stats[i].n_packets * 100) {
+            atomic_store(&all.bytes_wrong, true);
+        }
         ids[keys[i]] = 0;
     }
 }
@@ -676,10 +679,10 @@ dump_always(void *aux OVS_UNUSED)
                 all.seen[id] = packets;
                 all.n_dumped++;
             }
+            ovsrcu_quiesce();
         }
         dp_flow_dump_thread_destroy(thread);
         dp_flow_dump_destroy(dump);
-        ovsrcu_quiesce();
     }
     return NULL;
 }
@@ -717,7 +720,7 @@ test_all(void)
            all.n_dumped);
     CHECK(lives > 100 && counted > 1000 && all.n_dumped > 100);
     CHECK(counted == deleted);
-    CHECK(!all.decreased && !all.bytes_wrong);
+    CHECK(!all.decreased && !atomic_load(&all.bytes_wrong));
     for (unsigned i = 1; i < lives; i++) {
         CHECK(all.seen[i] <= all.final[i]);
     }
