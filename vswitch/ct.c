@@ -58,11 +58,45 @@ _Static_assert(!__builtin_strcmp(PACKAGE_VERSION, "3.1.0"),
 /* --- the tracker ------------------------------------------------------------ */
 
 static void conn_changed(const struct conn *);
-static void policies_changed(void);
 static void set_mark_and_tell(struct dp_packet *, struct conn *, uint32_t val, uint32_t mask);
 static void set_label_and_tell(struct dp_packet *, struct conn *,
                                const struct ovs_key_ct_labels *val,
                                const struct ovs_key_ct_labels *mask);
+
+/* ThreadSanitizer does not look into the library's cmap: it has to be told that
+ * what was done before an insertion comes before what a lookup finds. */
+#ifdef __SANITIZE_THREAD__
+void __tsan_acquire(void *);
+void __tsan_release(void *);
+
+static char inserted;
+
+static inline size_t
+insert(struct cmap *cmap, struct cmap_node *node, uint32_t hash)
+{
+    __tsan_release(&inserted);
+    return cmap_insert(cmap, node, hash);
+}
+
+static inline const struct cmap_node *
+find(const struct cmap *cmap, uint32_t hash)
+{
+    const struct cmap_node *node = cmap_find(cmap, hash);
+
+    __tsan_acquire(&inserted);
+    return node;
+}
+
+static inline void
+advance(struct cmap_cursor *cursor)
+{
+    cmap_cursor_advance(cursor);
+    __tsan_acquire(&inserted);
+}
+#define cmap_insert insert
+#define cmap_find find
+#define cmap_cursor_advance advance
+#endif
 
 /* Opening 1: conn_clean() leaves memory to RCU. */
 #undef ovsrcu_postpone
@@ -83,18 +117,82 @@ static void set_label_and_tell(struct dp_packet *, struct conn *,
 
 /* clang-format off */
 #include "conntrack.c"
+/* clang-format on */
+
+/* --- timeouts ----------------------------------------------------------------- */
+
+/* Bumped after each change of any tracker's timeout policies. */
+static uint32_t policies_version = 1;
+
+static size_t
+insert_policy(struct cmap *cmap, struct cmap_node *node, uint32_t hash)
+{
+    size_t n = cmap_insert(cmap, node, hash);
+
+    __atomic_fetch_add(&policies_version, 1, __ATOMIC_RELEASE);
+    return n;
+}
+
+static size_t
+remove_policy(struct cmap *cmap, struct cmap_node *node, uint32_t hash)
+{
+    size_t n = cmap_remove(cmap, node, hash);
+
+    __atomic_fetch_add(&policies_version, 1, __ATOMIC_RELEASE);
+    return n;
+}
+
+/* Opening 3: the table of timeout policies.  And a log module of its own. */
+#pragma push_macro("cmap_insert")
+#undef cmap_insert
+#define cmap_insert insert_policy
+#define cmap_remove remove_policy
+#define this_module conntrack_tp_module
+#include "conntrack-tp.c"
+#undef this_module
+#undef cmap_remove
+#pragma pop_macro("cmap_insert")
+
+/* conn_update_expiration() without a lookup: the timeouts of the policy that
+ * this thread used last.  What it reads is as old as what a lookup could have
+ * found at the time. */
+static inline void
+extend(struct conntrack *ct, struct conn *conn, enum ct_timeout tm, long long now)
+{
+    static __thread struct {
+        const struct conntrack *ct;
+        uint32_t version; /* 0: none */
+        uint32_t id;
+        uint32_t ms[N_CT_TM]; /* seconds * 1000 modulo 2^32, as there */
+    } last;
+    uint32_t version = __atomic_load_n(&policies_version, __ATOMIC_ACQUIRE);
+
+    if (OVS_UNLIKELY(conntrack_tp_module.min_level >= VLL_DBG)) {
+        conn_update_expiration(ct, conn, tm, now); /* logs */
+        return;
+    }
+    if (OVS_UNLIKELY(last.version != version || last.id != conn->tp_id || last.ct != ct)) {
+        const struct timeout_policy *tp = timeout_policy_lookup(ct, conn->tp_id);
+        const unsigned *attrs = tp ? tp->policy.attrs : ct_dpif_netdev_tp_def;
+
+        for (enum ct_timeout i = 0; i < N_CT_TM; i++) {
+            last.ms[i] = attrs[tm_to_ct_dpif_tp(i)] * 1000;
+        }
+        last.ct = ct;
+        last.id = conn->tp_id;
+        last.version = version;
+    }
+    atomic_store_relaxed(&conn->expiration, now + last.ms[tm]);
+}
+
+/* The protocols. */
+#define conn_update_expiration extend
+/* clang-format off */
 #include "conntrack-tcp.c"
 #include "conntrack-icmp.c"
 #include "conntrack-other.c"
-/* A log module of its own; and opening 3: the table of timeout policies. */
-#define this_module conntrack_tp_module
-#define cmap_insert(...) (cmap_insert(__VA_ARGS__), policies_changed())
-#define cmap_remove(...) (cmap_remove(__VA_ARGS__), policies_changed())
-#include "conntrack-tp.c"
-#undef cmap_insert
-#undef cmap_remove
-#undef this_module
 /* clang-format on */
+#undef conn_update_expiration
 
 #undef set_mark
 #undef set_label
@@ -155,45 +253,6 @@ set_label_and_tell(struct dp_packet *pkt, struct conn *conn, const struct ovs_ke
     if (!ovs_u128_equals(pkt->md.ct_label, old) || generation(conn_slot(conn)) != before) {
         conn_changed(conn);
     }
-}
-
-/* --- timeouts ----------------------------------------------------------------- */
-
-/* Bumped after each change of any tracker's timeout policies. */
-static uint32_t policies_version = 1;
-
-static void
-policies_changed(void)
-{
-    __atomic_fetch_add(&policies_version, 1, __ATOMIC_RELEASE);
-}
-
-/* conn_update_expiration() without a lookup: the timeouts of the policy that
- * this thread used last.  What it reads is as old as what a lookup could have
- * found at the time. */
-static inline void
-extend(struct conntrack *ct, struct conn *conn, enum ct_timeout tm, long long now)
-{
-    static __thread struct {
-        const struct conntrack *ct;
-        uint32_t version; /* 0: none */
-        uint32_t id;
-        uint32_t ms[N_CT_TM]; /* seconds * 1000 modulo 2^32, as there */
-    } last;
-    uint32_t version = __atomic_load_n(&policies_version, __ATOMIC_ACQUIRE);
-
-    if (OVS_UNLIKELY(last.version != version || last.id != conn->tp_id || last.ct != ct)) {
-        const struct timeout_policy *tp = timeout_policy_lookup(ct, conn->tp_id);
-        const unsigned *attrs = tp ? tp->policy.attrs : ct_dpif_netdev_tp_def;
-
-        for (enum ct_timeout i = 0; i < N_CT_TM; i++) {
-            last.ms[i] = attrs[tm_to_ct_dpif_tp(i)] * 1000;
-        }
-        last.ct = ct;
-        last.id = conn->tp_id;
-        last.version = version;
-    }
-    atomic_store_relaxed(&conn->expiration, now + last.ms[tm]);
 }
 
 /* --- packets ----------------------------------------------------------------- */
@@ -288,6 +347,21 @@ l4_sum_right(const struct layout *l, bool pseudo)
     return csum_fold(csum_add(sum, l->l4, l->l4_len)) == 0;
 }
 
+static inline bool
+l3_sum_right(const uint8_t *ip)
+{
+    uint32_t words[IP_HEADER_LEN / 4];
+    uint64_t sum = 0;
+
+    memcpy(words, ip, sizeof words);
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+        sum += words[i];
+    }
+    sum = (sum & UINT32_MAX) + (sum >> 32);
+    sum = (sum & UINT16_MAX) + (sum >> 16);
+    return (uint16_t)(sum + (sum >> 16)) == UINT16_MAX;
+}
+
 /* What conn_key_extract() demands of checksums and lengths, for a packet that
  * has passed parse() and whose protocol is of that kind. */
 static inline bool
@@ -296,7 +370,7 @@ valid(const struct dp_packet *packet, const struct layout *l, enum ref_kind kind
     bool l4_good;
 
     if (!l->v6 && !dp_packet_ip_checksum_valid(packet) && !dp_packet_hwol_is_ipv4(packet) &&
-        (dp_packet_ip_checksum_bad(packet) || csum_fold(csum_add(0, l->l3, IP_HEADER_LEN)))) {
+        (dp_packet_ip_checksum_bad(packet) || !l3_sum_right(l->l3))) {
         return false;
     }
     if (dp_packet_l4_checksum_bad(packet)) {
@@ -503,14 +577,15 @@ track_tcp(struct conntrack *ct, struct conn *conn, const struct layout *l, bool 
     packet.l2_pad_size = 0;
     packet.l4_ofs = 0;
 
-    ovs_mutex_lock(&conn->lock);
+    /* Without the wrappers, which note for people who holds it. */
+    pthread_mutex_lock(&conn->lock.lock);
     ok = conn_tcp_cast(conn)->peer[reply].state >= CT_DPIF_TCPS_SYN_SENT;
     if (ok && tcp_conn_update(ct, conn, &packet, reply, now) != CT_UPDATE_VALID) {
         /* Out of window.  It will be counted when it is done again. */
         COVERAGE_ADD(conntrack_tcp_seq_chk_failed, -1);
         ok = false;
     }
-    ovs_mutex_unlock(&conn->lock);
+    pthread_mutex_unlock(&conn->lock.lock);
     return ok;
 }
 
@@ -554,254 +629,4 @@ ct_ref_prefetch(const struct ct_ref *ref)
     }
 }
 
-/* --- entries -------------------------------------------------------------------- */
-
-BUILD_ASSERT_DECL(sizeof(union ct_addr) == 16);
-BUILD_ASSERT_DECL(sizeof(struct ct_endpoint) == 20);
-BUILD_ASSERT_DECL(CT_WSCALE_FLAG + CT_WSCALE_UNKNOWN == CT_ENTRY_WSCALE_FLAGS);
-BUILD_ASSERT_DECL(TCP_MAX_WSCALE == CT_ENTRY_WSCALE_MAX);
-
-enum ct_entry_kind
-ct_entry_kind(uint8_t proto)
-{
-    return proto == IPPROTO_TCP                               ? CT_ENTRY_TCP
-           : proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6 ? CT_ENTRY_ICMP
-                                                              : CT_ENTRY_OTHER;
-}
-
-static void
-tuple_from_key(struct ct_tuple *t, const struct conn_key *key)
-{
-    memcpy(t->addr[0], &key->src.addr, 16);
-    memcpy(t->addr[1], &key->dst.addr, 16);
-    memcpy(t->l4[0], &key->src.port, 2);
-    memcpy(t->l4[1], &key->dst.port, 2);
-    t->l4[0][2] = key->src.icmp_type;
-    t->l4[0][3] = key->src.icmp_code;
-    t->l4[1][2] = key->dst.icmp_type;
-    t->l4[1][3] = key->dst.icmp_code;
-}
-
-static void
-key_from_tuple(struct conn_key *key, const struct ct_tuple *t, const struct ct_entry *e,
-               uint8_t proto)
-{
-    memset(key, 0, sizeof *key);
-    memcpy(&key->src.addr, t->addr[0], 16);
-    memcpy(&key->dst.addr, t->addr[1], 16);
-    memcpy(&key->src.port, t->l4[0], 2);
-    memcpy(&key->dst.port, t->l4[1], 2);
-    key->src.icmp_type = t->l4[0][2];
-    key->src.icmp_code = t->l4[0][3];
-    key->dst.icmp_type = t->l4[1][2];
-    key->dst.icmp_code = t->l4[1][3];
-    key->dl_type = htons(e->v6 ? ETH_TYPE_IPV6 : ETH_TYPE_IP);
-    key->zone = e->zone;
-    key->nw_proto = proto;
-}
-
-static void
-peer_to_entry(struct ct_tcp_peer *to, const struct tcp_peer *from)
-{
-    to->seqlo = from->seqlo;
-    to->seqhi = from->seqhi;
-    to->max_win = from->max_win;
-    to->wscale = from->wscale;
-    to->state = from->state;
-}
-
-static void
-peer_from_entry(struct tcp_peer *to, const struct ct_tcp_peer *from)
-{
-    to->seqlo = from->seqlo;
-    to->seqhi = from->seqhi;
-    to->max_win = from->max_win;
-    to->wscale = from->wscale;
-    to->state = from->state;
-}
-
-static void
-entry_from_conn(struct ct_entry *e, struct conn *conn, long long now)
-{
-    memset(e, 0, sizeof *e);
-    e->v6 = conn->key.dl_type == htons(ETH_TYPE_IPV6);
-    e->proto = conn->key.nw_proto;
-    e->zone = conn->key.zone;
-    tuple_from_key(&e->orig, &conn->key);
-    tuple_from_key(&e->reply, &conn->rev_key);
-    e->has_nat = conn->nat_conn != NULL;
-    e->nat_action = conn->nat_action;
-    if (conn->alg) {
-        ovs_strlcpy(e->alg, conn->alg, sizeof e->alg);
-    }
-    e->related = conn->alg_related;
-    if (e->related) {
-        e->parent_proto = conn->parent_key.nw_proto;
-        tuple_from_key(&e->parent, &conn->parent_key);
-    }
-    e->timeout_policy = conn->tp_id;
-
-    ovs_mutex_lock(&conn->lock);
-    e->seq_skew = conn->seq_skew;
-    e->seq_skew_reply = conn->seq_skew_dir;
-    e->mark = conn->mark;
-    memcpy(e->label, &conn->label, sizeof e->label);
-    e->left_ms = MAX(0, MIN(conn_expiration(conn) - now, UINT32_MAX));
-    switch (ct_entry_kind(e->proto)) {
-    case CT_ENTRY_TCP:
-        peer_to_entry(&e->tcp[0], &conn_tcp_cast(conn)->peer[0]);
-        peer_to_entry(&e->tcp[1], &conn_tcp_cast(conn)->peer[1]);
-        break;
-    case CT_ENTRY_ICMP:
-        e->state = conn_icmp_cast(conn)->state;
-        break;
-    case CT_ENTRY_OTHER:
-        e->state = conn_other_cast(conn)->state;
-        break;
-    }
-    ovs_mutex_unlock(&conn->lock);
-}
-
-/* By the lists of expiry, where a connection stays in one place as long as it
- * lives; in the hash table it may move under a reader that comes and goes. */
-BUILD_ASSERT_DECL(N_EXP_LISTS == CT_ENTRY_LISTS);
-
-void
-ct_entry_visit(struct conntrack *ct, unsigned list, long long now, const uint16_t *zone,
-               void (*visit)(const struct ct_entry *, void *aux), void *aux)
-{
-    struct ct_entry e;
-    struct conn *conn;
-
-    RCULIST_FOR_EACH(conn, node, &ct->exp_lists[list])
-    {
-        if (!conn_expired(conn, now) && (!zone || conn->key.zone == *zone)) {
-            entry_from_conn(&e, conn, now);
-            visit(&e, aux);
-        }
-    }
-}
-
-static struct conn *
-conn_from_entry(const struct ct_entry *e, long long now)
-{
-    struct conn_icmp *icmp;
-    struct conn_other *other;
-    struct conn_tcp *tcp;
-    struct conn *conn;
-
-    switch (ct_entry_kind(e->proto)) {
-    case CT_ENTRY_TCP:
-        tcp = xzalloc(sizeof *tcp);
-        peer_from_entry(&tcp->peer[0], &e->tcp[0]);
-        peer_from_entry(&tcp->peer[1], &e->tcp[1]);
-        conn = &tcp->up;
-        break;
-    case CT_ENTRY_ICMP:
-        icmp = xzalloc(sizeof *icmp);
-        icmp->state = e->state;
-        conn = &icmp->up;
-        break;
-    case CT_ENTRY_OTHER:
-        other = xzalloc(sizeof *other);
-        other->state = e->state;
-        conn = &other->up;
-        break;
-    default:
-        OVS_NOT_REACHED();
-    }
-    key_from_tuple(&conn->key, &e->orig, e, e->proto);
-    key_from_tuple(&conn->rev_key, &e->reply, e, e->proto);
-    if (e->related) {
-        conn->alg_related = true;
-        key_from_tuple(&conn->parent_key, &e->parent, e, e->parent_proto);
-    }
-    conn->nat_action = e->nat_action;
-    conn->alg = e->alg[0] ? xstrdup(e->alg) : NULL;
-    conn->seq_skew = e->seq_skew;
-    conn->seq_skew_dir = e->seq_skew_reply;
-    conn->mark = e->mark;
-    memcpy(&conn->label, e->label, sizeof conn->label);
-    conn->tp_id = e->timeout_policy;
-    atomic_init(&conn->expiration, now + e->left_ms);
-    conn->conn_type = CT_CONN_TYPE_DEFAULT;
-    conn->admit_zone = INVALID_ZONE;
-    ovs_mutex_init_adaptive(&conn->lock);
-    atomic_flag_clear(&conn->reclaimed);
-    if (e->has_nat) {
-        conn->nat_conn = xzalloc(sizeof *conn->nat_conn);
-        conn->nat_conn->key = conn->rev_key;
-        conn->nat_conn->rev_key = conn->key;
-        conn->nat_conn->conn_type = CT_CONN_TYPE_UN_NAT;
-    }
-    return conn;
-}
-
-/* Puts a connection where conn_not_found() puts new ones, and counts it. */
-static void
-conn_insert(struct conntrack *ct, struct conn *conn, struct zone_limit *zl)
-    OVS_REQUIRES(ct->ct_lock)
-{
-    if (conn->nat_conn) {
-        cmap_insert(&ct->conns, &conn->nat_conn->cm_node,
-                    conn_key_hash(&conn->nat_conn->key, ct->hash_basis));
-    }
-    if (zl) {
-        conn->admit_zone = zl->czl.zone;
-        conn->zone_limit_seq = zl->czl.zone_limit_seq;
-        atomic_count_inc(&zl->czl.count);
-    }
-    cmap_insert(&ct->conns, &conn->cm_node, conn_key_hash(&conn->key, ct->hash_basis));
-    conn_expire_push_front(ct, conn);
-    atomic_count_inc(&ct->n_conn);
-}
-
-int
-ct_entry_create(struct conntrack *ct, const struct ct_entry *e, long long now)
-{
-    struct conn *conn = conn_from_entry(e, now);
-    struct zone_limit *zl;
-    unsigned int limit;
-    int error = 0;
-
-    ovs_mutex_lock(&ct->ct_lock);
-    zl = zone_limit_lookup_or_default(ct, e->zone);
-    atomic_read_relaxed(&ct->n_conn_limit, &limit);
-    if (conn_lookup(ct, &conn->key, now, NULL, NULL) ||
-        conn_lookup(ct, &conn->rev_key, now, NULL, NULL)) {
-        error = EEXIST;
-    } else if ((zl && atomic_count_get(&zl->czl.count) >= zl->czl.limit) ||
-               atomic_count_get(&ct->n_conn) >= limit) {
-        error = ENOSPC;
-    } else {
-        conn_insert(ct, conn, zl);
-    }
-    ovs_mutex_unlock(&ct->ct_lock);
-    if (error) {
-        delete_conn(conn); /* nobody has seen it */
-    }
-    return error;
-}
-
-bool
-ct_zone_limit_next(struct conntrack *ct, struct cmap_position *pos, int32_t *zone, uint32_t *limit)
-{
-    struct cmap_node *node = cmap_next_position(&ct->zone_limits, pos);
-    struct zone_limit *zl;
-
-    if (!node) {
-        return false;
-    }
-    INIT_CONTAINER(zl, node, node);
-    *zone = zl->czl.zone;
-    *limit = zl->czl.limit;
-    return true;
-}
-
-void
-ct_zone_limit_create(struct conntrack *ct, int32_t zone, uint32_t limit)
-{
-    ovs_mutex_lock(&ct->ct_lock);
-    zone_limit_create(ct, zone, limit); /* leaves an existing one as it is */
-    ovs_mutex_unlock(&ct->ct_lock);
-}
+#include "ct_entry_impl.h"

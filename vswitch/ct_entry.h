@@ -1,6 +1,6 @@
 /* ct_entry: a connection with nothing of the tracker's own in it.
  *
- * Between ct.c, which knows struct conn, and ct_records.c, which knows the
+ * Between ct.c, which knows struct conn, and ct_export.c and ct_import.c, which knows the
  * record format.
  *
  * Threads: RCU, any thread. */

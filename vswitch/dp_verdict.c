@@ -110,3 +110,9 @@ dp_track(struct worker *worker, void *verdict, struct rte_mbuf *m)
     dp_worker_rcu(w);
     return ct_ref_track(w->dp->conntrack, verdict, dp_packet_of(m), worker_now(worker));
 }
+
+void
+dp_track_soon(const void *verdict)
+{
+    ct_ref_prefetch(verdict);
+}
