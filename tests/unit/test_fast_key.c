@@ -212,7 +212,7 @@ random_mask(uint64_t *s)
 }
 
 struct tally {
-    unsigned shapes[SHAPE_ODD + 1], common, tcp;
+    unsigned shapes[SHAPE_ODD + 1], common, common6, tcp;
     unsigned wrong_shape, wrong_key, wrong_flags, wrong_common;
 };
 
@@ -251,6 +251,14 @@ compare(uint64_t *s, struct tally *t)
         const uint8_t *ip = frame + (frame[12] == 0x81 ? 18 : 14);
         t->wrong_common += ip[9] == 6 || ip[9] == 17;
     }
+    if (key_parse_common6(frame, len, in_port, &masks.wide, &have, &common_flags)) {
+        t->common6++;
+        t->wrong_common += want_shape != SHAPE_IPV6 || memcmp(&have, &want, sizeof have) ||
+                           common_flags != want_flags;
+    } else if (len >= 72 && want_shape == SHAPE_IPV6) {
+        const uint8_t *ip = frame + (frame[12] == 0x81 ? 18 : 14);
+        t->wrong_common += ip[6] == 6 || ip[6] == 17;
+    }
     free(frame);
 }
 
@@ -267,13 +275,14 @@ test_reference(void)
     CHECK(!t.wrong_shape);
     CHECK(!t.wrong_key);
     CHECK(!t.wrong_flags);
-    CASE("random frames: the vector parser agrees, and takes all TCP and UDP");
+    CASE("random frames: the vector parsers agree, and take all TCP and UDP");
     CHECK(!t.wrong_common);
     CASE("random frames: enough of each kind");
     for (unsigned i = 0; i <= SHAPE_ODD; i++) {
         CHECK(t.shapes[i] > N_FRAMES / 50);
     }
     CHECK(t.common > N_FRAMES / 30);
+    CHECK(t.common6 > N_FRAMES / 100);
     CHECK(t.tcp > N_FRAMES / 50);
 }
 
@@ -317,6 +326,34 @@ test_examples(void)
     CHECK(shape_of(d, 14) == SHAPE_L2);
 }
 
+/* Keys in sequence are spread over buckets as by chance, whatever the secret
+ * of this run. */
+static void
+test_spread(void)
+{
+    static uint8_t buckets[8192];
+    unsigned worst = 0, overfull;
+
+    CASE("hashes of keys in sequence fill buckets evenly");
+    for (unsigned pattern = 0; pattern < 4; pattern++) {
+        memset(buckets, 0, sizeof buckets);
+        overfull = 0;
+        for (unsigned i = 0; i < 4 * 8192; i++) {
+            struct key k = {.eth_type = 8};
+            k.tp_dst = pattern == 0 ? be(i) : pattern == 1 ? be(i % 256) : 0;
+            k.tp_src = pattern == 1 ? be(i / 256) : 0;
+            k.ip4_src = pattern == 2 ? __builtin_bswap32(0x0a000000 + i) : 0;
+            k.ip4_dst = pattern == 3 ? i : 0;
+            unsigned n = ++buckets[key_hash(&k) % 8192];
+            worst = n > worst ? n : worst;
+            overfull += n > 8;
+        }
+        /* By chance: 236 that are beyond the eighth of their bucket. */
+        CHECK(overfull > 100 && overfull < 500);
+    }
+    CHECK(worst < 32);
+}
+
 static void
 test_hash(void)
 {
@@ -353,5 +390,6 @@ main(void)
     test_reference();
     test_examples();
     test_hash();
+    test_spread();
     return check_done();
 }

@@ -106,7 +106,13 @@ verdict_free(struct worker *w, void *verdict)
     atomic_fetch_sub_explicit(&n_verdicts, 1, memory_order_relaxed);
 }
 
-static const struct engine_ops ops = {miss, slow, track, verdict_free, fast_rig_mbuf_free};
+static const struct engine_ops ops = {
+    .miss = miss,
+    .slow = slow,
+    .track = track,
+    .verdict_free = verdict_free,
+    .free = fast_rig_mbuf_free,
+};
 
 /* --- threads that forward ------------------------------------------------------- */
 

@@ -82,19 +82,6 @@ act_slow(struct worker *w, uint16_t in_port, const struct program *p, struct rte
     w->slow = before;
 }
 
-/* To a port whose list is empty, a burst goes as it is. */
-static void
-output_burst(struct worker *w, uint16_t index, struct rte_mbuf **pkts, unsigned n)
-{
-    struct fast_port *port = engine_port(w->engine, index);
-
-    if (w->out_used || !port) {
-        worker_output(w, index, pkts, n);
-    } else {
-        port->send(port, w, pkts, n);
-    }
-}
-
 /* Returns how many are left. */
 static unsigned
 edit_burst(struct worker *w, const struct program *p, struct rte_mbuf **pkts, unsigned n)
@@ -123,12 +110,12 @@ act_run(struct worker *w, uint16_t in_port, const struct program *p, struct rte_
         worker_drop(w, ENGINE_DROP_ACTION, pkts, n);
         break;
     case PROGRAM_OUTPUT:
-        output_burst(w, p->port, pkts, n);
+        out_burst(w, p->port, pkts, n);
         break;
     case PROGRAM_EDIT:
         n = edit_burst(w, p, pkts, n);
         if (n) {
-            output_burst(w, p->port, pkts, n);
+            out_burst(w, p->port, pkts, n);
         }
         break;
     case PROGRAM_TRACK:

@@ -69,6 +69,8 @@ list_remove(struct chunk *_Atomic *list, struct chunk *c)
 int
 counters_init(struct counters *c)
 {
+    pthread_rwlockattr_t attr;
+
     *c = (struct counters){.free_id = NONE};
     c->lists = reserve(N_CHUNKS * sizeof *c->lists);
     c->base = reserve(N_CHUNKS * sizeof *c->base);
@@ -77,7 +79,12 @@ counters_init(struct counters *c)
         unreserve(c->base, N_CHUNKS * sizeof *c->base);
         return ENOMEM;
     }
-    pthread_rwlock_init(&c->leave, NULL);
+    /* Who sums statistics does so all the time: a worker that leaves must not
+     * wait until nobody does. */
+    pthread_rwlockattr_init(&attr);
+    pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(&c->leave, &attr);
+    pthread_rwlockattr_destroy(&attr);
     return 0;
 }
 

@@ -101,6 +101,9 @@ struct engine_ops {
     /* Decides a packet of a tracked connection by the verdict cached in its
      * entry: see worker_learn_verdict().  Advances the connection's state. */
     bool (*track)(struct worker *, void *verdict, struct rte_mbuf *);
+    /* A few packets before track(): may fetch what that will read.  May be
+     * NULL. */
+    void (*track_soon)(const void *verdict);
     void (*verdict_free)(struct worker *, void *verdict);
     void (*free)(struct rte_mbuf **, unsigned n);
 };

@@ -10,11 +10,12 @@
 #define ENTRIES_MIN 64u /* a page's worth */
 #define MOVES 2u        /* old buckets an insertion moves; 1 keeps up */
 #define SETTLES 4u      /* old buckets a call of exact_settle() moves */
-#define LOOKS 32u       /* entries looked at for one to replace */
+#define LOOKS 128u      /* entries looked at for one to replace */
 #define AGE_MS 10000    /* a round of exact_age() */
 #define AGE_STEP_MS 16  /* between two looks */
 #define AGE_MOST 256u   /* entries a look takes at most */
-#define HUGE_PAGE (2u << 20)
+#define HUGE_PAGE ((size_t)2 << 20)
+#define BUCKETS_SMALL (HUGE_PAGE / 16) /* bytes of those that malloc() makes */
 
 static struct exact_bucket no_buckets[1];
 
@@ -32,6 +33,25 @@ at(const struct exact *x, uint32_t index)
 
 /* --- memory ---------------------------------------------------------------- */
 
+/* Reserves 'bytes' at an address that a huge page can start at. */
+static void *
+reserve_aligned(size_t bytes, int prot)
+{
+    char *p =
+        mmap(NULL, bytes + HUGE_PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t before = -(uintptr_t)p % HUGE_PAGE, page = 4096;
+
+    if (p == MAP_FAILED) {
+        return NULL;
+    }
+    bytes = (bytes + page - 1) / page * page;
+    if (before) {
+        munmap(p, before);
+    }
+    munmap(p + before + bytes, HUGE_PAGE - before);
+    return p + before;
+}
+
 /* Small tables share pages with others; large ones cost as they fill, and no
  * time to clear. */
 static struct exact_bucket *
@@ -40,12 +60,15 @@ buckets_create(uint32_t n)
     size_t bytes = n * sizeof(struct exact_bucket);
     struct exact_bucket *b;
 
-    if (bytes < HUGE_PAGE / 16) {
+    if (bytes < BUCKETS_SMALL) {
         b = aligned_alloc(64, bytes);
         return b ? memset(b, 0, bytes) : NULL;
     }
-    b = reserve(bytes);
-    if (b && bytes >= 2 * HUGE_PAGE) {
+    if (bytes < HUGE_PAGE) {
+        return reserve(bytes);
+    }
+    b = reserve_aligned(bytes, PROT_READ | PROT_WRITE);
+    if (b) {
         madvise(b, bytes, MADV_HUGEPAGE);
     }
     return b;
@@ -59,7 +82,7 @@ buckets_destroy(struct exact_bucket *b, uint32_t mask)
     if (b == no_buckets) {
         return;
     }
-    if (bytes < HUGE_PAGE / 16) {
+    if (bytes < BUCKETS_SMALL) {
         free(b);
     } else {
         unreserve(b, bytes);
@@ -72,15 +95,13 @@ buckets_destroy(struct exact_bucket *b, uint32_t mask)
 static bool
 entries_extend(struct exact *x, uint32_t n)
 {
-    size_t size = entry_size(x), had = x->capacity * size, want;
+    size_t want, size = entry_size(x);
 
     if (!x->entries) {
-        void *p = mmap(NULL, x->max * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                       -1, 0);
-        if (p == MAP_FAILED) {
+        x->entries = reserve_aligned(x->max * size, PROT_NONE);
+        if (!x->entries) {
             return false;
         }
-        x->entries = p;
     }
     n = n > x->max ? x->max : n;
     want = n * size;
@@ -88,8 +109,8 @@ entries_extend(struct exact *x, uint32_t n)
         return false;
     }
     if (want > HUGE_PAGE) {
-        size_t from = had > HUGE_PAGE ? had : HUGE_PAGE;
-        madvise(x->entries + from, want - from, MADV_HUGEPAGE);
+        /* The kernel can make one of the small pages in the front, too. */
+        madvise(x->entries, want, MADV_HUGEPAGE);
     }
     x->capacity = n;
     return true;
@@ -364,7 +385,6 @@ exact_insert(struct exact *x, const struct key *k, uint32_t hash)
             x->verdict_free(x->aux, e->verdict);
         }
         e->kind = ENTRY_PLAIN;
-        e->used = 1;
         return e;
     }
     if (!x->max) {
@@ -389,7 +409,7 @@ exact_insert(struct exact *x, const struct key *k, uint32_t hash)
         ((struct exact_wide *)e)->ip6 = ((const struct key_wide *)k)->ip6;
     }
     e->kind = ENTRY_PLAIN;
-    e->used = 1;
+    e->used = 0; /* so that flows of one packet are the first to leave */
     put(x, hash, index);
     return e;
 }
@@ -445,7 +465,7 @@ exact_trim(struct exact *x, uint32_t keep)
 {
     struct exact old = *x;
 
-    if (x->capacity <= ENTRIES_MIN) {
+    if (x->capacity <= keep || !x->capacity) {
         return;
     }
     /* A small cache of the same addresses would have to move entries within

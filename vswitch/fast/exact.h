@@ -116,7 +116,8 @@ void exact_settle(struct exact *);
 /* Lets entries go that were not used for 10 s or more, a few per call; 'now'
  * in ms. */
 void exact_age(struct exact *, int64_t now);
-/* Keeps up to 'keep' entries that were used lately, gives back memory. */
+/* Keeps up to 'keep' of the entries used since the last look and gives back
+ * memory, if there is memory for more than that. */
 void exact_trim(struct exact *, uint32_t keep);
 
 static inline struct exact_entry *
@@ -125,8 +126,9 @@ exact_at(const struct exact *x, uint32_t index, bool wide)
     return (struct exact_entry *)(x->entries + ((size_t)index << (wide ? 7 : 6)));
 }
 
-static inline bool
-exact_is(const struct exact_entry *e, const struct key *k, bool wide)
+/* Zero if e's key is 'k'. */
+static inline __m256i
+exact_differ(const struct exact_entry *e, const struct key *k, bool wide)
 {
     __m256i differ = _mm256_xor_si256(_mm256_load_si256(&e->key.v), _mm256_load_si256(&k->v));
 
@@ -136,6 +138,14 @@ exact_is(const struct exact_entry *e, const struct key *k, bool wide)
         differ =
             _mm256_or_si256(differ, _mm256_xor_si256(_mm256_load_si256(a), _mm256_load_si256(b)));
     }
+    return differ;
+}
+
+static inline bool
+exact_is(const struct exact_entry *e, const struct key *k, bool wide)
+{
+    __m256i differ = exact_differ(e, k, wide);
+
     return _mm256_testz_si256(differ, differ);
 }
 

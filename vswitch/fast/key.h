@@ -97,6 +97,10 @@ key_load_be16_(const uint8_t *p)
     return __builtin_bswap16(v);
 }
 
+/* Of a TCP header's length in words: the least length of its IPv4 packet. */
+static const uint32_t key_tcp_least_[16] = {-1, -1, -1, -1, -1, 40, 44, 48,
+                                            52, 56, 60, 64, 68, 72, 76, 80};
+
 /* The in_port as key_parse_common() wants it. */
 static inline __m256i
 key_port(uint16_t in_port)
@@ -117,14 +121,11 @@ key_parse_ipv4_(const uint8_t *d, uint32_t len, const unsigned l3, __m256i port,
     const __m256i tagged = _mm256_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, -1, -1, 14, 15, 4,
                                             5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, -1, -1, 1, 2);
     const __m256i tagged_fixed = _mm256_setr_epi64x(0, 0x0010000800000000, 0, 0);
-    /* Of a TCP header's length in words: what the packet has at least. */
-    static const uint32_t tcp_least[16] = {-1, -1, -1, -1, -1, 40, 44, 48,
-                                           52, 56, 60, 64, 68, 72, 76, 80};
     uint32_t type_tos = key_load32_(d + l3 - 2), frag_proto = key_load32_(d + l3 + 6);
     uint32_t total = key_load_be16_(d + l3 + 2), ctl = key_load_be16_(d + l3 + 32);
     uint32_t proto = frag_proto >> 24, least = proto == 17 ? 28 : (uint32_t)-1;
 
-    least = proto == 6 ? tcp_least[ctl >> 12] : least;
+    least = proto == 6 ? key_tcp_least_[ctl >> 12] : least;
     *tcp_flags = proto == 6 ? ctl & 0xfff : 0;
     if ((type_tos & 0xffffff) != 0x450008 || (frag_proto & 0xff3f) || total > len - l3 ||
         total < least) {
@@ -141,6 +142,52 @@ key_parse_ipv4_(const uint8_t *d, uint32_t len, const unsigned l3, __m256i port,
     v = _mm256_or_si256(v, port);
     _mm256_store_si256(&k->v, _mm256_and_si256(v, mask));
     return true;
+}
+
+/* TCP or UDP in IPv6 whose header is at 'l3', a constant 14 or 18. */
+static inline __attribute__((always_inline)) bool
+key_parse_ipv6_(const uint8_t *d, uint32_t len, const unsigned l3, uint16_t port,
+                const struct key_wide *mask, struct key_wide *k, uint16_t *tcp_flags)
+{
+    const __m128i tagged = _mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, -1, -1, 14, 15);
+    uint32_t first = __builtin_bswap32(key_load32_(d + l3)), ports = key_load32_(d + l3 + 40);
+    uint32_t payload = key_load_be16_(d + l3 + 4), ctl = key_load_be16_(d + l3 + 52);
+    uint32_t proto = d[l3 + 6], least = proto == 17 ? 8 : (uint32_t)-1;
+
+    least = proto == 6 ? key_tcp_least_[ctl >> 12] - 20 : least;
+    *tcp_flags = proto == 6 ? ctl & 0xfff : 0;
+    if (first >> 28 != 6 || payload > len - l3 - 40 || payload < least) {
+        return false;
+    }
+    __m128i macs = _mm_loadu_si128((const __m128i *)d);
+    if (l3 == 14) {
+        macs = _mm_insert_epi16(macs, 0, 7);
+    } else {
+        macs = _mm_or_si128(_mm_shuffle_epi8(macs, tagged),
+                            _mm_set_epi64x((int64_t)0x0010dd8600000000, 0));
+    }
+    __m128i rest = _mm_set_epi64x((int64_t)(ports | (uint64_t)port << 32 | (uint64_t)proto << 48 |
+                                            (uint64_t)(first >> 20 & 0xff) << 56),
+                                  __builtin_bswap32(first & 0xfffff));
+    __m256i v = _mm256_inserti128_si256(_mm256_castsi128_si256(macs), rest, 1);
+    __m256i addresses = _mm256_loadu_si256((const __m256i *)(d + l3 + 8));
+    _mm256_store_si256(&k->key.v, _mm256_and_si256(v, mask->key.v));
+    _mm256_store_si256(&k->ip6.v, _mm256_and_si256(addresses, mask->ip6.v));
+    return true;
+}
+
+/* As key_parse_common() for TCP or UDP in IPv6. */
+static inline __attribute__((always_inline)) bool
+key_parse_common6(const uint8_t *d, uint32_t len, uint16_t port, const struct key_wide *mask,
+                  struct key_wide *k, uint16_t *tcp_flags)
+{
+    uint32_t type = len >= 72 ? key_load32_(d + 12) & 0xffff : 0;
+
+    if (type == 0xdd86) {
+        return key_parse_ipv6_(d, len, 14, port, mask, k, tcp_flags);
+    }
+    return type == 0x0081 && (key_load32_(d + 16) & 0xffff) == 0xdd86 &&
+           key_parse_ipv6_(d, len, 18, port, mask, k, tcp_flags);
 }
 
 /* Parses the shape that nearly all frames have, TCP or UDP in IPv4 with one
@@ -181,8 +228,10 @@ key_nh_end_(__m256i products)
         _mm_add_epi64(_mm256_castsi256_si128(products), _mm256_extracti128_si256(products, 1));
     uint64_t sum = _mm_cvtsi128_si64(_mm_add_epi64(half, _mm_unpackhi_epi64(half, half)));
 
-    /* Products' low bits are poor ones; a multiplication's upper ones are not. */
-    return (uint32_t)(sum * UINT64_C(0x9e3779b97f4a7c15) >> 32) | 1u << 31;
+    /* A sum of products is linear where only one word of the keys varies: a run
+     * of addresses would be an even stride through the buckets, or a bad one.
+     * CRC32C is linear in another way, and both together are not. */
+    return (uint32_t)_mm_crc32_u64(0, sum) | 1u << 31;
 }
 
 static inline uint32_t

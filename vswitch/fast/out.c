@@ -62,6 +62,16 @@ out_list_slow(struct worker *w, uint16_t port)
 }
 
 void
+out_burst(struct worker *w, uint16_t port, struct rte_mbuf **pkts, unsigned n)
+{
+    if (w->out_used) {
+        worker_output(w, port, pkts, n);
+    } else {
+        send_burst(w, port, pkts, n);
+    }
+}
+
+void
 worker_output(struct worker *w, uint16_t port, struct rte_mbuf **pkts, unsigned n)
 {
     for (unsigned i = 0; i < n; i++) {

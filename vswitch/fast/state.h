@@ -48,7 +48,8 @@ struct worker {
     struct epoch_reader reader;
     struct engine *engine;
     void *aux;
-    int64_t now; /* ms */
+    int64_t now;                    /* ms */
+    bool keys_differ, flows_differ; /* in the last burst: what to expect */
     struct exact narrow, wide;
     struct slots slots;
     struct worker_counts counts;
@@ -78,6 +79,9 @@ void out_init(struct worker *);
 struct out_list *out_list_slow(struct worker *, uint16_t port);
 /* Sends what the list has; it is no longer in use. */
 void out_list_flush(struct worker *, struct out_list *);
+
+/* n <= ENGINE_BURST packets; where no list waits they go as they are. */
+void out_burst(struct worker *, uint16_t port, struct rte_mbuf **, unsigned n);
 
 static inline struct out_list *
 out_list(struct worker *w, uint16_t port)

@@ -1,0 +1,82 @@
+/* lane: a burst on its way through worker_run(), for the files that are its
+ * steps: parse.c, burst.c, later.c. */
+#ifndef LANE_H
+#define LANE_H
+
+#include "state.h"
+
+/* Packets of one form of key. */
+struct lane {
+    unsigned n;
+    bool same;   /* all keys are equal */
+    bool hashed; /* hashes[] is set */
+    uint16_t tcp_flags_or;
+    uint64_t bytes;
+    struct rte_mbuf **pkts;
+    struct exact_entry *entries[ENGINE_BURST];
+    uint32_t hashes[ENGINE_BURST];
+    uint16_t tcp_flags[ENGINE_BURST];
+};
+
+struct narrow_lane {
+    struct lane l;
+    struct key keys[ENGINE_BURST];
+};
+
+struct wide_lane {
+    struct lane l;
+    struct rte_mbuf *pkts[ENGINE_BURST];
+    struct key_wide keys[ENGINE_BURST];
+};
+
+/* Packets for later. */
+struct pile {
+    unsigned n;
+    struct rte_mbuf *pkts[ENGINE_BURST];
+};
+
+/* Packets whose entries want more than a plain output. */
+struct entry_pile {
+    unsigned n;
+    struct rte_mbuf *pkts[ENGINE_BURST];
+    struct exact_entry *entries[ENGINE_BURST];
+    uint16_t tcp_flags[ENGINE_BURST];
+};
+
+static inline void
+pile_add(struct pile *p, struct rte_mbuf *m)
+{
+    p->pkts[p->n++] = m;
+}
+
+/* --- parse.c ------------------------------------------------------------- */
+
+/* Where frames go.  Lists are empty at first. */
+struct parse {
+    struct narrow_lane *narrow;
+    struct wide_lane *wide;
+    struct pile *odd, *brief;
+    const struct key_masks *masks;
+    uint16_t in_port;
+};
+
+/* Parses frames of the common form into places of the narrow lane that are
+ * their own in the burst.  The others' indices go to 'others'; returns how
+ * many there are.  While there are none, the lane is the burst.
+ *
+ * 'diverse': keys are expected to differ, and are hashed at once; else they
+ * are compared, which is all it takes if they are equal after all. */
+unsigned parse_common(const struct exact *narrow, const struct parse *, struct rte_mbuf **,
+                      unsigned n, uint8_t *others, bool diverse);
+/* Gives each of the others its place, and closes the gaps in the narrow lane
+ * ('kept', as large as the burst, is its new list of packets). */
+void parse_others(const struct parse *, struct rte_mbuf **, unsigned n, const uint8_t *others,
+                  unsigned n_others, struct rte_mbuf **kept);
+
+/* --- later.c --------------------------------------------------------------- */
+
+/* Packets whose flow is counted: edits them, asks verdicts, hands to the slow
+ * path. */
+void go_later(struct worker *, uint16_t in_port, const struct entry_pile *);
+
+#endif
