@@ -4,7 +4,7 @@
 #   make check        every test
 #   make bench        benchmarks beside their peers
 #
-# Further: make build, make check-ovs, make lint, make fmt, make fmt-check,
+# Further: make build, make check-ovs, make check-ovs-unit, make lint, make fmt, make fmt-check,
 # make compile_commands.json, make clean.
 # Variables: SANITIZE=address,undefined or thread; FUZZ_SECONDS=N; V=1.
 
@@ -91,7 +91,7 @@ ovs_objs := $(addprefix $(OVS)/build/,vswitchd/bridge.o vswitchd/system-stats.o 
             ofproto/.libs/libofproto.a lib/.libs/libsflow.a lib/.libs/libopenvswitch.a \
             lib/.libs/libopenvswitchavx512.a)
 
-.PHONY: all run check check-sanitized bench build deps deps-test tests lint fmt fmt-check clean check-ovs
+.PHONY: all run check check-sanitized bench build deps deps-test tests lint fmt fmt-check clean check-ovs check-ovs-unit
 all: build
 
 deps:
@@ -117,8 +117,8 @@ check-sanitized: deps-test
 bench: build
 	$(Q)$(MAKE) --no-print-directory benches
 	$(Q)perf/run.sh
-check-ovs: build
-	$(Q)tests/system/check_ovs.sh
+check-ovs check-ovs-unit: build
+	$(Q)tests/system/check_ovs.sh $(if $(findstring unit,$@),unit,userspace)
 
 .PHONY: programs benches
 programs: $(tools_bin) $(vswitch_bin) $(ovs_bin) build/share/vswitch.ovsschema
