@@ -3,6 +3,10 @@
 
 #include <string.h>
 
+#include <rte_memcpy.h>
+
+#define SHORT 256u
+
 static void
 grant_run(struct copy_batch *b, bool *failed)
 {
@@ -24,7 +28,14 @@ static void
 direct_run(struct copy_batch *b)
 {
     for (unsigned i = 0; i < b->n_direct; i++) {
-        memcpy(b->direct[i].to, b->direct[i].from, b->direct[i].len);
+        const struct copy_direct *d = &b->direct[i];
+
+        /* Inline where that is shorter than the call. */
+        if (d->len <= SHORT) {
+            rte_memcpy(d->to, d->from, d->len);
+        } else {
+            memcpy(d->to, d->from, d->len);
+        }
     }
     STAT_ADD(b->port->stats->static_copies, b->n_direct);
 }
@@ -41,17 +52,11 @@ grant_add(struct copy_batch *b, uint16_t len, uint16_t owner)
 }
 
 void
-copy_from_guest(struct copy_batch *b, void *to, uint32_t ref, uint16_t offset, uint16_t len,
+copy_from_grant(struct copy_batch *b, void *to, uint32_t ref, uint16_t offset, uint16_t len,
                 uint16_t owner)
 {
-    const uint8_t *page = b->use_static ? gref_lookup(b->port->grefs, ref, false) : NULL;
-
-    if (page) {
-        rte_prefetch0(page + offset);
-        b->direct[b->n_direct++] = (struct copy_direct){to, page + offset, len};
-        return;
-    }
     xengnttab_grant_copy_segment_t *seg = grant_add(b, len, owner);
+
     seg->source.foreign.ref = ref;
     seg->source.foreign.offset = offset;
     seg->source.foreign.domid = b->port->domid;
@@ -60,16 +65,10 @@ copy_from_guest(struct copy_batch *b, void *to, uint32_t ref, uint16_t offset, u
 }
 
 void
-copy_to_guest(struct copy_batch *b, uint32_t ref, const void *from, uint16_t len, uint16_t owner)
+copy_to_grant(struct copy_batch *b, uint32_t ref, const void *from, uint16_t len, uint16_t owner)
 {
-    uint8_t *page = b->use_static ? gref_lookup(b->port->grefs, ref, true) : NULL;
-
-    if (page) {
-        __builtin_prefetch(page, 1);
-        b->direct[b->n_direct++] = (struct copy_direct){page, from, len};
-        return;
-    }
     xengnttab_grant_copy_segment_t *seg = grant_add(b, len, owner);
+
     seg->source.virt = (void *)from;
     seg->dest.foreign.ref = ref;
     seg->dest.foreign.offset = 0;

@@ -10,35 +10,6 @@
 
 #define TABLE_MIN 64u
 
-static unsigned
-gref_home(const struct gref_table *t, uint32_t ref)
-{
-    return (ref * 0x9e3779b1u >> 12) & t->mask;
-}
-
-/* The entry of 'ref', or NULL. */
-static struct gref_entry *
-gref_find(const struct gref_table *t, uint32_t ref)
-{
-    if (!t->n) {
-        return NULL;
-    }
-    for (unsigned i = gref_home(t, ref); t->slots[i].used; i = (i + 1) & t->mask) {
-        if (t->slots[i].ref == ref) {
-            return &t->slots[i];
-        }
-    }
-    return NULL;
-}
-
-uint8_t *
-gref_lookup(const struct gref_table *t, uint32_t ref, bool to_guest)
-{
-    const struct gref_entry *e = gref_find(t, ref);
-
-    return e && !(to_guest && e->readonly) ? e->page : NULL;
-}
-
 static void
 gref_insert(struct gref_table *t, struct gref_entry entry)
 {

@@ -121,11 +121,11 @@ grx_burst(struct grx *g, struct rte_mbuf **pkts, unsigned n, bool *notify)
     copy_begin(&s->batch, g->port);
 
     for (; done < n; done++) {
-        if (done + 2 < n) {
-            rte_prefetch0(rte_pktmbuf_mtod(pkts[done + 2], void *));
-        }
         if (done + 4 < n) {
-            rte_prefetch0(pkts[done + 4]);
+            rte_prefetch0(rte_pktmbuf_mtod(pkts[done + 4], void *));
+        }
+        if (done + 8 < n) {
+            rte_prefetch0(pkts[done + 8]);
         }
         if (grx_deliver(g, pkts[done], prod) == NO_SLOTS) {
             break;

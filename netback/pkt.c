@@ -6,14 +6,12 @@
  * counts is that whole bulks pass through the mempool. */
 #include "ring.h"
 
-#include <string.h>
-
 #include <rte_branch_prediction.h>
 #include <rte_prefetch.h>
 
-#define SMALL_BULK (PKT_STASH / 2)
+#define SMALL_BULK (PKT_STASH / 4)
 #define LARGE_BULK 4u
-#define PREFETCH_AHEAD 4u
+#define PREFETCH_AHEAD 8u
 
 static uint16_t
 frame_room(struct rte_mempool *mp)
@@ -30,8 +28,8 @@ pkt_pool_init(struct pkt_pool *p, struct rte_mempool *small, struct rte_mempool 
     *p = (struct pkt_pool){
         .small = small,
         .large = large,
-        .small_stash = {.mp = small, .bulk = SMALL_BULK},
-        .large_stash = {.mp = large, .bulk = LARGE_BULK},
+        .small_stash = {.mp = small, .most = PKT_STASH, .bulk = SMALL_BULK},
+        .large_stash = {.mp = large, .most = 4 * LARGE_BULK, .bulk = LARGE_BULK},
         .free_foreign = free_foreign,
         .small_room = frame_room(small),
         .large_room = frame_room(large),
@@ -53,6 +51,9 @@ static bool __attribute__((noinline)) stash_refill(struct pkt_stash *s)
     for (unsigned n = s->bulk; n; n /= 2) {
         if (!rte_mempool_generic_get(s->mp, s->objects, n, NULL)) {
             s->n = n;
+            for (unsigned i = 0; i < RTE_MIN(n, PREFETCH_AHEAD); i++) {
+                rte_prefetch0(s->objects[n - 1 - i]);
+            }
             return true;
         }
     }
@@ -75,11 +76,9 @@ stash_get(struct pkt_stash *s)
 static inline void
 stash_put(struct pkt_stash *s, struct rte_mbuf *m)
 {
-    if (unlikely(s->n == 2 * s->bulk)) {
-        /* The oldest; what was used last is of use here. */
-        rte_mempool_generic_put(s->mp, s->objects, s->bulk, NULL);
-        s->n = s->bulk;
-        memcpy(s->objects, s->objects + s->bulk, s->bulk * sizeof s->objects[0]);
+    if (unlikely(s->n == s->most)) {
+        s->n -= s->bulk;
+        rte_mempool_generic_put(s->mp, s->objects + s->n, s->bulk, NULL);
     }
     s->objects[s->n++] = m;
 }

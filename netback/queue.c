@@ -5,8 +5,8 @@
  * A turn of the thread moves a bounded number of packets each way: guest's
  * transmit ring to the lane's 'out' or to the receiver, lane's inbox to
  * guest's receive ring.  While turns find work the thread keeps going, and
- * gives way after a turn that a receiver filled, so that vifs that share a
- * core take turns; after a few microseconds (poll_us) without any it arms both
+ * gives way (where there is a receiver) after each turn's worth of it, so that
+ * vifs that share a core alternate; after a few microseconds (poll_us) without any it arms both
  * rings' events, looks once more, and sleeps on its event channel and its wake
  * descriptor.  Each turn sends at most one notification per event channel.
  *
@@ -27,8 +27,6 @@
 #include <sched.h>
 #include <string.h>
 #include <syslog.h>
-
-#include <rte_prefetch.h>
 
 #define CTRL_BUDGET 16u
 /* Wakeups in a row that found no work before naps begin, and the longest nap. */
@@ -94,7 +92,7 @@ out_has_room_or_wait(struct lane *l)
     return out_has_room(l);
 }
 
-static void
+void
 queue_give_up(struct queue *q, const char *which)
 {
     q->dead = true;
@@ -146,7 +144,7 @@ guest_to_receiver(struct queue *q, bool *notify)
         got = gtx_burst(&q->gtx, pkts + n, asked, notify);
         n += got > 0 ? got : 0;
     } while (got == (int)asked && n < c->turn_packets && q->gtx.turn_left);
-    q->turn_full = n == c->turn_packets || !q->gtx.turn_left;
+    queue_spend(q, n, c->turn_bytes - q->gtx.turn_left);
     if (got < 0) {
         queue_give_up(q, "transmit");
     }
@@ -172,7 +170,6 @@ queue_change_receiver(struct queue *q, const struct netback_receiver *receiver, 
         q->receiver->stop(q->receiver_ctx);
     }
     q->receiver = receiver;
-    q->turn_full = false;
     q->gtx.turn_left = SIZE_MAX;
     if (receiver) {
         q->receiver_ctx = receiver->start(aux, q->id);
@@ -182,207 +179,7 @@ queue_change_receiver(struct queue *q, const struct netback_receiver *receiver, 
     }
 }
 
-/* --- switch to guest ------------------------------------------------------ */
-
-static void
-mark_taken(struct queue *q, unsigned n)
-{
-    q->n_taken += n;
-    if (q->n_marks < QUEUE_MARKS) {
-        q->marks[(q->mark_first + q->n_marks++) % QUEUE_MARKS].ns = nb_now(q->vif->nb);
-    }
-    q->marks[(q->mark_first + q->n_marks - 1) % QUEUE_MARKS].end = q->n_taken;
-}
-
-/* 'n' packets went, in order. */
-static void
-mark_left(struct queue *q, unsigned n)
-{
-    q->n_left += n;
-    while (q->n_marks && (int32_t)(q->marks[q->mark_first].end - q->n_left) <= 0) {
-        q->mark_first = (q->mark_first + 1) % QUEUE_MARKS;
-        q->n_marks--;
-    }
-}
-
-/* When the first waiting packet was taken. */
-static uint64_t
-first_since(const struct queue *q)
-{
-    return q->marks[q->mark_first].ns;
-}
-
-static void
-take_inbox(struct queue *q)
-{
-    struct rte_mbuf *first, *last;
-
-    if (inbox_empty(&q->lane->in)) {
-        return;
-    }
-    mark_taken(q, inbox_take(&q->lane->in, &first, &last));
-    if (q->chain_head) {
-        inbox_set_next(q->chain_tail, first);
-    } else {
-        q->chain_head = first;
-    }
-    q->chain_tail = last;
-}
-
-/* Unpacks bundles while they fit. */
-static void
-fill_burst(struct queue *q)
-{
-    q->burst_at = q->burst_n = 0;
-    while (q->chain_head && q->burst_n + 1 + INBOX_CARRIED_MAX <= QUEUE_BURST) {
-        struct rte_mbuf *head = q->chain_head;
-
-        q->chain_head = inbox_next(head);
-        q->burst_n += inbox_unpack(head, q->burst + q->burst_n);
-    }
-    for (unsigned i = 0; i < q->burst_n; i++) {
-        rte_prefetch0(q->burst[i]);
-    }
-}
-
-/* The first packet that waits for the guest, or NULL. */
-static struct rte_mbuf *
-first_waiting(struct queue *q)
-{
-    if (q->burst_at == q->burst_n) {
-        fill_burst(q);
-    }
-    return q->burst_n ? q->burst[q->burst_at] : NULL;
-}
-
-static void
-drop_first(struct queue *q, enum drop_reason reason)
-{
-    struct rte_mbuf *m = q->burst[q->burst_at++];
-
-    mark_left(q, 1);
-    inbox_release(&q->lane->in, pkt_footprint(m));
-    STAT_ADD(q->lane->stats.drops[reason], 1);
-    pkt_free(&q->pool, m);
-}
-
-void
-queue_drop_waiting(struct queue *q, enum drop_reason reason)
-{
-    take_inbox(q);
-    while (first_waiting(q)) {
-        drop_first(q, reason);
-    }
-}
-
-static bool
-is_stalled(const struct queue *q)
-{
-    return atomic_load_explicit(&q->lane->in.stalled, memory_order_relaxed);
-}
-
-void
-queue_set_stalled(struct queue *q, bool stalled)
-{
-    if (is_stalled(q) != stalled) {
-        atomic_store_explicit(&q->lane->in.stalled, stalled, memory_order_relaxed);
-        vif_set_stalled(q->vif, stalled);
-        if (stalled) {
-            STAT_ADD(q->lane->stats.stalls, 1);
-        }
-    }
-}
-
-/* The guest has no room for the first packet: how long has this lasted? */
-static void
-guest_blocks(struct queue *q)
-{
-    const struct netback_config *c = &q->vif->nb->config;
-    uint64_t now = nb_now(q->vif->nb);
-
-    if (!q->blocked_since_ns) {
-        q->blocked_since_ns = now;
-    }
-    if (now - q->blocked_since_ns > c->grx_stall_ms * 1000000ull) {
-        queue_set_stalled(q, true);
-        queue_drop_waiting(q, DROP_GRX_STALLED);
-        return;
-    }
-    while (first_waiting(q) && now - first_since(q) > c->grx_expire_ms * 1000000ull) {
-        drop_first(q, DROP_GRX_EXPIRED);
-    }
-}
-
-/* While stalled nothing is queued; a whole packet's worth of buffers ends it. */
-static bool
-still_stalled(struct queue *q)
-{
-    if (!is_stalled(q)) {
-        return false;
-    }
-    int slots = grx_slots(&q->grx);
-    if (slots >= (int)XEN_NETIF_NR_SLOTS_MIN) {
-        q->blocked_since_ns = 0;
-        queue_set_stalled(q, false);
-        return false;
-    }
-    if (slots < 0) {
-        queue_give_up(q, "receive");
-    }
-    queue_drop_waiting(q, DROP_GRX_STALLED);
-    return true;
-}
-
-/* Delivers one burst.  True if the guest took something. */
-static bool
-deliver(struct queue *q, bool *notify)
-{
-    /* grx_burst() frees what it consumes, so the sizes come first. */
-    unsigned n = q->burst_n - q->burst_at;
-    uint32_t footprint[QUEUE_BURST];
-    for (unsigned i = 0; i < n; i++) {
-        footprint[i] = pkt_footprint(q->burst[q->burst_at + i]);
-    }
-    RING_IDX answered = q->grx.ring.rsp_prod_pvt;
-    int done = grx_burst(&q->grx, q->burst + q->burst_at, n, notify);
-    if (done < 0) {
-        queue_give_up(q, "receive");
-        return false;
-    }
-    size_t bytes = 0;
-    for (int i = 0; i < done; i++) {
-        bytes += footprint[i];
-    }
-    q->burst_at += done;
-    mark_left(q, done);
-    inbox_release(&q->lane->in, bytes);
-    /* A packet that is being cut makes progress before it is done. */
-    bool progress = done || q->grx.ring.rsp_prod_pvt != answered;
-    if (progress) {
-        q->blocked_since_ns = 0;
-    } else {
-        guest_blocks(q);
-    }
-    return progress;
-}
-
-/* As much as the guest may send in a turn. */
-static bool
-to_guest(struct queue *q, bool *notify)
-{
-    unsigned most = q->receiver ? q->vif->nb->config.turn_packets : QUEUE_BURST;
-    uint32_t first = q->n_left;
-    bool progress = false;
-
-    take_inbox(q);
-    if (still_stalled(q)) {
-        return false;
-    }
-    while (!q->dead && q->n_left - first < most && first_waiting(q) && deliver(q, notify)) {
-        progress = true;
-    }
-    return progress;
-}
+/* --- control ring ----------------------------------------------------------- */
 
 static bool
 control(struct queue *q, bool *notify)
@@ -425,7 +222,7 @@ turn(struct queue *q)
         queue_drop_waiting(q, DROP_GRX_NOT_CONNECTED);
         return false;
     }
-    busy |= to_guest(q, &rx);
+    busy |= queue_to_guest(q, &rx);
     busy |= !q->dead && from_guest(q, &tx);
     if (q->has_ctrl && !q->dead) {
         busy |= control(q, &ctrl);
@@ -440,8 +237,13 @@ turn(struct queue *q)
 static bool
 arm(struct queue *q)
 {
-    if (atomic_load(&q->stop) || atomic_load(&q->call) || !inbox_empty(&q->lane->in)) {
+    if (atomic_load(&q->stop) || atomic_load(&q->call)) {
         return true;
+    }
+    if (!inbox_empty(&q->lane->in)) {
+        /* While another thread holds the lane, there is nothing that we could
+         * do; it will wake us. */
+        return !atomic_load_explicit(&q->lane->held, memory_order_relaxed);
     }
     if (q->dead) {
         return false;
@@ -450,10 +252,7 @@ arm(struct queue *q)
     if (!gtx_credit_wait(&q->gtx) && (q->receiver || out_has_room_or_wait(q->lane))) {
         work |= gtx_arm(&q->gtx);
     }
-    struct rte_mbuf *m = first_waiting(q);
-    if (m || is_stalled(q)) {
-        work |= grx_arm(&q->grx, m ? grx_slots_needed(&q->grx, m) : XEN_NETIF_NR_SLOTS_MIN);
-    }
+    work |= queue_arm_grx(q);
     if (q->has_ctrl) {
         work |= ctrl_arm(&q->ctrl);
     }
@@ -467,8 +266,8 @@ sleep_limit(struct queue *q)
     const struct netback_config *c = &q->vif->nb->config;
     uint64_t now = nb_now(q->vif->nb), until = q->dead ? 0 : gtx_credit_wait(&q->gtx);
 
-    if (q->blocked_since_ns && first_waiting(q)) {
-        uint64_t expires = first_since(q) + c->grx_expire_ms * 1000000ull;
+    if (q->blocked_since_ns && queue_first_waiting(q)) {
+        uint64_t expires = queue_first_since(q) + c->grx_expire_ms * 1000000ull;
         uint64_t stalls = q->blocked_since_ns + c->grx_stall_ms * 1000000ull;
         uint64_t first = (expires < stalls ? expires : stalls) + 1000000;
         until = !until || first < until ? first : until;
@@ -544,6 +343,22 @@ queue_sleep(struct queue *q)
     }
 }
 
+/* After a turn's share of work, in however many turns, it is the turn of
+ * others on this core.  Without a receiver the switch has threads of its own,
+ * and what we do at once it need not do in small pieces. */
+static void
+give_way(struct queue *q)
+{
+    const struct netback_config *c = &q->vif->nb->config;
+
+    if (q->spent_packets >= c->turn_packets || q->spent_bytes >= c->turn_bytes) {
+        q->spent_packets = q->spent_bytes = 0;
+        if (q->receiver) {
+            sched_yield();
+        }
+    }
+}
+
 void *
 queue_main(void *q_)
 {
@@ -551,6 +366,7 @@ queue_main(void *q_)
     uint64_t poll_ns = q->vif->nb->config.poll_us * 1000ull;
     uint64_t idle_since = 0;
 
+    queue_set_here(q);
     queue_change_receiver(q, q->first.receiver, q->first.aux);
     /* What an earlier process answered may never have been announced. */
     notify_guest(q, true, q->split, q->has_ctrl);
@@ -560,9 +376,7 @@ queue_main(void *q_)
             idle_since = 0;
             q->idle_wakes = 0;
             q->trimmed = false;
-            if (q->turn_full) {
-                sched_yield();
-            }
+            give_way(q);
             continue;
         }
         if (q->idle_wakes == 0) {

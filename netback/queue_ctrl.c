@@ -35,7 +35,11 @@ gref_add_here(struct queue *q, void *change_)
 {
     struct gref_change *c = change_;
 
-    return gref_table_add(&q->grefs, q->vif->nb->hv->ops, q->grants, q->vif->domid, c->list, c->n);
+    lane_hold(q->lane);
+    int error =
+        gref_table_add(&q->grefs, q->vif->nb->hv->ops, q->grants, q->vif->domid, c->list, c->n);
+    lane_let_go(q->lane);
+    return error;
 }
 
 static int
@@ -43,7 +47,10 @@ gref_del_here(struct queue *q, void *change_)
 {
     struct gref_change *c = change_;
 
-    return gref_table_del(&q->grefs, q->vif->nb->hv->ops, q->grants, c->ref);
+    lane_hold(q->lane);
+    int error = gref_table_del(&q->grefs, q->vif->nb->hv->ops, q->grants, c->ref);
+    lane_let_go(q->lane);
+    return error;
 }
 
 static unsigned

@@ -38,7 +38,7 @@ init_port(struct queue *q, const struct queue_config *c)
 {
     struct netback_vif *v = q->vif;
 
-    q->port = (struct ring_port){
+    const struct ring_port port = {
         .hv = v->nb->hv,
         .grants = q->grants,
         .domid = v->domid,
@@ -51,7 +51,10 @@ init_port(struct queue *q, const struct queue_config *c)
         .tx_log = &v->journal->tx_log[q->id],
         .rx_log = &v->journal->rx_log[q->id],
     };
-    atomic_store(&q->port.mtu, atomic_load(&v->mtu));
+    q->port = port;
+    q->grx_port = port;
+    q->grx_port.stats = &q->lane->grx_stats;
+    queue_set_mtu(q, atomic_load(&v->mtu));
 }
 
 static int
@@ -121,7 +124,7 @@ queue_open(struct netback_vif *v, unsigned id, const struct queue_config *c, str
     }
     step = "ring indices make no sense";
     if ((error = gtx_init(&q->gtx, &q->port, q->tx_page)) ||
-        (error = grx_init(&q->grx, &q->port, q->rx_page))) {
+        (error = grx_init(&q->grx, &q->grx_port, q->rx_page))) {
         goto fail_close;
     }
     gtx_set_rate(&q->gtx, c->rate_bytes, c->rate_usecs);
@@ -190,6 +193,9 @@ queue_close(struct queue *q)
         inbox_wake(&q->lane->in);
         pthread_join(q->thread, NULL);
     }
+    lane_hold(q->lane);
+    q->lane->queue = NULL;
+    lane_let_go(q->lane);
     if (q->pool.small) {
         queue_drop_waiting(q, DROP_GRX_DETACHED);
     }
@@ -249,6 +255,7 @@ void
 queue_set_mtu(struct queue *q, uint16_t mtu)
 {
     atomic_store(&q->port.mtu, mtu);
+    atomic_store(&q->grx_port.mtu, mtu);
 }
 
 static int

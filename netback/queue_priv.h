@@ -1,5 +1,6 @@
-/* queue_priv: a queue's inside, shared by queue.c (its thread), queue_open.c
- * (its life) and queue_ctrl.c (its control ring).
+/* queue_priv: a queue's inside, shared by queue.c (its thread),
+ * queue_deliver.c (what goes to the guest), queue_open.c (its life) and
+ * queue_ctrl.c (its control ring).
  *
  * Threads: everything belongs to the queue's thread while that runs, but
  * for the fields at the end. */
@@ -32,9 +33,10 @@ struct queue {
     uint32_t tx_port, rx_port, ctrl_port;
     bool split, has_ctrl;
 
-    struct ring_port port;
+    struct ring_port port;     /* of gtx */
+    struct ring_port grx_port; /* buffers and grant handle are of who holds the lane */
     struct gtx gtx;
-    struct grx grx;
+    struct grx grx; /* this, grx_port and grefs: the lane's holder only */
     struct ctrl ctrl;
     struct gref_table grefs;
     struct pkt_pool pool;
@@ -44,8 +46,10 @@ struct queue {
     struct {
         const struct netback_receiver *receiver;
         void *aux;
-    } first;        /* what the thread starts with; written before it runs */
-    bool turn_full; /* the last turn took all that the guest may have at once */
+    } first; /* what the thread starts with; written before it runs */
+    /* Moved either way since the thread last gave way. */
+    unsigned spent_packets;
+    size_t spent_bytes;
 
     /* taken from the inbox and not delivered: 'burst' first, then the chain */
     struct rte_mbuf *burst[QUEUE_BURST];
@@ -61,7 +65,7 @@ struct queue {
     unsigned mark_first, n_marks;
     uint32_t n_taken, n_left;  /* running numbers */
     uint64_t blocked_since_ns; /* 0: the guest takes packets */
-    bool dead;                 /* ring broken: serves calls only */
+    _Atomic bool dead;         /* ring broken: serves calls only */
     unsigned idle_wakes;       /* in a row, by the guest */
     bool trimmed;              /* gave its cached buffers back */
 
@@ -84,5 +88,25 @@ bool queue_gref_budget_take(struct netback *, unsigned n);
 /* Drops all that waits for the guest. */
 void queue_drop_waiting(struct queue *, enum drop_reason);
 void queue_set_stalled(struct queue *, bool stalled);
+/* A ring is broken: the vif is switched off.  Any thread. */
+void queue_give_up(struct queue *, const char *which);
+
+/* Says whose thread this is. */
+void queue_set_here(struct queue *);
+/* Delivers as much of what waits as the guest may send in a turn.  True if the
+ * guest took something. */
+bool queue_to_guest(struct queue *, bool *notify);
+/* Asks for an event when the guest has room for what waits.  True if it has. */
+bool queue_arm_grx(struct queue *);
+/* The first packet that waits for the guest, or NULL; and since when. */
+struct rte_mbuf *queue_first_waiting(struct queue *);
+uint64_t queue_first_since(const struct queue *);
+
+static inline void
+queue_spend(struct queue *q, unsigned packets, size_t bytes)
+{
+    q->spent_packets += packets;
+    q->spent_bytes += bytes;
+}
 
 #endif

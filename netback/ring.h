@@ -47,11 +47,12 @@ struct queue_stats {
 
 /* --- packet buffers ---------------------------------------------------- */
 
-/* A few buffers of a mempool at hand, so that it is asked for many at a time. */
-#define PKT_STASH 64u
+/* Buffers of a mempool at hand: so that it is asked for many at a time, and
+ * not at all for a turn's packets that are freed on the thread that took them. */
+#define PKT_STASH 256u
 struct pkt_stash {
     struct rte_mempool *mp;
-    unsigned n, bulk; /* 'bulk' are taken and given back at once */
+    unsigned n, most, bulk; /* 'bulk' are taken and given back at once */
     void *objects[PKT_STASH];
 };
 
@@ -95,8 +96,33 @@ struct gref_table {
     struct gref_entry *slots;
     unsigned mask, n, limit;
 };
+static inline unsigned
+gref_home(const struct gref_table *t, uint32_t ref)
+{
+    return (ref * 0x9e3779b1u >> 12) & t->mask;
+}
+/* The entry of 'ref', or NULL. */
+static inline struct gref_entry *
+gref_find(const struct gref_table *t, uint32_t ref)
+{
+    if (!t->n) {
+        return NULL;
+    }
+    for (unsigned i = gref_home(t, ref); t->slots[i].used; i = (i + 1) & t->mask) {
+        if (t->slots[i].ref == ref) {
+            return &t->slots[i];
+        }
+    }
+    return NULL;
+}
 /* The page of 'ref', or NULL; 'to_guest' wants it writable. */
-uint8_t *gref_lookup(const struct gref_table *, uint32_t ref, bool to_guest);
+static inline uint8_t *
+gref_lookup(const struct gref_table *t, uint32_t ref, bool to_guest)
+{
+    const struct gref_entry *e = gref_find(t, ref);
+
+    return e && !(to_guest && e->readonly) ? e->page : NULL;
+}
 /* Maps and adds all of 'list' or none.  EEXIST on a duplicate, ENOSPC past the limit, or
  * what the mapping failed with. */
 int gref_table_add(struct gref_table *, const struct hv_ops *, struct hv_grants *, uint16_t domid,

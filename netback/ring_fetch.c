@@ -16,6 +16,8 @@ typedef uint32_t __attribute__((may_alias)) slot_u32;
 #define AS_WRITTEN _Pragma("GCC unroll 1")
 #endif
 
+#define PER_LINE 5u /* whole transmit slots */
+
 _Static_assert(sizeof(union netif_tx_sring_entry) == 12, "transmit slot");
 _Static_assert(sizeof(union netif_rx_sring_entry) == 8, "receive slot");
 _Static_assert(sizeof(union xen_netif_ctrl_sring_entry) == 16, "control slot");
@@ -25,6 +27,10 @@ void
 ring_fetch_tx(netif_tx_request_t *to, const union netif_tx_sring_entry *ring, RING_IDX first,
               RING_IDX end)
 {
+    /* Responses will be written there. */
+    for (RING_IDX i = first; (int32_t)(end - i) > 0; i += PER_LINE) {
+        prefetch_write(&ring[i % RING_SLOTS]);
+    }
     AS_WRITTEN
     for (RING_IDX i = first; i != end; i++) {
         const volatile slot_u64 *from = (const volatile void *)&ring[i % RING_SLOTS];

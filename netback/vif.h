@@ -10,7 +10,14 @@
  *
  * A lane is a queue's two hand-over points with the switch.  Lanes live from
  * attach to detach, queues from connect to disconnect, so a switch thread
- * never meets a queue that is going away. */
+ * never meets a queue that is going away.
+ *
+ * A queue thread that is itself the switch (netback_set_receiver()) may go one
+ * step further: if nothing waits in the inbox, it delivers into the other
+ * guest's receive ring itself, while the packets and their buffers are in its
+ * cache.  For that, a receive ring belongs to whoever holds its lane.  Nobody
+ * waits for a lane that is held but the control side: a packet goes to the
+ * inbox instead, and who lets go of the lane wakes the queue's thread. */
 #ifndef VIF_H
 #define VIF_H
 
@@ -38,7 +45,43 @@ struct lane {
     _Alignas(64) _Atomic size_t out_bytes; /* buffer memory in 'out' */
     _Atomic bool out_blocked;              /* the queue's thread waits for room in 'out' */
     struct queue_stats stats;              /* written by the queue's thread, survives it */
+
+    _Alignas(64) _Atomic bool held;
+    struct queue *queue;          /* NULL: not connected.  Who holds the lane has */
+    struct queue_stats grx_stats; /* these, and all of the queue's that grx uses */
 };
+
+static inline bool
+lane_try_hold(struct lane *l)
+{
+    return !atomic_load_explicit(&l->held, memory_order_relaxed) &&
+           !atomic_exchange_explicit(&l->held, true, memory_order_acquire);
+}
+
+int lanes_alloc(struct netback_vif *); /* ENOMEM, or what eventfd() fails with */
+void lanes_free(struct netback_vif *);
+
+/* For changes of what grx uses; sleeps while another thread delivers. */
+void lane_hold(struct lane *);
+
+/* For the queue's own thread, which need not be woken. */
+static inline void
+lane_release(struct lane *l)
+{
+    atomic_store_explicit(&l->held, false, memory_order_release);
+}
+
+static inline void
+lane_let_go(struct lane *l)
+{
+    lane_release(l);
+    /* The queue's thread says that it sleeps before it finds the lane held. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (atomic_load_explicit(&l->in.bytes, memory_order_relaxed) ||
+        atomic_load_explicit(&l->in.stalled, memory_order_relaxed)) {
+        inbox_wake(&l->in);
+    }
+}
 
 /* --- queue -------------------------------------------------------------- */
 
@@ -80,6 +123,14 @@ void queue_set_mtu(struct queue *, uint16_t mtu);
 /* Takes over the vif's receiver, on the queue's thread; before queue_start()
  * without effect, for that does the same. */
 void queue_set_receiver(struct queue *);
+/* True on a queue's thread. */
+bool queue_is_here(void);
+/* Frees on a queue's thread, into its own stashes. */
+void queue_free(struct rte_mbuf **, unsigned n);
+/* Delivers from another queue's thread, which holds the lane, as many of the
+ * packets as the guest has room for, from the first; returns how many it
+ * consumed. */
+unsigned queue_deliver(struct queue *, struct rte_mbuf **, unsigned n);
 size_t queue_memory(struct queue *);
 
 /* --- vif ---------------------------------------------------------------- */

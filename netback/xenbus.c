@@ -618,9 +618,13 @@ run_dirty(struct netback *nb)
     return wait;
 }
 
+/* First all queue threads: one may be the switch, and deliver to any vif. */
 static void
 end_all(struct netback *nb)
 {
+    for (struct netback_vif *v = nb->vifs; v; v = v->next) {
+        vif_disconnect(v);
+    }
     while (nb->vifs) {
         struct netback_vif *v = nb->vifs;
 

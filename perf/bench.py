@@ -104,7 +104,7 @@ def parse_args():
                    help="which to compare in rows between synthetic ports (all: %(default)s)")
     p.add_argument("--only", default="", metavar="TEXT",
                    help="of rows between synthetic ports, only lines whose title contains TEXT")
-    p.add_argument("--vifs", type=int, default=200, help="of the idle row (200)")
+    p.add_argument("--vifs", type=int, default=1000, help="of the idle row (1,000)")
     p.add_argument("--perf", metavar="DIR",
                    help="record a profile of the switch during each measurement into DIR")
     p.add_argument("--keep", action="store_true", help="keep logs and databases until the next run")

@@ -79,6 +79,7 @@ struct nf_config {
     double seconds; /* 0: until stopped */
     double settle;  /* blast: seconds between connecting and the first frame */
     bool ping, verify;
+    unsigned gaps_ms; /* sink: pauses to report; 0: none */
 
     bool json, progress, verbose;
     int ready_fd; /* -1: none */

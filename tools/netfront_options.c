@@ -385,6 +385,7 @@ static const struct option options[] = {
     DO("seconds", "S", set_seconds, "run for S seconds"),
     DO("settle", "S", set_settle, "blast: pause after connecting, for the switch (0.2)"),
     ON("verify", verify, "sink: check order and content"),
+    NUM("gaps", "MS", gaps_ms, 1, 1000000, "sink: print a line for each pause as long as this"),
 
     HEAD("Output:"),
     ON("json", json, "statistics as JSON on standard output"),

@@ -24,6 +24,7 @@ struct sink_state {
     struct stream *streams; /* open addressing, at most half full */
     size_t n_slots, n_streams;
     struct stream *last; /* the one of the last frame */
+    uint64_t last_ns;    /* when frames came last; --gaps */
     uint64_t stamped, segments, foreign, corrupt, lost, late, unfollowed;
 };
 
@@ -187,6 +188,20 @@ check_count(struct nf_guest *g)
     }
 }
 
+/* Frames have come, after a pause perhaps. */
+static void
+check_gap(const struct nf_config *cfg, struct sink_state *s)
+{
+    uint64_t now = nf_now_ns();
+
+    if (s->last_ns && now - s->last_ns >= cfg->gaps_ms * UINT64_C(1000000)) {
+        printf("gap of %.3f ms ends at %.6f\n", (double)(now - s->last_ns) / 1e6,
+               (double)now / 1e9);
+        fflush(stdout);
+    }
+    s->last_ns = now;
+}
+
 static int
 sink_turn(struct nf_worker *w)
 {
@@ -194,6 +209,9 @@ sink_turn(struct nf_worker *w)
 
     int n = cfg->verify ? verify_rx(w, w->mode_state) : nf_drain_rx(w->q, BATCH);
     int reaped = nf_tx_reap(w->q);
+    if (n > 0 && cfg->gaps_ms) {
+        check_gap(cfg, w->mode_state);
+    }
     if (n > 0 && cfg->count) {
         check_count(w->guest);
     }

@@ -119,7 +119,7 @@ start(const struct settings *s, char **why)
     }
     free(hv);
     hv = xstrdup(s->hv);
-    error = pools_create(s->small_mbufs, s->large_mbufs);
+    error = pools_small() ? 0 : pools_create(s->small_mbufs, s->large_mbufs);
     if (error) {
         *why = xasprintf("DPDK's memory does not hold %u small and %u large packet buffers "
                          "(%zu MiB): lower other_config:weft-small-mbufs and weft-large-mbufs, or "
@@ -173,6 +173,16 @@ backend_start(char **why)
     }
     error = check_prerequisites(s, why);
     return error ? error : start(s, why);
+}
+
+void
+backend_prepare(void)
+{
+    const struct settings *s = settings();
+
+    if (!netback && dpdk_available() && s->hv[0] && pools_create(s->small_mbufs, s->large_mbufs)) {
+        VLOG_WARN("packet buffers cannot be made in advance");
+    }
 }
 
 struct netback *

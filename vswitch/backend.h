@@ -21,6 +21,9 @@ struct netback_vif_info;
 /* Starts netback unless it runs already.  On failure returns a positive errno
  * and sets '*why' to a sentence for the user, which the caller frees. */
 int backend_start(char **why);
+/* Makes the packet buffers that backend_start() will need, with the settings
+ * that are known, in a process that may have to start quickly (spare.h). */
+void backend_prepare(void);
 bool backend_running(void);
 
 /* The main loop's part: starts when possible, retries once a second. */

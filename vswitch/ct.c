@@ -58,6 +58,8 @@ _Static_assert(!__builtin_strcmp(PACKAGE_VERSION, "3.1.0"),
 /* --- the tracker ------------------------------------------------------------ */
 
 static void conn_changed(const struct conn *);
+static void conn_gone(struct conntrack *, struct conn *);
+static void conn_push_and_tell(struct conntrack *, struct conn *);
 static void set_mark_and_tell(struct dp_packet *, struct conn *, uint32_t val, uint32_t mask);
 static void set_label_and_tell(struct dp_packet *, struct conn *,
                                const struct ovs_key_ct_labels *val,
@@ -103,7 +105,7 @@ advance(struct cmap_cursor *cursor)
 #define ovsrcu_postpone(FUNCTION, ARG)                                                             \
     (BEFORE_##FUNCTION(ARG), (void)sizeof((FUNCTION)(ARG), 1),                                     \
      ovsrcu_postpone__((void (*)(void *))(FUNCTION), ARG))
-#define BEFORE_delete_conn(CONN) conn_changed(CONN)
+#define BEFORE_delete_conn(CONN) conn_gone(ct, CONN)
 #define BEFORE_free(PTR) ((void)0)
 
 /* Opening 2: set_mark() and set_label(), where they are called; where they are
@@ -114,6 +116,11 @@ advance(struct cmap_cursor *cursor)
 #define set_label(P, ...) SET_LABEL_##P, __VA_ARGS__)
 #define SET_LABEL_pkt set_label_and_tell(pkt
 #define SET_LABEL_struct set_label(struct
+
+/* Opening 4: new connections, as they enter the lists of expiry. */
+#define conn_expire_push_front(CT, ...) PUSH_FRONT_##CT, __VA_ARGS__)
+#define PUSH_FRONT_ct conn_push_and_tell(ct
+#define PUSH_FRONT_struct conn_expire_push_front(struct
 
 /* clang-format off */
 #include "conntrack.c"
@@ -196,6 +203,7 @@ extend(struct conntrack *ct, struct conn *conn, enum ct_timeout tm, long long no
 
 #undef set_mark
 #undef set_label
+#undef conn_expire_push_front
 
 /* --- generations -------------------------------------------------------------- */
 
@@ -221,6 +229,8 @@ conn_changed(const struct conn *conn)
     __atomic_fetch_add(&generations[conn_slot(conn)], 1, __ATOMIC_RELEASE);
 }
 
+static void tell_change(struct conn *);
+
 /* Setting what is set already, packet after packet, shall not bump.  Two
  * threads that set different values may each miss the other's change between
  * their looks before and after; then at least one of them bumps, after both
@@ -236,6 +246,7 @@ set_mark_and_tell(struct dp_packet *pkt, struct conn *conn, uint32_t val, uint32
     set_mark(pkt, conn, val, mask);
     if (pkt->md.ct_mark != old || generation(conn_slot(conn)) != before) {
         conn_changed(conn);
+        tell_change(conn);
     }
 }
 
@@ -252,6 +263,7 @@ set_label_and_tell(struct dp_packet *pkt, struct conn *conn, const struct ovs_ke
     set_label(pkt, conn, val, mask);
     if (!ovs_u128_equals(pkt->md.ct_label, old) || generation(conn_slot(conn)) != before) {
         conn_changed(conn);
+        tell_change(conn);
     }
 }
 

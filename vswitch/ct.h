@@ -102,6 +102,12 @@ struct ct_import_result {
 int ct_import(struct conntrack *, const uint8_t *data, size_t len, struct ct_import_result *,
               char *why, size_t why_size);
 
+/* The same for a state of some time ago: what TCP has sent since is unknown,
+ * so connections that were not closing get their sequence windows from the
+ * next packet of each direction, like ones picked up in the middle. */
+int ct_import_old(struct conntrack *, const uint8_t *data, size_t len, struct ct_import_result *,
+                  char *why, size_t why_size);
+
 /* Length of the chunk whose first CT_CHUNK_HEADER bytes these are; 0 if they
  * are no chunk's. */
 #define CT_CHUNK_HEADER 32u

@@ -31,6 +31,8 @@ struct ct_tcp_peer {
     uint8_t state;  /* enum ct_dpif_tcp_state */
 };
 #define CT_ENTRY_WSCALE_FLAGS 0xc0u /* known; unknown, be liberal */
+#define CT_ENTRY_WSCALE_KNOWN 0x80u
+#define CT_ENTRY_WSCALE_UNKNOWN 0x40u
 #define CT_ENTRY_WSCALE_MAX 14u
 
 struct ct_entry {
@@ -66,6 +68,27 @@ void ct_entry_visit(struct conntrack *, unsigned list, long long now, const uint
 
 /* 'e' has been checked.  0, EEXIST or ENOSPC (table full, zone limit). */
 int ct_entry_create(struct conntrack *, const struct ct_entry *e, long long now);
+
+/* Ends the connection of that original direction, if there is one. */
+void ct_entry_remove(struct conntrack *, const struct ct_entry *e, long long now);
+
+/* NULL if 'e' could be a connection, else what is wrong. */
+const char *ct_entry_check(const struct ct_entry *e);
+
+/* Who is told about one tracker's connections: each that begins or gets
+ * another mark or label, as it is then, and each that ends ('gone').  From any
+ * thread, perhaps with the tracker's locks held. */
+struct ct_watcher {
+    struct conntrack *ct;
+    void (*tell)(struct ct_watcher *, const struct ct_entry *, bool gone);
+};
+/* There is one watcher at most.  NULL: none; the last one must then outlive
+ * the RCU sections under way. */
+void ct_watch(struct ct_watcher *);
+
+/* Makes the next packet of each direction set the sequence windows, as if the
+ * connection had been picked up in the middle: for a state that is old. */
+void ct_entry_loosen(struct ct_entry *);
 
 bool ct_zone_limit_next(struct conntrack *, struct cmap_position *pos, int32_t *zone,
                         uint32_t *limit);

@@ -230,6 +230,67 @@ ct_entry_create(struct conntrack *ct, const struct ct_entry *e, long long now)
     return error;
 }
 
+void
+ct_entry_remove(struct conntrack *ct, const struct ct_entry *e, long long now)
+{
+    struct conn_key key;
+    struct conn *conn;
+
+    key_from_tuple(&key, &e->orig, e, e->proto);
+    if (conn_lookup(ct, &key, now, &conn, NULL) && conn->conn_type == CT_CONN_TYPE_DEFAULT) {
+        conn_clean(ct, conn);
+    }
+}
+
+/* --- watching --------------------------------------------------------------- */
+
+static struct ct_watcher *_Atomic watcher;
+
+void
+ct_watch(struct ct_watcher *w)
+{
+    atomic_store_explicit(&watcher, w, memory_order_release);
+}
+
+static void
+tell(struct conntrack *ct, struct conn *conn, bool gone)
+{
+    struct ct_watcher *w = atomic_load_explicit(&watcher, memory_order_acquire);
+
+    if (w && w->ct == ct) {
+        struct ct_entry e;
+
+        entry_from_conn(&e, conn, time_msec());
+        w->tell(w, &e, gone);
+    }
+}
+
+static void
+conn_push_and_tell(struct conntrack *ct, struct conn *conn)
+{
+    conn_expire_push_front(ct, conn);
+    tell(ct, conn, false);
+}
+
+static void
+conn_gone(struct conntrack *ct, struct conn *conn)
+{
+    conn_changed(conn);
+    tell(ct, conn, true);
+}
+
+/* Where it changes nobody says whose connection it is. */
+static void
+tell_change(struct conn *conn)
+{
+    struct ct_watcher *w = atomic_load_explicit(&watcher, memory_order_acquire);
+    struct conn *found;
+
+    if (w && conn_lookup(w->ct, &conn->key, time_msec(), &found, NULL) && found == conn) {
+        tell(w->ct, conn, false);
+    }
+}
+
 bool
 ct_zone_limit_next(struct conntrack *ct, struct cmap_position *pos, int32_t *zone, uint32_t *limit)
 {

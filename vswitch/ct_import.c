@@ -293,8 +293,8 @@ check_state(const struct ct_entry *e)
     return "a protocol of no kind";
 }
 
-static const char *
-check_entry(const struct ct_entry *e)
+const char *
+ct_entry_check(const struct ct_entry *e)
 {
     const char *why;
 
@@ -344,7 +344,32 @@ get_connection(struct ct_entry *e, struct cursor c)
     if ((seen & must) != must || seen & (1u << ATTR_TCP | 1u << ATTR_STATE) & ~must) {
         return "attributes that make no connection";
     }
-    return check_entry(e);
+    return ct_entry_check(e);
+}
+
+void
+ct_entry_loosen(struct ct_entry *e)
+{
+    /* After the handshake there is nothing more to learn about scaling. */
+    bool known = e->tcp[0].wscale & e->tcp[1].wscale & CT_ENTRY_WSCALE_KNOWN ||
+                 (e->tcp[0].state == CT_DPIF_TCPS_ESTABLISHED &&
+                  e->tcp[1].state == CT_DPIF_TCPS_ESTABLISHED);
+
+    if (ct_entry_kind(e->proto) != CT_ENTRY_TCP || e->tcp[0].state >= CT_DPIF_TCPS_CLOSING ||
+        e->tcp[1].state >= CT_DPIF_TCPS_CLOSING) {
+        return;
+    }
+    for (int i = 0; i < 2; i++) {
+        struct ct_tcp_peer *p = &e->tcp[i];
+
+        p->state = CT_DPIF_TCPS_CLOSED;
+        p->seqlo = 0;
+        p->seqhi = 1;
+        p->max_win = MAX(p->max_win, 1);
+        if (!known) {
+            p->wscale = CT_ENTRY_WSCALE_UNKNOWN;
+        }
+    }
 }
 
 /* --- import ------------------------------------------------------------------------ */
@@ -353,11 +378,15 @@ struct importer {
     struct conntrack *ct;
     long long now;
     struct ct_import_result *result; /* NULL: only look */
+    bool old;                        /* see ct_import_old() */
 };
 
 static void
-import_connection(struct importer *im, const struct ct_entry *e)
+import_connection(struct importer *im, struct ct_entry *e)
 {
+    if (im->old) {
+        ct_entry_loosen(e);
+    }
     switch (ct_entry_create(im->ct, e, im->now)) {
     case 0:
         im->result->imported++;
@@ -456,11 +485,11 @@ import_chunk(struct importer *im, struct cursor *in)
     return n_records == get32(h + 24) ? NULL : "fewer or more records than announced";
 }
 
-int
-ct_import(struct conntrack *ct, const uint8_t *data, size_t len, struct ct_import_result *result,
-          char *why, size_t why_size)
+static int
+import(struct conntrack *ct, const uint8_t *data, size_t len, bool old,
+       struct ct_import_result *result, char *why, size_t why_size)
 {
-    struct importer im = {.ct = ct, .now = time_msec()};
+    struct importer im = {.ct = ct, .now = time_msec(), .old = old};
 
     /* Once to look, once to do it. */
     for (int pass = 0; pass < 2; pass++) {
@@ -479,4 +508,18 @@ ct_import(struct conntrack *ct, const uint8_t *data, size_t len, struct ct_impor
         im.result = result;
     }
     return 0;
+}
+
+int
+ct_import(struct conntrack *ct, const uint8_t *data, size_t len, struct ct_import_result *result,
+          char *why, size_t why_size)
+{
+    return import(ct, data, len, false, result, why, why_size);
+}
+
+int
+ct_import_old(struct conntrack *ct, const uint8_t *data, size_t len,
+              struct ct_import_result *result, char *why, size_t why_size)
+{
+    return import(ct, data, len, true, result, why, why_size);
 }

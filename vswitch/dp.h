@@ -3,7 +3,8 @@
  *   dpif_weft.c   the dpif class that ofproto and dpctl call
  *   dp_worker.c   what a thread needs to handle packets; packets' housekeeping
  *   dp_port.c     ports: netdevs, numbers, how to send
- *   dp_poll.c     threads that receive from ports which are not vifs
+ *   dp_poll.c     threads that receive from ports which are not vifs;
+ *   dp_poller.c   one of them
  *   dp_vif.c      vifs: their queue threads run packets to completion
  *   dp_flow.c     megaflows: put, del, get, dump
  *   dp_match.c    a megaflow's match as the classifier and the cache see it
@@ -12,6 +13,7 @@
  *   dp_exec.c     actions through OVS's libraries: everything but the plainest
  *   dp_upcall.c   packets on their way to ofproto's handler threads
  *   dp_meter.c  dp_bond.c  dp_ct.c
+ *   shadow.h      flows that outlive the process
  *
  * A packet is a struct dp_packet whose first member is the mbuf.  In the
  * engine only the mbuf is valid, and mbuf.pool is NULL for a malloc'ed packet;
@@ -44,11 +46,14 @@
 #include "ovs-thread.h"
 
 struct conntrack;
+struct ctlog;
 struct dp_actions;
 struct dp_bonds;
 struct dp_meters;
 struct dp_upcalls;
 struct pollers;
+struct shadow;
+struct shadow_table;
 struct smap;
 
 #define DP_TYPE "weft"
@@ -81,12 +86,17 @@ struct dp {
     struct dp_meters *meters;
     struct dp_bonds *bonds;
     struct conntrack *conntrack;
+    struct ctlog *ctlog; /* ctlog.h */
 
     /* dp_worker.c */
     struct ovs_mutex workers_lock;
     struct ovs_list spare OVS_GUARDED_BY(workers_lock);    /* free ones, for dp_borrow() */
     struct ovs_list workers OVS_GUARDED_BY(workers_lock);  /* all */
     struct worker_stats past OVS_GUARDED_BY(workers_lock); /* of workers that are gone */
+
+    /* shadow.h */
+    struct shadow *shadow;                     /* under flows_lock */
+    struct shadow_table *_Atomic shadow_table; /* NULL: none in use */
 
     atomic_uint64_t n_hit, n_missed, n_lost; /* of the slow path; the engine has its own */
 };
@@ -242,6 +252,7 @@ struct dp_flow {
     uint8_t covers_tracked; /* 1 << shape: as fast.covers, for a packet that came from
                              * conntrack: ct_* and recirc_id may be matched, too */
     bool dead;              /* left dp->flows */
+    uint32_t shadow_slot;   /* shadow.c; 0: none */
     long long created;      /* ms */
     struct flow_stats zero; /* subtracted from what the engine counts (DPIF_FP_ZERO_STATS) */
     struct dp_mask *mask;   /* dp_match.c */

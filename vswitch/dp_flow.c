@@ -30,6 +30,7 @@
 #include "openvswitch/vlog.h"
 #include "ovs-rcu.h"
 #include "packets.h"
+#include "shadow.h"
 #include "timeval.h"
 #include "util.h"
 
@@ -87,7 +88,7 @@ parse_match(const struct dpif_flow_put *put, struct match *match)
         static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 5);
 
         if (!quiet) {
-            VLOG_ERR_RL(&rl, "flow without an exact in_port refused");
+            VLOG_ERR_RL(&rl, "flow: in_port is not an exact match");
         }
         return EINVAL;
     }
@@ -224,6 +225,9 @@ create(struct dp *dp, const struct match *match, const ovs_u128 *ufid,
         goto error_insert;
     }
     cmap_insert(&dp->flows, &flow->ufid_node, ufid_hash(ufid));
+    if (!(put->flags & DPIF_FP_PROBE)) {
+        shadow_flow_put(dp, flow);
+    }
     if (VLOG_IS_DBG_ENABLED()) {
         log_add(flow);
     }
@@ -309,6 +313,7 @@ modify(struct dp *dp, struct dp_flow *flow, const struct dpif_flow_put *put)
         old = engine_flow_set_program(dp->engine, &flow->fast,
                                       dp_actions_compile(flow, put->actions, put->actions_len));
         ovsrcu_postpone(free_program_after_epoch, old);
+        shadow_flow_put(dp, flow);
     }
     if (put->flags & DPIF_FP_ZERO_STATS) {
         zero_stats(flow);
@@ -375,6 +380,7 @@ static void
 unlink_flow(struct dp *dp, struct dp_flow *flow) OVS_REQUIRES(dp->flows_lock)
 {
     flow->dead = true;
+    shadow_flow_del(dp, flow);
     cmap_remove(&dp->flows, &flow->ufid_node, ufid_hash(&flow->ufid));
     classifier_remove(dp->classifier, &flow->fast.rule);
     engine_flow_invalidate(dp->engine, &flow->fast);

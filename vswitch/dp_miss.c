@@ -18,6 +18,7 @@
 #include "dp.h"
 #include "flow.h"
 #include "packets.h"
+#include "shadow.h"
 #include "util.h"
 
 #define BATCH_MAX NETDEV_MAX_BURST
@@ -26,7 +27,7 @@ BUILD_ASSERT_DECL(BATCH_MAX <= 32);
 /* One after another in a batch, of one flow (NULL: none) and one port. */
 struct run {
     struct dp_flow *flow;
-    uint16_t in_port;
+    odp_port_t in_port; /* ODPP_NONE: a packet that ofproto made */
     unsigned n;
     uint64_t bytes;
     uint16_t tcp_flags;
@@ -49,7 +50,7 @@ run_general(struct dp_worker *w, const struct run *run, const struct dp_actions 
     dp_worker_rcu(w);
     batch_of(&batch, packets, run->n);
     if (first && da->program->kind == PROGRAM_TRACK) {
-        dp_ct_run(w, run->in_port, da, &batch);
+        dp_ct_run(w, odp_to_u32(run->in_port), da, &batch);
     } else {
         dp_execute(w, &batch, true, da->actions, da->len);
     }
@@ -75,7 +76,7 @@ run_flow(struct dp_worker *w, const struct run *run, struct dp_packet *packets[]
 
     if (first) {
         for (unsigned i = 0; i < run->n; i++) {
-            worker_learn(w->worker, run->in_port, &packets[i]->mbuf, f);
+            worker_learn(w->worker, odp_to_u32(run->in_port), &packets[i]->mbuf, f);
         }
     }
     worker_count_n(w->worker, f, run->n, run->bytes, run->tcp_flags);
@@ -85,15 +86,18 @@ run_flow(struct dp_worker *w, const struct run *run, struct dp_packet *packets[]
         (p->kind == PROGRAM_EDIT && !all_ethernet(packets, run->n))) {
         run_general(w, run, p->slow, packets, first);
     } else {
-        worker_act(w->worker, run->in_port, f, (struct rte_mbuf **)packets, run->n);
+        worker_act(w->worker, odp_to_u32(run->in_port), f, (struct rte_mbuf **)packets, run->n);
     }
 }
 
 static void
-miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *const flows[], unsigned n)
+miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[], unsigned n)
 {
     uint64_t orig;
 
+    if (OVS_UNLIKELY(shadow_active(w->dp))) {
+        n = shadow_input(w, packets, flows, n);
+    }
     dp_worker_rcu(w);
     atomic_add_relaxed(&w->dp->n_missed, n, &orig);
     for (unsigned i = 0; i < n; i++) {
@@ -210,10 +214,10 @@ process(struct dp_worker *w, struct dp_packet *packets[], unsigned n, bool first
     dp_flow_classify_batch(w->dp, flows, n, found);
 
     for (unsigned i = 0, end; i < n; i = end) {
-        struct run run = {.flow = found[i], .in_port = odp_to_u32(flows[i]->in_port.odp_port)};
+        struct run run = {.flow = found[i], .in_port = flows[i]->in_port.odp_port};
 
-        for (end = i; end < n && found[end] == run.flow &&
-                      odp_to_u32(flows[end]->in_port.odp_port) == run.in_port;
+        for (end = i;
+             end < n && found[end] == run.flow && flows[end]->in_port.odp_port == run.in_port;
              end++) {
             run.bytes += dp_packet_size(packets[end]);
             run.tcp_flags |= tcp_flags_of(flows[end]);

@@ -1,100 +1,22 @@
-/* Theory of Operation
- * ===================
+/* Which thread receives from which port.
  *
  * Two kinds of threads receive from ports that are not vifs.  "weft-wait"
  * sleeps until one of its file descriptors is readable (TAPs, Linux devices,
  * dummies); there is one a datapath.  "weft-poll-N" polls ports that have none
  * (DPDK's); there is one for each CPU N of other_config:pmd-cpu-mask, by
- * default one, and none while no port needs it.
- *
- * Each thread has a list of queues to receive from and of ports to send for.
- * The main thread changes a copy under the thread's lock and waits until the
- * thread has taken it over, which it does between two rounds.  So when
- * pollers_remove() returns, nobody touches the port's queues.
- *
- * A polled port is sent to by one thread, its owner.  Others push to the
- * port's queue and wake the owner if it sleeps.
- *
- * Rest.  After SPIN_US without a packet a polling thread sleeps for an eighth
- * of the time since the last one, from SLEEP_MIN_US to SLEEP_MAX_US: a packet
- * after a pause waits at most an eighth longer for it, or a millisecond; after
- * QUIET_US without any, SLEEP_QUIET_US. */
+ * default one, and none while no port needs it. */
 #include <config.h>
 
-#include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <rte_cycles.h>
-#include <rte_mbuf.h>
-#include <rte_pause.h>
 
 #include "dp.h"
-#include "dpdk.h"
-#include "fast/portq.h"
-#include "openvswitch/poll-loop.h"
+#include "dp_poller.h"
 #include "openvswitch/vlog.h"
 #include "ovs-numa.h"
-#include "ovs-rcu.h"
-#include "seq.h"
 #include "smap.h"
-#include "timeval.h"
 #include "util.h"
 
 VLOG_DEFINE_THIS_MODULE(dp_poll);
-
-/* Entries of a thread's exact-match cache, at most; it grows with use. */
-#define WAIT_CACHE_MAX (1u << 16)
-#define POLL_CACHE_MAX (1u << 20)
-
-#define SPIN_US 50
-#define SLEEP_MIN_US 10
-#define SLEEP_MAX_US 1000
-#define QUIET_US 10000000
-#define SLEEP_QUIET_US 10000
-/* What a thread's cache has grown to goes back after so long without a packet. */
-#define TRIM_MS 1000
-/* A descriptor whose device is gone is always readable. */
-#define RETRY_MS 100
-
-static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 5);
-
-struct rxq {
-    struct dp_port *port;
-    struct netdev_rxq *rxq;
-    long long retry_at; /* ms; not before, after an error (waiting thread) */
-};
-
-struct duty {
-    struct rxq *rxqs;
-    size_t n_rxqs;
-    struct dp_port **owned;
-    size_t n_owned;
-};
-
-struct poller {
-    struct dp *dp;
-    char *name;
-    unsigned core; /* UINT_MAX: any, and this is the waiting thread */
-    pthread_t thread;
-    struct dp_worker *worker;
-
-    struct duty duty; /* the thread's */
-
-    struct ovs_mutex lock;
-    pthread_cond_t taken;
-    struct duty next OVS_GUARDED; /* what 'duty' is to become */
-    bool exit OVS_GUARDED;
-    _Atomic uint32_t wanted, seen; /* versions of the above: main's, the thread's */
-
-    bool trimmed; /* since the last packet */
-
-    struct seq *changed;          /* waiting thread */
-    _Atomic uint32_t is_sleeping; /* polling thread */
-};
 
 struct pollers {
     struct poller *waiter;
@@ -103,431 +25,14 @@ struct pollers {
     char *cmask; /* other_config:pmd-cpu-mask, or NULL */
 };
 
-static bool
-is_waiter(const struct poller *p)
-{
-    return p->core == UINT_MAX;
-}
-
-/* --- handing over ------------------------------------------------------------- */
-
-static void
-duty_copy(struct duty *to, const struct duty *from)
-{
-    free(to->rxqs);
-    free(to->owned);
-    *to = *from;
-    to->rxqs = xmemdup(from->rxqs, MAX(from->n_rxqs, 1) * sizeof *from->rxqs);
-    to->owned = xmemdup(from->owned, MAX(from->n_owned, 1) * sizeof *from->owned);
-}
-
-static void
-duty_init(struct duty *d)
-{
-    d->rxqs = xcalloc(1, sizeof *d->rxqs);
-    d->owned = xcalloc(1, sizeof *d->owned);
-    d->n_rxqs = d->n_owned = 0;
-}
-
-static void
-duty_destroy(struct duty *d)
-{
-    free(d->rxqs);
-    free(d->owned);
-}
-
-/* Some time after a port got a packet for 'p'. */
-static void
-wake(struct poller *p)
-{
-    if (is_waiter(p)) {
-        seq_change(p->changed);
-    } else if (atomic_load_explicit(&p->is_sleeping, memory_order_relaxed) &&
-               atomic_exchange(&p->is_sleeping, 0)) {
-        syscall(SYS_futex, &p->is_sleeping, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-    }
-}
-
-/* Makes the thread take over 'next', and waits until it has. */
-static void
-commit(struct poller *p) OVS_REQUIRES(p->lock)
-{
-    uint32_t version = atomic_load(&p->wanted) + 1;
-
-    atomic_store(&p->wanted, version);
-    wake(p);
-    while (atomic_load(&p->seen) != version) {
-        ovs_mutex_cond_wait(&p->taken, &p->lock);
-    }
-}
-
-/* On the thread: takes over what main wants.  False: the thread is to end. */
-static bool
-take_over(struct poller *p)
-{
-    bool go_on = true;
-
-    if (OVS_UNLIKELY(atomic_load_explicit(&p->wanted, memory_order_acquire) !=
-                     atomic_load_explicit(&p->seen, memory_order_relaxed))) {
-        ovs_mutex_lock(&p->lock);
-        duty_copy(&p->duty, &p->next);
-        go_on = !p->exit;
-        atomic_store(&p->seen, atomic_load(&p->wanted));
-        xpthread_cond_signal(&p->taken);
-        ovs_mutex_unlock(&p->lock);
-    }
-    return go_on;
-}
-
-/* --- packets -------------------------------------------------------------------- */
-
-/* Up to ENGINE_BURST packets of one queue. */
-static unsigned
-gather(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST])
-{
-    unsigned n = 0;
-
-    do {
-        struct dp_packet_batch batch;
-        struct dp_packet *b;
-        int error;
-
-        dp_packet_batch_init(&batch);
-        error = netdev_rxq_recv(q->rxq, &batch, NULL);
-        if (error) {
-            if (error != EAGAIN && error != EOPNOTSUPP) {
-                VLOG_ERR_RL(&rl, "error receiving data from %s: %s", netdev_rxq_get_name(q->rxq),
-                            ovs_strerror(error));
-                q->retry_at = time_msec() + RETRY_MS;
-            }
-            break;
-        }
-        /* A port's packets are all of one kind, and a cold line tells which. */
-        if (batch.packets[0]->source != DPBUF_DPDK) {
-            DP_PACKET_BATCH_FOR_EACH (i, b, &batch) {
-                dp_packet_complete(b);
-            }
-        }
-        DP_PACKET_BATCH_FOR_EACH (i, b, &batch) {
-            pkts[n++] = &b->mbuf;
-        }
-        if (batch.count < NETDEV_MAX_BURST) {
-            break;
-        }
-    } while (n + NETDEV_MAX_BURST <= ENGINE_BURST);
-    return n;
-}
-
-/* Receives once from 'q' and runs what came. */
-static unsigned
-receive(struct poller *p, struct rxq *q)
-{
-    struct rte_mbuf *pkts[ENGINE_BURST];
-    unsigned n;
-
-    if (!netdev_rxq_enabled(q->rxq)) {
-        return 0;
-    }
-    n = gather(q, pkts);
-    if (n) {
-        worker_begin(p->worker->worker);
-        worker_run(p->worker->worker, odp_to_u32(q->port->port_no), pkts, n, time_msec());
-        worker_end(p->worker->worker);
-    }
-    return n;
-}
-
-/* Sends what other threads have for the port; one burst. */
-static unsigned
-send_queued(struct dp_port *port)
-{
-    struct rte_mbuf *pkts[ENGINE_BURST];
-    unsigned n = portq_pop(port->queue, pkts, ENGINE_BURST);
-
-    if (n) {
-        dp_port_send(port, pkts, n, 0, false);
-    }
-    return n;
-}
-
-void
-pollers_send(struct fast_port *fast, struct worker *worker, struct rte_mbuf **pkts, unsigned n)
-{
-    struct dp_port *port = CONTAINER_OF(fast, struct dp_port, fast);
-    struct poller *owner = atomic_load_explicit(&port->owner, memory_order_acquire);
-    unsigned taken;
-
-    if (owner && owner->worker->worker == worker) {
-        dp_port_send(port, pkts, n, 0, false);
-        return;
-    }
-    taken = portq_push(port->queue, worker, pkts, n);
-    if (taken && owner) {
-        /* The owner says that it sleeps before it looks at the queue. */
-        atomic_thread_fence(memory_order_seq_cst);
-        wake(owner);
-    }
-    if (taken < n) {
-        atomic_fetch_add_explicit(&fast->drops, n - taken, memory_order_relaxed);
-        dp_packets_free(pkts + taken, n - taken);
-    }
-}
-
-/* --- the threads -------------------------------------------------------------- */
-
-static void
-trim(struct poller *p)
-{
-    if (!p->trimmed) {
-        worker_trim(p->worker->worker);
-        p->trimmed = true;
-    }
-}
-
-static void
-wait_for(struct rxq *q)
-{
-    if (q->retry_at && time_msec() < q->retry_at) {
-        poll_timer_wait_until(q->retry_at);
-    } else {
-        q->retry_at = 0;
-        netdev_rxq_wait(q->rxq);
-    }
-}
-
-static void *
-wait_main(void *p_)
-{
-    struct poller *p = p_;
-    long long busy = time_msec();
-
-    for (;;) {
-        uint64_t seq = seq_read(p->changed);
-        unsigned got = 0;
-
-        if (!take_over(p)) {
-            return NULL;
-        }
-        for (size_t i = 0; i < p->duty.n_rxqs; i++) {
-            got += receive(p, &p->duty.rxqs[i]);
-        }
-        if (got) {
-            busy = time_msec();
-            p->trimmed = false;
-            dp_worker_rcu_quiesce(p->worker);
-            continue;
-        }
-        if (!p->trimmed) {
-            if (time_msec() >= busy + TRIM_MS) {
-                trim(p);
-            } else {
-                poll_timer_wait_until(busy + TRIM_MS);
-            }
-        }
-        for (size_t i = 0; i < p->duty.n_rxqs; i++) {
-            wait_for(&p->duty.rxqs[i]);
-        }
-        seq_wait(p->changed, seq);
-        poll_block();
-    }
-}
-
-static bool
-has_work(const struct poller *p)
-{
-    for (size_t i = 0; i < p->duty.n_owned; i++) {
-        if (!portq_empty(p->duty.owned[i]->queue)) {
-            return true;
-        }
-    }
-    return atomic_load(&p->wanted) != atomic_load(&p->seen);
-}
-
-/* Sleeps until somebody wakes us, at most 'us'. */
-static void
-nap(struct poller *p, unsigned us)
-{
-    struct timespec ts = {.tv_nsec = us * 1000L};
-
-    /* At most a few milliseconds: not worth leaving RCU, which takes locks and
-     * memory each time. */
-    ovsrcu_quiesce();
-    atomic_store(&p->is_sleeping, 1);
-    if (!has_work(p)) {
-        syscall(SYS_futex, &p->is_sleeping, FUTEX_WAIT_PRIVATE, 1, &ts, NULL, 0);
-    }
-    atomic_store_explicit(&p->is_sleeping, 0, memory_order_relaxed);
-}
-
-/* Sleeps for good until main has something for the thread to do. */
-static void
-rest(struct poller *p)
-{
-    ovsrcu_quiesce_start();
-    atomic_store(&p->is_sleeping, 1);
-    while (!has_work(p) && atomic_load(&p->is_sleeping)) {
-        syscall(SYS_futex, &p->is_sleeping, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
-    }
-    atomic_store(&p->is_sleeping, 0);
-    ovsrcu_quiesce_end();
-}
-
-static void
-idle(struct poller *p, uint64_t idle_us)
-{
-    if (!p->duty.n_rxqs && !p->duty.n_owned) {
-        rest(p);
-    } else if (idle_us < SPIN_US) {
-        rte_pause();
-    } else {
-        if (idle_us > TRIM_MS * 1000) {
-            trim(p);
-        }
-        nap(p, idle_us > QUIET_US ? SLEEP_QUIET_US
-                                  : MIN(MAX(idle_us / 8, SLEEP_MIN_US), SLEEP_MAX_US));
-    }
-}
-
-static void *
-poll_main(void *p_)
-{
-    struct poller *p = p_;
-    uint64_t tsc_per_us = MAX(rte_get_tsc_hz() / 1000000, 1);
-    uint64_t busy = rte_rdtsc();
-    bool attached;
-
-    ovs_numa_thread_setaffinity_core(p->core);
-    attached = dpdk_attach_thread(p->core);
-    /* Sleeps of microseconds are meant. */
-    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-
-    while (take_over(p)) {
-        unsigned got = 0;
-
-        for (size_t i = 0; i < p->duty.n_rxqs; i++) {
-            got += receive(p, &p->duty.rxqs[i]);
-        }
-        for (size_t i = 0; i < p->duty.n_owned; i++) {
-            got += send_queued(p->duty.owned[i]);
-        }
-        if (got) {
-            busy = rte_rdtsc();
-            p->trimmed = false;
-            dp_worker_rcu_quiesce(p->worker);
-        } else {
-            idle(p, (rte_rdtsc() - busy) / tsc_per_us);
-        }
-    }
-    if (attached) {
-        dpdk_detach_thread();
-    }
-    return NULL;
-}
-
-static struct poller *
-poller_create(struct dp *dp, unsigned core)
-{
-    struct poller *p = xzalloc(sizeof *p);
-
-    p->dp = dp;
-    p->core = core;
-    ovs_mutex_init(&p->lock);
-    xpthread_cond_init(&p->taken, NULL);
-    duty_init(&p->duty);
-    duty_init(&p->next);
-    p->changed = seq_create();
-    p->worker = dp_worker_create(dp, is_waiter(p) ? WAIT_CACHE_MAX : POLL_CACHE_MAX, false);
-    p->name = is_waiter(p) ? xstrdup("weft-wait") : xasprintf("weft-poll-%u", core);
-    ovs_strlcpy(p->worker->name, p->name, sizeof p->worker->name);
-    p->thread = ovs_thread_create(p->name, is_waiter(p) ? wait_main : poll_main, p);
-    return p;
-}
-
-static void
-poller_destroy(struct poller *p)
-{
-    if (!p) {
-        return;
-    }
-    ovs_mutex_lock(&p->lock);
-    p->exit = true;
-    commit(p);
-    ovs_mutex_unlock(&p->lock);
-    xpthread_join(p->thread, NULL);
-    dp_worker_destroy(p->worker);
-    duty_destroy(&p->duty);
-    duty_destroy(&p->next);
-    seq_destroy(p->changed);
-    xpthread_cond_destroy(&p->taken);
-    ovs_mutex_destroy(&p->lock);
-    free(p->name);
-    free(p);
-}
-
-/* --- who does what ---------------------------------------------------------------- */
-
-static void
-give_rxq(struct poller *p, struct dp_port *port, unsigned i)
-{
-    ovs_mutex_lock(&p->lock);
-    p->next.rxqs = xrealloc(p->next.rxqs, (p->next.n_rxqs + 1) * sizeof *p->next.rxqs);
-    p->next.rxqs[p->next.n_rxqs++] = (struct rxq){.port = port, .rxq = port->rxqs[i]};
-    commit(p);
-    ovs_mutex_unlock(&p->lock);
-}
-
-static void
-give_port(struct poller *p, struct dp_port *port)
-{
-    ovs_mutex_lock(&p->lock);
-    p->next.owned = xrealloc(p->next.owned, (p->next.n_owned + 1) * sizeof *p->next.owned);
-    p->next.owned[p->next.n_owned++] = port;
-    commit(p);
-    ovs_mutex_unlock(&p->lock);
-    atomic_store_explicit(&port->owner, p, memory_order_release);
-    /* What was queued before there was an owner. */
-    wake(p);
-}
-
-static void
-take_away(struct poller *p, const struct dp_port *port)
-{
-    struct duty *d = &p->next;
-    size_t n;
-
-    if (!p) {
-        return;
-    }
-    ovs_mutex_lock(&p->lock);
-    n = d->n_rxqs;
-    d->n_rxqs = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (d->rxqs[i].port != port) {
-            d->rxqs[d->n_rxqs++] = d->rxqs[i];
-        }
-    }
-    n = d->n_owned;
-    d->n_owned = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (d->owned[i] != port) {
-            d->owned[d->n_owned++] = d->owned[i];
-        }
-    }
-    commit(p);
-    ovs_mutex_unlock(&p->lock);
-}
-
 static struct poller *
 least_loaded(const struct pollers *ps)
 {
     struct poller *best = ps->polling[0];
 
     for (size_t i = 1; i < ps->n_polling; i++) {
-        struct poller *p = ps->polling[i];
-
-        /* Only the main thread writes 'next'. */
-        if (p->next.n_rxqs + p->next.n_owned < best->next.n_rxqs + best->next.n_owned) {
-            best = p;
+        if (poller_load(ps->polling[i]) < poller_load(best)) {
+            best = ps->polling[i];
         }
     }
     return best;
@@ -616,7 +121,7 @@ int
 pollers_create(struct dp *dp)
 {
     dp->pollers = xzalloc(sizeof *dp->pollers);
-    dp->pollers->waiter = poller_create(dp, UINT_MAX);
+    dp->pollers->waiter = poller_create(dp, POLLER_WAITS);
     return 0;
 }
 
@@ -638,14 +143,14 @@ pollers_add(struct dp *dp, struct dp_port *port)
 {
     if (port->kind == DP_PORT_WAITED) {
         for (unsigned i = 0; i < port->n_rxq; i++) {
-            give_rxq(dp->pollers->waiter, port, i);
+            poller_give_rxq(dp->pollers->waiter, port, i);
         }
         return;
     }
     start_polling(dp);
-    give_port(least_loaded(dp->pollers), port);
+    poller_give_port(least_loaded(dp->pollers), port);
     for (unsigned i = 0; i < port->n_rxq; i++) {
-        give_rxq(i ? least_loaded(dp->pollers) : port->owner, port, i);
+        poller_give_rxq(i ? least_loaded(dp->pollers) : port->owner, port, i);
     }
 }
 
@@ -655,14 +160,14 @@ pollers_remove(struct dp *dp, struct dp_port *port)
     struct pollers *ps = dp->pollers;
 
     if (port->kind == DP_PORT_WAITED) {
-        take_away(ps->waiter, port);
+        poller_take_away(ps->waiter, port);
         return;
     }
     atomic_store_explicit(&port->owner, NULL, memory_order_release);
     /* Who has read the owner before may still want to wake it. */
     epoch_synchronize();
     for (size_t i = 0; i < ps->n_polling; i++) {
-        take_away(ps->polling[i], port);
+        poller_take_away(ps->polling[i], port);
     }
 }
 

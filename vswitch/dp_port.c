@@ -19,6 +19,7 @@
 #include "offload_ports.h"
 #include "openvswitch/vlog.h"
 #include "seq.h"
+#include "shadow.h"
 #include "util.h"
 
 VLOG_DEFINE_THIS_MODULE(dp_port);
@@ -302,6 +303,7 @@ port_remove(struct dp_port *port)
 {
     struct dp *dp = port->dp;
 
+    shadow_port_del(dp, port);
     ovs_rwlock_wrlock(&dp->ports_lock);
     hmap_remove(&dp->ports, &port->node);
     ovs_rwlock_unlock(&dp->ports_lock);
@@ -387,8 +389,10 @@ dp_port_add(struct dp *dp, struct netdev *netdev, odp_port_t *port_nop)
         VLOG_ERR("%s: cannot be made promiscuous: %s", name, ovs_strerror(error));
         port_stop(port);
         port_remove(port);
+        return error;
     }
-    return error;
+    shadow_port_add(dp, port);
+    return 0;
 }
 
 int

@@ -19,6 +19,7 @@
 #include "openvswitch/vlog.h"
 #include "pools.h"
 #include "settings.h"
+#include "spare.h"
 #include "smap.h"
 #include "util.h"
 #include "wrap.h"
@@ -158,6 +159,7 @@ __wrap_dpdk_init(const struct smap *cfg)
     __real_dpdk_init(&ours);
     if (dpdk_available()) {
         rte_memseg_list_walk(advise_hugepage, NULL);
+        spare_save_config(cfg);
     }
     smap_destroy(&ours);
 }

@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "conntrack.h"
+#include "ctlog.h"
 #include "dp.h"
 #include "hash.h"
 #include "odp-util.h"
@@ -18,6 +19,7 @@
 #include "ovs-router.h"
 #include "packets.h"
 #include "seq.h"
+#include "shadow.h"
 #include "sset.h"
 #include "tnl-neigh-cache.h"
 #include "tnl-ports.h"
@@ -32,6 +34,7 @@ static const struct engine_ops engine_ops = {
     .miss = dp_miss,
     .slow = dp_slow,
     .track = dp_track,
+    .track_soon = dp_track_soon,
     .verdict_free = dp_verdict_free,
     .free = dp_packets_free,
 };
@@ -74,6 +77,8 @@ dp_free(struct dp *dp) OVS_REQUIRES(dps_lock)
 
     dp_ports_clear(dp);
     pollers_destroy(dp);
+    shadow_close(dp);
+    ctlog_close(dp->ctlog, shadow_kept());
     dp_flows_destroy(dp);
     dp_masks_destroy(dp);
     dp_ct_destroy(dp);
@@ -139,6 +144,10 @@ dp_create(const struct dpif_class *class, const char *name, struct dp **dpp) OVS
     dp_masks_init(dp);
     dp_flows_init(dp);
     dp_ports_init(dp);
+    if (!class_is_dummy(class)) {
+        shadow_open(dp);
+        dp->ctlog = ctlog_open(dp->name, dp->conntrack);
+    }
     shash_add(&dps, name, dp);
     error = pollers_create(dp);
     if (!error) {
@@ -404,6 +413,16 @@ weft_operate(struct dpif *dpif, struct dpif_op **ops, size_t n,
     }
 }
 
+/* The handlers are about to start: misses are theirs. */
+static int
+weft_handlers_set(struct dpif *dpif, uint32_t n)
+{
+    int error = dp_upcall_handlers_set(dpif, n);
+
+    shadow_retire(dp_of(dpif));
+    return error;
+}
+
 static int
 weft_init(void)
 {
@@ -443,7 +462,7 @@ const struct dpif_class dpif_weft_class = {
     /* Upcalls go to ofproto's handler threads, as the kernel's do: no
      * register_upcall_cb and the like. */
     .recv_set = dp_upcall_recv_set,
-    .handlers_set = dp_upcall_handlers_set,
+    .handlers_set = weft_handlers_set,
     .recv = dp_upcall_recv,
     .recv_wait = dp_upcall_recv_wait,
     .recv_purge = dp_upcall_recv_purge,

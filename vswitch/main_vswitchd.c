@@ -28,9 +28,9 @@
 #include "netdev.h"
 #include "netdev_netback.h"
 #include "netdev_synth.h"
+#include "ofstate.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
-#include "ofstate.h"
 #include "ovs-numa.h"
 #include "ovs-rcu.h"
 #include "ovs-router.h"
@@ -38,7 +38,9 @@
 #include "ovs/canary.h"
 #include "ovsdb-idl.h"
 #include "plug.h"
+#include "shadow.h"
 #include "simap.h"
+#include "spare.h"
 #include "stream-ssl.h"
 #include "stream.h"
 #include "timeval.h"
@@ -82,6 +84,7 @@ usage(void)
            "  --disable-system-route    ignore the kernel's routing table\n"
            "  --dummy-numa=LIST         pretend to have these CPUs, for tests\n"
            "  --enable-synth            interfaces of type \"synth\", for benchmarks\n"
+           "  --spare                   a second process takes over when this one is killed\n"
            "  -h, --help                show this text\n"
            "  -V, --version             show versions\n");
     exit(EXIT_SUCCESS);
@@ -98,6 +101,9 @@ enum {
     OPT_DPDK,
     OPT_DUMMY_NUMA,
     OPT_ENABLE_SYNTH,
+    OPT_SPARE_FD,
+    OPT_SPARE_PIDFILE,
+    OPT_SPARE_DETACHED,
     VLOG_OPTION_ENUMS,
     DAEMON_OPTION_ENUMS,
     SSL_OPTION_ENUMS,
@@ -114,6 +120,9 @@ static const struct option long_options[] = {
     {"dpdk", optional_argument, NULL, OPT_DPDK},
     {"dummy-numa", required_argument, NULL, OPT_DUMMY_NUMA},
     {"enable-synth", no_argument, NULL, OPT_ENABLE_SYNTH},
+    {"spare-fd", required_argument, NULL, OPT_SPARE_FD},
+    {"spare-pidfile", required_argument, NULL, OPT_SPARE_PIDFILE},
+    {"spare-detached", no_argument, NULL, OPT_SPARE_DETACHED},
     {"peer-ca-cert", required_argument, NULL, OPT_PEER_CA_CERT},
     {"bootstrap-ca-cert", required_argument, NULL, OPT_BOOTSTRAP_CA_CERT},
     VLOG_LONG_OPTIONS,
@@ -156,6 +165,15 @@ take_option(int c, struct options *o)
         break;
     case OPT_ENABLE_SYNTH:
         netdev_synth_register();
+        break;
+    case OPT_SPARE_FD:
+        spare_set_fd(optarg);
+        break;
+    case OPT_SPARE_PIDFILE:
+        spare_set_pidfile(optarg);
+        break;
+    case OPT_SPARE_DETACHED:
+        spare_set_detached();
         break;
     case OPT_PEER_CA_CERT:
         stream_ssl_set_peer_ca_cert_file(optarg);
@@ -259,14 +277,17 @@ main(int argc, char *argv[])
     dns_resolve_init(true);
     ovs_cmdl_proctitle_init(argc, argv);
     service_start(&argc, &argv);
+    spare_init(&argc, argv);
     options = parse_options(argc, argv);
     fatal_ignore_sigpipe();
     canary_check();
     daemonize_start(true);
+    spare_supervise();
 
     if (options.mlockall) {
         lock_memory();
     }
+    spare_wait();
     if (unixctl_server_create(options.unixctl, &unixctl)) {
         exit(EXIT_FAILURE);
     }
@@ -279,6 +300,7 @@ main(int argc, char *argv[])
         ofstate_init(options.database);
     }
     free(options.database);
+    spare_forward();
 
     while (!request.exiting && !should_service_stop()) {
         run_once(unixctl, &request);
@@ -293,7 +315,12 @@ main(int argc, char *argv[])
     /* Bridges close their ports as they go; what guests see of it is decided
      * below, for all vifs at once. */
     backend_keep_vifs();
+    spare_exit();
+    if (!request.cleanup) {
+        shadow_keep();
+    }
     bridge_exit(request.cleanup);
+    netdev_netback_exit();
     backend_stop(request.cleanup);
     unixctl_server_destroy(unixctl);
     service_stop();

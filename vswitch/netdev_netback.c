@@ -463,6 +463,19 @@ netdev_netback_set_receiver(struct netdev *netdev, const struct netback_receiver
     ovs_mutex_unlock(&dev->mutex);
 }
 
+void
+netdev_netback_exit(void)
+{
+    struct netdev_netback *dev;
+
+    ovs_mutex_lock(&all_mutex);
+    LIST_FOR_EACH (dev, in_all, &all) {
+        atomic_store_relaxed(&dev->live, NULL);
+    }
+    ovs_mutex_unlock(&all_mutex);
+    epoch_synchronize();
+}
+
 /* --- packets ------------------------------------------------------------- */
 
 static inline struct netback_vif *

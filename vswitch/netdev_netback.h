@@ -22,6 +22,8 @@ bool netdev_is_netback(const struct netdev *);
  * options.  With NULL returns when no call of it is under way and none will
  * come; nobody may hold what its calls wait for.  Main thread. */
 void netdev_netback_set_receiver(struct netdev *, const struct netback_receiver *, void *aux);
+/* Cuts all ports off their vifs; before the backend stops.  Main thread. */
+void netdev_netback_exit(void);
 /* Hands any number of packets to the guest; consumes.  They are of a pool or
  * have 'pool' NULL and complete mbufs, are not to be cut short, and want at
  * most TCP's and UDP's checksums.  An online reader of fast/epoch.h. */

@@ -43,6 +43,7 @@
 #include "ovs-thread.h"
 #include "ovsdb-idl.h"
 #include "smap.h"
+#include "socket-util.h"
 #include "timeval.h"
 #include "util.h"
 #include "uuid.h"
@@ -195,6 +196,35 @@ is_up(const struct bridge *b)
 
     free(path);
     return up;
+}
+
+/* A killed process leaves its sockets: they shall not be taken for those of
+ * bridges that are up. */
+static void
+remove_dead_sockets(void)
+{
+    DIR *d = opendir(ovs_rundir());
+    struct dirent *e;
+
+    while (d && (e = readdir(d))) {
+        char *path;
+        int fd;
+
+        if (!string_ends_with(e->d_name, ".mgmt")) {
+            continue;
+        }
+        path = xasprintf("%s/%s", ovs_rundir(), e->d_name);
+        fd = make_unix_socket(SOCK_STREAM, true, NULL, path);
+        if (fd == -ECONNREFUSED) {
+            unlink(path);
+        } else if (fd >= 0) {
+            close(fd);
+        }
+        free(path);
+    }
+    if (d) {
+        closedir(d);
+    }
 }
 
 static struct bridge *
@@ -447,6 +477,7 @@ ofstate_init(const char *database)
         free(directory);
         return;
     }
+    remove_dead_sockets();
     atomic_store_relaxed(&restoring, true);
     latch_init(&wake);
     latch_init(&quit);

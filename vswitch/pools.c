@@ -3,9 +3,11 @@
 #include "pools.h"
 
 #include <errno.h>
+#include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
+#include <sys/mman.h>
 
 #include "dp-packet.h"
 #include "fast/bundle.h"
@@ -22,6 +24,7 @@ VLOG_DEFINE_THIS_MODULE(weft_pools);
 #define ELEMENT(frame) ODD_LINES(sizeof(struct dp_packet) + NETBACK_HEADROOM + (frame))
 /* What a mempool puts in front of each element. */
 #define OBJECT_HEADER LINE
+#define TRANSPARENT_PAGE (2u << 20)
 
 /* Elements that an lcore keeps at hand.  Large ones are few: a cache of them
  * must not hide a pool's worth from the other threads. */
@@ -35,6 +38,51 @@ init_packet(struct rte_mempool *mp OVS_UNUSED, void *aux OVS_UNUSED, void *obj,
             unsigned i OVS_UNUSED)
 {
     dp_packet_init_dpdk(obj);
+}
+
+static void
+unmap(struct rte_mempool_memhdr *memory, void *start)
+{
+    munmap(start, (char *)memory->addr + memory->len - (char *)start);
+}
+
+/* Without hugepages, DPDK's memory is of small pages, and nearly every packet
+ * misses the TLB.  The kernel makes large ones of ordinary memory if it is
+ * asked to and can. */
+static int
+populate_transparent(struct rte_mempool *mp)
+{
+    size_t element = mp->header_size + mp->elt_size + mp->trailer_size;
+    /* None lies across two pages. */
+    size_t len = DIV_ROUND_UP(mp->size, TRANSPARENT_PAGE / element) * (size_t)TRANSPARENT_PAGE;
+    char *map = mmap(NULL, len + TRANSPARENT_PAGE, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *start = (char *)ROUND_UP((uintptr_t)map, TRANSPARENT_PAGE);
+    int n;
+
+    if (map == MAP_FAILED) {
+        return -errno;
+    }
+    if (start > map) {
+        munmap(map, start - map);
+    }
+    munmap(start + len, map + TRANSPARENT_PAGE - start);
+    madvise(start, len, MADV_HUGEPAGE);
+    n = rte_mempool_populate_virt(mp, start, len, TRANSPARENT_PAGE, unmap, start);
+    if (n <= 0) {
+        munmap(start, len);
+    }
+    return n;
+}
+
+/* Large buffers stay out of it: most of their memory is never touched. */
+static int
+populate(struct rte_mempool *mp, size_t frame)
+{
+    int n = rte_eal_has_hugepages() || frame > POOLS_SMALL_FRAME ? 0 : populate_transparent(mp);
+
+    /* Adds what is still missing, if anything is. */
+    return n == (int)mp->size ? n : rte_mempool_populate_default(mp);
 }
 
 static struct rte_mempool *
@@ -62,7 +110,7 @@ create(const char *name, unsigned n, size_t frame, unsigned cache)
         goto fail;
     }
     rte_pktmbuf_pool_init(mp, &priv);
-    error = rte_mempool_populate_default(mp);
+    error = populate(mp, frame);
     if (error < 0) {
         VLOG_ERR("%s: no memory for %u buffers of %zu bytes: %s", name, n, (size_t)ELEMENT(frame),
                  rte_strerror(-error));

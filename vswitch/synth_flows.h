@@ -167,10 +167,10 @@ synth_write(const struct synth_flows *f, struct synth_tuple t, uint8_t *frame)
         sums |= (uint64_t)synth_fold(f->l4_sum + addresses + t.l4) << 16;
     }
     fields = _mm_set_epi64x(sums << 32 | __builtin_bswap32(t.l4), __builtin_bswap64(t.ip));
-    _mm_store_si128(&to[0], from[0]);
-    _mm_store_si128(&to[1], _mm_or_si128(from[1], _mm_shuffle_epi8(fields, f->place[1])));
-    _mm_store_si128(&to[2], _mm_or_si128(from[2], _mm_shuffle_epi8(fields, f->place[2])));
-    _mm_store_si128(&to[3], _mm_or_si128(from[3], _mm_shuffle_epi8(fields, f->place[3])));
+    _mm_storeu_si128(&to[0], from[0]);
+    _mm_storeu_si128(&to[1], _mm_or_si128(from[1], _mm_shuffle_epi8(fields, f->place[1])));
+    _mm_storeu_si128(&to[2], _mm_or_si128(from[2], _mm_shuffle_epi8(fields, f->place[2])));
+    _mm_storeu_si128(&to[3], _mm_or_si128(from[3], _mm_shuffle_epi8(fields, f->place[3])));
 }
 
 #endif

@@ -38,6 +38,10 @@ bool __wrap_dpif_supports_lb_output_action(const struct dpif *);
 const char *__real_ofproto_normalize_type(const char *);
 const char *__wrap_ofproto_normalize_type(const char *);
 
+/* spare.c */
+void __real_daemonize_complete(void);
+void __wrap_daemonize_complete(void);
+
 /* pmd_nap.c */
 void __real_xnanosleep_no_quiesce(uint64_t ns);
 void __wrap_xnanosleep_no_quiesce(uint64_t ns);

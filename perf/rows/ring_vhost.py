@@ -1,13 +1,19 @@
 """Ring to ring beside vhost-user: two guests, one switch between them.
 
-    weft-netfront blast > ring > weft datapath   > ring > weft-netfront sink
-    testpmd txonly  > virtio > OVS-DPDK datapath > virtio > testpmd rxonly
+    weft-netfront blast > ring > weft datapath    > ring > weft-netfront sink
+    testpmd flowgen   < virtio > OVS-DPDK datapath < virtio > testpmd flowgen
 
-The peer's guests are testpmd with virtio-user, its ports dpdkvhostuserclient
-ports of a bridge with datapath_type=netdev in the same binary.  What counts is
-what the receiver got per CPU second of the switch's threads.  Of the peer's
-polling thread only that part of its time counts which its own statistics call
-processing.
+The peer's guests are two virtio-user ports of one testpmd, which sends at both
+and drops what it receives, all on a core of its own; its ports are
+dpdkvhostuserclient ports of a bridge with datapath_type=netdev in the same
+binary, and the polling thread has the other core.  (Sender and receiver as
+processes of their own, txonly and rxonly, would poll for that core against
+each other and against the switch, which halves the peer and more.)  Ours all
+sleep and share the cores as the scheduler likes.
+
+What counts is what the receivers got per CPU second of the switch's threads.
+Of the peer's polling thread only that part of its time counts which its own
+statistics call processing.
 
 vhost-user has its guests' memory mapped all the time, as netback has pages
 under static grants; grant copy is what Xen's guests without them cost.
@@ -38,23 +44,22 @@ def _install():
         run_command([f"{ROOT}/lib/deps.sh", f"{ROOT}/perf/peers.txt"], timeout=600)
 
 
-def _guest(rig, stack, i, mode, *more):
-    """Both its threads may run anywhere, as ours."""
-    prefix = f"weft-bench-{os.getpid()}-{i}"
-    return rig.spawn(stack, f"testpmd-{mode}",
+def _guests(rig, stack, size):
+    vdevs = [f"--vdev=net_virtio_user{i},path={rig.dir}/vhost{i},server=1,queues=1,"
+             "queue_size=256" for i in (1, 2)]
+    return rig.spawn(stack, "testpmd",
                      ["dpdk-testpmd", "--no-huge", "--legacy-mem", "-m", "256", "--no-pci",
-                      "--no-telemetry", "--no-shconf", "--file-prefix", prefix,
-                      "--lcores", f"0@(0-{os.cpu_count() - 1}),1@(0-{os.cpu_count() - 1})",
-                      f"--vdev=net_virtio_user0,path={rig.dir}/vhost{i},server=1,queues=1",
-                      "--", "--auto-start", f"--forward-mode={mode}", "--stats-period=3600",
-                      "--total-num-mbufs=8192", *more])
+                      "--no-telemetry", "--no-shconf", "--file-prefix", f"weft-bench-{os.getpid()}",
+                      "--lcores", "0@0,1@0", *vdevs, "--", "--auto-start",
+                      "--forward-mode=flowgen", f"--txpkts={size}", "--stats-period=3600",
+                      "--total-num-mbufs=8192"])
 
 
 def _delivered(rig):
-    """Packets and bytes that the receiver got."""
-    text = rig.ofctl("dump-ports", f"unix:{rig.dir}/{BRIDGE}.mgmt", "2")
-    found = re.search(r"tx pkts=(\d+), bytes=(\d+)", text)
-    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+    """Packets and bytes that the receivers got."""
+    text = rig.ofctl("dump-ports", rig.bridge_socket(BRIDGE))
+    found = re.findall(r"port +\d+: rx .*?tx pkts=(\d+), bytes=(\d+)", text, re.S)
+    return sum(int(n) for n, _ in found), sum(int(n) for _, n in found)
 
 
 def _processing(rig):
@@ -72,8 +77,7 @@ def _await_traffic(rig, guests):
         time.sleep(0.3)
         if _delivered(rig)[0] > before[0] > 0:
             return
-        for g in guests:
-            g.check()
+        guests.check()
     raise BenchError(f"nothing arrives at testpmd; the switch says:\n{rig.vswitchd.tail()}")
 
 
@@ -86,10 +90,8 @@ def _vhost(bench, rig, label, size):
             rig.vsctl("add-port", BRIDGE, f"vhost{i}", "--", "set", "Interface", f"vhost{i}",
                       "type=dpdkvhostuserclient", f"options:vhost-server-path={rig.dir}/vhost{i}",
                       f"ofport_request={i}")
-        rig.ofctl("add-flow", f"unix:{rig.dir}/{BRIDGE}.mgmt",
-                  "priority=9,in_port=1,actions=output:2")
-        guests = [_guest(rig, stack, 2, "rxonly"),
-                  _guest(rig, stack, 1, "txonly", f"--txpkts={size}")]
+        rig.add_flows(BRIDGE, [f"priority=9,in_port={i},actions=output:{3 - i}" for i in (1, 2)])
+        guests = _guests(rig, stack, size)
         _await_traffic(rig, guests)
         time.sleep(stream.WARM_UP_S)
         with stream.profile(bench, rig, label):
@@ -100,7 +102,7 @@ def _vhost(bench, rig, label, size):
             share = _processing(rig)
             t1, (packets1, octets1) = time.monotonic(), _delivered(rig)
             spent = cpu.seconds_between(cpu0, cpu.snapshot(rig.vswitchd.pid))
-        for p in guests + [rig.vswitchd]:
+        for p in (guests, rig.vswitchd):
             p.check()
         spent[cpu.PMD] *= share
         return stream.Sample(t1 - t0, packets1 - packets0, octets1 - octets0, spent)

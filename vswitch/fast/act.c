@@ -6,6 +6,7 @@
 #define TPID_8021Q RTE_BE16(0x8100)
 #define TPID_8021AD RTE_BE16(0x88a8)
 #define L2_LEN_MAX 127
+#define PUSH_AHEAD 12u
 
 /* Who finishes the packet's checksum may look where its headers are.  The
  * field is narrow; what does not fit it is left for them to find out. */
@@ -92,6 +93,10 @@ edit_burst(struct worker *w, const struct program *p, struct rte_mbuf **pkts, un
 
     for (unsigned i = 0; i < n; i++) {
         struct rte_mbuf *m = pkts[i];
+        if (push && i + PUSH_AHEAD < n) {
+            /* What is in front of a frame nobody has touched yet. */
+            __builtin_prefetch(rte_pktmbuf_mtod(pkts[i + PUSH_AHEAD], char *) - TAG_LEN, 1);
+        }
         if (likely_(push ? act_push_tag(m, tag) : act_edit(m, p))) {
             pkts[kept++] = m;
         } else {

@@ -1,0 +1,317 @@
+/* From guest to guest on one thread: where the switch runs on the queues'
+ * threads, a packet is delivered into the other guest's ring on the spot if
+ * nothing waits there (vif.h).
+ *
+ *   guest A ==rings== A's queue thread, the switch ==rings== guest B
+ *   this test, another thread of the switch ====inbox======/ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "nb_guest.h"
+#include "nb_rig.h"
+
+#define FRAME_LEN 200u
+#define N_FRAMES 40000u
+#define N_SOURCES 2u
+
+/* A's receiver: hands everything to B, if there is one. */
+static _Atomic(struct netback_vif *) target;
+
+static void *
+on_start(void *aux, unsigned q)
+{
+    return aux;
+}
+
+static void
+on_burst(void *ctx, struct rte_mbuf **pkts, unsigned n)
+{
+    struct netback_vif *v = target;
+
+    if (v) {
+        netback_tx_burst(v, pkts, n);
+    } else {
+        rig_free(pkts, n);
+    }
+}
+
+static void
+nothing(void *ctx)
+{
+}
+
+static const struct netback_receiver forwarder = {
+    .start = on_start,
+    .burst = on_burst,
+    .sleep = nothing,
+    .idle = nothing,
+    .stop = nothing,
+};
+
+/* Frames say whose they are and count. */
+static void
+number_frame(uint8_t *frame, uint8_t source, uint32_t number)
+{
+    memset(frame, 2, FRAME_LEN);
+    frame[14] = source;
+    memcpy(frame + 15, &number, sizeof number);
+}
+
+/* Guest A's sender, on a thread of its own. */
+struct sender {
+    struct nb_guest *g;
+    atomic_bool stop;
+    uint32_t n, sent;
+};
+
+static void *
+send_numbered(void *s_)
+{
+    struct sender *s = s_;
+    struct nb_queue *q = &s->g->q[0];
+    uint8_t frame[FRAME_LEN];
+
+    while (!s->stop && s->sent < s->n) {
+        number_frame(frame, 0, s->sent);
+        if (nb_tx_frame(q, frame, FRAME_LEN, 0, NULL, HV_PAGE_SIZE)) {
+            s->sent++;
+        } else {
+            rig_yield();
+        }
+        if (s->sent % 24 == 0) {
+            nb_tx_push(q);
+            nb_tx_reap(q);
+        }
+    }
+    nb_tx_push(q);
+    nb_tx_drain(q, RIG_PATIENCE_MS);
+    return NULL;
+}
+
+/* What B gets. */
+struct sink {
+    struct nb_queue *q;
+    uint32_t next[N_SOURCES];
+    unsigned received, wrong;
+};
+
+static void
+take_all(struct sink *s)
+{
+    static struct nb_packet p;
+    unsigned slots = 0;
+
+    while (nb_rx_take(s->q, &p)) {
+        uint32_t number;
+
+        slots += p.n_slots;
+        memcpy(&number, p.data + 15, sizeof number);
+        if (p.malformed || p.error || p.len != FRAME_LEN || p.data[14] >= N_SOURCES ||
+            number < s->next[p.data[14]]) {
+            s->wrong++;
+        } else {
+            s->next[p.data[14]] = number + 1;
+        }
+        s->received++;
+    }
+    nb_rx_post(s->q, slots);
+}
+
+struct pair {
+    struct nb_guest *a, *b;
+    struct netback_vif *va, *vb;
+};
+
+static struct pair
+connect_pair(const struct nb_options *b)
+{
+    struct pair p = {.a = nb_guest_new(7, NULL), .b = nb_guest_new(8, NULL)};
+
+    p.va = rig_attach(7);
+    p.vb = rig_attach(8);
+    target = p.vb;
+    netback_set_receiver(p.va, &forwarder, NULL);
+    CHECK(nb_connect(p.a, NULL) && nb_connect(p.b, b));
+    return p;
+}
+
+static void
+part(struct pair *p)
+{
+    netback_detach(p->va);
+    target = NULL;
+    netback_detach(p->vb);
+    nb_guest_free(p->a);
+    nb_guest_free(p->b);
+}
+
+/* Packets to B that went nowhere. */
+static uint64_t
+lost(const struct netback_vif *v)
+{
+    struct netback_stats s = rig_stats(v);
+
+    return s.drops[DROP_GRX_QUEUE_FULL] + s.drops[DROP_GRX_STALLED] + s.drops[DROP_GRX_EXPIRED] +
+           s.drops[DROP_GRX_NOT_CONNECTED] + s.drops[DROP_GRX_DETACHED];
+}
+
+static void
+test_direct(void)
+{
+    struct pair p = connect_pair(NULL);
+    struct sink sink = {.q = &p.b->q[0]};
+    struct sender sender = {.g = p.a, .n = 2000};
+    pthread_t t;
+
+    CASE("to a guest that has room: without its queue's thread");
+    uint64_t wakeups = rig_stats(p.vb).wakeups;
+    pthread_create(&t, NULL, send_numbered, &sender);
+    RIG_UNTIL((take_all(&sink), sink.received == sender.n), RIG_PATIENCE_MS);
+    pthread_join(t, NULL);
+    printf("# %u packets, %u wakeups of the receiver's thread\n", sink.received,
+           (unsigned)(rig_stats(p.vb).wakeups - wakeups));
+    CHECK(sink.received == 2000 && !sink.wrong && rig_stats(p.vb).tx_packets == 2000);
+    CHECK(rig_stats(p.vb).wakeups - wakeups < 500);
+    part(&p);
+}
+
+/* Both sources at once, B with and without room, with and without static grants. */
+static void
+run_mixed(bool grants, unsigned pause_every)
+{
+    struct pair p = connect_pair(&(struct nb_options){.ctrl = grants});
+    struct sink sink = {.q = &p.b->q[0]};
+    struct sender sender = {.g = p.a, .n = N_FRAMES};
+    uint8_t frame[FRAME_LEN];
+    unsigned pushed = 0, changed = 0;
+    pthread_t t;
+
+    pthread_create(&t, NULL, send_numbered, &sender);
+    for (unsigned round = 0; pushed < N_FRAMES / 4 || !sender.stop; round++) {
+        struct rte_mbuf *m[8];
+
+        for (unsigned i = 0; i < 8 && pushed < N_FRAMES / 4; i++) {
+            number_frame(frame, 1, pushed++);
+            m[i] = rig_mbuf(frame, FRAME_LEN);
+            netback_tx_burst(p.vb, &m[i], 1);
+        }
+        if (!pause_every || round % pause_every) {
+            take_all(&sink);
+        } else {
+            uint64_t until = rig_now_ms() + 2;
+
+            while (rig_now_ms() < until) {
+                rig_yield();
+            }
+        }
+        if (grants && round % 200 == 0) {
+            changed += nb_static_all(p.b, 0, round % 400 == 0) > 0;
+        }
+        if (pushed == N_FRAMES / 4 && !pthread_tryjoin_np(t, NULL)) {
+            sender.stop = true;
+        }
+        rig_yield();
+    }
+    CHECK(RIG_UNTIL((take_all(&sink), sink.received + lost(p.vb) == sender.n + pushed),
+                    RIG_PATIENCE_MS));
+    printf("# %u received, %u dropped, grants changed %u times\n", sink.received,
+           (unsigned)lost(p.vb), changed);
+    CHECK(!sink.wrong && sink.received > N_FRAMES / 10 && (!grants || changed > 2));
+    part(&p);
+}
+
+static void
+test_mixed(void)
+{
+    CASE("two threads of the switch at once: each one's order holds, nothing is lost uncounted");
+    run_mixed(false, 0);
+    CASE("the same to a guest that has no room now and then");
+    run_mixed(false, 50);
+    CASE("the same while the guest changes its static grants");
+    run_mixed(true, 100);
+}
+
+static void
+test_stall(void)
+{
+    struct pair p = connect_pair(NULL);
+    struct sink sink = {.q = &p.b->q[0]};
+    struct sender sender = {.g = p.a, .n = UINT32_MAX};
+    pthread_t t;
+
+    CASE("a guest that takes nothing is stalled, and heard again when it does");
+    pthread_create(&t, NULL, send_numbered, &sender);
+    CHECK(RIG_UNTIL(!rig_status(p.vb).carrier, RIG_PATIENCE_MS));
+    CHECK(RIG_UNTIL(rig_drops(p.vb, DROP_GRX_STALLED) > 0, RIG_PATIENCE_MS));
+    take_all(&sink);
+    CHECK(RIG_UNTIL((take_all(&sink), rig_status(p.vb).carrier), RIG_PATIENCE_MS));
+    unsigned before = sink.received;
+    CHECK(RIG_UNTIL((take_all(&sink), sink.received > before + 1000), RIG_PATIENCE_MS));
+    sender.stop = true;
+    pthread_join(t, NULL);
+    CHECK(!sink.wrong);
+    part(&p);
+}
+
+static void
+test_going(void)
+{
+    unsigned connected = 0, got = 0;
+
+    CASE("the receiving guest goes and comes while packets are on their way to it");
+    struct pair p = connect_pair(NULL);
+    struct sender sender = {.g = p.a, .n = UINT32_MAX};
+    pthread_t t;
+    pthread_create(&t, NULL, send_numbered, &sender);
+    for (unsigned i = 0; i < 25; i++) {
+        struct sink sink = {.q = &p.b->q[0]};
+
+        CHECK(RIG_UNTIL((take_all(&sink), sink.received > 300), RIG_PATIENCE_MS));
+        got += sink.received > 300 && !sink.wrong;
+        CHECK(nb_close(p.b) && nb_reinit(p.b));
+        connected += nb_connect(p.b, NULL);
+    }
+    CHECK(connected == 25 && got == 25);
+
+    CASE("a broken receive ring switches its own guest off, not the sender");
+    p.b->q[0].rx.sring->req_prod += 1000;
+    RING_IDX broken = p.b->q[0].rx.sring->req_prod;
+    CHECK(RIG_UNTIL(rig_logged("ring is broken") || !rig_status(p.vb).connected, RIG_PATIENCE_MS));
+    CHECK(p.b->q[0].rx.sring->req_prod == broken && rig_status(p.va).connected);
+    sender.stop = true;
+    pthread_join(t, NULL);
+    part(&p);
+}
+
+int
+main(void)
+{
+    rig_begin();
+    rig_netback();
+    struct rig_resources base = rig_resources();
+    test_direct();
+    test_mixed();
+    test_stall();
+    test_going();
+    CASE("after all this nothing is left in use");
+    CHECK(rig_settles(&base));
+
+    CASE("netback ends while the switch on one vif's thread delivers to another");
+    struct pair p = connect_pair(NULL);
+    struct sender sender = {.g = p.a, .n = UINT32_MAX};
+    struct sink sink = {.q = &p.b->q[0]};
+    pthread_t t;
+    pthread_create(&t, NULL, send_numbered, &sender);
+    CHECK(RIG_UNTIL((take_all(&sink), sink.received > 300), RIG_PATIENCE_MS));
+    rig_netback_stop(false);
+    sender.stop = true;
+    pthread_join(t, NULL);
+    nb_guest_free(p.a);
+    nb_guest_free(p.b);
+    int failed = check_done();
+    rig_end();
+    return failed;
+}

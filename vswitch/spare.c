@@ -1,0 +1,747 @@
+/* Theory of Operation
+ * ===================
+ *
+ * The supervisor is small: one thread, a signalfd, a socket to each child.  It
+ * says one byte to a child: GO, be the switch, or PREPARE, be ready to.  A child
+ * says READY: prepared, or serving.  Children die with the supervisor, which
+ * has nothing that could make it die.
+ *
+ * That the active process is gone the supervisor learns by waitpid(): then no
+ * thread of it is left that could touch a guest's ring.
+ *
+ * A process that dies young again and again is restarted with a pause. */
+#include <config.h>
+
+#include "spare.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "daemon.h"
+#include "dirs.h"
+#include "dp.h"
+#include "dpdk.h"
+#include "dpif.h"
+#include "fatal-signal.h"
+#include "odp-util.h"
+#include "openvswitch/json.h"
+#include "openvswitch/vlog.h"
+#include "ovs-numa.h"
+#include "process.h"
+#include "shadow.h"
+#include "shadow_file.h"
+#include "smap.h"
+#include "svec.h"
+#include "timeval.h"
+#include "userspace-tso.h"
+#include "util.h"
+#include "wrap.h"
+
+VLOG_DEFINE_THIS_MODULE(spare);
+
+enum { GO = 'G', PREPARE = 'P', READY = 'R' };
+
+/* A process that lives shorter than this died young. */
+#define YOUNG_MS 5000
+#define PAUSE_MS 200
+#define PAUSE_MAX_MS 10000
+#define SPARE_NICE 19
+/* While guests wait: of the supervisor, and of whoever takes over; relative to
+ * what the switch was started with. */
+#define HURRY_NICE (-10)
+
+/* --- who are we? ---------------------------------------------------------------------- */
+
+static char **child_argv; /* supervisor: what its children are started with */
+static size_t child_argc;
+static bool supervises, detaches, has_pidfile;
+static char *pidfile; /* NULL: the default */
+
+static int usual_nice;
+static int supervisor_fd = -1; /* child */
+static bool child_detached, preparing, successor;
+static struct dpif *datapath; /* successor: held open until the bridges have it */
+
+static bool
+is_option(const char *arg, const char *name)
+{
+    size_t len = strlen(name);
+
+    return !strncmp(arg, name, len) && (!arg[len] || arg[len] == '=');
+}
+
+void
+spare_init(int *argc, char *argv[])
+{
+    int n = 0;
+
+    for (int i = 1; i < *argc && strcmp(argv[i], "--"); i++) {
+        supervises |= !strcmp(argv[i], "--spare");
+    }
+    if (!supervises) {
+        return;
+    }
+    child_argv = xcalloc(*argc + 8, sizeof *child_argv);
+    for (int i = 0; i < *argc; i++) {
+        if (is_option(argv[i], "--pidfile")) {
+            has_pidfile = true;
+            pidfile = argv[i][9] ? argv[i] + 10 : NULL;
+        } else if (!strcmp(argv[i], "--detach")) {
+            detaches = true;
+            argv[n++] = argv[i];
+        } else if (strcmp(argv[i], "--spare") && strcmp(argv[i], "--monitor") &&
+                   strcmp(argv[i], "--overwrite-pidfile")) {
+            child_argv[child_argc++] = argv[i];
+            argv[n++] = argv[i];
+        }
+        if (!i) {
+            /* Before a "--", if there is one. */
+            child_argv[child_argc++] = "--no-chdir";
+        }
+    }
+    argv[n] = NULL;
+    *argc = n;
+}
+
+/* --- the supervisor --------------------------------------------------------------------- */
+
+struct child {
+    pid_t pid; /* 0: none */
+    int fd;
+    bool ready;
+    long long started;
+};
+
+struct super {
+    struct child active, spare;
+    int signals;
+    bool stopping;      /* was told to */
+    unsigned young;     /* deaths of children that died young, one after another */
+    long long spare_at; /* when a spare is due */
+};
+
+static void
+say(struct child *c, char what)
+{
+    if (c->pid && write(c->fd, &what, 1) != 1) {
+        VLOG_WARN("cannot tell process %ld what to do: %s", (long)c->pid, ovs_strerror(errno));
+    }
+}
+
+OVS_NO_RETURN static void
+run_child(int fd, pid_t parent)
+{
+    char *fd_option = xasprintf("--spare-fd=%d", fd);
+    char *pid_option = xasprintf("--spare-pidfile=%s", pidfile ? pidfile : "");
+    char **argv = xcalloc(child_argc + 4, sizeof *argv);
+    size_t n = 0;
+    sigset_t none;
+
+    /* Options may not come after what is not one. */
+    argv[n++] = child_argv[0];
+    argv[n++] = fd_option;
+    if (has_pidfile) {
+        argv[n++] = pid_option;
+    }
+    if (detaches) {
+        argv[n++] = "--spare-detached";
+    }
+    memcpy(argv + n, child_argv + 1, (child_argc - 1) * sizeof *argv);
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setpriority(PRIO_PROCESS, 0, usual_nice);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() == parent) {
+        execv("/proc/self/exe", argv);
+    }
+    _exit(127);
+}
+
+static bool
+start_child(struct child *c)
+{
+    pid_t parent = getpid();
+    int fds[2];
+
+    memset(c, 0, sizeof *c);
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds)) {
+        VLOG_ERR("cannot make a socket pair: %s", ovs_strerror(errno));
+        return false;
+    }
+    fcntl(fds[0], F_SETFD, FD_CLOEXEC);
+    c->pid = fork();
+    if (!c->pid) {
+        run_child(fds[1], parent);
+    }
+    close(fds[1]);
+    if (c->pid < 0) {
+        VLOG_ERR("cannot fork: %s", ovs_strerror(errno));
+        close(fds[0]);
+        c->pid = 0;
+        return false;
+    }
+    c->fd = fds[0];
+    c->started = time_msec();
+    return true;
+}
+
+static void
+forget_child(struct child *c)
+{
+    if (c->pid) {
+        close(c->fd);
+        c->pid = 0;
+        c->ready = false;
+    }
+}
+
+static void
+end_child(struct child *c)
+{
+    if (c->pid) {
+        kill(c->pid, SIGKILL);
+        waitpid(c->pid, NULL, 0);
+        forget_child(c);
+    }
+}
+
+/* For people and tests: who is who. */
+static void
+write_state(const struct super *s)
+{
+    char *path = shadow_path("spare"), *tmp = xasprintf("%s.tmp", path);
+    FILE *f = fopen(tmp, "we");
+
+    if (f) {
+        fprintf(f, "active %ld %s\n", (long)s->active.pid, s->active.ready ? "ready" : "starting");
+        if (s->spare.pid) {
+            fprintf(f, "spare %ld %s\n", (long)s->spare.pid, s->spare.ready ? "ready" : "starting");
+        }
+        if (fclose(f) || rename(tmp, path)) {
+            unlink(tmp);
+        }
+    }
+    free(tmp);
+    free(path);
+}
+
+OVS_NO_RETURN static void
+finish(struct super *s, int status)
+{
+    char *path = shadow_path("spare");
+
+    unlink(path);
+    end_child(&s->spare);
+    if (WIFSIGNALED(status)) {
+        sigset_t none;
+
+        sigemptyset(&none);
+        signal(WTERMSIG(status), SIG_DFL);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        raise(WTERMSIG(status));
+    }
+    exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAILURE);
+}
+
+/* A signal that says "end", rather than one that says that something is wrong. */
+static bool
+is_order(int sig)
+{
+    return sig == SIGTERM || sig == SIGINT || sig == SIGHUP;
+}
+
+static long long
+pause_ms(const struct super *s)
+{
+    return s->young > 1 ? MIN(PAUSE_MS << MIN(s->young - 2, 10), PAUSE_MAX_MS) : 0;
+}
+
+static void
+note_life(struct super *s, const struct child *c)
+{
+    s->young = time_msec() - c->started < YOUNG_MS ? s->young + 1 : 0;
+}
+
+static void
+active_died(struct super *s, int status)
+{
+    struct child dead = s->active;
+    char *how;
+
+    if (WIFEXITED(status) || s->stopping || is_order(WTERMSIG(status))) {
+        finish(s, status);
+    }
+    if (s->spare.pid) {
+        s->active = s->spare;
+        s->spare.pid = 0;
+        s->active.ready = false;
+        setpriority(PRIO_PROCESS, s->active.pid, usual_nice + HURRY_NICE);
+        say(&s->active, GO);
+    } else {
+        s->active.pid = 0;
+    }
+    close(dead.fd);
+    note_life(s, &dead);
+    how = process_status_msg(status);
+    VLOG_ERR("the switch (pid %ld) died (%s), %s", (long)dead.pid, how,
+             s->active.pid ? "the spare takes over" : "starting another");
+    free(how);
+    if (!s->active.pid) {
+        poll(NULL, 0, pause_ms(s));
+        if (!start_child(&s->active)) {
+            finish(s, EXIT_FAILURE);
+        }
+        say(&s->active, GO);
+    }
+}
+
+static void
+reap(struct super *s)
+{
+    int status;
+
+    if (s->active.pid && waitpid(s->active.pid, &status, WNOHANG) == s->active.pid) {
+        active_died(s, status);
+        write_state(s);
+    }
+    if (s->spare.pid && waitpid(s->spare.pid, &status, WNOHANG) == s->spare.pid) {
+        char *how = process_status_msg(status);
+
+        VLOG_WARN("the spare (pid %ld) died (%s)", (long)s->spare.pid, how);
+        free(how);
+        note_life(s, &s->spare);
+        forget_child(&s->spare);
+        s->spare_at = time_msec() + MAX(PAUSE_MS, pause_ms(s));
+        write_state(s);
+    }
+}
+
+static void
+take_signal(struct super *s)
+{
+    struct signalfd_siginfo info;
+
+    if (read(s->signals, &info, sizeof info) != sizeof info || info.ssi_signo == SIGCHLD) {
+        return;
+    }
+    s->stopping = true;
+    end_child(&s->spare);
+    kill(s->active.pid, info.ssi_signo);
+}
+
+static void
+hear(struct super *s, struct child *c)
+{
+    char what;
+
+    if (read(c->fd, &what, 1) == 1 && what == READY) {
+        c->ready = true;
+        write_state(s);
+        if (c == &s->active) {
+            static bool complete;
+
+            if (!complete) {
+                complete = true;
+                daemonize_complete();
+            }
+            /* What the switch has still to do at its start comes first. */
+            s->spare_at = time_msec() + PAUSE_MS;
+        }
+    }
+}
+
+OVS_NO_RETURN static void
+supervise(struct super *s)
+{
+    for (;;) {
+        struct pollfd fds[3] = {
+            {.fd = s->signals, .events = POLLIN},
+            {.fd = s->active.ready ? -1 : s->active.fd, .events = POLLIN},
+            {.fd = s->spare.pid && !s->spare.ready ? s->spare.fd : -1, .events = POLLIN},
+        };
+        bool wants_spare = !s->spare.pid && s->active.ready && !s->stopping;
+        long long left = s->spare_at - time_msec();
+
+        if (wants_spare && left <= 0) {
+            if (start_child(&s->spare)) {
+                say(&s->spare, PREPARE);
+            } else {
+                s->spare_at = time_msec() + PAUSE_MAX_MS;
+            }
+            write_state(s);
+            continue;
+        }
+        poll(fds, ARRAY_SIZE(fds), wants_spare ? left : -1);
+        if (fds[0].revents) {
+            take_signal(s);
+            reap(s);
+            continue; /* who was whose may have changed */
+        }
+        if (fds[1].revents & POLLIN) {
+            hear(s, &s->active);
+        }
+        if (fds[2].revents & POLLIN) {
+            hear(s, &s->spare);
+        }
+        if ((fds[1].revents | fds[2].revents) & (POLLHUP | POLLERR)) {
+            /* It is dying; its end is told by SIGCHLD. */
+            poll(NULL, 0, 1);
+        }
+    }
+}
+
+static char *
+pidfile_name(void)
+{
+    return pidfile ? abs_file_name(ovs_rundir(), pidfile)
+                   : xasprintf("%s/%s.pid", ovs_rundir(), program_name);
+}
+
+/* As daemon.c does. */
+static void
+refuse_second(void)
+{
+    char *name = pidfile_name();
+    pid_t pid = has_pidfile && !access(name, F_OK) ? read_pidfile(name) : 0;
+
+    if (pid > 0) {
+        ovs_fatal(0, "%s: already running as pid %ld, aborting", name, (long)pid);
+    }
+    free(name);
+}
+
+void
+spare_supervise(void)
+{
+    struct super s = {.signals = -1};
+    sigset_t set;
+
+    if (!supervises) {
+        return;
+    }
+    refuse_second();
+    usual_nice = getpriority(PRIO_PROCESS, 0);
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    s.signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (s.signals < 0 || !start_child(&s.active)) {
+        ovs_fatal(errno, "cannot start the switch");
+    }
+    say(&s.active, GO);
+    setpriority(PRIO_PROCESS, 0, usual_nice + HURRY_NICE);
+    supervise(&s);
+}
+
+/* --- a child ------------------------------------------------------------------------------- */
+
+void
+spare_set_fd(const char *fd)
+{
+    supervisor_fd = atoi(fd);
+    fcntl(supervisor_fd, F_SETFD, FD_CLOEXEC);
+}
+
+void
+spare_set_pidfile(const char *name)
+{
+    has_pidfile = true;
+    pidfile = name[0] ? xstrdup(name) : NULL;
+}
+
+void
+spare_set_detached(void)
+{
+    child_detached = true;
+}
+
+/* As daemon.c does it, with the lock that says that the process lives. */
+static void
+make_pidfile(void)
+{
+    char *name = pidfile_name();
+    char *tmp = xasprintf("%s.tmp%ld", name, (long)getpid());
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    FILE *f = fopen(tmp, "we");
+
+    if (!f || fcntl(fileno(f), F_SETLK, &lock) || fprintf(f, "%ld\n", (long)getpid()) < 0 ||
+        fflush(f) || rename(tmp, name)) {
+        VLOG_ERR("%s: cannot be written (%s)", name, ovs_strerror(errno));
+        unlink(tmp);
+    } else {
+        fatal_signal_add_file_to_unlink(name);
+    }
+    /* 'f' stays open: it holds the lock. */
+    free(tmp);
+    free(name);
+}
+
+static char *
+config_path(void)
+{
+    return shadow_path("config");
+}
+
+void
+spare_save_config(const struct smap *other_config)
+{
+    char *path, *text;
+    struct json *json;
+
+    if (supervisor_fd < 0 || preparing) {
+        return;
+    }
+    path = config_path();
+    json = smap_to_json(other_config);
+    text = json_to_string(json, 0);
+
+    char *tmp = xasprintf("%s.tmp", path);
+    FILE *f = fopen(tmp, "we");
+    if (!f || fputs(text, f) < 0 || fclose(f) || rename(tmp, path)) {
+        VLOG_WARN("%s: cannot be written; a spare cannot prepare itself", path);
+    }
+    free(tmp);
+    free(text);
+    json_destroy(json);
+    free(path);
+}
+
+/* DPDK probes devices as it starts: those that the other process has must be
+ * left alone.  They are attached when their ports are added.  False if the
+ * user's own choice of devices is in the way. */
+static bool
+leave_devices(struct smap *config)
+{
+    const char *extra = smap_get_def(config, "dpdk-extra", "");
+    char *words = xasprintf(" %s ", extra), *ours;
+    bool chosen = strstr(words, " -a") || strstr(words, " -b") || strstr(words, " --allow") ||
+                  strstr(words, " --block") || strstr(words, " --vdev") ||
+                  strstr(words, " --no-pci");
+
+    if (!chosen) {
+        ours = xasprintf("%s -a 0000:00:00.0", extra);
+        smap_replace(config, "dpdk-extra", ours);
+        free(ours);
+    }
+    free(words);
+    return !chosen;
+}
+
+static void
+prepare(void)
+{
+    char *path = config_path();
+    struct json *json = json_from_file(path);
+    struct smap config = SMAP_INITIALIZER(&config);
+
+    if (json->type == JSON_OBJECT) {
+        smap_from_json(&config, json);
+        if (leave_devices(&config)) {
+            ovs_numa_init();
+            preparing = true;
+            dpdk_init(&config);
+            preparing = false;
+            userspace_tso_init(&config);
+            backend_prepare();
+        }
+    }
+    smap_destroy(&config);
+    json_destroy(json);
+    free(path);
+}
+
+static bool
+tell_supervisor(void)
+{
+    char ready = READY;
+
+    return write(supervisor_fd, &ready, 1) == 1;
+}
+
+/* The supervisor's word, or the end if there is none any more. */
+static char
+hear_supervisor(void)
+{
+    char what = 0;
+    ssize_t n;
+
+    do {
+        n = read(supervisor_fd, &what, 1);
+    } while (n < 0 && errno == EINTR);
+    if (n != 1) {
+        exit(EXIT_SUCCESS);
+    }
+    return what;
+}
+
+void
+spare_wait(void)
+{
+    if (supervisor_fd < 0) {
+        return;
+    }
+    usual_nice = getpriority(PRIO_PROCESS, 0);
+    if (hear_supervisor() == PREPARE) {
+        /* Not at the expense of the guests; the supervisor takes it back. */
+        setpriority(PRIO_PROCESS, 0, SPARE_NICE);
+        prepare();
+        tell_supervisor();
+        hear_supervisor();
+        successor = true;
+    }
+    if (has_pidfile) {
+        make_pidfile();
+    }
+}
+
+/* The bridges are there.  A datapath that none of them has is in the way. */
+static void
+let_go(void)
+{
+    if (datapath) {
+        /* Its own reference and ours. */
+        if (ovs_refcount_read(&dp_of(datapath)->refs) <= 2) {
+            dpif_delete(datapath);
+        }
+        dpif_close(datapath);
+        datapath = NULL;
+    }
+}
+
+/* Threads have the priority of who made them. */
+static void
+stop_hurrying(void)
+{
+    DIR *d = opendir("/proc/self/task");
+    struct dirent *e;
+
+    while (d && (e = readdir(d))) {
+        int tid = atoi(e->d_name);
+
+        if (tid > 0) {
+            setpriority(PRIO_PROCESS, tid, usual_nice);
+        }
+    }
+    if (d) {
+        closedir(d);
+    }
+}
+
+/* The switch serves. */
+void
+__wrap_daemonize_complete(void)
+{
+    static bool told;
+
+    __real_daemonize_complete();
+    if (supervisor_fd >= 0 && !told) {
+        told = true;
+        if (successor) {
+            stop_hurrying();
+        }
+        if (child_detached) {
+            int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+            for (int fd = 0; null >= 0 && fd < 3; fd++) {
+                dup2(null, fd);
+            }
+            vlog_set_levels(NULL, VLF_CONSOLE, VLL_OFF);
+        }
+        tell_supervisor();
+        let_go();
+    }
+}
+
+/* --- taking over ------------------------------------------------------------------------------ */
+
+struct ports {
+    struct svec names, options;
+};
+
+static void
+note_port(void *ports_, const char *name, const char *type, const char *options)
+{
+    struct ports *ports = ports_;
+
+    /* Others die with the process, or are the bridge's to configure. */
+    if (!strcmp(type, "netback")) {
+        svec_add(&ports->names, name);
+        svec_add(&ports->options, options);
+    }
+}
+
+static void
+add_port(struct dpif *dpif, const char *name, const char *options)
+{
+    struct smap config = SMAP_INITIALIZER(&config);
+    struct netdev *netdev;
+    char *copy, *save = NULL;
+    odp_port_t port_no = ODPP_NONE;
+    int error;
+
+    copy = xstrdup(options);
+    for (char *word = strtok_r(copy, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+        char *value = strchr(word, '=');
+
+        if (value) {
+            *value++ = '\0';
+            smap_replace(&config, word, value);
+        }
+    }
+    error = netdev_open(name, "netback", &netdev);
+    if (!error) {
+        error = netdev_set_config(netdev, &config, NULL);
+        error = error ? error : dpif_port_add(dpif, netdev, &port_no);
+        netdev_close(netdev);
+    }
+    if (error) {
+        VLOG_WARN("%s: cannot be added at once: %s", name, ovs_strerror(error));
+    }
+    free(copy);
+    smap_destroy(&config);
+}
+
+void
+spare_forward(void)
+{
+    struct ports ports = {SVEC_EMPTY_INITIALIZER, SVEC_EMPTY_INITIALIZER};
+    long long start = time_msec();
+
+    if (successor && dpdk_available()) {
+        shadow_for_each_port("ovs-" DP_TYPE, note_port, &ports);
+    }
+    if (ports.names.n && !dpif_create_and_open("ovs-" DP_TYPE, DP_TYPE, &datapath)) {
+        for (size_t i = 0; i < ports.names.n; i++) {
+            add_port(datapath, ports.names.names[i], ports.options.names[i]);
+        }
+        netdev_run();
+        VLOG_INFO("took over %" PRIuSIZE " vifs in %lld ms", ports.names.n, time_msec() - start);
+    }
+    svec_destroy(&ports.names);
+    svec_destroy(&ports.options);
+}
+
+void
+spare_exit(void)
+{
+    dpif_close(datapath);
+    datapath = NULL;
+}
