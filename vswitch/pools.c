@@ -97,7 +97,10 @@ create(const char *name, unsigned n, size_t frame, unsigned cache)
     struct rte_mempool *mp;
     int error;
 
-    mp = rte_mempool_create_empty(name, n, ELEMENT(frame), cache, sizeof priv, SOCKET_ID_ANY, 0);
+    /* On ordinary pages no device needs elements to be contiguous anywhere but
+     * here; without saying so, DPDK would let none lie across two of them. */
+    mp = rte_mempool_create_empty(name, n, ELEMENT(frame), cache, sizeof priv, SOCKET_ID_ANY,
+                                  rte_eal_has_hugepages() ? 0 : RTE_MEMPOOL_F_NO_IOVA_CONTIG);
     if (!mp) {
         VLOG_ERR("%s: cannot create a pool of %u buffers: %s", name, n, rte_strerror(rte_errno));
         return NULL;

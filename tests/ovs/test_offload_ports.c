@@ -639,5 +639,6 @@ main(int argc OVS_UNUSED, char *argv[])
     CHECK(rte_mempool_in_use_count(pools_large()) == 0);
     netdev_close(plain);
     netdev_close(capable);
+    pools_destroy();
     return check_done();
 }
