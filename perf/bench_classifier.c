@@ -101,7 +101,11 @@ tss_insert(const struct shape_rule *r)
         }
     }
     if (i == n_tuples) {
-        tuples = realloc(tuples, ++n_tuples * sizeof *tuples);
+        struct tuple *more = realloc(tuples, ++n_tuples * sizeof *tuples);
+        if (!more) {
+            abort();
+        }
+        tuples = more;
         tuples[i] = (struct tuple){.like = r};
     }
     if (2 * tuples[i].n >= tuples[i].size) {
