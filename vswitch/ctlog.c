@@ -45,6 +45,7 @@
 #include "ovs-rcu.h"
 #include "ovs-thread.h"
 #include "shadow_file.h"
+#include "socket-util.h"
 #include "svec.h"
 #include "timeval.h"
 #include "util.h"
@@ -56,6 +57,7 @@ VLOG_DEFINE_THIS_MODULE(ctlog);
 #define SWEEP_REST 20
 /* What a log may hold before it is worth a sweep of its own. */
 #define LOG_RECORDS 65536u
+#define CHUNK_BYTES (1u << 20)
 
 #define LOG_KIND 2u
 #define LOG_LAYOUT (1u << 16 | sizeof(struct ct_entry))
@@ -172,20 +174,51 @@ turn(struct ctlog *log)
     return ok;
 }
 
+/* As ct_export_file(), but not synced: the file need not outlive the machine,
+ * and a thread that waits for a disk holds up the death of its process, which
+ * the successor waits for. */
+static int
+write_connections(struct ctlog *log)
+{
+    char *tmp = xasprintf("%s.tmp", log->base);
+    int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int error = fd < 0 ? errno : 0;
+
+    if (!error) {
+        struct ct_exporter *x = ct_exporter_create(log->watcher.ct, NULL);
+        const uint8_t *data;
+        size_t len, done;
+
+        while (!error && ct_exporter_next(x, CHUNK_BYTES, &data, &len)) {
+            error = write_fully(fd, data, len, &done);
+        }
+        ct_exporter_destroy(x);
+        close(fd);
+        if (!error && rename(tmp, log->base)) {
+            error = errno;
+        }
+    }
+    if (error) {
+        unlink(tmp);
+    }
+    free(tmp);
+    return error;
+}
+
 static void
 sweep(struct ctlog *log)
 {
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 1);
-    char why[256];
-    size_t count;
+    int error;
 
     if (!turn(log)) {
         VLOG_WARN_RL(&rl, "cannot create a log of connections beside %s: %s", log->base,
                      ovs_strerror(errno));
         return;
     }
-    if (ct_export_file(log->watcher.ct, NULL, log->base, &count, why, sizeof why)) {
-        VLOG_WARN_RL(&rl, "%s", why);
+    error = write_connections(log);
+    if (error) {
+        VLOG_WARN_RL(&rl, "%s: cannot be written: %s", log->base, ovs_strerror(error));
         return;
     }
     ovs_mutex_lock(&log->lock);

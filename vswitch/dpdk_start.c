@@ -19,8 +19,8 @@
 #include "openvswitch/vlog.h"
 #include "pools.h"
 #include "settings.h"
-#include "spare.h"
 #include "smap.h"
+#include "spare.h"
 #include "util.h"
 #include "wrap.h"
 

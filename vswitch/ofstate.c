@@ -12,11 +12,11 @@
  * It rests ten times as long as that took, SAVE_DELAY_MS at least, so that a
  * table in constant change costs a tenth of a core at most.
  *
- * At start the thread restores first.  As long as it does, pending() makes
- * ofproto_set_flow_restore_wait() keep ofproto from deciding packets and from
- * talking to controllers.  A bridge is restored when its socket appears; one
- * whose file cannot be used is left as it is, with a warning, and its file is
- * kept aside.
+ * At start the thread restores first.  As long as it does, ours in front of
+ * ofproto_set_flow_restore_wait() keeps ofproto from deciding packets and from
+ * talking to controllers.  A bridge is restored when its socket answers; one
+ * whose file cannot be used gets no flow at all, so that nothing passes that a
+ * lost policy would have denied, and the file is kept aside.
  *
  * A file is written under another name, synced and renamed. */
 #include <config.h>
@@ -283,30 +283,52 @@ set_result(const struct bridge *copy, uint32_t saved_hash)
     ovs_mutex_unlock(&lock);
 }
 
+/* The bridge has a policy that cannot be read: until its controller says what
+ * it is, nothing passes. */
 static void
-restore(const struct bridge *b)
+deny_all(const struct bridge *b, const char *target)
+{
+    char nothing[] = OFSTATE_NOTHING, *why = NULL;
+    size_t n_flows;
+
+    if (ofstate_load(target, nothing, &n_flows, &why)) {
+        VLOG_ERR("%s: cannot take away the default flows: %s", b->name, why);
+    }
+    free(why);
+}
+
+/* False: worth another try. */
+static bool
+restore(const struct bridge *b, bool late)
 {
     char *target = target_of(b), *text = read_file(b->file), *why = NULL;
     long long int start = time_msec();
     size_t n_flows = 0;
+    bool done = true;
+    int error = text ? ofstate_load(target, text, &n_flows, &why) : errno;
 
-    if (!text) {
-        VLOG_WARN("%s: cannot read %s: %s", b->name, b->file, ovs_strerror(errno));
-    } else if (ofstate_load(target, text, &n_flows, &why)) {
+    if (!error) {
+        VLOG_INFO("%s: %" PRIuSIZE " flows restored in %lld ms", b->name, n_flows,
+                  time_msec() - start);
+    } else if (text && !late && error != EINVAL && error != EPROTO && error != EPROTONOSUPPORT) {
+        done = false; /* the bridge is not ready to talk */
+    } else {
         char *aside = xasprintf("%s.bad", b->file);
 
         rename(b->file, aside);
-        VLOG_WARN("%s: the OpenFlow state could not be restored (%s); it is kept in %s", b->name,
-                  why, aside);
+        VLOG_ERR("%s: the OpenFlow state could not be restored (%s); it is kept in %s, and the "
+                 "bridge drops everything until it is given flows",
+                 b->name, why ? why : ovs_strerror(error), aside);
         free(aside);
-    } else {
-        VLOG_INFO("%s: %" PRIuSIZE " flows restored in %lld ms", b->name, n_flows,
-                  time_msec() - start);
+        deny_all(b, target);
     }
     free(why);
     free(text);
     free(target);
-    set_result(b, 0);
+    if (done) {
+        set_result(b, 0);
+    }
+    return done;
 }
 
 /* Restores what can be.  True when nothing is left to do. */
@@ -323,7 +345,7 @@ restore_all(long long int deadline)
     list = snapshot(true, &n);
     for (size_t i = 0; i < n; i++) {
         if (is_up(list[i])) {
-            restore(list[i]);
+            done &= restore(list[i], late);
         } else if (late) {
             VLOG_WARN("%s: not up after %d s, its OpenFlow state waits in %s", list[i]->name,
                       RESTORE_TIMEOUT_MS / 1000, list[i]->file);

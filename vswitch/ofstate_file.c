@@ -33,7 +33,6 @@
 #include "socket-util.h"
 #include "util.h"
 
-#define HEADER "weft-openflow 1"
 #define TIMEOUT_MS 30000
 
 static int
@@ -218,7 +217,7 @@ ofstate_dump(const char *target, struct ds *out, char **why)
     }
     enum ofp_version version = vconn_get_version(vconn);
 
-    ds_put_cstr(out, HEADER "\n");
+    ds_put_cstr(out, OFSTATE_HEADER "\n");
     error = for_each_reply(vconn, ofpraw_alloc(OFPRAW_NXT_TLV_TABLE_REQUEST, version, 0),
                            take_tlv_map, out);
     if (!error && version >= OFP13_VERSION) {
@@ -324,7 +323,7 @@ parse(struct parsed *p, char *text, char **why)
     char *error = NULL;
     unsigned n = 1;
 
-    if (!line || strcmp(line, HEADER)) {
+    if (!line || strcmp(line, OFSTATE_HEADER)) {
         *why = xstrdup("line 1: not a file of this version");
         return EINVAL;
     }

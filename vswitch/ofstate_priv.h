@@ -11,6 +11,10 @@ struct ds;
  * caller frees. */
 int ofstate_dump(const char *target, struct ds *out, char **why);
 
+#define OFSTATE_HEADER "weft-openflow 1"
+/* The state of a bridge that has no flows. */
+#define OFSTATE_NOTHING OFSTATE_HEADER "\nend 0\n"
+
 /* The reverse: replaces the bridge's state by what 'text' says.  Everything is
  * parsed before anything is sent, and flows are replaced in one bundle.
  * '*n_flows' becomes their number. */

@@ -1,7 +1,9 @@
 #!/bin/bash
 # SIGKILL of weft-vswitchd under a ping flood, with hash, static grants and
 # multicast control in use: the guests see no link change, the control state
-# is still there, and traffic resumes by itself.
+# is still there, and traffic resumes by itself.  Stateful rules hold all the
+# while: an established connection on which only the server speaks goes on,
+# connections that the policy denies are never made.
 #
 #   host h1 ── xenbr0 ─┬─ g1  (2 queues, Toeplitz hash, static grants,
 #                      └─ g2   multicast list)
@@ -76,6 +78,78 @@ lab exec g2 -- /bin/sh -c 'echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_broadcast
 check state-before "hash, static grants or multicast control are not in use" until_state_in_use
 check group-before "a joined group does not reach the guest" group_reaches_guest
 
+cat >"$dir/tcp.py" <<'END'
+"""push | pull ADDRESS | listen | knock ADDRESS, for SECONDS"""
+import socket
+import sys
+import time
+
+mode, seconds = sys.argv[1], float(sys.argv[2])
+end = time.monotonic() + seconds
+
+
+def serve(port):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("0.0.0.0", port))
+    s.listen()
+    s.settimeout(seconds)
+    return s
+
+
+if mode == "push":
+    c = serve(7000).accept()[0]
+    c.settimeout(10)
+    n = 0
+    while time.monotonic() < end:
+        n += c.send(b"x" * 64)
+        time.sleep(0.005)
+    c.shutdown(socket.SHUT_WR)
+    print(n)
+elif mode == "pull":
+    c = socket.create_connection((sys.argv[3], 7000), 10)
+    c.settimeout(10)
+    n = 0
+    while chunk := c.recv(65536):
+        n += len(chunk)
+    print(n)
+elif mode == "listen":
+    try:
+        serve(7001).accept()
+        print("connected")
+    except TimeoutError:
+        print("never")
+else:
+    made = 0
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((sys.argv[3], 7001), 0.2).close()
+            made += 1
+        except OSError:
+            time.sleep(0.02)
+    print(made)
+END
+cat >"$dir/flows" <<'END'
+table=0,priority=20,tcp,ct_state=-trk,actions=ct(table=1,zone=9)
+table=0,priority=10,actions=NORMAL
+table=1,priority=20,tcp,tp_dst=7000,ct_state=+trk+new,actions=ct(commit,zone=9),NORMAL
+table=1,priority=20,tcp,ct_state=+trk+est-inv,actions=NORMAL
+END
+lab exec h1 -- ovs-ofctl --bundle replace-flows xenbr0 "$dir/flows"
+seconds=$((kills * 3 + 2))
+in_guest() { lab exec "$1" -- /usr/bin/python3 "$dir/tcp.py" "${@:2}"; }
+in_guest g2 push $seconds >"$dir/pushed" 2>&1 &
+tcp=($!)
+in_guest g1 listen $seconds >"$dir/heard" 2>&1 &
+tcp+=($!)
+read -rt 0.5 <> <(:)
+in_guest g1 pull $seconds 10.0.0.2 >"$dir/pulled" 2>&1 &
+tcp+=($!)
+in_guest g2 knock $((seconds - 1)) 10.0.0.1 >"$dir/knocked" 2>&1 &
+tcp+=($!)
+# New connections and OpenFlow state are in their files within a moment.
+read -rt 1 <> <(:)
+
 links=$(carrier_changes)
 lab exec g1 -- ping -f -w $((kills * 3 + 2)) 10.0.0.2 >"$dir/ping" &
 ping=$!
@@ -90,7 +164,13 @@ for ((k = 0; k < kills; k++)); do
     done
 done
 wait $ping
+wait "${tcp[@]}"
 
+same_number() { [ "$(cat "$1")" -gt 0 ] 2>/dev/null && [ "$(cat "$1")" = "$(cat "$2")" ]; }
+check established "a connection did not outlive the switch: $(tail -n 1 "$dir/pushed") bytes sent, \
+$(tail -n 1 "$dir/pulled") received" same_number "$dir/pushed" "$dir/pulled"
+check policy "a connection that the policy denies was made" \
+    [ "$(cat "$dir/heard") $(cat "$dir/knocked")" = "never 0" ]
 check restarted "the lab did not restart the switch $kills times" \
     [ "$(status "s['hosts'][0]['restarts']")" = "$kills" ]
 check no-link-change "a guest saw its link change" [ "$(carrier_changes)" = "$links" ]

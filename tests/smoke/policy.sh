@@ -1,0 +1,98 @@
+#!/bin/bash
+# A host that boots without its controller has its policy: flows, groups, meters
+# and Geneve option maps come back after SIGKILL; a file that cannot be read
+# leaves the bridge without flows; a bridge that is removed takes its file along.
+set -u
+cd "$(dirname "$0")/../.."
+bin=$PWD/build/bin
+dir=$(mktemp -d)
+failed=0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "skip policy: needs root for a bridge's local port"
+    exit 0
+fi
+if [ -z "${POLICY_NETNS:-}" ]; then
+    # Whatever happens in there ends with it.
+    POLICY_NETNS=1 exec unshare --net --pid --fork --kill-child --mount-proc "$0"
+fi
+
+export OVS_RUNDIR=$dir OVS_LOGDIR=$dir OVS_DBDIR=$dir OVS_SYSCONFDIR=$dir
+trap 'rm -rf "$dir"' EXIT
+check() { # NAME WHY COMMAND...
+    local what=$1 why=$2
+    shift 2
+    if "$@" >"$dir/said" 2>&1; then
+        echo "ok policy/$what"
+    else
+        echo "not ok policy/$what: $why: $(tail -n 3 "$dir/said")"
+        failed=1
+    fi
+}
+within() { # SECONDS COMMAND...
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $end ] || return 1
+        read -rt 0.05 <> <(:)
+    done
+    return 0 # not the read's
+}
+switch() {
+    "$bin/weft-vswitchd" "unix:$dir/db.sock" --pidfile="$dir/switch.pid" --log-file="$dir/log" \
+        --detach -vconsole:off -vsyslog:off 2>/dev/null
+}
+killed() {
+    local pid
+    pid=$(cat "$dir/switch.pid")
+    kill -KILL "$pid"
+    within 10 test ! -d "/proc/$pid"
+}
+ofctl() { "$bin/ovs-ofctl" -O OpenFlow15 "$@"; }
+vsctl() { "$bin/ovs-vsctl" --db="unix:$dir/db.sock" "$@"; }
+state() { # what there is, comparable
+    ofctl dump-flows --no-stats br0 | sort
+    ofctl dump-groups br0 | tail -n +2
+    ofctl dump-meters br0 | tail -n +2
+    ofctl dump-tlv-map br0 | tail -n +2
+}
+saved() { grep -q "$1" "$dir"/weft/*.openflow 2>/dev/null; }
+same() { state >"$dir/after" && cmp "$dir/before" "$dir/after"; }
+no_flows() { [ -z "$(ofctl dump-flows --no-stats br0)" ]; }
+no_files() { ! ls "$dir"/weft/*.openflow 2>/dev/null; }
+
+"$bin/ovsdb-tool" create "$dir/conf.db" build/share/vswitch.ovsschema
+"$bin/ovsdb-server" "$dir/conf.db" --remote="punix:$dir/db.sock" --pidfile="$dir/db.pid" --detach
+vsctl --no-wait init
+switch
+vsctl add-br br0 -- set bridge br0 fail-mode=secure
+ofctl add-meter br0 'meter=7,kbps,burst,bands=type=drop,rate=1000,burst_size=100'
+ofctl add-group br0 'group_id=3,type=select,bucket=bucket_id:1,weight=10,actions=output:1'
+ofctl add-tlv-map br0 '{class=0xffff,type=0x2,len=4}->tun_metadata1'
+for ((i = 1; i <= 500; i++)); do
+    echo "table=1,cookie=$i,priority=$i,tcp,nw_src=10.0.0.$((i % 250)),tp_dst=$i," \
+        "actions=ct(commit,table=2),load:0x$i->NXM_NX_REG0[],group:3"
+done | ofctl add-flows br0 -
+ofctl add-flow br0 "table=0,priority=5,tun_metadata1=0x1234,\
+actions=meter:7,resubmit(,1),controller(max_len=64)"
+
+check save "nothing was written" within 10 saved 'tun_metadata1=0x1234'
+state >"$dir/before"
+killed
+switch
+check restore "the state is another" within 10 same
+
+killed
+sed -i 's/^flow cookie=0x1,.*/flow garbage/' "$dir"/weft/*.openflow
+switch
+check unreadable "flows are there" within 10 no_flows
+kept() { ls "$dir"/weft/*.openflow.bad; }
+check kept-aside "the file is gone" within 10 kept
+
+ofctl add-flow br0 'priority=9,actions=drop'
+check save-again "nothing was written" within 10 saved 'priority=9'
+vsctl del-br br0
+check removed "the file stayed" within 10 no_files
+
+kill "$(cat "$dir/switch.pid")" "$(cat "$dir/db.pid")"
+exit $failed
