@@ -196,13 +196,11 @@ RTE_MEMPOOL_REGISTER_OPS(rig_stack_ops);
 static void
 start_dpdk(void)
 {
-    char prefix[32];
     char *argv[] = {"rig",           "--no-huge",   "--legacy-mem", "-m",      "192",
                     "--no-pci",      "--no-shconf", "-l",           "0",       "--no-telemetry",
-                    "--file-prefix", prefix,        "--log-level",  "lib.*:1", NULL};
+                    "--file-prefix", "weft-test",   "--log-level",  "lib.*:1", NULL};
     cpu_set_t cpus;
 
-    snprintf(prefix, sizeof prefix, "nb-rig-%d", (int)getpid());
     /* EAL nails its caller to a CPU, and every thread made later with it. */
     sched_getaffinity(0, sizeof cpus, &cpus);
     if (rte_eal_init(sizeof argv / sizeof argv[0] - 1, argv) < 0) {

@@ -28,7 +28,7 @@ struct xs_handle;
 #define RIG_GREF_BUDGET 1024u
 #define RIG_GREF_PER_QUEUE 600u
 /* Long enough for a loaded machine, short enough for a test that fails. */
-#define RIG_PATIENCE_MS 5000
+#define RIG_PATIENCE_MS 20000
 
 extern struct netback *rig_nb;
 extern struct rte_mempool *rig_small, *rig_large;

@@ -25,7 +25,7 @@ ring_guest_env(void)
     char *argv[] = {"ring",        "--no-huge",    "--no-pci", "--no-telemetry",
                     "--no-shconf", "-m",           "128",      "-l",
                     "0",           "--log-level",  "lib.*:1",  "--file-prefix",
-                    "ring",        "--legacy-mem", NULL};
+                    "weft-test",   "--legacy-mem", NULL};
 
     if (ring_small) {
         return;

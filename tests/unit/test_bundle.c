@@ -208,7 +208,7 @@ main(void)
                     "lib.*:1",
                     "--no-telemetry",
                     "--file-prefix",
-                    "weft-bundle",
+                    "weft-test",
                     NULL};
     cpu_set_t cpus;
 
