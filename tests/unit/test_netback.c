@@ -422,8 +422,12 @@ test_rate(void)
     CASE("the rate key is kept within 20 %");
     CHECK(nb_connect(g, NULL));
     measure_rate(v, g, 100); /* what may be sent at once is gone */
-    double rate = measure_rate(v, g, 500);
-    CHECK(rate > 3.2e6 && rate < 4.8e6);
+    /* Never more; less only while somebody else has the processor. */
+    double rate, highest = 0;
+    CHECK(RIG_UNTIL(
+        (rate = measure_rate(v, g, 500), highest = rate > highest ? rate : highest, rate > 3.2e6),
+        RIG_PATIENCE_MS));
+    CHECK(highest < 4.8e6);
     CHECK(rig_stats(v).rate_limited > 0);
 
     CASE("a guest that keeps the store busy gets no more");
