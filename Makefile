@@ -196,7 +196,7 @@ $(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a
 	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a -Wl,--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lpcap -lm
 
 .SECONDARY:
--include $(shell find build -name '*.d' -not -path 'build/ovs/*' 2>/dev/null)
+-include $(shell find build -name '*.d' -type f -not -path 'build/ovs/*' 2>/dev/null)
 
 # --- source hygiene -----------------------------------------------------------
 all_src := $(foreach d,lib lib/hv lib/ovs netback vlan vswitch vswitch/fast tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))

@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lab_pool.h"
+
+#define DIV_UP(a, b) (((a) + (b)-1) / (b))
+
 static void
 proc_init(struct lab *lab, struct lab_proc *p, enum lab_proc_kind kind, unsigned owner,
           const char *name, const char *dir, const char *log)
@@ -29,11 +33,40 @@ host_init(struct lab *lab, unsigned i)
     struct lab_host *h = &lab->hosts[i];
 
     snprintf(h->name, sizeof h->name, "h%u", i + 1);
+    h->stock = i >= lab->config.n_hosts - lab->config.n_stock;
     snprintf(h->dir, sizeof h->dir, "%s/%s", lab->config.dir, h->name);
     netns_init(lab, &h->netns, h->name);
     proc_init(lab, &h->localxen, LAB_LOCALXEN, i, "weft-localxen", h->dir, "weft-localxen");
     proc_init(lab, &h->ovsdb, LAB_OVSDB, i, "ovsdb-server", h->dir, "ovsdb-server");
-    proc_init(lab, &h->vswitchd, LAB_VSWITCHD, i, "weft-vswitchd", h->dir, "weft-vswitchd");
+    proc_init(lab, &h->vswitchd, LAB_VSWITCHD, i, h->stock ? "ovs-vswitchd" : "weft-vswitchd",
+              h->dir, "weft-vswitchd");
+}
+
+static void
+pool_init(struct lab *lab)
+{
+    struct lab_pool *p = &lab->pool;
+
+    snprintf(p->dir, sizeof p->dir, "%s/pool", lab->config.dir);
+    proc_init(lab, &p->ovsdb, LAB_POOLDB, 0, "ovsdb-server", p->dir, "ovsdb-server");
+    proc_init(lab, &p->controllerd, LAB_CONTROLLERD, 0, "weft-controllerd", p->dir,
+              "weft-controllerd");
+}
+
+/* A guest of the pool: the networks in turn, each with its own subnet, and
+ * the two tenants' subnets the same: only the controller's rules keep guests
+ * of the same address apart. */
+static void
+guest_join_network(struct lab_guest *g, unsigned nth, unsigned nth_on_host)
+{
+    const struct lab_network *n = &lab_networks[nth_on_host % LAB_N_NETWORKS];
+
+    g->network = nth_on_host % LAB_N_NETWORKS;
+    g->vlan = n->overlay ? 0 : n->id;
+    nth += n->first - 1;
+    snprintf(g->ip, sizeof g->ip, "10.%u.%u.%u", n->subnet, nth / LAB_MAX_GUESTS % 256,
+             nth % LAB_MAX_GUESTS + 1);
+    snprintf(g->ip6, sizeof g->ip6, "fd77::%x:%x", n->subnet, nth + 1);
 }
 
 /* Guests of all VLANs share one subnet, so that only the switch keeps them
@@ -50,6 +83,10 @@ guest_init(struct lab *lab, unsigned i)
     g->domid = nth + 1;
     g->vlan = c->n_vlans ? c->vlans[nth % c->n_vlans] : 0;
     snprintf(g->ip, sizeof g->ip, "10.0.%u.%u", i / LAB_MAX_GUESTS % 256, i % LAB_MAX_GUESTS + 1);
+    if (c->pool) {
+        guest_join_network(
+            g, g->host * DIV_UP(c->guests_per_host, LAB_N_NETWORKS) + nth / LAB_N_NETWORKS, nth);
+    }
     snprintf(g->mac, sizeof g->mac, "02:77:66:74:%02x:%02x", (i + 1) >> 8 & 0xff, (i + 1) & 0xff);
     netns_init(lab, &g->netns, g->name);
     proc_init(lab, &g->netfront, LAB_NETFRONT, i, "weft-netfront", lab->hosts[g->host].dir,
@@ -71,7 +108,7 @@ lab_new(const struct lab_config *config)
     lab->n_guests = n_guests;
     lab->hosts = calloc(config->n_hosts, sizeof *lab->hosts);
     lab->guests = calloc(n_guests + 1, sizeof *lab->guests);
-    lab->procs = calloc(3 * config->n_hosts + n_guests + 1, sizeof *lab->procs);
+    lab->procs = calloc(3 * config->n_hosts + n_guests + 3, sizeof *lab->procs);
     lab->netns = calloc(config->n_hosts + n_guests + 1, sizeof *lab->netns);
     if (!lab->hosts || !lab->guests || !lab->procs || !lab->netns) {
         lab_free(lab);
@@ -80,6 +117,9 @@ lab_new(const struct lab_config *config)
     proc_init(lab, &lab->job, LAB_JOB, 0, "", config->dir, "job");
     for (unsigned i = 0; i < config->n_hosts; i++) {
         host_init(lab, i);
+    }
+    if (config->pool) {
+        pool_init(lab);
     }
     for (unsigned i = 0; i < n_guests; i++) {
         guest_init(lab, i);
@@ -113,6 +153,25 @@ lab_fail(struct lab *lab, int error, const char *format, ...)
     return error;
 }
 
+void
+lab_guest_addresses(const struct lab *lab, const struct lab_guest *g, char *buf, size_t size)
+{
+    if (lab->config.pool) {
+        snprintf(buf, size, "%s/8,%s/32", g->ip, g->ip6);
+    } else {
+        snprintf(buf, size, "%s/16", g->ip);
+    }
+}
+
+unsigned
+lab_guest_mtu(const struct lab *lab, const struct lab_guest *g)
+{
+    const struct lab_config *c = &lab->config;
+    bool overlay = c->pool && lab_networks[g->network].overlay;
+
+    return c->guest_mtu || !overlay ? c->guest_mtu : 1500 - LAB_OVERLAY_OVERHEAD;
+}
+
 static const char *
 bare_name(const struct lab *lab, const char *name)
 {
@@ -144,7 +203,20 @@ lab_find_guest(struct lab *lab, const char *name)
 }
 
 bool
-lab_same_vlan(const struct lab_guest *a, const struct lab_guest *b)
+lab_same_network(const struct lab_guest *a, const struct lab_guest *b)
 {
-    return a->vlan == b->vlan;
+    return a->vlan == b->vlan && a->network == b->network;
+}
+
+bool
+lab_same_address(const struct lab *lab, const struct lab_guest *from, const struct lab_guest *to)
+{
+    for (unsigned i = 0; i < lab->n_guests; i++) {
+        const struct lab_guest *g = &lab->guests[i];
+
+        if (lab_same_network(from, g) && !lab_same_network(from, to) && !strcmp(g->ip, to->ip)) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -29,7 +29,8 @@
 #define LAB_MAX_VLANS 32u
 #define LAB_BRIDGE "xenbr0"
 #define LAB_GUEST_IF "eth0"
-#define LAB_WIRE_IF "wire0" /* a host's end of the wire between hosts */
+#define LAB_TUNNEL_SUBNET "192.168.77" /* of the hosts' tunnel endpoints, with a pool */
+#define LAB_WIRE_IF "wire0"            /* a host's end of the wire between hosts */
 
 enum lab_nic {
     LAB_NIC_VETH, /* the switch opens the veth as an ordinary interface */
@@ -49,15 +50,18 @@ struct lab_config {
     unsigned guests_per_host;
     uint16_t vlans[LAB_MAX_VLANS]; /* 0: untagged */
     unsigned n_vlans;              /* 0: all guests untagged */
+    bool pool;                     /* a controller programs the hosts; VLANs are its networks' */
     char datapath[16];
     enum lab_nic nic;
     unsigned pmd_maxsleep_us;
-    char pmd_mask[20];        /* pmd-cpu-mask */
-    unsigned queues;          /* per vif; 0: as the backend offers */
-    bool static_grants;       /* guests ask for static grant mappings */
-    bool hash;                /* guests choose queues by Toeplitz hash */
-    bool multicast;           /* guests filter multicast in the backend */
-    unsigned guest_mtu;       /* 0: the default */
+    char pmd_mask[20];  /* pmd-cpu-mask */
+    unsigned queues;    /* per vif; 0: as the backend offers */
+    bool static_grants; /* guests ask for static grant mappings */
+    bool hash;          /* guests choose queues by Toeplitz hash */
+    bool multicast;     /* guests filter multicast in the backend */
+    unsigned guest_mtu; /* 0: the default */
+    unsigned n_stock;   /* the last hosts run stock_vswitchd in place of ours */
+    char stock_vswitchd[LAB_PATH_MAX];
     char bin[LAB_PATH_MAX];   /* where the programs are */
     char share[LAB_PATH_MAX]; /* where vswitch.ovsschema is */
 };
@@ -67,12 +71,14 @@ enum lab_proc_kind {
     LAB_LOCALXEN, /* the order of the daemons is that of starting */
     LAB_OVSDB,
     LAB_VSWITCHD,
+    LAB_POOLDB,
+    LAB_CONTROLLERD,
     LAB_NETFRONT,
 };
 
 struct lab_proc {
     enum lab_proc_kind kind;
-    unsigned owner; /* index of its host, or of its guest (LAB_NETFRONT) */
+    unsigned owner; /* index of its host, or of its guest (LAB_NETFRONT); the pool's: 0 */
     char name[24];
     char log[LAB_DIR_MAX + 48];
     pid_t pid;      /* 0: not running */
@@ -93,9 +99,16 @@ struct lab_netns {
 
 struct lab_host {
     char name[12]; /* "h1" */
+    bool stock;    /* see lab_stock.h; then it has no localxen, and its guests no netfront */
     char dir[LAB_DIR_MAX + 16];
     struct lab_netns netns;
     struct lab_proc localxen, ovsdb, vswitchd;
+};
+
+/* The pool's database and controller; with config.pool only. */
+struct lab_pool {
+    char dir[LAB_DIR_MAX + 16];
+    struct lab_proc ovsdb, controllerd;
 };
 
 struct lab_guest {
@@ -103,7 +116,9 @@ struct lab_guest {
     unsigned host;
     uint16_t domid;
     uint16_t vlan;
+    unsigned network; /* index into lab_networks[] (lab_pool.h), with config.pool */
     char ip[16];
+    char ip6[40]; /* with a pool; else "" */
     char mac[18];
     struct lab_netns netns;
     struct lab_proc netfront;
@@ -119,6 +134,7 @@ struct lab {
     struct lab_netns wire; /* joins the hosts; only with two or more */
     struct lab_host *hosts;
     struct lab_guest *guests;
+    struct lab_pool pool;
     unsigned n_guests;
     /* Everything of one kind, for loops. */
     struct lab_proc **procs; /* all but the supervisor */
@@ -135,14 +151,24 @@ struct lab {
 struct lab *lab_new(const struct lab_config *);
 void lab_free(struct lab *); /* accepts NULL; makes and removes nothing */
 
+/* Its addresses with prefixes, "10.0.0.1/16" or "10.1.0.1/8,fd77::1:1/32".
+ * With a pool everything is on-link, so that only the controller keeps
+ * networks apart. */
+void lab_guest_addresses(const struct lab *, const struct lab_guest *, char *buf, size_t size);
+/* Bytes; 0: the default. */
+unsigned lab_guest_mtu(const struct lab *, const struct lab_guest *);
+
 int lab_fail(struct lab *, int error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* "h1", "g12", with or without the lab's prefix; NULL if there is none. */
 struct lab_host *lab_find_host(struct lab *, const char *name);
 struct lab_guest *lab_find_guest(struct lab *, const char *name);
-/* True if both guests are on one VLAN. */
-bool lab_same_vlan(const struct lab_guest *, const struct lab_guest *);
+/* True if both guests are on one VLAN, or one network of the pool. */
+bool lab_same_network(const struct lab_guest *, const struct lab_guest *);
+/* True if one of 'from''s own network, or 'from' itself, has the address of
+ * 'to' as well, which is of another network. */
+bool lab_same_address(const struct lab *, const struct lab_guest *from, const struct lab_guest *to);
 
 /* --- the state file (lab_state.c) ------------------------------------------ */
 

@@ -13,11 +13,11 @@
 
 #include "lab_link.h"
 #include "lab_netns.h"
+#include "lab_pool.h"
 #include "lab_proc.h"
+#include "lab_stock.h"
 
-/* Bounds for a slow machine with sanitizers, not expectations. */
-#define DAEMON_TIMEOUT_MS 30000
-#define SWITCH_TIMEOUT_MS 120000
+/* As in lab_build.h: bounds, not expectations. */
 #define BRIDGE_TIMEOUT_MS 10000
 #define GUEST_TIMEOUT_MS 60000
 #define WIRE_BRIDGE "wire"
@@ -36,7 +36,7 @@ lab_program(const struct lab_config *c, const char *program, char *path, size_t 
 }
 
 void
-lab_host_env(const struct lab_host *h, struct lab_env *env)
+lab_env_of(const char *dir, struct lab_env *env)
 {
     static const char *const names[] = {"OVS_RUNDIR=%s/run", "OVS_LOGDIR=%s/log", "OVS_DBDIR=%s/db",
                                         "OVS_SYSCONFDIR=%s/db", "XENSTORED_PATH=%s/xen/xenstored"};
@@ -44,17 +44,16 @@ lab_host_env(const struct lab_host *h, struct lab_env *env)
 
     for (unsigned i = 0; i < n; i++) {
         const char *tail = strstr(names[i], "%s");
-        snprintf(env->buf[i], sizeof env->buf[i], "%.*s%s%s", (int)(tail - names[i]), names[i],
-                 h->dir, tail + 2);
+        snprintf(env->buf[i], sizeof env->buf[i], "%.*s%s%s", (int)(tail - names[i]), names[i], dir,
+                 tail + 2);
         env->vars[i] = env->buf[i];
     }
     env->vars[n] = NULL;
 }
 
-/* Starts a daemon of the lab in 'netns' (NULL: the machine's own). */
-static int
-start_daemon(struct super *s, struct lab_proc *p, const struct lab_netns *netns,
-             const struct lab_host *h, const char *const *argv, int pass_fd)
+int
+lab_start_daemon(struct super *s, struct lab_proc *p, const struct lab_netns *netns,
+                 const char *dir, const char *const *argv, int pass_fd)
 {
     char program[LAB_PATH_MAX * 2];
     struct lab_env env;
@@ -67,10 +66,12 @@ start_daemon(struct super *s, struct lab_proc *p, const struct lab_netns *netns,
                               .pass_fd = pass_fd};
     int error;
 
-    if (!lab_program(config_of(s), p->name, program, sizeof program)) {
+    if (p->kind == LAB_VSWITCHD && s->lab->hosts[p->owner].stock) {
+        snprintf(program, sizeof program, "%s", config_of(s)->stock_vswitchd);
+    } else if (!lab_program(config_of(s), p->name, program, sizeof program)) {
         return lab_fail(s->lab, ENOENT, "%s is missing: build it with make", program);
     }
-    lab_host_env(h, &env);
+    lab_env_of(dir, &env);
     if (netns) {
         spawn.netns_fd = lab_netns_open(netns);
         if (spawn.netns_fd < 0) {
@@ -99,10 +100,10 @@ start_localxen(struct super *s, struct lab_host *h)
     lab_path(dir, sizeof dir, h->dir, "xen");
     snprintf(fd_text, sizeof fd_text, "%d", ready[1]);
     const char *argv[] = {"weft-localxen", "--dir", dir, "--ready-fd", fd_text, NULL};
-    error = start_daemon(s, &h->localxen, &h->netns, h, argv, ready[1]);
+    error = lab_start_daemon(s, &h->localxen, &h->netns, h->dir, argv, ready[1]);
     close(ready[1]);
     if (!error) {
-        error = super_wait(s, ready[0], DAEMON_TIMEOUT_MS);
+        error = super_wait(s, ready[0], LAB_DAEMON_TIMEOUT_MS);
     }
     if (error == ETIMEDOUT || (!error && read(ready[0], &byte, 1) != 1)) {
         error = lab_fail(s->lab, EPROTO, "weft-localxen of %s did not become ready", h->name);
@@ -112,9 +113,8 @@ start_localxen(struct super *s, struct lab_host *h)
     return error;
 }
 
-/* Waits for a file to appear in a directory. */
-static int
-await_file(struct super *s, const char *dir, const char *name, int timeout_ms)
+int
+lab_await_file(struct super *s, const char *dir, const char *name, int timeout_ms)
 {
     char path[LAB_PATH_MAX], events[4096];
     int error = 0;
@@ -136,40 +136,47 @@ await_file(struct super *s, const char *dir, const char *name, int timeout_ms)
     return error;
 }
 
-static int
-start_ovsdb(struct super *s, struct lab_host *h)
+int
+lab_start_ovsdb(struct super *s, struct lab_proc *p, const struct lab_netns *netns, const char *dir,
+                const char *file, const char *socket, const char *owner)
 {
-    char run[LAB_PATH_MAX], db[LAB_PATH_MAX], remote[LAB_PATH_MAX + 32];
+    char run[LAB_PATH_MAX], db[LAB_PATH_MAX], remote[LAB_PATH_MAX + 64];
     int error;
 
-    lab_path(run, sizeof run, h->dir, "run");
-    lab_path(db, sizeof db, h->dir, "db/conf.db");
-    snprintf(remote, sizeof remote, "--remote=punix:%s/db.sock", run);
+    lab_path(run, sizeof run, dir, "run");
+    snprintf(db, sizeof db, "%s/db/%s", dir, file);
+    snprintf(remote, sizeof remote, "--remote=punix:%s/%s", run, socket);
     const char *argv[] = {"ovsdb-server", db,  remote, "--pidfile", "-vconsole:info",
                           "-vsyslog:off", NULL};
-    error = start_daemon(s, &h->ovsdb, &h->netns, h, argv, -1);
+    error = lab_start_daemon(s, p, netns, dir, argv, -1);
     if (!error) {
-        error = await_file(s, run, "db.sock", DAEMON_TIMEOUT_MS);
+        error = lab_await_file(s, run, socket, LAB_DAEMON_TIMEOUT_MS);
     }
     if (error == ETIMEDOUT) {
-        error = lab_fail(s->lab, EPROTO, "ovsdb-server of %s did not open its socket", h->name);
-        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", h->ovsdb.log);
+        error = lab_fail(s->lab, EPROTO, "ovsdb-server of %s did not open its socket", owner);
+        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", p->log);
     }
     return error;
 }
 
 static int
-create_database(struct super *s, struct lab_host *h)
+start_ovsdb(struct super *s, struct lab_host *h)
+{
+    return lab_start_ovsdb(s, &h->ovsdb, &h->netns, h->dir, "conf.db", "db.sock", h->name);
+}
+
+int
+lab_create_database(struct super *s, const char *dir, const char *file, const char *schema_name)
 {
     char program[LAB_PATH_MAX * 2], db[LAB_PATH_MAX], schema[LAB_PATH_MAX * 2];
 
-    lab_path(db, sizeof db, h->dir, "db/conf.db");
-    snprintf(schema, sizeof schema, "%s/vswitch.ovsschema", config_of(s)->share);
+    snprintf(db, sizeof db, "%s/db/%s", dir, file);
+    snprintf(schema, sizeof schema, "%s/%s", config_of(s)->share, schema_name);
     const char *argv[] = {"ovsdb-tool", "-vsyslog:off", "create", db, schema, NULL};
     if (!lab_program(config_of(s), argv[0], program, sizeof program)) {
         return lab_fail(s->lab, ENOENT, "%s is missing: build it with make", program);
     }
-    return super_job(s, "creating the switch's database", program, argv, NULL, DAEMON_TIMEOUT_MS);
+    return super_job(s, "creating a database", program, argv, NULL, LAB_DAEMON_TIMEOUT_MS);
 }
 
 /* Runs ovs-vsctl on the host's database. */
@@ -189,8 +196,15 @@ vsctl(struct super *s, struct lab_host *h, const char *what, const char *const *
     if (!lab_program(config_of(s), argv[0], program, sizeof program)) {
         return lab_fail(s->lab, ENOENT, "%s is missing: build it with make", program);
     }
-    lab_host_env(h, &env);
+    lab_env_of(h->dir, &env);
     return super_job(s, what, program, argv, env.vars, timeout_ms + 5000);
+}
+
+int
+lab_vsctl(struct super *s, struct lab_host *h, const char *what, const char *const *args,
+          unsigned n)
+{
+    return vsctl(s, h, what, args, n, LAB_DAEMON_TIMEOUT_MS);
 }
 
 /* Each host's polling threads get one core, from the machine's last one down,
@@ -224,28 +238,16 @@ configure_switch(struct super *s, struct lab_host *h)
     snprintf(hv, sizeof hv, "other_config:weft-hv=\"local:%s/xen\"", h->dir);
     snprintf(hostname, sizeof hostname, "external_ids:hostname=%s", h->name);
     snprintf(system_id, sizeof system_id, "external_ids:system-id=%s-%s", c->name, h->name);
-    snprintf(type, sizeof type, "datapath_type=%s", c->datapath);
-    const char *base[] = {"--no-wait",
-                          "init",
-                          "--",
-                          "set",
-                          "Open_vSwitch",
-                          ".",
-                          "other_config:dpdk-init=true",
-                          "other_config:userspace-tso-enable=true",
-                          maxsleep,
-                          mask,
-                          hv,
-                          hostname,
-                          system_id,
-                          "--",
-                          "add-br",
-                          LAB_BRIDGE,
-                          "--",
-                          "set",
-                          "Bridge",
-                          LAB_BRIDGE,
-                          type};
+    snprintf(type, sizeof type, "datapath_type=%s", h->stock ? "netdev" : c->datapath);
+    /* Another's switch has no DPDK and no netback; what it does not know it ignores. */
+    const char *dpdk_init =
+        h->stock ? "other_config:dpdk-init=false" : "other_config:dpdk-init=true";
+    const char *tso = h->stock ? "other_config:userspace-tso-enable=false"
+                               : "other_config:userspace-tso-enable=true";
+    const char *base[] = {
+        "--no-wait", "init",     "--", "set", "Open_vSwitch", ".",        dpdk_init,
+        tso,         maxsleep,   mask, hv,    hostname,       system_id,  "--",
+        "add-br",    LAB_BRIDGE, "--", "set", "Bridge",       LAB_BRIDGE, type};
     const char *wire[] = {"--", "add-port", LAB_BRIDGE, LAB_WIRE_IF};
     /* Without per-port-memory a DPDK port takes three quarters of a GiB, and
      * the memory of a DPDK without hugepages is all there is. */
@@ -266,12 +268,12 @@ configure_switch(struct super *s, struct lab_host *h)
     if (c->n_hosts > 1) {
         memcpy(args + n, wire, sizeof wire);
         n += sizeof wire / sizeof wire[0];
-        if (c->nic == LAB_NIC_DPDK) {
+        if (c->nic == LAB_NIC_DPDK && !h->stock) {
             memcpy(args + n, dpdk, sizeof dpdk);
             n += sizeof dpdk / sizeof dpdk[0];
         }
     }
-    return vsctl(s, h, "configuring the switch", args, n, DAEMON_TIMEOUT_MS);
+    return vsctl(s, h, "configuring the switch", args, n, LAB_DAEMON_TIMEOUT_MS);
 }
 
 /* Under the name ovs-vswitchd its control files are where ovs-appctl and
@@ -281,9 +283,31 @@ start_vswitchd(struct super *s, struct lab_host *h)
 {
     char db[LAB_PATH_MAX + 16];
 
+    if (h->stock) {
+        return lab_stock_start_vswitchd(s, h);
+    }
     snprintf(db, sizeof db, "unix:%s/run/db.sock", h->dir);
     const char *argv[] = {"ovs-vswitchd", db, "--pidfile", "-vconsole:info", "-vsyslog:off", NULL};
-    return start_daemon(s, &h->vswitchd, &h->netns, h, argv, -1);
+    return lab_start_daemon(s, &h->vswitchd, &h->netns, h->dir, argv, -1);
+}
+
+/* The host's address in the overlays, on the bridge's own port. */
+static int
+add_tunnel_endpoint(struct super *s, struct lab_host *h)
+{
+    int netns = lab_netns_open(&h->netns);
+    char address[32];
+    int error;
+
+    snprintf(address, sizeof address, LAB_TUNNEL_SUBNET ".%u/24",
+             (unsigned)(h - s->lab->hosts) + 1);
+    error = netns < 0 ? errno : lab_link_address(netns, LAB_BRIDGE, address);
+    if (netns >= 0) {
+        close(netns);
+    }
+    return error ? lab_fail(s->lab, error, "%s: cannot give " LAB_BRIDGE " the address %s: %s",
+                            h->name, address, strerror(error))
+                 : 0;
 }
 
 /* ovs-vsctl returns when the switch has taken over its change. */
@@ -298,25 +322,23 @@ await_switch(struct super *s, struct lab_host *h)
     const char *bridge[] = {"wait-until", "Bridge", LAB_BRIDGE, "datapath_id!=[]"};
     const char *wire[] = {"wait-until", "Interface", LAB_WIRE_IF, "link_state=up"};
 
-    error = vsctl(s, h, "waiting for the switch", settle, 4, SWITCH_TIMEOUT_MS);
+    error = vsctl(s, h, "waiting for the switch", settle, 4, LAB_SWITCH_TIMEOUT_MS);
     if (!error) {
         error = vsctl(s, h, "waiting for bridge " LAB_BRIDGE, bridge, 4, BRIDGE_TIMEOUT_MS);
     }
     if (!error && config_of(s)->n_hosts > 1) {
-        error = vsctl(s, h, "waiting for the switch's wire port", wire, 4, DAEMON_TIMEOUT_MS);
+        error = vsctl(s, h, "waiting for the switch's wire port", wire, 4, LAB_DAEMON_TIMEOUT_MS);
     }
     if (error == EPROTO) {
         snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", h->vswitchd.log);
     }
-    return error;
+    return error ? error : config_of(s)->pool ? add_tunnel_endpoint(s, h) : 0;
 }
 
 /* --- guests -------------------------------------------------------------- */
 
-/* UUIDs in place of a toolstack's: the same for the same guest each time, so
- * that a lab can be compared with another. */
-static void
-uuid(char kind, unsigned number, char buf[40])
+void
+lab_uuid(char kind, unsigned number, char buf[40])
 {
     snprintf(buf, 40, "77656674-0000-4000-800%c-%012x", kind, number);
 }
@@ -326,20 +348,24 @@ start_guest(struct super *s, struct lab_guest *g)
 {
     const struct lab_config *c = config_of(s);
     struct lab_host *h = &s->lab->hosts[g->host];
-    char dir[LAB_PATH_MAX], domid[12], ip[24], vlan[12], queues[12], mtu[12];
+
+    if (h->stock) {
+        return lab_stock_start_guest(s, g);
+    }
+    char dir[LAB_PATH_MAX], domid[12], ip[64], vlan[12], queues[12], mtu[12];
     char vif[40], vm[40], network[40];
     const char *argv[40];
     unsigned n = 0;
 
-    uuid('1', (unsigned)(g - s->lab->guests) + 1, vif);
-    uuid('2', (unsigned)(g - s->lab->guests) + 1, vm);
-    uuid('3', g->vlan, network);
+    lab_uuid(LAB_UUID_VIF, (unsigned)(g - s->lab->guests) + 1, vif);
+    lab_uuid(LAB_UUID_VM, (unsigned)(g - s->lab->guests) + 1, vm);
+    lab_uuid(LAB_UUID_NETWORK, c->pool ? g->network + 1 : g->vlan, network);
     lab_path(dir, sizeof dir, h->dir, "xen");
     snprintf(domid, sizeof domid, "%u", g->domid);
-    snprintf(ip, sizeof ip, "%s/16", g->ip);
+    lab_guest_addresses(s->lab, g, ip, sizeof ip);
     snprintf(vlan, sizeof vlan, "%u", g->vlan);
     snprintf(queues, sizeof queues, "%u", c->queues);
-    snprintf(mtu, sizeof mtu, "%u", c->guest_mtu);
+    snprintf(mtu, sizeof mtu, "%u", lab_guest_mtu(s->lab, g));
     const char *base[] = {
         "weft-netfront", "--create",    "--dir",     dir,          "--domid",        domid,
         "--mac",         g->mac,        "--bridge",  LAB_BRIDGE,   "--mode",         "tap",
@@ -347,7 +373,7 @@ start_guest(struct super *s, struct lab_guest *g)
         "--vif-uuid",    vif,           "--vm-uuid", vm,           "--network-uuid", network};
     memcpy(argv, base, sizeof base);
     n = sizeof base / sizeof base[0];
-    if (g->vlan) {
+    if (g->vlan && !c->pool) {
         argv[n++] = "--vlan";
         argv[n++] = vlan;
     }
@@ -355,7 +381,7 @@ start_guest(struct super *s, struct lab_guest *g)
         argv[n++] = "--queues";
         argv[n++] = queues;
     }
-    if (c->guest_mtu) {
+    if (lab_guest_mtu(s->lab, g)) {
         argv[n++] = "--mtu";
         argv[n++] = mtu;
     }
@@ -369,7 +395,7 @@ start_guest(struct super *s, struct lab_guest *g)
         argv[n++] = "--static-grants";
     }
     argv[n] = NULL;
-    return start_daemon(s, &g->netfront, NULL, h, argv, -1);
+    return lab_start_daemon(s, &g->netfront, NULL, h->dir, argv, -1);
 }
 
 /* Shows the log of the frontend if it has something to say, else the
@@ -414,14 +440,14 @@ await_guest(struct super *s, struct lab_guest *g)
 
 /* --- the whole ------------------------------------------------------------- */
 
-static int
-make_directories(struct super *s, struct lab_host *h)
+int
+lab_make_directories(struct super *s, const char *dir)
 {
     static const char *const parts[] = {"", "xen", "run", "log", "db"};
     char path[LAB_PATH_MAX];
 
     for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        lab_path(path, sizeof path, h->dir, parts[i]);
+        lab_path(path, sizeof path, dir, parts[i]);
         if (mkdir(path, 0755) && errno != EEXIST) {
             return lab_fail(s->lab, errno, "cannot make %s: %s", path, strerror(errno));
         }
@@ -452,6 +478,11 @@ build_wire(struct super *s)
         if (!error) {
             error = lab_link_silence(host, LAB_WIRE_IF);
         }
+        /* A veth would hand blank checksums and uncut segments to a switch
+         * that takes them for what a wire carries. */
+        if (!error && lab->config.n_stock) {
+            error = lab_link_plain(host, LAB_WIRE_IF);
+        }
         if (!error) {
             error = lab_link_enslave(wire, end, WIRE_BRIDGE);
         }
@@ -472,11 +503,16 @@ build_wire(struct super *s)
 static int
 build_host(struct super *s, struct lab_host *h)
 {
-    int error = start_localxen(s, h);
+    int error = 0;
 
-    if (!error) {
+    if (!h->stock) {
+        error = start_localxen(s, h);
+    }
+    if (!error && !h->stock) {
         super_tell(s, 'P', "%s: hypervisor stand-in (weft-localxen)", h->name);
-        error = create_database(s, h);
+    }
+    if (!error) {
+        error = lab_create_database(s, h->dir, "conf.db", "vswitch.ovsschema");
     }
     if (!error) {
         error = start_ovsdb(s, h);
@@ -498,7 +534,7 @@ build_hosts(struct super *s)
     int error = 0;
 
     for (unsigned i = 0; !error && i < lab->config.n_hosts; i++) {
-        error = make_directories(s, &lab->hosts[i]);
+        error = lab_make_directories(s, lab->hosts[i].dir);
         if (!error) {
             error = lab_netns_make(lab, &lab->hosts[i].netns);
         }
@@ -512,8 +548,9 @@ build_hosts(struct super *s)
     for (unsigned i = 0; !error && i < lab->config.n_hosts; i++) {
         error = await_switch(s, &lab->hosts[i]);
         if (!error) {
-            super_tell(s, 'P', "%s: switch (weft-vswitchd, bridge %s, datapath %s)",
-                       lab->hosts[i].name, LAB_BRIDGE, lab->config.datapath);
+            super_tell(s, 'P', "%s: switch (%s, bridge %s, datapath %s)", lab->hosts[i].name,
+                       lab->hosts[i].vswitchd.name, LAB_BRIDGE,
+                       lab->hosts[i].stock ? "netdev" : lab->config.datapath);
         }
     }
     return error;
@@ -525,6 +562,9 @@ lab_build(struct super *s)
     struct lab *lab = s->lab;
     int error = build_hosts(s);
 
+    if (!error && lab->config.pool) {
+        error = lab_pool_build(s);
+    }
     for (unsigned i = 0; !error && i < lab->n_guests; i++) {
         error = lab_netns_make(lab, &lab->guests[i].netns);
         if (!error) {
@@ -534,12 +574,19 @@ lab_build(struct super *s)
     for (unsigned i = 0; !error && i < lab->n_guests; i++) {
         const struct lab_guest *g = &lab->guests[i];
         error = await_guest(s, &lab->guests[i]);
-        if (!error && g->vlan) {
+        if (!error && lab->config.pool) {
+            const struct lab_network *n = &lab_networks[g->network];
+            super_tell(s, 'P', "%s: %s on %s (%s %u of %s) of %s", g->name, g->ip, n->name,
+                       n->overlay ? "overlay" : "VLAN", n->id, n->tenant, lab->hosts[g->host].name);
+        } else if (!error && g->vlan) {
             super_tell(s, 'P', "%s: %s on VLAN %u of %s", g->name, g->ip, g->vlan,
                        lab->hosts[g->host].name);
         } else if (!error) {
             super_tell(s, 'P', "%s: %s on %s", g->name, g->ip, lab->hosts[g->host].name);
         }
+    }
+    if (!error && lab->config.pool) {
+        error = lab_pool_state(s);
     }
     return error;
 }
@@ -598,6 +645,10 @@ lab_build_restart(struct super *s, struct lab_proc *p)
     case LAB_VSWITCHD:
         remove_control_sockets(&lab->hosts[p->owner]);
         return start_vswitchd(s, &lab->hosts[p->owner]);
+    case LAB_POOLDB:
+        return lab_pool_start_ovsdb(s);
+    case LAB_CONTROLLERD:
+        return lab_pool_start_controllerd(s);
     case LAB_NETFRONT:
         return start_guest(s, &lab->guests[p->owner]);
     case LAB_JOB:

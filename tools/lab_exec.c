@@ -28,7 +28,7 @@ unknown_name(const struct lab *lab, const char *name)
 
 /* Our own programs first, so that ovs-vsctl is the one that fits. */
 static void
-set_environment(const struct lab *lab, const struct lab_host *host)
+set_environment(const struct lab *lab, const char *dir)
 {
     static struct lab_env env;
     const char *path = getenv("PATH");
@@ -37,8 +37,8 @@ set_environment(const struct lab *lab, const struct lab_host *host)
     snprintf(full, sizeof full, "%s:%s", lab->config.bin,
              path ? path : "/usr/sbin:/usr/bin:/sbin:/bin");
     setenv("PATH", full, 1);
-    if (host) {
-        lab_host_env(host, &env);
+    if (dir) {
+        lab_env_of(dir, &env);
         for (unsigned i = 0; env.vars[i]; i++) {
             putenv((char *)env.vars[i]);
         }
@@ -65,23 +65,25 @@ run_inside(struct lab *lab, const char *name, char **command)
 {
     struct lab_host *host = lab_find_host(lab, name);
     struct lab_guest *guest = host ? NULL : lab_find_guest(lab, name);
+    /* The controller's side: this machine's own network, the pool's files. */
+    bool pool = lab->config.pool && !strcmp(name, "pool");
     char *shell[] = {getenv("SHELL") ? getenv("SHELL") : "/bin/sh", NULL};
     char **argv = command[0] ? command : shell;
     char why[160];
     int error;
 
-    if (!host && !guest) {
+    if (!host && !guest && !pool) {
         return unknown_name(lab, name);
     }
     error = lab_exec_register(lab->config.dir);
-    if (!error) {
+    if (!error && !pool) {
         error = enter(host ? &host->netns : &guest->netns, host ? host->name : guest->name);
     }
     if (error) {
         snprintf(why, sizeof why, "cannot enter %s: %s", name, strerror(error));
         return lab_cmd_failed("exec", why);
     }
-    set_environment(lab, host);
+    set_environment(lab, host ? host->dir : pool ? lab->pool.dir : NULL);
     execvp(argv[0], argv);
     error = errno;
     snprintf(why, sizeof why, "cannot run %.80s: %s", argv[0], strerror(error));
@@ -99,11 +101,13 @@ lab_exec_main(int argc, char **argv)
     char why[400];
     int code;
 
-    if (!lab_cmd_options("exec", "[OPTION...] GUEST|HOST [--] [CMD...]",
-                         "  weft lab exec g1 -- ping -c 3 10.0.0.3\n"
-                         "  weft lab exec h1 -- ovs-ofctl dump-flows xenbr0\n"
-                         "  weft lab exec g1                            a shell in the guest\n",
-                         opts, sizeof opts / sizeof opts[0], &argc, &argv, &code)) {
+    if (!lab_cmd_options(
+            "exec", "[OPTION...] GUEST|HOST|pool [--] [CMD...]",
+            "  weft lab exec g1 -- ping -c 3 10.0.0.3\n"
+            "  weft lab exec h1 -- ovs-ofctl dump-flows xenbr0\n"
+            "  weft lab exec g1                            a shell in the guest\n"
+            "  weft lab exec pool -- weft status           with --pool: ask the controller\n",
+            opts, sizeof opts / sizeof opts[0], &argc, &argv, &code)) {
         return code;
     }
     if (argc == 0 || lab_where_resolve(&where, &config, why, sizeof why)) {

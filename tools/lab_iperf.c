@@ -25,7 +25,7 @@ lab_iperf_init(struct lab_iperf *m, struct lab *lab)
     for (unsigned a = 0; a < lab->n_guests; a++) {
         for (unsigned b = a + 1; b < lab->n_guests; b++) {
             bool apart = lab->guests[a].host != lab->guests[b].host;
-            if (lab_same_vlan(&lab->guests[a], &lab->guests[b]) && (!m->possible || apart)) {
+            if (lab_same_network(&lab->guests[a], &lab->guests[b]) && (!m->possible || apart)) {
                 m->from = a;
                 m->to = b;
                 m->possible = true;

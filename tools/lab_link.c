@@ -2,14 +2,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/if_addr.h>
 #include <linux/if_link.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netlink/netlink.h>
+#include <netlink/route/addr.h>
 #include <netlink/route/link.h>
 #include <netlink/route/link/veth.h>
 #include <netlink/socket.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "lab_netns.h"
@@ -104,6 +110,25 @@ lab_link_up(int netns, const char *name)
     }
     rtnl_link_set_flags(change, IFF_UP);
     error = change_link(netns, name, change);
+    rtnl_link_put(change);
+    return error;
+}
+
+int
+lab_link_identify(int netns, const char *name, const char *mac, unsigned mtu)
+{
+    struct rtnl_link *change = rtnl_link_alloc();
+    struct nl_addr *address = NULL;
+    int error = change ? nl_errno(nl_addr_parse(mac, AF_LLC, &address)) : ENOMEM;
+
+    if (!error) {
+        rtnl_link_set_addr(change, address);
+        if (mtu) {
+            rtnl_link_set_mtu(change, mtu);
+        }
+        error = change_link(netns, name, change);
+    }
+    nl_addr_put(address);
     rtnl_link_put(change);
     return error;
 }
@@ -214,6 +239,64 @@ lab_link_enslave(int netns, const char *name, const char *bridge)
     rtnl_link_put(master);
     nl_socket_free(sock);
     return error;
+}
+
+int
+lab_link_address(int netns, const char *name, const char *address)
+{
+    struct rtnl_addr *addr = rtnl_addr_alloc();
+    struct rtnl_link *link = NULL;
+    struct nl_addr *local = NULL;
+    struct nl_sock *sock;
+    int error = sock_open(netns, &sock);
+
+    if (error) {
+        rtnl_addr_put(addr);
+        return error;
+    }
+    error = addr ? nl_errno(nl_addr_parse(address, AF_UNSPEC, &local)) : ENOMEM;
+    if (!error) {
+        error = nl_errno(rtnl_link_get_kernel(sock, 0, name, &link));
+    }
+    if (!error) {
+        rtnl_addr_set_ifindex(addr, rtnl_link_get_ifindex(link));
+        rtnl_addr_set_local(addr, local);
+        if (nl_addr_get_family(local) == AF_INET6) {
+            rtnl_addr_set_flags(addr, IFA_F_NODAD); /* usable at once */
+        }
+        error = nl_errno(rtnl_addr_add(sock, addr, 0));
+    }
+    rtnl_link_put(link);
+    nl_addr_put(local);
+    rtnl_addr_put(addr);
+    nl_socket_free(sock);
+    return error ? error : lab_link_up(netns, name);
+}
+
+static int
+disable_offloads_here(void *name)
+{
+    static const uint32_t commands[] = {ETHTOOL_STXCSUM, ETHTOOL_STSO, ETHTOOL_SGSO};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int error = fd < 0 ? errno : 0;
+
+    for (unsigned i = 0; !error && i < sizeof commands / sizeof commands[0]; i++) {
+        struct ethtool_value off = {.cmd = commands[i]};
+        struct ifreq req = {.ifr_data = (void *)&off};
+
+        snprintf(req.ifr_name, sizeof req.ifr_name, "%s", (const char *)name);
+        error = ioctl(fd, SIOCETHTOOL, &req) ? errno : 0;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return error;
+}
+
+int
+lab_link_plain(int netns, const char *name)
+{
+    return lab_netns_call(netns, disable_offloads_here, (void *)name);
 }
 
 /* /proc/sys/net shows the namespace of the one who opens it. */

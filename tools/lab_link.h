@@ -9,6 +9,10 @@
 
 struct nl_sock;
 
+/* Gives the device an address with prefix ("10.0.0.1/24") and sets it up. */
+int lab_link_address(int netns, const char *name, const char *address);
+/* Gives the device a MAC ("02:00:00:00:00:01") and, unless 0, an MTU. */
+int lab_link_identify(int netns, const char *name, const char *mac, unsigned mtu);
 int lab_link_up(int netns, const char *name);
 
 /* A virtual cable: 'a' in namespace 'netns_a', 'b' in 'netns_b', both up. */
@@ -18,6 +22,10 @@ int lab_link_cable(int netns_a, const char *a, int netns_b, const char *b);
  * learns nothing from multicast. */
 int lab_link_bridge(int netns, const char *name);
 int lab_link_enslave(int netns, const char *name, const char *bridge);
+
+/* Has the kernel fill checksums and cut segments before the device gets a
+ * packet: for one whose other end is a switch that cannot. */
+int lab_link_plain(int netns, const char *name);
 
 /* Keeps the kernel of the namespace from sending on the device by itself. */
 int lab_link_silence(int netns, const char *name);

@@ -86,10 +86,15 @@ make_pairs(struct lab_ping *p)
     for (unsigned from = 0; from < n; from++) {
         for (unsigned k = 1; k <= each; k++) {
             unsigned to = (from + k) % n;
+
+            /* Its address says nothing there. */
+            if (lab_same_address(p->lab, &p->lab->guests[from], &p->lab->guests[to])) {
+                continue;
+            }
             p->pairs[p->n_pairs++] = (struct lab_ping_pair){
                 .from = from,
                 .to = to,
-                .same_vlan = lab_same_vlan(&p->lab->guests[from], &p->lab->guests[to]),
+                .same_network = lab_same_network(&p->lab->guests[from], &p->lab->guests[to]),
                 .rtt_ns = -1,
             };
         }
@@ -209,7 +214,7 @@ lab_ping_sum(const struct lab_ping *p, struct lab_ping_sum *sum)
     for (unsigned i = 0; i < p->n_pairs; i++) {
         const struct lab_ping_pair *pair = &p->pairs[i];
         bool ok = pair->rtt_ns >= 0;
-        if (pair->same_vlan) {
+        if (pair->same_network) {
             sum->same++;
             sum->same_ok += ok;
             sum->worst_ns = pair->rtt_ns > sum->worst_ns ? pair->rtt_ns : sum->worst_ns;

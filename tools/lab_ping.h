@@ -13,7 +13,7 @@
 
 struct lab_ping_pair {
     unsigned from, to; /* indices of guests */
-    bool same_vlan;
+    bool same_network;
     uint16_t seq;   /* of the round's request */
     int64_t rtt_ns; /* the round's answer; -1: none yet */
     int64_t sent_ns;

@@ -23,7 +23,7 @@
 
 #include "lab.h"
 
-#define FORMAT 1
+#define FORMAT 2
 
 void
 lab_path(char *buf, size_t size, const char *dir, const char *file)
@@ -112,13 +112,15 @@ config_to_json(const struct lab_config *c)
     for (unsigned i = 0; i < c->n_vlans; i++) {
         json_array_append_new(vlans, json_integer(c->vlans[i]));
     }
-    return json_pack(
-        "{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, s:s}", "name",
-        c->name, "dir", c->dir, "hosts", (int)c->n_hosts, "guests_per_host",
-        (int)c->guests_per_host, "vlans", vlans, "datapath", c->datapath, "nic", (int)c->nic,
-        "pmd_maxsleep", (int)c->pmd_maxsleep_us, "pmd_mask", c->pmd_mask, "queues", (int)c->queues,
-        "static_grants", c->static_grants, "hash", c->hash, "multicast", c->multicast, "guest_mtu",
-        (int)c->guest_mtu, "bin", c->bin, "share", c->share);
+    return json_pack("{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, "
+                     "s:s, s:b, s:i, s:s}",
+                     "name", c->name, "dir", c->dir, "hosts", (int)c->n_hosts, "guests_per_host",
+                     (int)c->guests_per_host, "vlans", vlans, "datapath", c->datapath, "nic",
+                     (int)c->nic, "pmd_maxsleep", (int)c->pmd_maxsleep_us, "pmd_mask", c->pmd_mask,
+                     "queues", (int)c->queues, "static_grants", c->static_grants, "hash", c->hash,
+                     "multicast", c->multicast, "guest_mtu", (int)c->guest_mtu, "bin", c->bin,
+                     "share", c->share, "pool", c->pool, "stock", (int)c->n_stock, "stock_vswitchd",
+                     c->stock_vswitchd);
 }
 
 static json_t *
@@ -171,19 +173,22 @@ copy_string(char *to, size_t size, const char *from)
 static bool
 config_from_json(json_t *j, struct lab_config *c)
 {
-    const char *name, *dir, *datapath, *mask, *bin, *share;
-    int hosts, guests, nic, maxsleep, queues, static_grants, hash, multicast, mtu;
+    const char *name, *dir, *datapath, *mask, *bin, *share, *stock;
+    int hosts, guests, nic, maxsleep, queues, static_grants, hash, multicast, mtu, pool, n_stock;
     json_t *vlans;
 
     memset(c, 0, sizeof *c);
-    if (json_unpack(
-            j, "{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, s:s}",
-            "name", &name, "dir", &dir, "hosts", &hosts, "guests_per_host", &guests, "vlans",
-            &vlans, "datapath", &datapath, "nic", &nic, "pmd_maxsleep", &maxsleep, "pmd_mask",
-            &mask, "queues", &queues, "static_grants", &static_grants, "hash", &hash, "multicast",
-            &multicast, "guest_mtu", &mtu, "bin", &bin, "share", &share) ||
-        hosts < 1 || hosts > (int)LAB_MAX_HOSTS || guests < 0 || guests > (int)LAB_MAX_GUESTS ||
-        json_array_size(vlans) > LAB_MAX_VLANS || strchr(name, '/')) {
+    if (json_unpack(j,
+                    "{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, "
+                    "s:s, s:b, s:i, s:s}",
+                    "name", &name, "dir", &dir, "hosts", &hosts, "guests_per_host", &guests,
+                    "vlans", &vlans, "datapath", &datapath, "nic", &nic, "pmd_maxsleep", &maxsleep,
+                    "pmd_mask", &mask, "queues", &queues, "static_grants", &static_grants, "hash",
+                    &hash, "multicast", &multicast, "guest_mtu", &mtu, "bin", &bin, "share", &share,
+                    "pool", &pool, "stock", &n_stock, "stock_vswitchd", &stock) ||
+        n_stock < 0 || n_stock > hosts || hosts < 1 || hosts > (int)LAB_MAX_HOSTS || guests < 0 ||
+        guests > (int)LAB_MAX_GUESTS || json_array_size(vlans) > LAB_MAX_VLANS ||
+        strchr(name, '/')) {
         return false;
     }
     c->n_hosts = hosts;
@@ -193,6 +198,8 @@ config_from_json(json_t *j, struct lab_config *c)
         c->vlans[i] = json_integer_value(json_array_get(vlans, i));
     }
     c->nic = nic;
+    c->pool = pool;
+    c->n_stock = n_stock;
     c->pmd_maxsleep_us = maxsleep;
     c->queues = queues;
     c->static_grants = static_grants;
@@ -202,7 +209,9 @@ config_from_json(json_t *j, struct lab_config *c)
     return copy_string(c->name, sizeof c->name, name) && copy_string(c->dir, sizeof c->dir, dir) &&
            copy_string(c->datapath, sizeof c->datapath, datapath) &&
            copy_string(c->pmd_mask, sizeof c->pmd_mask, mask) &&
-           copy_string(c->bin, sizeof c->bin, bin) && copy_string(c->share, sizeof c->share, share);
+           copy_string(c->bin, sizeof c->bin, bin) &&
+           copy_string(c->stock_vswitchd, sizeof c->stock_vswitchd, stock) &&
+           copy_string(c->share, sizeof c->share, share);
 }
 
 static bool

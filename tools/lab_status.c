@@ -22,7 +22,7 @@ host_state(struct lab_host *h)
 {
     struct lab_proc *all[] = {&h->vswitchd, &h->ovsdb, &h->localxen};
 
-    for (unsigned i = 0; i < 3; i++) {
+    for (unsigned i = 0; i < (h->stock ? 2 : 3); i++) {
         const char *state = proc_state(all[i]);
         if (strcmp(state, "running") != 0) {
             return state;
@@ -51,9 +51,9 @@ host_json(const struct lab *lab, struct lab_host *h)
 {
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i}", "name", h->name, "state",
                      host_state(h), "netns", h->netns.name, "dir", h->dir, "bridge", LAB_BRIDGE,
-                     "datapath", lab->config.datapath, "vswitchd_pid", (int)h->vswitchd.pid,
-                     "restarts", (int)h->vswitchd.restarts, "ovsdb_pid", (int)h->ovsdb.pid,
-                     "localxen_pid", (int)h->localxen.pid);
+                     "datapath", h->stock ? "netdev" : lab->config.datapath, "vswitchd_pid",
+                     (int)h->vswitchd.pid, "restarts", (int)h->vswitchd.restarts, "ovsdb_pid",
+                     (int)h->ovsdb.pid, "localxen_pid", (int)h->localxen.pid);
 }
 
 static json_t *
@@ -107,7 +107,8 @@ print_table(struct lab *lab)
     for (unsigned i = 0; i < lab->config.n_hosts; i++) {
         struct lab_host *h = &lab->hosts[i];
         printf("%-6s %-8s %-8s %-9s %-8d %u\n", h->name, host_state(h), LAB_BRIDGE,
-               lab->config.datapath, (int)h->vswitchd.pid, h->vswitchd.restarts);
+               h->stock ? "netdev" : lab->config.datapath, (int)h->vswitchd.pid,
+               h->vswitchd.restarts);
     }
     if (lab->n_guests) {
         printf("\n%-6s %-5s %-5s %-12s %-18s %-8s %s\n", "GUEST", "HOST", "VLAN", "ADDRESS", "MAC",

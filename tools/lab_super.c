@@ -118,7 +118,15 @@ note_remains(void *s, const char *line)
 static const char *
 owner_name(const struct lab *lab, const struct lab_proc *p)
 {
-    return p->kind == LAB_NETFRONT ? lab->guests[p->owner].name : lab->hosts[p->owner].name;
+    switch (p->kind) {
+    case LAB_NETFRONT:
+        return lab->guests[p->owner].name;
+    case LAB_POOLDB:
+    case LAB_CONTROLLERD:
+        return "the pool";
+    default:
+        return lab->hosts[p->owner].name;
+    }
 }
 
 static void

@@ -220,6 +220,7 @@ remove_files(struct lab *lab)
     for (unsigned i = 0; i < lab->config.n_hosts; i++) {
         remove_tree(dir, lab->hosts[i].name);
     }
+    remove_tree(dir, "pool");
     remove_tree(dir, "exec");
     remove_tree(dir, "log");
     remove_tree(dir, "state.json.new");
@@ -247,6 +248,8 @@ lab_sweep(struct lab *lab, bool graceful, void (*note_fn)(void *, const char *),
     if (!strcmp(boot, lab->boot)) {
         end_execs(&s);
         end_kind(&s, LAB_JOB, 1000);
+        end_kind(&s, LAB_CONTROLLERD, 3000);
+        end_kind(&s, LAB_POOLDB, 3000);
         end_kind(&s, LAB_NETFRONT, 3000);
         end_kind(&s, LAB_VSWITCHD, 5000);
         end_kind(&s, LAB_OVSDB, 3000);

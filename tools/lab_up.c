@@ -21,13 +21,16 @@
 #include "lab_tell.h"
 #include "lab_view.h"
 
+#define STOCK_VSWITCHD "/usr/lib/openvswitch-switch/ovs-vswitchd"
+
 /* What the options of up and run say. */
 struct up_options {
     struct lab_where where;
     const char *vlan, *datapath, *nic;
     unsigned hosts, guests, maxsleep, queues, mtu;
-    const char *pmd_mask;
-    bool static_grants, hash, multicast, force, no_color;
+    const char *pmd_mask, *stock_vswitchd;
+    unsigned stock;
+    bool pool, static_grants, hash, multicast, force, no_color;
     bool once;
     unsigned seconds;
 };
@@ -37,6 +40,9 @@ struct up_options {
     {"hosts", CLI_UINT, &(o)->hosts, "N", "hosts (1)", 1, LAB_MAX_HOSTS},                          \
     {"guests", CLI_UINT, &(o)->guests, "N", "guests on each host (2)", 0, LAB_MAX_GUESTS},         \
     {"vlan", CLI_STRING, &(o)->vlan, "10,20", "VLANs, given to the guests of a host in turn; 0: none"}, \
+    {"pool", CLI_FLAG, &(o)->pool, NULL, "a controller programs the hosts: 2 tenants, 4 networks"}, \
+    {"stock", CLI_UINT, &(o)->stock, "N", "the last N hosts run a stock ovs-vswitchd (0)", 0, LAB_MAX_HOSTS}, \
+    {"stock-vswitchd", CLI_STRING, &(o)->stock_vswitchd, "FILE", "which one (/usr/lib/openvswitch-switch/ovs-vswitchd)"}, \
     {"datapath", CLI_STRING, &(o)->datapath, "TYPE", "datapath_type of the bridge (weft)"},      \
     {"nic", CLI_STRING, &(o)->nic, "veth|dpdk", "how a switch opens the wire between hosts (veth)"}, \
     {"queues", CLI_UINT, &(o)->queues, "N", "queues of each vif (as offered)", 1, 8},              \
@@ -141,6 +147,22 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
         snprintf(why, size, "--pmd-cpu-mask takes a hexadecimal mask of cores");
         return EINVAL;
     }
+    if (o->pool && o->vlan) {
+        snprintf(why, size, "--pool has networks of its own: leave --vlan out");
+        return EINVAL;
+    }
+    if (o->stock > o->hosts) {
+        snprintf(why, size, "--stock %u is more than --hosts %u", o->stock, o->hosts);
+        return EINVAL;
+    }
+    if (o->stock && !absolute(c->stock_vswitchd, sizeof c->stock_vswitchd,
+                              o->stock_vswitchd ? o->stock_vswitchd : STOCK_VSWITCHD)) {
+        snprintf(why, size, "%s is not there: install openvswitch-switch, or --stock-vswitchd FILE",
+                 o->stock_vswitchd ? o->stock_vswitchd : STOCK_VSWITCHD);
+        return EINVAL;
+    }
+    c->n_stock = o->stock;
+    c->pool = o->pool;
     c->n_hosts = o->hosts;
     c->guests_per_host = o->guests;
     c->nic = o->nic && !strcmp(o->nic, "dpdk") ? LAB_NIC_DPDK : LAB_NIC_VETH;
@@ -162,12 +184,15 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
 static int
 preflight(struct lab *lab)
 {
-    static const char *const programs[] = {"weft-localxen", "weft-vswitchd", "weft-netfront",
-                                           "ovsdb-server",  "ovsdb-tool",    "ovs-vsctl"};
+    static const char *const programs[] = {"weft-localxen",   "weft-vswitchd", "weft-netfront",
+                                           "ovsdb-server",    "ovsdb-tool",    "ovs-vsctl",
+                                           "weft-controllerd"};
     const struct lab_config *c = &lab->config;
+    /* The last one is for a pool. */
+    unsigned n_programs = sizeof programs / sizeof programs[0] - !c->pool;
     char path[LAB_PATH_MAX * 2];
 
-    for (unsigned i = 0; i < sizeof programs / sizeof programs[0]; i++) {
+    for (unsigned i = 0; i < n_programs; i++) {
         if (!lab_program(c, programs[i], path, sizeof path)) {
             return lab_fail(lab, ENOENT, "%s is missing: build it with make", path);
         }
@@ -356,7 +381,7 @@ print_summary(const struct lab *lab, double seconds, bool hints)
         return;
     }
     for (unsigned i = 1; i < lab->n_guests; i++) {
-        if (lab_same_vlan(&lab->guests[0], &lab->guests[i])) {
+        if (lab_same_network(&lab->guests[0], &lab->guests[i])) {
             printf("  weft lab exec%s g1 -- ping %s\n", where, lab->guests[i].ip);
             break;
         }

@@ -12,6 +12,7 @@
 #include "lab_cpu.h"
 #include "lab_iperf.h"
 #include "lab_ping.h"
+#include "lab_pool.h"
 #include "lab_proc.h"
 
 #define TICK_MS 1000
@@ -52,10 +53,12 @@ struct text {
 };
 
 static const char *
-vlan_text(uint16_t vlan, char *buf, size_t size)
+network_text(const struct lab *lab, const struct lab_guest *g, char *buf, size_t size)
 {
-    if (vlan) {
-        snprintf(buf, size, "%u", vlan);
+    if (lab->config.pool) {
+        snprintf(buf, size, "%s", lab_networks[g->network].name);
+    } else if (g->vlan) {
+        snprintf(buf, size, "%u", g->vlan);
     } else {
         snprintf(buf, size, "-");
     }
@@ -73,7 +76,7 @@ draw_same(struct view *v, FILE *f, unsigned guest)
     for (unsigned i = 0; i < v->ping.n_pairs && shown < 2; i++) {
         const struct lab_ping_pair *pair = &v->ping.pairs[i];
         size_t len = strlen(cell);
-        if (pair->from != guest || !pair->same_vlan) {
+        if (pair->from != guest || !pair->same_network) {
             continue;
         }
         shown++;
@@ -97,13 +100,13 @@ draw_other(struct view *v, FILE *f, unsigned guest)
 
     for (unsigned i = 0; i < v->ping.n_pairs; i++) {
         const struct lab_ping_pair *pair = &v->ping.pairs[i];
-        if (pair->from == guest && !pair->same_vlan) {
+        if (pair->from == guest && !pair->same_network) {
             silent += pair->rtt_ns < 0;
             leaks += pair->rtt_ns >= 0;
         }
     }
     if (leaks) {
-        fprintf(f, "%s%u REPLIED: VLANs leak%s", term_red(v->term), leaks, term_off(v->term));
+        fprintf(f, "%s%u REPLIED: networks leak%s", term_red(v->term), leaks, term_off(v->term));
     } else if (silent) {
         fprintf(f, "%s%u guests, no reply (as expected)%s", term_dim(v->term), silent,
                 term_off(v->term));
@@ -115,14 +118,15 @@ static void
 draw_guests(struct view *v, FILE *f)
 {
     const struct lab *lab = v->lab;
-    char vlan[8];
+    char network[16];
 
-    fprintf(f, "%s%-6s %-5s %-5s %-12s %-22s %s%s\n", term_bold(v->term), "guest", "host", "vlan",
-            "address", "ping, same VLAN", "ping, other VLAN", term_off(v->term));
+    fprintf(f, "%s%-6s %-5s %-10s %-12s %-22s %s%s\n", term_bold(v->term), "guest", "host",
+            lab->config.pool ? "network" : "vlan", "address", "ping, same network",
+            "ping, other networks", term_off(v->term));
     for (unsigned i = 0; i < lab->n_guests && i < ROWS_MAX; i++) {
         const struct lab_guest *g = &lab->guests[i];
-        fprintf(f, "%-6s %-5s %-5s %-12s ", g->name, lab->hosts[g->host].name,
-                vlan_text(g->vlan, vlan, sizeof vlan), g->ip);
+        fprintf(f, "%-6s %-5s %-10s %-12s ", g->name, lab->hosts[g->host].name,
+                network_text(lab, g, network, sizeof network), g->ip);
         draw_same(v, f, i);
         draw_other(v, f, i);
     }

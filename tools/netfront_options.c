@@ -365,7 +365,7 @@ static const struct option options[] = {
     HEAD("Mode tap:"),
     STR("netns", "NAME", tap.netns, "network namespace of the TAP (ours)"),
     STR("ifname", "NAME", tap.ifname, "its name (eth0)"),
-    STR("ip", "ADDR/LEN", tap.ip, "its address"),
+    STR("ip", "ADDR/LEN[,...]", tap.ip, "its addresses"),
     NUM("gso-max", "BYTES", tap.gso_max_bytes, 1500, 65535, "largest frame of its stack (65000)"),
 
     HEAD("Modes blast, sink and echo:"),

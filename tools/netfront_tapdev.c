@@ -123,19 +123,15 @@ configure_link(struct opener *o, bool with_gso_max)
 }
 
 static int
-add_address(struct opener *o)
+add_address(struct opener *o, const char *text)
 {
     struct nl_addr *local = NULL;
     struct rtnl_addr *addr = NULL;
     int error;
 
-    if (!o->cfg->ip) {
-        return 0;
-    }
-    if (nl_addr_parse(o->cfg->ip, AF_UNSPEC, &local) || !(addr = rtnl_addr_alloc())) {
+    if (nl_addr_parse(text, AF_UNSPEC, &local) || !(addr = rtnl_addr_alloc())) {
         nl_addr_put(local);
-        return fail(o, EINVAL, "--ip %s is not an address with prefix, as in 10.0.0.1/24",
-                    o->cfg->ip);
+        return fail(o, EINVAL, "--ip: %s is not an address with prefix, as in 10.0.0.1/24", text);
     }
     rtnl_addr_set_ifindex(addr, o->tap->ifindex);
     rtnl_addr_set_local(addr, local);
@@ -145,9 +141,26 @@ add_address(struct opener *o)
     error = rtnl_addr_add(o->tap->route, addr, 0);
     rtnl_addr_put(addr);
     nl_addr_put(local);
-    return error ? fail(o, EINVAL, "cannot give %s the address %s: %s", o->tap->ifname, o->cfg->ip,
+    return error ? fail(o, EINVAL, "cannot give %s the address %s: %s", o->tap->ifname, text,
                         nl_geterror(error))
                  : 0;
+}
+
+static int
+add_addresses(struct opener *o)
+{
+    const char *next = o->cfg->ip;
+    char one[64];
+    int error = 0;
+
+    while (!error && next && *next) {
+        size_t len = strcspn(next, ",");
+
+        snprintf(one, sizeof one, "%.*s", (int)len, next);
+        error = add_address(o, one);
+        next += len + (next[len] == ',');
+    }
+    return error;
 }
 
 static int
@@ -194,7 +207,7 @@ open_in_netns(struct opener *o)
     int down = 0;
     ioctl(tap->fd[0], TUNSETCARRIER, &down); /* until the backend is connected */
     error = configure_link(o, true);
-    error = error ? error : add_address(o);
+    error = error ? error : add_addresses(o);
     if (error) {
         return error;
     }

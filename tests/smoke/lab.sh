@@ -135,6 +135,30 @@ fi
 W down >/dev/null 2>&1
 no_traces two-hosts-leave-nothing
 
+# --- a host with the distribution's switch ---------------------------------------
+#   g1 ── h1 (weft) ── wire ── h2 (ovs-vswitchd, netdev) ── g3
+transfer() { # bytes from guest $1 to guest $2 at address $3 arrive whole
+    W exec "$2" -- sh -c "nc -l -p 7000 </dev/null | wc -c" >"$dir/got" &
+    local listener=$!
+    W exec "$1" -- sh -c "for i in \$(seq 50); do head -c 3000000 /dev/zero |
+        nc -q 1 -w 5 $3 7000 2>/dev/null && exit; ping -q -c 1 -W 1 $3 >/dev/null; done; exit 1"
+    local sent=$?
+    wait $listener
+    [ $sent = 0 ] && [ "$(cat "$dir/got")" = 3000000 ]
+}
+if ! stock=$(tests/stock_ovs.sh 2>"$dir/out"); then
+    echo "skip lab/stock-host: $(tail -n 1 "$dir/out")"
+elif W up --hosts 2 --guests 2 --vlan 10,20 --stock 1 --stock-vswitchd "$stock" >"$dir/up" 2>&1; then
+    check stock-host-same-vlan "g1 does not reach g3" pings g1 10.0.0.3
+    refuse stock-host-other-vlan "g1 reaches g4 across VLANs" pings g1 10.0.0.4
+    check stock-host-tcp-to "TCP from g1 to g3" transfer g1 g3 10.0.0.3
+    check stock-host-tcp-from "TCP from g3 to g1" transfer g3 g1 10.0.0.1
+else
+    not_ok stock-host "$(tail -n 20 "$dir/up")"
+fi
+W down >/dev/null 2>&1
+no_traces stock-host-leaves-nothing
+
 # --- the supervisor dies ---------------------------------------------------------
 W up --guests 1 >"$dir/up" 2>&1 || not_ok up-again "$(tail -n 20 "$dir/up")"
 kill -9 "$(supervisor)"

@@ -106,8 +106,8 @@ test_model(void)
     CHECK(lab_find_guest(lab, "t-g2") == &lab->guests[1]);
     CHECK(!lab_find_guest(lab, "g0") && !lab_find_guest(lab, "h1"));
     CHECK(lab_find_host(lab, "h16") == &lab->hosts[15] && !lab_find_host(lab, "h17"));
-    CHECK(lab_same_vlan(&lab->guests[0], &lab->guests[2]));
-    CHECK(!lab_same_vlan(&lab->guests[0], &lab->guests[1]));
+    CHECK(lab_same_network(&lab->guests[0], &lab->guests[2]));
+    CHECK(!lab_same_network(&lab->guests[0], &lab->guests[1]));
     CHECK(lab->guests[LAB_MAX_GUESTS].domid == 1 && lab->guests[LAB_MAX_GUESTS].host == 1);
     lab_free(lab);
 }
