@@ -24,6 +24,8 @@ BUILT = os.path.join(ROOT, "build/bin")
 PERF_BIN = os.path.join(ROOT, "build/plain/perf")
 BRIDGE = "br0"
 PREFIX = "weft-bench-"
+# As on a host, the run directory is memory and the database's is on a disk.
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 PROGRAMS = ("weft-localxen", "weft-netfront", "weft-vswitchd", "ovsdb-server", "ovsdb-tool",
             "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 
@@ -62,9 +64,10 @@ def sweep_leftovers():
     for name in os.listdir("/run/netns") if os.path.isdir("/run/netns") else ():
         if dead(name):
             run(["ip", "netns", "del", name])
-    for name in os.listdir(tempfile.gettempdir()):
-        if dead(name):
-            shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
+    for parent in {MEMORY, tempfile.gettempdir()}:
+        for name in os.listdir(parent):
+            if dead(name):
+                shutil.rmtree(os.path.join(parent, name), ignore_errors=True)
 
 
 class Process:
@@ -156,9 +159,11 @@ class Rig(contextlib.ExitStack):
         return self
 
     def _start(self):
-        self.dir = tempfile.mkdtemp(prefix=self.netns + "-")
-        self.callback(self._remove_dir)
-        self.env = dict(os.environ, OVS_RUNDIR=self.dir, OVS_LOGDIR=self.dir, OVS_DBDIR=self.dir,
+        self.dir = tempfile.mkdtemp(prefix=self.netns + "-", dir=MEMORY)
+        self.callback(self._remove_dir, self.dir)
+        disk = tempfile.mkdtemp(prefix=self.netns + "-db-")
+        self.callback(self._remove_dir, disk)
+        self.env = dict(os.environ, OVS_RUNDIR=self.dir, OVS_LOGDIR=self.dir, OVS_DBDIR=disk,
                         OVS_SYSCONFDIR=self.dir, XENSTORED_PATH=f"{self.dir}/xen/xenstored")
         self.make_netns(self, self.netns)
         self._start_localxen()
@@ -166,11 +171,11 @@ class Rig(contextlib.ExitStack):
         self._configure()
         self._start_vswitchd()
 
-    def _remove_dir(self):
+    def _remove_dir(self, path):
         if self.options.keep:
-            print(f"logs are kept in {self.dir}")
+            print(f"kept: {path}")
         else:
-            shutil.rmtree(self.dir, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)
 
     @staticmethod
     def make_netns(stack, name):
@@ -189,7 +194,7 @@ class Rig(contextlib.ExitStack):
         p.wait_ready()
 
     def _start_ovsdb(self):
-        db = f"{self.dir}/conf.db"
+        db = f"{self.env['OVS_DBDIR']}/conf.db"
         run([f"{self.programs}/ovsdb-tool", "create", db, f"{ROOT}/build/share/vswitch.ovsschema"])
         self.spawn(self, "ovsdb-server",
                    [f"{self.programs}/ovsdb-server", db, f"--remote=punix:{self.dir}/db.sock",

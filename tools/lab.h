@@ -52,6 +52,7 @@ struct lab_config {
     unsigned n_vlans;              /* 0: all guests untagged */
     bool pool;                     /* a controller programs the hosts; VLANs are its networks' */
     char datapath[16];
+    bool spare; /* switches keep a second process ready (docs/restart.md) */
     enum lab_nic nic;
     unsigned pmd_maxsleep_us;
     char pmd_mask[20];  /* pmd-cpu-mask */

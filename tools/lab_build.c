@@ -229,7 +229,7 @@ static int
 configure_switch(struct super *s, struct lab_host *h)
 {
     const struct lab_config *c = config_of(s);
-    char maxsleep[48], mask[64], hv[LAB_PATH_MAX + 48], hostname[48], system_id[64], type[48];
+    char maxsleep[48], mask[64], hv[LAB_PATH_MAX + 48], hostname[48], system_id[64], type[48], hwaddr[64];
     const char *args[44];
     unsigned n = 0;
 
@@ -238,6 +238,10 @@ configure_switch(struct super *s, struct lab_host *h)
     snprintf(hv, sizeof hv, "other_config:weft-hv=\"local:%s/xen\"", h->dir);
     snprintf(hostname, sizeof hostname, "external_ids:hostname=%s", h->name);
     snprintf(system_id, sizeof system_id, "external_ids:system-id=%s-%s", c->name, h->name);
+    /* Else the bridge takes the lowest MAC of its ports, and another one
+     * whenever that changes. */
+    snprintf(hwaddr, sizeof hwaddr, "other_config:hwaddr=\"02:77:66:68:00:%02x\"",
+             (unsigned)(h - s->lab->hosts) + 1);
     snprintf(type, sizeof type, "datapath_type=%s", h->stock ? "netdev" : c->datapath);
     /* Another's switch has no DPDK and no netback; what it does not know it ignores. */
     const char *dpdk_init =
@@ -247,7 +251,7 @@ configure_switch(struct super *s, struct lab_host *h)
     const char *base[] = {
         "--no-wait", "init",     "--", "set", "Open_vSwitch", ".",        dpdk_init,
         tso,         maxsleep,   mask, hv,    hostname,       system_id,  "--",
-        "add-br",    LAB_BRIDGE, "--", "set", "Bridge",       LAB_BRIDGE, type};
+        "add-br",    LAB_BRIDGE, "--", "set", "Bridge",       LAB_BRIDGE, type, hwaddr};
     const char *wire[] = {"--", "add-port", LAB_BRIDGE, LAB_WIRE_IF};
     /* Without per-port-memory a DPDK port takes three quarters of a GiB, and
      * the memory of a DPDK without hugepages is all there is. */
@@ -287,7 +291,13 @@ start_vswitchd(struct super *s, struct lab_host *h)
         return lab_stock_start_vswitchd(s, h);
     }
     snprintf(db, sizeof db, "unix:%s/run/db.sock", h->dir);
-    const char *argv[] = {"ovs-vswitchd", db, "--pidfile", "-vconsole:info", "-vsyslog:off", NULL};
+    const char *argv[] = {"ovs-vswitchd",
+                          db,
+                          "--pidfile",
+                          "-vconsole:info",
+                          "-vsyslog:off",
+                          config_of(s)->spare ? "--spare" : NULL,
+                          NULL};
     return lab_start_daemon(s, &h->vswitchd, &h->netns, h->dir, argv, -1);
 }
 

@@ -299,27 +299,37 @@ lab_link_plain(int netns, const char *name)
     return lab_netns_call(netns, disable_offloads_here, (void *)name);
 }
 
-/* /proc/sys/net shows the namespace of the one who opens it. */
 static int
-disable_ipv6_here(void *name)
+write_sysctl(const char *path, const char *value)
 {
-    char path[128];
-    int fd;
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
 
-    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", (const char *)name);
-    fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0) {
-        return errno == ENOENT ? 0 : errno; /* a kernel without IPv6 is silent */
+        return errno == ENOENT ? 0 : errno; /* a kernel without it is silent */
     }
-    int error = write(fd, "1", 1) == 1 ? 0 : errno;
+    int error = write(fd, value, 1) == 1 ? 0 : errno;
     close(fd);
     return error;
+}
+
+/* /proc/sys/net shows the namespace of the one who opens it. */
+static int
+silence_here(void *name)
+{
+    char path[128];
+    int error;
+
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/disable_ipv6", (const char *)name);
+    error = write_sysctl(path, "1");
+    /* Else it answers ARP for addresses of the namespace's other devices. */
+    snprintf(path, sizeof path, "/proc/sys/net/ipv4/conf/%s/arp_ignore", (const char *)name);
+    return error ? error : write_sysctl(path, "8");
 }
 
 int
 lab_link_silence(int netns, const char *name)
 {
-    return lab_netns_call(netns, disable_ipv6_here, (void *)name);
+    return lab_netns_call(netns, silence_here, (void *)name);
 }
 
 bool

@@ -10,6 +10,7 @@
 #include "lab_link.h"
 #include "lab_netns.h"
 #include "lab_proc.h"
+#include "lab_switch.h"
 
 static const char *
 proc_state(struct lab_proc *p)
@@ -49,11 +50,14 @@ guest_link(struct lab_guest *g)
 static json_t *
 host_json(const struct lab *lab, struct lab_host *h)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i}", "name", h->name, "state",
-                     host_state(h), "netns", h->netns.name, "dir", h->dir, "bridge", LAB_BRIDGE,
-                     "datapath", h->stock ? "netdev" : lab->config.datapath, "vswitchd_pid",
-                     (int)h->vswitchd.pid, "restarts", (int)h->vswitchd.restarts, "ovsdb_pid",
-                     (int)h->ovsdb.pid, "localxen_pid", (int)h->localxen.pid);
+    struct lab_switch sw = lab_switch_of(&lab->config, h);
+
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i}", "name", h->name,
+                     "state", host_state(h), "netns", h->netns.name, "dir", h->dir, "bridge",
+                     LAB_BRIDGE, "datapath", h->stock ? "netdev" : lab->config.datapath,
+                     "vswitchd_pid", (int)sw.pid, "spare_pid", (int)sw.spare, "restarts",
+                     (int)sw.restarts, "ovsdb_pid", (int)h->ovsdb.pid, "localxen_pid",
+                     (int)h->localxen.pid);
 }
 
 static json_t *
@@ -106,9 +110,9 @@ print_table(struct lab *lab)
            "RESTARTS");
     for (unsigned i = 0; i < lab->config.n_hosts; i++) {
         struct lab_host *h = &lab->hosts[i];
+        struct lab_switch sw = lab_switch_of(&lab->config, h);
         printf("%-6s %-8s %-8s %-9s %-8d %u\n", h->name, host_state(h), LAB_BRIDGE,
-               h->stock ? "netdev" : lab->config.datapath, (int)h->vswitchd.pid,
-               h->vswitchd.restarts);
+               h->stock ? "netdev" : lab->config.datapath, (int)sw.pid, sw.restarts);
     }
     if (lab->n_guests) {
         printf("\n%-6s %-5s %-5s %-12s %-18s %-8s %s\n", "GUEST", "HOST", "VLAN", "ADDRESS", "MAC",

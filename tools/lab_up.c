@@ -30,7 +30,7 @@ struct up_options {
     unsigned hosts, guests, maxsleep, queues, mtu;
     const char *pmd_mask, *stock_vswitchd;
     unsigned stock;
-    bool pool, static_grants, hash, multicast, force, no_color;
+    bool no_spare, pool, static_grants, hash, multicast, force, no_color;
     bool once;
     unsigned seconds;
 };
@@ -44,6 +44,7 @@ struct up_options {
     {"stock", CLI_UINT, &(o)->stock, "N", "the last N hosts run a stock ovs-vswitchd (0)", 0, LAB_MAX_HOSTS}, \
     {"stock-vswitchd", CLI_STRING, &(o)->stock_vswitchd, "FILE", "which one (/usr/lib/openvswitch-switch/ovs-vswitchd)"}, \
     {"datapath", CLI_STRING, &(o)->datapath, "TYPE", "datapath_type of the bridge (weft)"},      \
+    {"no-spare", CLI_FLAG, &(o)->no_spare, NULL, "no second process that takes over from a killed switch"}, \
     {"nic", CLI_STRING, &(o)->nic, "veth|dpdk", "how a switch opens the wire between hosts (veth)"}, \
     {"queues", CLI_UINT, &(o)->queues, "N", "queues of each vif (as offered)", 1, 8},              \
     {"mtu", CLI_UINT, &(o)->mtu, "BYTES", "MTU of the guests (1500)", 68, 65000},                  \
@@ -162,6 +163,7 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
         return EINVAL;
     }
     c->n_stock = o->stock;
+    c->spare = !o->no_spare;
     c->pool = o->pool;
     c->n_hosts = o->hosts;
     c->guests_per_host = o->guests;

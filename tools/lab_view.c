@@ -14,6 +14,7 @@
 #include "lab_ping.h"
 #include "lab_pool.h"
 #include "lab_proc.h"
+#include "lab_switch.h"
 
 #define TICK_MS 1000
 #define BURST_SECONDS 2u
@@ -309,8 +310,9 @@ refresh(struct view *v)
     for (unsigned i = 0; i < v->lab->config.n_hosts; i++) {
         struct lab_proc *to = &v->lab->hosts[i].vswitchd;
         const struct lab_proc *from = &now->hosts[i].vswitchd;
-        to->pid = from->pid;
-        to->restarts = from->restarts;
+        struct lab_switch sw = lab_switch_of(&now->config, &now->hosts[i]);
+        to->pid = sw.pid;
+        to->restarts = sw.restarts;
         to->failed = from->failed;
         lab_cpu_sample(&v->cpu[i], to->pid);
         cpu += v->cpu[i].total > 0 ? v->cpu[i].total : 0;

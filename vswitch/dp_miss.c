@@ -9,7 +9,10 @@
  * is online.
  *
  * The cache learns from a packet before anything changes it, and only from
- * packets that came straight from a port. */
+ * packets that came straight from a port.  When more flows come than it can
+ * hold, each entry that it learns makes one leave that was never used, which
+ * costs more than the classifier does: then it learns from few packets, until
+ * it is of use again. */
 #include <config.h>
 
 #include <stdlib.h>
@@ -33,86 +36,6 @@ struct run {
     uint16_t tcp_flags;
 };
 
-static void
-batch_of(struct dp_packet_batch *batch, struct dp_packet *const packets[], unsigned n)
-{
-    dp_packet_batch_init(batch);
-    memcpy(batch->packets, packets, n * sizeof packets[0]);
-    batch->count = n;
-}
-
-static void
-run_general(struct dp_worker *w, const struct run *run, const struct dp_actions *da,
-            struct dp_packet *const packets[], bool first)
-{
-    struct dp_packet_batch batch;
-
-    dp_worker_rcu(w);
-    batch_of(&batch, packets, run->n);
-    if (first && da->program->kind == PROGRAM_TRACK) {
-        dp_ct_run(w, odp_to_u32(run->in_port), da, &batch);
-    } else {
-        dp_execute(w, &batch, true, da->actions, da->len);
-    }
-}
-
-/* Whether the engine may edit the packets: it takes them for Ethernet frames. */
-static bool
-all_ethernet(struct dp_packet *const packets[], unsigned n)
-{
-    for (unsigned i = 0; i < n; i++) {
-        if (packets[i]->packet_type != htonl(PT_ETH)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static void
-run_flow(struct dp_worker *w, const struct run *run, struct dp_packet *packets[], bool first)
-{
-    struct fast_flow *f = &run->flow->fast;
-    const struct program *p;
-
-    if (first) {
-        for (unsigned i = 0; i < run->n; i++) {
-            worker_learn(w->worker, odp_to_u32(run->in_port), &packets[i]->mbuf, f);
-        }
-    }
-    worker_count_n(w->worker, f, run->n, run->bytes, run->tcp_flags);
-
-    p = atomic_load_explicit(&f->program, memory_order_acquire);
-    if (p->kind == PROGRAM_SLOW || p->kind == PROGRAM_TRACK ||
-        (p->kind == PROGRAM_EDIT && !all_ethernet(packets, run->n))) {
-        run_general(w, run, p->slow, packets, first);
-    } else {
-        worker_act(w->worker, odp_to_u32(run->in_port), f, (struct rte_mbuf **)packets, run->n);
-    }
-}
-
-static void
-miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[], unsigned n)
-{
-    uint64_t orig;
-
-    if (OVS_UNLIKELY(shadow_active(w->dp))) {
-        n = shadow_input(w, packets, flows, n);
-    }
-    dp_worker_rcu(w);
-    atomic_add_relaxed(&w->dp->n_missed, n, &orig);
-    for (unsigned i = 0; i < n; i++) {
-        dp_upcall(w, packets[i], flows[i], DPIF_UC_MISS, NULL, NULL, NULL);
-    }
-    dp_packets_free((struct rte_mbuf **)packets, n);
-}
-
-static uint16_t
-tcp_flags_of(const struct flow *flow)
-{
-    /* The field has another meaning in ND. */
-    return flow->nw_proto == IPPROTO_TCP ? ntohs(flow->tcp_flags) : 0;
-}
-
 /* --- keys ----------------------------------------------------------------------- */
 
 /* Packets' flows, expanded for the classifier.  A struct flow has 672 bytes of
@@ -126,7 +49,20 @@ struct keys {
 
 #define KEPT_LEVELS 2u
 
+/* How much the cache learns; decided anew every TEACH_LOOK packets that it did
+ * not know. */
+#define TEACH_LOOK 4096u
+#define TEACH_SKIP 31u /* between two packets that it learns from when it was good for little */
+
+struct teaching {
+    unsigned packets;                /* since the last look */
+    unsigned skip;                   /* now; 0: it learns from all */
+    unsigned left;                   /* to skip */
+    uint64_t hits, learned, evicted; /* at the last look */
+};
+
 struct scratch {
+    struct teaching teaching;
     struct keys keys[KEPT_LEVELS];
     unsigned level; /* in use */
 };
@@ -191,6 +127,126 @@ key_clear(struct flow *flow, const struct flowmap *map)
 
     clear(words, map->bits[0]);
     clear(words + MAP_T_BITS, map->bits[1]);
+}
+
+/* --- learning --------------------------------------------------------------------- */
+
+/* Entries leave as others come, and fewer packets find theirs than do not. */
+static void
+look_at_cache(struct dp_worker *w, struct teaching *t)
+{
+    struct worker_stats s;
+    bool churns, helps;
+
+    worker_stats(w->worker, &s);
+    churns = s.evicted - t->evicted > (s.learned - t->learned) / 2;
+    helps = s.cache_hits - t->hits > t->packets;
+    t->skip = churns && !helps ? TEACH_SKIP : 0;
+    t->packets = 0;
+    t->hits = s.cache_hits;
+    t->learned = s.learned;
+    t->evicted = s.evicted;
+}
+
+/* 'packets' are of flow 'f'. */
+static void
+teach(struct dp_worker *w, struct fast_flow *f, uint16_t in_port, struct dp_packet *packets[],
+      unsigned n)
+{
+    struct teaching *t = &scratch_get(w)->teaching;
+
+    t->packets += n;
+    if (t->packets >= TEACH_LOOK) {
+        look_at_cache(w, t);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (t->left) {
+            t->left--;
+            continue;
+        }
+        worker_learn(w->worker, in_port, &packets[i]->mbuf, f);
+        t->left = t->skip;
+    }
+}
+
+/* --- flows ------------------------------------------------------------------------ */
+
+static void
+batch_of(struct dp_packet_batch *batch, struct dp_packet *const packets[], unsigned n)
+{
+    dp_packet_batch_init(batch);
+    memcpy(batch->packets, packets, n * sizeof packets[0]);
+    batch->count = n;
+}
+
+static void
+run_general(struct dp_worker *w, const struct run *run, const struct dp_actions *da,
+            struct dp_packet *const packets[], bool first)
+{
+    struct dp_packet_batch batch;
+
+    dp_worker_rcu(w);
+    batch_of(&batch, packets, run->n);
+    if (first && da->program->kind == PROGRAM_TRACK) {
+        dp_ct_run(w, odp_to_u32(run->in_port), da, &batch);
+    } else {
+        dp_execute(w, &batch, true, da->actions, da->len);
+    }
+}
+
+/* Whether the engine may edit the packets: it takes them for Ethernet frames. */
+static bool
+all_ethernet(struct dp_packet *const packets[], unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (packets[i]->packet_type != htonl(PT_ETH)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+run_flow(struct dp_worker *w, const struct run *run, struct dp_packet *packets[], bool first)
+{
+    struct fast_flow *f = &run->flow->fast;
+    const struct program *p;
+
+    if (first) {
+        teach(w, f, odp_to_u32(run->in_port), packets, run->n);
+    }
+    worker_count_n(w->worker, f, run->n, run->bytes, run->tcp_flags);
+
+    p = atomic_load_explicit(&f->program, memory_order_acquire);
+    if (p->kind == PROGRAM_SLOW || p->kind == PROGRAM_TRACK ||
+        (p->kind == PROGRAM_EDIT && !all_ethernet(packets, run->n))) {
+        run_general(w, run, p->slow, packets, first);
+    } else {
+        worker_act(w->worker, odp_to_u32(run->in_port), f, (struct rte_mbuf **)packets, run->n);
+    }
+}
+
+static void
+miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[], unsigned n)
+{
+    uint64_t orig;
+
+    if (OVS_UNLIKELY(shadow_active(w->dp))) {
+        n = shadow_input(w, packets, flows, n);
+    }
+    dp_worker_rcu(w);
+    atomic_add_relaxed(&w->dp->n_missed, n, &orig);
+    for (unsigned i = 0; i < n; i++) {
+        dp_upcall(w, packets[i], flows[i], DPIF_UC_MISS, NULL, NULL, NULL);
+    }
+    dp_packets_free((struct rte_mbuf **)packets, n);
+}
+
+static uint16_t
+tcp_flags_of(const struct flow *flow)
+{
+    /* The field has another meaning in ND. */
+    return flow->nw_proto == IPPROTO_TCP ? ntohs(flow->tcp_flags) : 0;
 }
 
 /* --- batches --------------------------------------------------------------------- */

@@ -6,8 +6,11 @@
  * says READY: prepared, or serving.  Children die with the supervisor, which
  * has nothing that could make it die.
  *
- * That the active process is gone the supervisor learns by waitpid(): then no
- * thread of it is left that could touch a guest's ring.
+ * That the active process is gone the supervisor learns by waitid(): then no
+ * thread of it is left that could touch a guest's ring, and its files are
+ * closed.  Its memory is not gone yet, see hold_memory() in spare_child.c:
+ * taking a switch's memory apart takes the kernel several milliseconds, and
+ * guests wait.  For the same reason the successor is told before it is reaped.
  *
  * A process that dies young again and again is restarted with a pause. */
 #include <config.h>
@@ -18,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,9 +47,10 @@ VLOG_DEFINE_THIS_MODULE(spare);
 #define YOUNG_MS 5000
 #define PAUSE_MS 200
 #define PAUSE_MAX_MS 10000
-/* While guests wait: of the supervisor, and of whoever takes over; relative to
- * what the switch was started with. */
-#define HURRY_NICE (-10)
+/* Between a switch's death and its reaping. */
+#define LEAVE_MS 50
+/* How long the end waits for the memory of the last switch to go. */
+#define FINISH_MS 1000
 
 /* --- who are we? ---------------------------------------------------------------------- */
 
@@ -109,10 +114,33 @@ struct child {
 struct super {
     struct child active, spare;
     int signals;
-    bool stopping;      /* was told to */
+    bool stopping; /* was told to */
+    unsigned restarts;
     unsigned young;     /* deaths of children that died young, one after another */
     long long spare_at; /* when a spare is due */
 };
+
+/* While guests wait: of the supervisor, and of whoever takes over.  Real-time,
+ * because a nice value shortens no other thread's turn; what they start later
+ * is not. */
+static void
+hurry(pid_t pid)
+{
+    struct sched_param first = {.sched_priority = 1};
+
+    if (sched_setscheduler(pid, SCHED_RR | SCHED_RESET_ON_FORK, &first)) {
+        setpriority(PRIO_PROCESS, pid, usual_nice + HURRY_NICE);
+    }
+}
+
+static void
+relax(void)
+{
+    struct sched_param none = {.sched_priority = 0};
+
+    sched_setscheduler(0, SCHED_OTHER, &none);
+    setpriority(PRIO_PROCESS, 0, usual_nice);
+}
 
 static void
 say(struct child *c, char what)
@@ -144,7 +172,7 @@ run_child(int fd, pid_t parent)
 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    setpriority(PRIO_PROCESS, 0, usual_nice);
+    setpriority(PRIO_PROCESS, 0, usual_nice); /* and not real-time: see hurry() */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() == parent) {
         execv("/proc/self/exe", argv);
@@ -212,6 +240,7 @@ write_state(const struct super *s)
         if (s->spare.pid) {
             fprintf(f, "spare %ld %s\n", (long)s->spare.pid, s->spare.ready ? "ready" : "starting");
         }
+        fprintf(f, "restarts %u\n", s->restarts);
         if (fclose(f) || rename(tmp, path)) {
             unlink(tmp);
         }
@@ -227,6 +256,10 @@ finish(struct super *s, int status)
 
     unlink(path);
     end_child(&s->spare);
+    /* The memory of the one that died may take a moment. */
+    for (int i = 0; i < FINISH_MS / 10 && waitpid(-1, NULL, WNOHANG) >= 0; i++) {
+        poll(NULL, 0, 10);
+    }
     if (WIFSIGNALED(status)) {
         sigset_t none;
 
@@ -257,25 +290,35 @@ note_life(struct super *s, const struct child *c)
     s->young = time_msec() - c->started < YOUNG_MS ? s->young + 1 : 0;
 }
 
+/* The kernel says how it died; it is still to be reaped. */
 static void
-active_died(struct super *s, int status)
+active_died(struct super *s, const siginfo_t *info)
 {
+    bool ordered = info->si_code == CLD_EXITED || s->stopping || is_order(info->si_status);
     struct child dead = s->active;
+    int status;
     char *how;
 
-    if (WIFEXITED(status) || s->stopping || is_order(WTERMSIG(status))) {
-        finish(s, status);
-    }
-    if (s->spare.pid) {
+    s->active.pid = 0;
+    if (!ordered && s->spare.pid) {
         s->active = s->spare;
         s->spare.pid = 0;
         s->active.ready = false;
-        setpriority(PRIO_PROCESS, s->active.pid, usual_nice + HURRY_NICE);
+        hurry(s->active.pid); /* if it was not ready yet */
         say(&s->active, GO);
-    } else {
-        s->active.pid = 0;
+        s->restarts++;
+        write_state(s);
     }
+    /* While its last threads are still leaving /proc, waitpid() spins in the
+     * kernel until they have: not at their expense, nor the successor's. */
+    relax();
+    poll(NULL, 0, s->active.pid ? LEAVE_MS : 0);
+    waitpid(dead.pid, &status, 0);
+    hurry(0);
     close(dead.fd);
+    if (ordered) {
+        finish(s, status);
+    }
     note_life(s, &dead);
     how = process_status_msg(status);
     VLOG_ERR("the switch (pid %ld) died (%s), %s", (long)dead.pid, how,
@@ -284,30 +327,46 @@ active_died(struct super *s, int status)
     if (!s->active.pid) {
         poll(NULL, 0, pause_ms(s));
         if (!start_child(&s->active)) {
-            finish(s, EXIT_FAILURE);
+            finish(s, W_EXITCODE(EXIT_FAILURE, 0));
         }
         say(&s->active, GO);
+        s->restarts++;
     }
+}
+
+static void
+spare_died(struct super *s)
+{
+    int status;
+    char *how;
+
+    waitpid(s->spare.pid, &status, 0);
+    how = process_status_msg(status);
+    VLOG_WARN("the spare (pid %ld) died (%s)", (long)s->spare.pid, how);
+    free(how);
+    note_life(s, &s->spare);
+    forget_child(&s->spare);
+    s->spare_at = time_msec() + MAX(PAUSE_MS, pause_ms(s));
 }
 
 static void
 reap(struct super *s)
 {
-    int status;
+    for (;;) {
+        siginfo_t info = {.si_pid = 0};
 
-    if (s->active.pid && waitpid(s->active.pid, &status, WNOHANG) == s->active.pid) {
-        active_died(s, status);
-        write_state(s);
-    }
-    if (s->spare.pid && waitpid(s->spare.pid, &status, WNOHANG) == s->spare.pid) {
-        char *how = process_status_msg(status);
-
-        VLOG_WARN("the spare (pid %ld) died (%s)", (long)s->spare.pid, how);
-        free(how);
-        note_life(s, &s->spare);
-        forget_child(&s->spare);
-        s->spare_at = time_msec() + MAX(PAUSE_MS, pause_ms(s));
-        write_state(s);
+        if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) || !info.si_pid) {
+            return;
+        }
+        if (info.si_pid == s->active.pid) {
+            active_died(s, &info);
+            write_state(s);
+        } else if (info.si_pid == s->spare.pid) {
+            spare_died(s);
+            write_state(s);
+        } else {
+            waitpid(info.si_pid, NULL, 0); /* what held a dead one's memory */
+        }
     }
 }
 
@@ -332,7 +391,9 @@ hear(struct super *s, struct child *c)
     if (read(c->fd, &what, 1) == 1 && what == READY) {
         c->ready = true;
         write_state(s);
-        if (c == &s->active) {
+        if (c == &s->spare) {
+            hurry(c->pid); /* it sleeps until it is needed */
+        } else {
             static bool complete;
 
             if (!complete) {
@@ -427,6 +488,7 @@ spare_supervise(void)
         ovs_fatal(errno, "cannot start the switch");
     }
     say(&s.active, GO);
-    setpriority(PRIO_PROCESS, 0, usual_nice + HURRY_NICE);
+    write_state(&s);
+    hurry(0);
     supervise(&s);
 }

@@ -7,10 +7,15 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "backend.h"
@@ -35,12 +40,15 @@
 VLOG_DEFINE_THIS_MODULE(spare_child);
 
 #define SPARE_NICE 19
+/* A vif takes some five. */
+#define FILES 16384
 
 static int supervisor_fd = -1;
 static bool has_pidfile;
 static char *pidfile; /* NULL: the default */
 static int usual_nice;
 static bool child_detached, preparing;
+static pid_t holder;          /* see hold_memory() */
 static bool successor;        /* takes over from another */
 static struct dpif *datapath; /* successor: held open until the bridges have it */
 
@@ -185,12 +193,75 @@ hear_supervisor(void)
     return what;
 }
 
+/* As long as there is but one thread, the table of open files grows for
+ * nothing; later, each time it is full, a thread waits for all other cores. */
+static void
+make_room_for_files(void)
+{
+    struct rlimit limit;
+    int last;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit)) {
+        return;
+    }
+    last = MIN(limit.rlim_cur, FILES) - 1;
+    if (last > supervisor_fd && fcntl(last, F_GETFD) < 0 && dup2(supervisor_fd, last) == last) {
+        close(last);
+    }
+}
+
+/* In a process that shares our memory, and of our files has only the socket,
+ * which says when the supervisor has closed its end.  It shares the thread
+ * local storage, too: nothing here may write to it, not even errno. */
+static int
+hold(void *unused OVS_UNUSED)
+{
+    struct pollfd end = {.fd = supervisor_fd};
+
+    if (supervisor_fd) {
+        syscall(SYS_close_range, 0, supervisor_fd - 1, 0);
+    }
+    syscall(SYS_close_range, supervisor_fd + 1, ~0U, 0);
+    syscall(SYS_prctl, PR_SET_NAME, "weft-memory");
+    while (syscall(SYS_poll, &end, 1, -1) == 0) {
+        continue;
+    }
+    return 0;
+}
+
+/* A process is gone for its parent when the kernel has taken its memory apart:
+ * thousands of pages, a thousand mappings, five to ten milliseconds in which
+ * guests wait.  So another one has that memory as well, which the kernel then
+ * takes apart when it ends, after the supervisor has made the spare go on.  At no
+ * low priority: it takes locks of files that others map, too.  It is the
+ * supervisor's child. */
+static void
+hold_memory(void)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* know threads only */
+    static char stack[16384] __attribute__((aligned(16)));
+    sigset_t all, old;
+
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old);
+    holder = clone(hold, stack + sizeof stack, CLONE_VM | CLONE_PARENT, NULL);
+    if (holder < 0) {
+        VLOG_WARN("nobody holds the memory (%s): guests wait longer after a kill",
+                  ovs_strerror(errno));
+    }
+    sigprocmask(SIG_SETMASK, &old, NULL);
+#else
+    (void)hold;
+#endif
+}
+
 void
 spare_wait(void)
 {
     if (supervisor_fd < 0) {
         return;
     }
+    make_room_for_files();
     usual_nice = getpriority(PRIO_PROCESS, 0);
     if (hear_supervisor() == PREPARE) {
         /* Not at the expense of the guests; the supervisor takes it back. */
@@ -200,6 +271,7 @@ spare_wait(void)
         hear_supervisor();
         successor = true;
     }
+    hold_memory();
     if (has_pidfile) {
         make_pidfile();
     }
@@ -219,9 +291,9 @@ let_go(void)
     }
 }
 
-/* Threads have the priority of who made them. */
+/* Of all threads. */
 static void
-stop_hurrying(void)
+set_nice(int nice)
 {
     DIR *d = opendir("/proc/self/task");
     struct dirent *e;
@@ -230,12 +302,23 @@ stop_hurrying(void)
         int tid = atoi(e->d_name);
 
         if (tid > 0) {
-            setpriority(PRIO_PROCESS, tid, usual_nice);
+            setpriority(PRIO_PROCESS, tid, nice);
         }
     }
     if (d) {
         closedir(d);
     }
+}
+
+/* The main thread goes first, as the supervisor has arranged, no longer than
+ * guests wait for it; a database that does not answer must not prolong it. */
+static void
+hurry_less(void)
+{
+    struct sched_param none = {.sched_priority = 0};
+
+    sched_setscheduler(0, SCHED_OTHER, &none);
+    set_nice(usual_nice + HURRY_NICE);
 }
 
 /* The switch serves. */
@@ -248,7 +331,7 @@ __wrap_daemonize_complete(void)
     if (supervisor_fd >= 0 && !told) {
         told = true;
         if (successor) {
-            stop_hurrying();
+            set_nice(usual_nice);
         }
         if (child_detached) {
             int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -324,9 +407,15 @@ spare_forward(void)
     if (ports.names.n && !dpif_create_and_open("ovs-" DP_TYPE, DP_TYPE, &datapath)) {
         for (size_t i = 0; i < ports.names.n; i++) {
             add_port(datapath, ports.names.names[i], ports.options.names[i]);
+            if (!i) {
+                set_nice(usual_nice + HURRY_NICE); /* netback's threads are there now */
+            }
         }
         netdev_run();
         VLOG_INFO("took over %" PRIuSIZE " vifs in %lld ms", ports.names.n, time_msec() - start);
+    }
+    if (successor) {
+        hurry_less();
     }
     svec_destroy(&ports.names);
     svec_destroy(&ports.options);
@@ -335,6 +424,9 @@ spare_forward(void)
 void
 spare_exit(void)
 {
+    if (holder > 0) {
+        kill(holder, SIGKILL); /* nobody waits for us now */
+    }
     dpif_close(datapath);
     datapath = NULL;
 }

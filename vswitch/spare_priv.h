@@ -6,6 +6,9 @@
  * or serving. */
 enum { GO = 'G', PREPARE = 'P', READY = 'R' };
 
+/* Nice value of who is in a hurry, relative to what the switch was started with. */
+#define HURRY_NICE (-10)
+
 /* The pid file's path; 'name' as given with the option, NULL: none was.
  * malloc'ed. */
 char *spare_pidfile_name(const char *name);

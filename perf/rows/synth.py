@@ -9,6 +9,8 @@ flow tables have settled.
 """
 import contextlib
 import itertools
+import json
+import re
 import time
 from dataclasses import dataclass, field
 from statistics import median
@@ -26,6 +28,7 @@ WAYS = {"weft": ("weft", False, "weft"),
 PEER = ("Open vSwitch's own datapath (datapath_type=netdev) in the same binary, between the same "
         "ports")
 SETTLE_S, SETTLE_MAX_S, STEP_S = 0.75, 20, 0.25
+EMC_INV_PROB = 100  # Open vSwitch's default
 MISSING = "datapath type weft is not in this binary"
 
 
@@ -36,6 +39,7 @@ class Case:
     ports: list   # options of s1, s2, ...; None: a port that only takes
     goals: dict = field(default_factory=dict)  # {way: Goal of its ratio}
     conntrack: bool = False  # starts without connections in zone 1
+    bypass: bool = False     # caches are to be of no use: netdev's are off
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Sample:
     ports: dict  # {name: {counter: growth}}
     cpu: dict   # seconds by group of threads (cpu.py)
     settled: bool = True
+    cached: float = 0  # % of the packets that an exact-match cache knew
 
     @property
     def packets(self):
@@ -109,16 +114,29 @@ def bridge(rig, datapath, case):
             rig.vsctl("--if-exists", "del-br", BRIDGE)
 
 
-def use(rig, way):
+def use(rig, way, bypass=False):
     """Switches to a way of the datapath that the bridge is on."""
     if WAYS[way][0] == "netdev":
         rig.vsctl("set", "Open_vSwitch", ".",
-                  f"other_config:smc-enable={'true' if WAYS[way][1] else 'false'}")
+                  f"other_config:smc-enable={'true' if WAYS[way][1] else 'false'}",
+                  f"other_config:emc-insert-inv-prob={0 if bypass else EMC_INV_PROB}")
 
 
-def start(rig, case):
+def _cache(rig, way):
+    """Packets so far, and how many of them the exact-match cache knew."""
+    if WAYS[way][0] == "weft":
+        threads = json.loads(rig.appctl("weft/show", "--json"))[0]["threads"]
+        return (sum(t["packets"] for t in threads), sum(t["cache-hits"] for t in threads))
+    text = rig.appctl("dpif-netdev/pmd-stats-show").split("main thread")[0]
+    return tuple(sum(int(n) for n in re.findall(rf"{what}: (\d+)", text))
+                 for what in ("packets received", "emc hits"))
+
+
+def start(rig, case, but=()):
     """Lets all ports send, each at the rate of its options or unlimited."""
     for i, options in enumerate(case.ports, 1):
+        if f"s{i}" in but:
+            continue
         rates = [o.split("=")[1] for o in options or () if o.startswith("rate=")]
         rig.appctl("synth/rate", rates[0] if rates else "0", f"s{i}")
 
@@ -127,6 +145,10 @@ def _flows(case):
     counts = [int(o.split("=")[1]) for options in case.ports for o in options or ()
               if o.startswith("flows=")]
     return max(counts, default=0)
+
+
+def _unlimited(options):
+    return options and not any(o.startswith("rate=") for o in options)
 
 
 def _snapshot(rig):
@@ -152,7 +174,7 @@ def settle(rig, case):
         after = _snapshot(rig)
         rate = _between(before, after).packets
         seen = min(p["rx_packets"] for name, p in _between(first, after).ports.items()
-                   if case.ports[int(name[1:]) - 1])
+                   if _unlimited(case.ports[int(name[1:]) - 1]))
         if (time.monotonic() - begin > SETTLE_S and seen > 2 * _flows(case) and last and
                 abs(rate / last - 1) < 0.05):
             return True
@@ -178,10 +200,13 @@ def measure(bench, rig, case, names, label):
     with bridge(rig, WAYS[names[0]][0], case):
         start(rig, case)
         for way in names:
-            use(rig, way)
+            use(rig, way, case.bypass)
             settled = settle(rig, case)
+            came, known = _cache(rig, way)
             samples[way] = window(bench, rig, f"{label} {way}")
             samples[way].settled = settled
+            came2, known2 = _cache(rig, way)
+            samples[way].cached = 100 * (known2 - known) / max(came2 - came, 1)
     return samples
 
 
@@ -206,13 +231,15 @@ def figures(row, case, samples):
         if way == "weft" and len(samples) > 1:
             continue
         theirs = [] if way == "weft" else theirs
+        bypass = {"% known to caches": ([s.cached for s in ours], [s.cached for s in theirs])}
         out.append(Figure(
             row, f"{case.title}, against {WAYS[way][2]}" if theirs else case.title,
             "Mpps per CPU-second", [s.mpps_per_cpu for s in ours], PEER if theirs else "",
             [s.mpps_per_cpu for s in theirs], case.goals.get(way),
             note=_note(case, samples),
             beside={"cycles a packet": ([s.cycles for s in ours], [s.cycles for s in theirs]),
-                    "Mpps": ([s.mpps for s in ours], [s.mpps for s in theirs])}))
+                    "Mpps": ([s.mpps for s in ours], [s.mpps for s in theirs]),
+                    **(bypass if case.bypass else {})}))
     return out
 
 

@@ -20,7 +20,7 @@ TITLE = "TCP between two guests, against a bare TAP-to-TAP relay"
 PEER = "bare TAP-to-TAP relay with segmentation offload, a thread a direction"
 
 
-def _await_ping(netns, ip, timeout=15):
+def await_ping(netns, ip, timeout=15):
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         try:
@@ -31,16 +31,17 @@ def _await_ping(netns, ip, timeout=15):
     raise BenchError(f"no ping from {netns} to {ip}")
 
 
-def _setup_weft(rig, stack):
+def setup_weft(rig, stack, *how):
+    """Two guests; 'how' are further options of weft-netfront."""
     guests = []
     for i in (1, 2):
         netns = f"{rig.netns}-g{i}"
         rig.make_netns(stack, netns)
         guests.append(rig.start_guest(stack, "tap", "--netns", netns, "--ifname", "eth0",
-                                      "--ip", f"10.97.0.{i}/24"))
+                                      "--ip", f"10.97.0.{i}/24", *how))
     for g in guests:
         g.wait_ready()
-    _await_ping(f"{rig.netns}-g1", "10.97.0.2")
+    await_ping(f"{rig.netns}-g1", "10.97.0.2")
     return guests
 
 
@@ -60,7 +61,7 @@ def _setup_relay(rig, stack):
         netns = f"{rig.netns}-r{i}"
         run_command(["ip", "addr", "add", f"10.98.0.{i}/24", "dev", "tap0"], netns=netns)
         run_command(["ip", "link", "set", "tap0", "up"], netns=netns)
-    _await_ping(f"{rig.netns}-r1", "10.98.0.2")
+    await_ping(f"{rig.netns}-r1", "10.98.0.2")
     return relay
 
 
@@ -70,13 +71,13 @@ def _iperf(rig, client, server, ip, seconds):
         listener = Process(rig, "iperf3-server", ["iperf3", "-s", "-1", "--forceflush"],
                            netns=server)
         stack.callback(listener.stop)
-        _await_listener(server)
+        await_listener(server)
         text = run_command(["iperf3", "-c", ip, "-t", f"{seconds:g}", "-O", "1", "-J"],
                            netns=client, timeout=seconds + 30)
     return json.loads(text)["end"]["sum_received"]["bits_per_second"] / 1e9
 
 
-def _await_listener(netns, timeout=5):
+def await_listener(netns, timeout=5):
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         if ":5201" in run_command(["ss", "-Hltn", "sport", "=", ":5201"], netns=netns):
@@ -89,7 +90,7 @@ def run(bench):
     weft, relay, busy = [], [], []
     seconds = max(1, round(bench.seconds))  # iperf3 takes whole seconds
     with bench.rig() as rig, contextlib.ExitStack() as stack:
-        guests = _setup_weft(rig, stack)
+        guests = setup_weft(rig, stack)
         _setup_relay(rig, stack)
         ns = rig.netns
         for i in range(bench.pairs):

@@ -76,3 +76,6 @@ TEN_SHAPES = [Shape(tuple96((10 + s) << 24, 172 << 24, 0, 80), tuple96(dst=0x7f 
 SIXTY_FOUR_SHAPES = [Shape(tuple96((10 + 8 * i + j) << 24, 172 << 24, 0, 80),
                            tuple96(dst=0xf << 20), tuple96(low(20 - i), low(20), low(16 - j)))
                      for i in range(8) for j in range(8)]
+
+# 16 5-tuples, all of them matched.
+WHOLE = Shape(tuple96(9 << 24 | 1, 172 << 24, 1000, 80), tuple96(dst=0xf))

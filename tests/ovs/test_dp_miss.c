@@ -85,20 +85,27 @@ frame(uint8_t proto, uint16_t src, uint16_t dst)
     return &p->mbuf;
 }
 
-/* 'n' frames at once; of each kind in turn, if there are several. */
+/* 'n' frames at once; of each kind in turn, if there are several; source ports
+ * from 'first' on. */
 static void
-run(unsigned n, const uint8_t protos[], unsigned n_protos)
+run_from(uint16_t first, unsigned n, const uint8_t protos[], unsigned n_protos)
 {
     struct rte_mbuf *pkts[ENGINE_BURST];
 
     memset(n_sent, 0, sizeof n_sent);
     memset(n_tagged, 0, sizeof n_tagged);
     for (unsigned i = 0; i < n; i++) {
-        pkts[i] = frame(protos[i % n_protos], i, 53);
+        pkts[i] = frame(protos[i % n_protos], first + i, 53);
     }
     worker_begin(w->worker);
     worker_run(w->worker, 1, pkts, n, NOW);
     worker_end(w->worker);
+}
+
+static void
+run(unsigned n, const uint8_t protos[], unsigned n_protos)
+{
+    run_from(0, n, protos, n_protos);
 }
 
 static struct dpif_flow_stats
@@ -158,7 +165,7 @@ main(int argc OVS_UNUSED, char *argv[])
     };
     struct dp_port *two, *three;
     struct dpif_flow_stats s;
-    uint64_t hit, missed, lost;
+    uint64_t hit, missed, lost, learned = 0;
 
     set_program_name(argv[0]);
     rig_start();
@@ -224,6 +231,24 @@ main(int argc OVS_UNUSED, char *argv[])
     CHECK(!n_sent[2] && !n_sent[3]);
     CHECK(read64(&rig_dp->n_missed) == missed + BURST);
     CHECK(read64(&rig_dp->n_lost) == lost + BURST); /* nobody receives */
+
+    /* Far more flows than the cache holds, since one makes source ports count. */
+    CASE("miss-teaches-little-in-vain");
+    put(START "ipv4(proto=17,frag=no),udp(src=65535,dst=54)", "2");
+    for (unsigned i = 0; i < 600; i++) {
+        learned = i == 500 ? engine_stats().learned : learned;
+        run_from(i * BURST, BURST, udp, 1);
+    }
+    learned = engine_stats().learned - learned;
+    CHECK(learned > 0 && learned < 100 * BURST / 16);
+
+    CASE("miss-teaches-again");
+    for (unsigned i = 0; i < 1000; i++) {
+        run_from(0, BURST, udp, 1);
+    }
+    hit = engine_stats().cache_hits;
+    run_from(0, BURST, udp, 1);
+    CHECK(engine_stats().cache_hits == hit + BURST);
 
     dp_worker_destroy(w);
     rig_port_free(two);

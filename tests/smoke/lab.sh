@@ -104,11 +104,16 @@ grep -q 'a lab is up since' "$dir/out" && ok second-up-says-why ||
 # --- the switch dies -----------------------------------------------------------
 changes() { W exec g1 -- cat /sys/class/net/eth0/carrier_changes; }
 carrier=$(changes)
-victim=$(status 'd["hosts"][0]["vswitchd_pid"]')
+end=$((SECONDS + 20))
+until status 'd["hosts"][0]["spare_pid"]' >/dev/null || [ $SECONDS -ge $end ]; do
+    read -rt 0.1 <> <(:)
+done
+victim=$(status 'd["hosts"][0]["vswitchd_pid"]') spare=$(status 'd["hosts"][0]["spare_pid"]')
 kill -9 "$victim"
 check switch-killed-traffic-resumes "no reply within 20 s" reaches g1 "$g3" 20
-[ "$(status 'd["hosts"][0]["vswitchd_pid"]')" != "$victim" ] && [ "$(status 'd["hosts"][0]["restarts"]')" = 1 ] &&
-    ok switch-restarted || not_ok switch-restarted "status: $(status 'd["hosts"][0]')"
+[ "$spare" != 0 ] && [ "$(status 'd["hosts"][0]["vswitchd_pid"]')" = "$spare" ] &&
+    [ "$(status 'd["hosts"][0]["restarts"]')" = 1 ] &&
+    ok spare-takes-over || not_ok spare-takes-over "not $spare: $(status 'd["hosts"][0]')"
 [ "$(changes)" = "$carrier" ] && ok switch-killed-no-link-change ||
     not_ok switch-killed-no-link-change "carrier changed from $carrier to $(changes)"
 refuse switch-killed-vlans-hold "g1 reaches g2 after the restart" pings g1 "$g2"
@@ -160,7 +165,18 @@ W down >/dev/null 2>&1
 no_traces stock-host-leaves-nothing
 
 # --- the supervisor dies ---------------------------------------------------------
-W up --guests 1 >"$dir/up" 2>&1 || not_ok up-again "$(tail -n 20 "$dir/up")"
+W up --guests 1 --no-spare >"$dir/up" 2>&1 || not_ok up-again "$(tail -n 20 "$dir/up")"
+victim=$(status 'd["hosts"][0]["vswitchd_pid"]')
+kill -9 "$victim"
+restarted() {
+    local end=$((SECONDS + 20))
+    until [ "$(status 'd["hosts"][0]["restarts"]')" = 1 ] &&
+        [ "$(status 'd["hosts"][0]["vswitchd_pid"]')" != "$victim" ]; do
+        [ $SECONDS -lt $end ] || return 1
+        read -rt 0.1 <> <(:)
+    done
+}
+check no-spare-switch-restarted "the lab did not start the switch again" restarted
 kill -9 "$(supervisor)"
 refuse dead-lab-status "status of a dead lab is good" W status
 check dead-lab-down "down fails on a dead lab" W down

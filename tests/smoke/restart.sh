@@ -70,7 +70,7 @@ group_reaches_guest() {
     lab exec g1 -- ping -c 3 -i 0.2 -W 2 -I eth0 224.0.0.1 | grep -q 'from 10\.0\.0\.2'
 }
 
-if ! lab up --guests 2 --vlan 10 --queues 2 --hash --static-grants --multicast >"$dir/up" 2>&1; then
+if ! lab up --no-spare --guests 2 --vlan 10 --queues 2 --hash --static-grants --multicast >"$dir/up" 2>&1; then
     echo "not ok restart/up: $(tail -n 5 "$dir/up" | tr '\n' ' ')"
     exit 1
 fi
