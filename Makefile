@@ -1,10 +1,10 @@
 # Weft.  On a fresh Debian 12, as root:
 #
-#   make run          a lab: one host, four guests on two VLANs, live view
+#   make run          a lab: three hosts, a controller, 12 guests of two tenants, live view
 #   make check        every test
 #   make bench        benchmarks beside their peers
 #
-# Further: make build, make check-ovs, make check-ovs-unit, make lint, make fmt, make fmt-check,
+# Further: make build, make check-ovs, make check-ovs-unit, make check-xen, make lint, make fmt, make fmt-check,
 # make compile_commands.json, make clean.
 # Variables: SANITIZE=address,undefined or thread; FUZZ_SECONDS=N; V=1.
 
@@ -19,6 +19,7 @@ variant := $(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),plain)
 O := build/$(variant)
 BIN := $(if $(SANITIZE),$(O)/bin,build/bin)
 OVS := build/ovs
+GEN := build/gen
 Q := $(if $(V),,@)
 
 CC := gcc
@@ -36,22 +37,24 @@ DPDK_CFLAGS = $(call pkg,dpdk_cflags_,pkg-config --cflags-only-I libdpdk) -inclu
 DPDK_LIBS = $(call pkg,dpdk_libs_,pkg-config --libs libdpdk)
 NL_CFLAGS = $(call pkg,nl_cflags_,pkg-config --cflags libnl-3.0 libnl-route-3.0 jansson)
 NL_LIBS = $(call pkg,nl_libs_,pkg-config --libs libnl-3.0 libnl-route-3.0 jansson)
+TOOL_LIBS = $(NL_LIBS) -lcurl -lssl -lcrypto
 OVS_CFLAGS = -DHAVE_CONFIG_H $(call pkg,ovs_cflags_,cat $(OVS)/ovs-cflags) \
              $(foreach d,build build/include build/lib src src/include src/lib src/vswitchd src/ofproto build/vswitchd,-I$(OVS)/$d)
 XEN_LIBS := -lxenstore -lxengnttab -lxenevtchn
 
 # --- modules: who may include whom ---------------------------------------
 # A header of a folder that is not on the list does not compile.
-modules := lib netback vlan fast vswitch tools
+modules := lib netback vlan fast vswitch controller tools
 INC_lib = -Ilib
 INC_netback = -Ilib -Inetback $(DPDK_CFLAGS)
 INC_vlan = -Ilib -Ivlan
 INC_vswitch/fast = -Ilib -Ivswitch $(DPDK_CFLAGS)
 INC_vswitch = -Ilib -Inetback -Ivlan -Ivswitch $(OVS_CFLAGS) $(DPDK_CFLAGS)
+INC_controller = -Ilib -Ivlan -Icontroller -I$(GEN) $(OVS_CFLAGS)
 INC_tools = -Ilib -Itools $(NL_CFLAGS)
 INC_lib/ovs = -Ilib $(OVS_CFLAGS) $(DPDK_CFLAGS)
-INC_tests = -Ilib -Inetback -Ivlan -Ivswitch -Itools -Itests/unit $(DPDK_CFLAGS)
-INC_tests/ovs = $(INC_vswitch) -Itests/unit
+INC_tests = -Ilib -Inetback -Ivlan -Ivswitch -Itools -Icontroller -Itests/unit $(DPDK_CFLAGS)
+INC_tests/ovs = $(INC_vswitch) -Icontroller -I$(GEN) -Itests/unit
 INC_perf = $(INC_tests)
 
 srcs = $(filter-out $1/main_%,$(wildcard $1/*.c))
@@ -60,6 +63,9 @@ SRC_netback := $(call srcs,netback)
 SRC_vlan := $(call srcs,vlan)
 SRC_fast := $(call srcs,vswitch/fast)
 SRC_vswitch := $(call srcs,vswitch) $(call srcs,lib/ovs)
+# Without Open vSwitch's headers; fuzzed.
+SRC_record := $(filter controller/record%.c controller/doc%.c,$(call srcs,controller))
+SRC_controller := $(call srcs,controller)
 SRC_tools := $(call srcs,tools)
 
 # $(call objs,sources)
@@ -69,6 +75,7 @@ inc = $(or $(INC_$(patsubst %/,%,$(dir $1))),$(INC_$(firstword $(subst /, ,$1)))
 
 lib_of = $(O)/lib$(if $(filter lib,$1),weft,$(notdir $1)).a
 libs_no_ovs = $(foreach m,tools fast netback vlan lib,$(call lib_of,$m))
+libs_controller = $(foreach m,controller vlan lib,$(call lib_of,$m))
 libs_vswitch = $(foreach m,vswitch fast netback vlan lib,$(call lib_of,$m))
 
 # --- programs --------------------------------------------------------------
@@ -76,11 +83,14 @@ tool_mains := $(wildcard tools/main_*.c)
 tools_bin := $(patsubst tools/main_%.c,$(BIN)/weft-%,$(filter-out tools/main_weft.c,$(tool_mains))) \
              $(if $(wildcard tools/main_weft.c),$(BIN)/weft)
 vswitch_bin := $(patsubst vswitch/main_%.c,$(BIN)/weft-%,$(wildcard vswitch/main_*.c))
+controller_bin := $(patsubst controller/main_%.c,$(BIN)/weft-%,$(wildcard controller/main_*.c))
 ovs_bin := $(addprefix $(BIN)/,ovs-vsctl ovs-ofctl ovs-appctl ovs-dpctl ovsdb-server ovsdb-client ovsdb-tool)
 unit_tests := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 unit_common := $(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c))
-ovs_tests := $(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_*.c))
-perf_bin := $(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_*.c))
+ctl_tests := $(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_ctl_*.c))
+ovs_tests := $(filter-out $(ctl_tests),$(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_*.c)))
+perf_ctl := $(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_compile.c))
+perf_bin := $(filter-out $(perf_ctl),$(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_*.c)))
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 
 # The OVS functions that ours stand in for (vswitch/offload_ports.c, dpdk_start.c).
@@ -91,7 +101,7 @@ ovs_objs := $(addprefix $(OVS)/build/,vswitchd/bridge.o vswitchd/system-stats.o 
             ofproto/.libs/libofproto.a lib/.libs/libsflow.a lib/.libs/libopenvswitch.a \
             lib/.libs/libopenvswitchavx512.a)
 
-.PHONY: all run check check-sanitized bench build deps deps-test tests lint fmt fmt-check clean check-ovs check-ovs-unit
+.PHONY: all run check check-sanitized bench build deps deps-test tests lint fmt fmt-check clean check-ovs check-ovs-unit check-xen
 all: build
 
 deps:
@@ -103,13 +113,13 @@ deps-test:
 build: deps
 	$(Q)$(MAKE) --no-print-directory programs
 run: build
-	$(Q)$(BIN)/weft lab run
+	$(Q)$(BIN)/weft lab run --pool --hosts 3 --guests 4
 check: deps-test
 	$(Q)$(MAKE) --no-print-directory programs tests
 	$(Q)tests/run.sh
 # The unit tests once more, in a sanitizer's build.
 check-sanitized: deps-test
-	$(Q)$(MAKE) --no-print-directory $(unit_tests) $(ovs_tests)
+	$(Q)$(MAKE) --no-print-directory $(unit_tests) $(ovs_tests) $(ctl_tests)
 	$(Q)VARIANT=$(variant) ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS \
 	    LSAN_OPTIONS=suppressions=tests/lsan.supp UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=1 \
@@ -119,18 +129,38 @@ bench: build
 	$(Q)perf/run.sh
 check-ovs check-ovs-unit: build
 	$(Q)tests/system/check_ovs.sh $(if $(findstring unit,$@),unit,userspace)
+check-xen: build
+	$(Q)tests/system/xen/run.sh $(CASES)
 
 .PHONY: programs benches
-programs: $(tools_bin) $(vswitch_bin) $(ovs_bin) build/share/vswitch.ovsschema
-benches: $(perf_bin)
-tests: $(unit_tests) $(ovs_tests) $(fuzzers)
+programs: $(tools_bin) $(vswitch_bin) $(controller_bin) $(ovs_bin) build/share/vswitch.ovsschema build/share/pool.ovsschema
+benches: $(perf_bin) $(perf_ctl)
+tests: $(unit_tests) $(ovs_tests) $(ctl_tests) $(fuzzers)
 
 # --- rules -------------------------------------------------------------------
 $(OVS)/stamp: lib/ovs/build.sh /usr/src/openvswitch/openvswitch.tar.gz
 	$(Q)lib/ovs/build.sh $(OVS) '$(OPT)'
 	$(Q)touch $@
 $(ovs_objs): $(OVS)/stamp ;
-$(call objs,$(SRC_vswitch) $(wildcard vswitch/main_*.c tests/ovs/*.c)): | $(OVS)/stamp
+$(call objs,$(SRC_vswitch) $(SRC_controller) $(wildcard vswitch/main_*.c controller/main_*.c tests/ovs/*.c)): | $(OVS)/stamp
+$(call objs,$(SRC_controller) $(wildcard controller/main_*.c tests/ovs/test_ctl_*.c)): | $(GEN)/pool-idl.h
+
+# The pool database's replica in memory, generated from its schema.
+idlc = PYTHONPATH=$(OVS)/src/python /usr/bin/python3 $(OVS)/src/ovsdb/ovsdb-idlc.in
+$(GEN)/pool.ovsidl: controller/pool.ovsschema controller/pool_idl.ann $(OVS)/stamp
+	@mkdir -p $(@D)
+	$(Q)$(idlc) annotate $(wordlist 1,2,$^) >$@.tmp && mv $@.tmp $@
+$(GEN)/pool-idl.c $(GEN)/pool-idl.h: $(GEN)/pool-idl.%: $(GEN)/pool.ovsidl
+	$(Q)$(idlc) c-idl-$(if $(filter h,$*),header,source) $< >$@.tmp && mv $@.tmp $@
+$(O)/gen/pool-idl.o: $(GEN)/pool-idl.c $(GEN)/pool-idl.h
+	@mkdir -p $(@D)
+	@echo "  CC    $<"
+	$(Q)$(CC) $(CPPFLAGS) $(INC_controller) $(CFLAGS) -Wno-unused-variable -Wno-unused-but-set-variable -MMD -MP -c -o $@ $<
+# jansson beside libopenvswitch: see controller/jansson_ns.h.
+$(GEN)/libjansson.a: controller/jansson_ns.h
+	@mkdir -p $(@D)
+	$(Q)objcopy $$(sed -n 's/^#define \(json_[a-z]*\) \(weft_.*\)/--redefine-sym \1=\2/p' $<) \
+	    "$$($(CC) -print-file-name=libjansson.a)" $@
 
 $(O)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -147,6 +177,8 @@ $(call lib_of,$1): $(call objs,$(SRC_$1))
 endef
 $(foreach m,$(modules),$(eval $(call archive,$m)))
 
+$(call lib_of,controller): $(O)/gen/pool-idl.o
+
 cpu_check := $(O)/lib/cpu_check.o
 
 define link
@@ -156,13 +188,26 @@ define link
 endef
 
 $(BIN)/weft: $(O)/tools/main_weft.o $(libs_no_ovs)
-	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
+	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lm)
 $(filter-out $(BIN)/weft,$(tools_bin)): $(BIN)/weft-%: $(O)/tools/main_%.o $(libs_no_ovs)
-	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lm)
+	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lm)
 $(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_vswitch) $(ovs_objs) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lm)
 $(ovs_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_vswitch) $(ovs_objs)
 	$(call link,$< -Wl$(comma)--start-group $(libs_vswitch) $(filter-out %/bridge.o %/system-stats.o,$(ovs_objs)) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lpcap -lm)
+
+# The OpenSSL functions that controller/host_peer.c stands in for.
+ctl_wraps = $(addprefix -Wl$(comma)--wrap=,$(shell grep -oh '^__wrap_[A-Za-z0-9_]*' controller/*.c | sed 's/^__wrap_//'))
+ctl_libs = $(ctl_wraps) -Wl$(comma)--start-group $(libs_controller) $(GEN)/libjansson.a $(filter %/libopenvswitch.a %/libopenvswitchavx512.a,$(ovs_objs)) -Wl$(comma)--end-group \
+           -Wl$(comma)--as-needed $(DPDK_LIBS) -lmicrohttpd -lgnutls -lssl -lcrypto -lnuma -lm
+$(controller_bin): $(BIN)/weft-%: $(O)/controller/main_%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
+	$(call link,$(cpu_check) $< $(ctl_libs))
+$(ctl_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
+	$(call link,$< $(ctl_libs))
+$(perf_ctl:=.o): INC_perf = $(INC_tests/ovs) -Itests/ovs
+$(perf_ctl:=.o): | $(GEN)/pool-idl.h
+$(perf_ctl): $(O)/perf/%: $(O)/perf/%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
+	$(call link,$< $(ctl_libs))
 
 $(BIN)/ovs-%: $(OVS)/stamp
 	@mkdir -p $(@D)
@@ -170,17 +215,20 @@ $(BIN)/ovs-%: $(OVS)/stamp
 $(BIN)/ovsdb-%: $(OVS)/stamp
 	@mkdir -p $(@D)
 	$(Q)cp $(OVS)/build/ovsdb/ovsdb-$* $@
+build/share/pool.ovsschema: controller/pool.ovsschema
+	@mkdir -p $(@D)
+	$(Q)cp $< $@
 build/share/vswitch.ovsschema: $(OVS)/stamp
 	@mkdir -p $(@D)
 	$(Q)cp $(OVS)/src/vswitchd/vswitch.ovsschema $@
 
 $(unit_tests): $(O)/tests/%: $(O)/tests/unit/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
-	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lpcap -lm)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lpcap -lm)
 $(perf_bin): $(O)/perf/%: $(O)/perf/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
-	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(NL_LIBS) $(XEN_LIBS) -lpcap -lm)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lpcap -lm)
 
 # Fuzz targets: clang's libFuzzer over instrumented copies of our own sources.
-fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_fast) $(unit_common)
+fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_fast) $(SRC_record) $(unit_common)
 fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(fuzz_srcs))
 FUZZ_CFLAGS := -O1 -g $(MARCH) -std=gnu11 -fno-strict-aliasing -pthread -fno-omit-frame-pointer \
                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
@@ -191,15 +239,15 @@ build/fuzz/obj/%.o: %.c Makefile
 build/fuzz/libfuzzed.a: $(fuzz_objs)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
-$(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a
+$(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a $(GEN)/libjansson.a
 	@echo "  LINK  $@"
-	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a -Wl,--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lpcap -lm
+	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a $(GEN)/libjansson.a -Wl,--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lpcap -lm
 
 .SECONDARY:
 -include $(shell find build -name '*.d' -type f -not -path 'build/ovs/*' 2>/dev/null)
 
 # --- source hygiene -----------------------------------------------------------
-all_src := $(foreach d,lib lib/hv lib/ovs netback vlan vswitch vswitch/fast tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
+all_src := $(foreach d,lib lib/hv lib/ovs netback vlan vswitch vswitch/fast controller tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
 fmt: deps-test
 	clang-format -i $(all_src)
 fmt-check: deps-test

@@ -9,18 +9,24 @@ status=0
 forbid() {
     local pattern=$1 why=$2
     shift 2
-    if grep -nE "^#include [<\"]($pattern)" -r "$@" --include='*.[ch]'; then
+    if grep -nE "^#include [<\"]($pattern)" -r --include='*.[ch]' "$@"; then
         echo "lint: $why" >&2
         status=1
     fi
 }
-forbid 'xen/' 'Xen headers come through hv/xen_abi.h' netback vlan vswitch tools
-forbid 'xenctrl|xengnttab|xenevtchn' "only lib/hv talks to Xen's libraries" netback vlan vswitch tools
-forbid 'openssl/' 'only TLS files include OpenSSL' lib netback vlan vswitch tools
+forbid 'xen/' 'Xen headers come through hv/xen_abi.h' netback vlan vswitch controller tools
+forbid 'xenctrl|xengnttab|xenevtchn' "only lib/hv talks to Xen's libraries" \
+    netback vlan vswitch controller tools
+forbid 'openssl/' 'only TLS files include OpenSSL' lib netback vlan vswitch
+forbid 'openssl/' 'only pki_*.c include OpenSSL' --exclude='pki*' tools
+forbid 'gnutls/|microhttpd' 'only rest*.c include GnuTLS and libmicrohttpd' --exclude='rest*' \
+    lib netback vlan vswitch controller tools
+
+forbid 'jansson\.h' 'jansson beside libopenvswitch comes through jansson_ns.h' --exclude=jansson_ns.h controller
 
 cppcheck --quiet --error-exitcode=1 --inline-suppr -j "$(nproc)" \
     --enable=warning,portability,performance --std=c11 --suppressions-list=tests/cppcheck.suppress \
-    -D_GNU_SOURCE -D__x86_64__ -DDPDK_NETDEV -Ilib -Inetback -Ivlan -Ivswitch -Itools -Itests/unit \
-    lib netback vlan vswitch tools perf tests/unit || status=1
+    -D_GNU_SOURCE -D__x86_64__ -DDPDK_NETDEV -Ilib -Inetback -Ivlan -Ivswitch -Icontroller -Itools -Itests/unit \
+    lib netback vlan vswitch controller tools perf tests/unit || status=1
 [ $status -eq 0 ] && echo "lint: clean"
 exit $status

@@ -16,6 +16,7 @@
 #include "backend.h"
 #include "bridge.h"
 #include "command-line.h"
+#include "confirm.h"
 #include "daemon.h"
 #include "dirs.h"
 #include "dns-resolve.h"
@@ -246,6 +247,7 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
         report_memory();
     }
     bridge_run();
+    confirm_run();
     backend_run();
     plug_run();
     ofstate_run();
@@ -254,6 +256,7 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
 
     memory_wait();
     bridge_wait();
+    confirm_wait();
     backend_wait();
     plug_wait();
     ofstate_wait();
@@ -294,6 +297,7 @@ main(int argc, char *argv[])
     unixctl_command_register("exit", "[--cleanup]", 0, 1, handle_exit, &request);
     netdev_netback_register();
     dpif_weft_register(options.dummy);
+    confirm_init();
     bridge_init(options.database);
     plug_init(options.database);
     if (!options.dummy) {

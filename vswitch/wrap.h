@@ -18,11 +18,17 @@ struct dpif;
 struct netdev;
 struct connmgr;
 struct ofconn;
+struct dpif_flow_dump;
+struct dpif_flow_dump_types;
+struct ofpbuf;
 struct ofputil_requestforward;
 struct ovs_action_push_tnl;
+struct rconn;
+struct rconn_packet_counter;
 struct rule;
 struct rule_actions;
 struct smap;
+struct udpif;
 
 /* dpdk_start.c */
 void __real_dpdk_init(const struct smap *);
@@ -68,6 +74,20 @@ void __wrap_connmgr_send_requestforward(struct connmgr *, const struct ofconn *,
                                         const struct ofputil_requestforward *);
 void __real_ofproto_set_flow_restore_wait(bool);
 void __wrap_ofproto_set_flow_restore_wait(bool);
+
+/* confirm.c */
+struct dpif_flow_dump *__real_dpif_flow_dump_create(const struct dpif *, bool terse,
+                                                    struct dpif_flow_dump_types *);
+struct dpif_flow_dump *__wrap_dpif_flow_dump_create(const struct dpif *, bool terse,
+                                                    struct dpif_flow_dump_types *);
+int __real_dpif_flow_dump_destroy(struct dpif_flow_dump *);
+int __wrap_dpif_flow_dump_destroy(struct dpif_flow_dump *);
+void __real_udpif_revalidate(struct udpif *);
+void __wrap_udpif_revalidate(struct udpif *);
+int __real_rconn_send(struct rconn *, struct ofpbuf *, struct rconn_packet_counter *);
+int __wrap_rconn_send(struct rconn *, struct ofpbuf *, struct rconn_packet_counter *);
+void __real_rconn_destroy(struct rconn *);
+void __wrap_rconn_destroy(struct rconn *);
 
 /* offload_ports.c */
 struct dp_packet *__real_dp_packet_clone_with_headroom(const struct dp_packet *, size_t headroom);

@@ -1,0 +1,261 @@
+/* A vif: what it may send as, on its host; how to reach it, there and elsewhere. */
+#include <config.h>
+
+#include "compile_impl.h"
+#include "lib/flow.h"
+#include "util.h"
+
+#define ND_NS 135
+#define ND_NA 136
+#define MLD2_REPORT 143
+
+static void
+from(struct build *b, const struct model_vif *v)
+{
+    match_set_reg(&b->m, REG_SRC, v->obj.key);
+    match_set_dl_src(&b->m, v->mac);
+}
+
+static void
+make_classify(struct build *b, const struct model_vif *v, uint32_t ofport)
+{
+    ovs_be64 network = htonll(v->network->obj.key);
+
+    match_set_in_port(&b->m, u16_to_ofp(ofport));
+    if (v->locking != MODEL_DISABLED) {
+        act_field(b, MFF_METADATA, &network);
+        act_reg(b, REG_ZONE, v->network->zone);
+        act_reg(b, REG_SRC, v->obj.key);
+        act_reg(b, REG_SRC_ISOLATED, v->isolated);
+        act_goto(b, TBL_SPOOF);
+    }
+    emit(b, TBL_CLASSIFY, 1000);
+}
+
+/* --- ARP and IPv4 ------------------------------------------------------------------- */
+
+static void
+make_arp(struct build *b, const struct model_vif *v, const struct model_prefix *ip)
+{
+    from(b, v);
+    match_set_dl_type(&b->m, htons(ETH_TYPE_ARP));
+    match_set_arp_sha(&b->m, v->mac);
+    if (ip) {
+        match_set_nw_src_masked(&b->m, in6_addr_get_mapped_ipv4(&ip->addr),
+                                be32_prefix_mask(ip->plen - 96));
+    }
+    act_goto(b, TBL_KIND);
+    emit(b, TBL_SPOOF, 200);
+}
+
+/* Is the address free?  (RFC 5227) */
+static void
+make_arp_probe(struct build *b, const struct model_vif *v, const struct model_prefix *ip)
+{
+    from(b, v);
+    match_set_dl_type(&b->m, htons(ETH_TYPE_ARP));
+    match_set_nw_proto(&b->m, ARP_OP_REQUEST);
+    match_set_arp_sha(&b->m, v->mac);
+    match_set_nw_src(&b->m, 0);
+    match_set_nw_dst_masked(&b->m, in6_addr_get_mapped_ipv4(&ip->addr),
+                            be32_prefix_mask(ip->plen - 96));
+    act_goto(b, TBL_KIND);
+    emit(b, TBL_SPOOF, 200);
+}
+
+static void
+make_locked_ipv4(struct build *b, const struct model_vif *v)
+{
+    for (size_t i = 0; i < v->ipv4_allowed.n; i++) {
+        const struct model_prefix *ip = &v->ipv4_allowed.p[i];
+
+        make_arp(b, v, ip);
+        make_arp_probe(b, v, ip);
+        from(b, v);
+        match_prefix(&b->m, ip, true);
+        act_goto(b, TBL_KIND);
+        emit(b, TBL_SPOOF, 150);
+    }
+    if (v->ipv4_allowed.n) {
+        /* A DHCP client that has no address yet. */
+        from(b, v);
+        match_set_dl_type(&b->m, htons(ETH_TYPE_IP));
+        match_set_nw_proto(&b->m, IPPROTO_UDP);
+        match_set_nw_src(&b->m, 0);
+        match_set_nw_dst(&b->m, OVS_BE32_MAX);
+        match_set_tp_src(&b->m, htons(68));
+        match_set_tp_dst(&b->m, htons(67));
+        act_goto(b, TBL_KIND);
+        emit(b, TBL_SPOOF, 150);
+    }
+}
+
+/* --- IPv6 and neighbour discovery ------------------------------------------------------ */
+
+/* The link-layer address option of a message is our own or absent (zero). */
+static void
+make_nd(struct build *b, const struct model_vif *v, uint8_t type, const struct model_prefix *target)
+{
+    for (unsigned absent = 0; absent < 2; absent++) {
+        from(b, v);
+        match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+        match_set_nw_proto(&b->m, IPPROTO_ICMPV6);
+        match_set_icmp_type(&b->m, type);
+        if (type == ND_NS) {
+            match_set_arp_sha(&b->m, absent ? eth_addr_zero : v->mac); /* nd_sll */
+        } else {
+            match_set_arp_tha(&b->m, absent ? eth_addr_zero : v->mac); /* nd_tll */
+        }
+        if (target) {
+            struct in6_addr mask = ipv6_create_mask(target->plen);
+
+            match_set_nd_target_masked(&b->m, &target->addr, &mask);
+        }
+        act_goto(b, TBL_KIND);
+        emit(b, TBL_SPOOF_ND, 200);
+    }
+}
+
+/* An unspecified source: duplicate address detection (without a source link-layer
+ * option, RFC 4861 4.3) and the multicast report that goes with it. */
+static void
+make_dad(struct build *b, const struct model_vif *v, const struct model_prefix *target)
+{
+    struct in6_addr solicited, mask, target_mask = ipv6_create_mask(target->plen);
+
+    ipv6_parse("ff02::1:ff00:0", &solicited);
+    mask = ipv6_create_mask(104);
+    from(b, v);
+    match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+    match_set_nw_proto(&b->m, IPPROTO_ICMPV6);
+    match_set_icmp_type(&b->m, ND_NS);
+    match_set_ipv6_src(&b->m, &in6addr_any);
+    match_set_ipv6_dst_masked(&b->m, &solicited, &mask);
+    match_set_arp_sha(&b->m, eth_addr_zero);
+    match_set_nd_target_masked(&b->m, &target->addr, &target_mask);
+    act_goto(b, TBL_SPOOF_ND);
+    emit(b, TBL_SPOOF, 150);
+}
+
+static void
+make_locked_ipv6_source(struct build *b, const struct model_vif *v, const struct model_prefix *ip)
+{
+    from(b, v);
+    match_prefix(&b->m, ip, true);
+    act_goto(b, TBL_SPOOF_ND);
+    emit(b, TBL_SPOOF, 150);
+    make_nd(b, v, ND_NA, ip);
+    make_dad(b, v, ip);
+}
+
+static void
+make_locked_ipv6(struct build *b, const struct model_vif *v)
+{
+    struct model_prefix local = {.plen = 128};
+
+    if (!v->ipv6_allowed.n) {
+        return;
+    }
+    for (size_t i = 0; i < v->ipv6_allowed.n; i++) {
+        make_locked_ipv6_source(b, v, &v->ipv6_allowed.p[i]);
+    }
+    /* The link-local address that its MAC makes (RFC 4291, appendix A). */
+    in6_generate_lla(v->mac, &local.addr);
+    make_locked_ipv6_source(b, v, &local);
+    make_nd(b, v, ND_NS, NULL);
+
+    from(b, v);
+    match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+    match_set_nw_proto(&b->m, IPPROTO_ICMPV6);
+    match_set_icmp_type(&b->m, MLD2_REPORT);
+    match_set_ipv6_src(&b->m, &in6addr_any);
+    act_goto(b, TBL_SPOOF_ND);
+    emit(b, TBL_SPOOF, 150);
+}
+
+/* --- by locking mode --------------------------------------------------------------------- */
+
+/* Any address, but no other's MAC, in no place where one is told. */
+static void
+make_unlocked(struct build *b, const struct model_vif *v)
+{
+    make_arp(b, v, NULL);
+    from(b, v);
+    match_set_dl_type(&b->m, htons(ETH_TYPE_ARP));
+    emit(b, TBL_SPOOF, 190);
+
+    from(b, v);
+    match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+    act_goto(b, TBL_SPOOF_ND);
+    emit(b, TBL_SPOOF, 150);
+    make_nd(b, v, ND_NS, NULL);
+    make_nd(b, v, ND_NA, NULL);
+
+    from(b, v);
+    act_goto(b, TBL_KIND);
+    emit(b, TBL_SPOOF, 100);
+}
+
+void
+make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, struct flows *out)
+{
+    struct build b;
+
+    build_init(&b, c, out, flow_cookie(FLOW_VIF, v->obj.key));
+    make_classify(&b, v, ofport);
+    if (v->locking == MODEL_DISABLED) {
+        build_uninit(&b);
+        return;
+    }
+    if (v->locking == MODEL_LOCKED) {
+        make_locked_ipv4(&b, v);
+        make_locked_ipv6(&b, v);
+    } else {
+        make_unlocked(&b, v);
+    }
+
+    match_network(&b.m, v->network->obj.key);
+    match_set_dl_dst(&b.m, v->mac);
+    act_reg(&b, REG_DST, v->obj.key);
+    act_reg(&b, REG_DST_ISOLATED, v->isolated);
+    act_goto(&b, TBL_ISOLATE);
+    emit(&b, TBL_LOOKUP, 100);
+
+    match_set_reg(&b.m, REG_DST, v->obj.key);
+    act_output(&b, ofport);
+    emit(&b, TBL_OUTPUT, 100);
+    build_uninit(&b);
+}
+
+/* On a host where it is not: beyond a tunnel its address is known; on a VLAN
+ * the physical network knows the way, and only isolated vifs are of interest. */
+void
+make_remote(struct compile *c, const struct model_vif *v, const struct chost *on, struct flows *out)
+{
+    bool overlay = v->network->type == MODEL_OVERLAY;
+    struct build b;
+
+    if (v->locking == MODEL_DISABLED || (!overlay && !v->isolated) || (!overlay && !on->uplink)) {
+        return;
+    }
+    build_init(&b, c, out, flow_cookie(FLOW_REMOTE, v->obj.key));
+    if (!overlay || (v->host && v->host->obj.live && v->host->obj.key != on->key)) {
+        match_network(&b.m, v->network->obj.key);
+        match_set_dl_dst(&b.m, v->mac);
+        act_reg(&b, REG_DST, overlay ? DST_TUNNEL : DST_UPLINK);
+        act_reg(&b, REG_DST_ISOLATED, v->isolated);
+        if (overlay) {
+            act_reg(&b, REG_PEER, v->host->obj.key);
+        }
+        act_goto(&b, TBL_ISOLATE);
+        emit(&b, TBL_LOOKUP, 90);
+    }
+    if (v->isolated) {
+        match_network(&b.m, v->network->obj.key);
+        match_set_reg(&b.m, REG_SRC, 0);
+        match_set_reg(&b.m, REG_DST_ISOLATED, 1);
+        match_set_dl_src(&b.m, v->mac);
+        emit(&b, TBL_ISOLATE, 300);
+    }
+    build_uninit(&b);
+}

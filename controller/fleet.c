@@ -1,0 +1,426 @@
+#include <config.h>
+
+#include "fleet.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "compile.h"
+#include "flow.h"
+#include "hash.h"
+#include "host.h"
+#include "model.h"
+#include "openvswitch/dynamic-string.h"
+#include "openvswitch/hmap.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "packets.h"
+#include "timeval.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(fleet);
+
+/* A host that is quiet is reported as seen this often. */
+#define SEEN_MS 5000
+#define OPENFLOW_PORT 6653
+/* A new leader learns where vifs are from all hosts before it changes any: a
+ * host whose neighbours have not been heard would lose its way to their vifs.
+ * It waits no longer than this for those that do not answer. */
+#define HEAR_ALL_MS 5000
+
+struct member {
+    struct hmap_node node; /* by key */
+    uint32_t key;          /* of the model's host */
+    struct host *host;
+    struct ftable *table; /* that the host was given, or NULL */
+    uint64_t ports_seqno; /* that the model knows */
+    uint32_t refused_key; /* of the object whose flow the switch refused, or 0 */
+    bool tunnels[HOST_N_TUNNELS];
+    struct model_host_status status; /* as last told to the model */
+};
+
+struct fleet {
+    struct model *model;
+    struct compile *compile;
+    struct hmap members;
+    uint64_t epoch;
+    long long int act_at; /* without having heard all hosts; 0: they have been */
+
+    size_t n_overlays[HOST_N_TUNNELS];
+};
+
+struct fleet *
+fleet_create(struct model *model, struct compile *compile)
+{
+    struct fleet *f = xzalloc(sizeof *f);
+
+    f->model = model;
+    f->compile = compile;
+    hmap_init(&f->members);
+    return f;
+}
+
+static void
+remove_member(struct fleet *f, struct member *m)
+{
+    hmap_remove(&f->members, &m->node);
+    host_destroy(m->host);
+    free(m);
+}
+
+void
+fleet_destroy(struct fleet *f)
+{
+    struct member *m;
+
+    if (f) {
+        HMAP_FOR_EACH_SAFE (m, node, &f->members) {
+            remove_member(f, m);
+        }
+        hmap_destroy(&f->members);
+        free(f);
+    }
+}
+
+void
+fleet_set_epoch(struct fleet *f, uint64_t epoch)
+{
+    struct member *m;
+
+    if (f->epoch != epoch) {
+        f->epoch = epoch;
+        f->act_at = time_msec() + HEAR_ALL_MS;
+        HMAP_FOR_EACH (m, node, &f->members) {
+            host_set_epoch(m->host, epoch);
+        }
+    }
+}
+
+bool
+fleet_is_stale(const struct fleet *f)
+{
+    const struct member *m;
+
+    HMAP_FOR_EACH (m, node, &f->members) {
+        if (host_get_status(m->host)->stale) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct member *
+find(const struct fleet *f, uint32_t key)
+{
+    struct member *m;
+
+    HMAP_FOR_EACH_WITH_HASH (m, node, hash_int(key, 0), &f->members) {
+        if (m->key == key) {
+            return m;
+        }
+    }
+    return NULL;
+}
+
+static struct model_host *
+host_of(const struct fleet *f, const struct member *m)
+{
+    return model_host(model_by_key(f->model, m->key));
+}
+
+/* --- from the model to the hosts ------------------------------------------------------ */
+
+/* Where a host's OpenFlow is if only its database is stated: beside it, or at
+ * the usual port.  malloc'ed. */
+static char *
+openflow_target(const struct model_host *mh)
+{
+    const char *end = strrchr(mh->ovsdb, strncmp(mh->ovsdb, "unix:", 5) ? ':' : '/');
+
+    if (mh->openflow[0] || !end) {
+        return xstrdup(mh->openflow);
+    }
+    return *end == '/' ? xasprintf("%.*s/%s.mgmt", (int)(end - mh->ovsdb), mh->ovsdb, mh->bridge)
+                       : xasprintf("%.*s:%d", (int)(end - mh->ovsdb), mh->ovsdb, OPENFLOW_PORT);
+}
+
+static void
+configure(struct fleet *f, struct member *m, const struct model_host *mh)
+{
+    char *openflow = openflow_target(mh);
+    struct host_config c = {
+        .name = mh->obj.name,
+        .ovsdb = mh->ovsdb,
+        .openflow = openflow,
+        .bridge = mh->bridge,
+        .uplink = mh->uplink,
+        .tunnel_ip = mh->tunnel_ip,
+        .enabled = mh->enabled,
+    };
+
+    for (int t = 0; t < HOST_N_TUNNELS; t++) {
+        c.tunnels[t] = f->n_overlays[t] > 0;
+    }
+    memcpy(m->tunnels, c.tunnels, sizeof m->tunnels);
+    host_configure(m->host, &c);
+    free(openflow);
+}
+
+static void
+add_member(struct fleet *f, const struct model_host *mh)
+{
+    struct member *m = xzalloc(sizeof *m);
+
+    m->key = mh->obj.key;
+    m->host = host_create(mh->obj.name);
+    hmap_insert(&f->members, &m->node, hash_int(m->key, 0));
+    configure(f, m, mh);
+    host_set_epoch(m->host, f->epoch);
+}
+
+/* Which kinds of tunnels the pool's networks use. */
+static bool
+count_overlays(struct fleet *f)
+{
+    size_t n[HOST_N_TUNNELS] = {0};
+    bool changed = false;
+    struct model_obj *obj;
+
+    BUILD_ASSERT_DECL((int)HOST_VXLAN == MODEL_VXLAN && (int)HOST_GENEVE == MODEL_GENEVE &&
+                      (int)HOST_GRE == MODEL_GRE);
+    MODEL_FOR_EACH (obj, f->model, REC_NETWORK) {
+        const struct model_network *net = model_network(obj);
+
+        if (obj->live && net->type == MODEL_OVERLAY) {
+            n[net->encap]++;
+        }
+    }
+    for (int t = 0; t < HOST_N_TUNNELS; t++) {
+        changed = changed || !n[t] != !f->n_overlays[t];
+        f->n_overlays[t] = n[t];
+    }
+    return changed;
+}
+
+static bool
+any_changed(const struct fleet *f, enum rec_kind kind)
+{
+    return !ovs_list_is_empty(&f->model->changed[kind]);
+}
+
+static void
+sync_hosts(struct fleet *f)
+{
+    bool all = any_changed(f, REC_NETWORK) && count_overlays(f);
+    struct model_obj *obj;
+    struct member *m;
+
+    MODEL_FOR_EACH_CHANGED (obj, f->model, REC_HOST) {
+        m = find(f, obj->key);
+        if (m && obj->change & MODEL_DELETED) {
+            /* Its table goes with it. */
+            remove_member(f, m);
+            m = NULL;
+        }
+        if (obj->live && !m) {
+            add_member(f, model_host(obj));
+        } else if (obj->live && obj->change & MODEL_CFG && !all) {
+            configure(f, m, model_host(obj));
+        }
+    }
+    if (all) {
+        HMAP_FOR_EACH (m, node, &f->members) {
+            configure(f, m, host_of(f, m));
+        }
+    }
+}
+
+/* --- from the switches to the model ------------------------------------------------------ */
+
+static bool
+report_ports(struct fleet *f, struct member *m)
+{
+    uint64_t seqno = host_get_ports_seqno(m->host);
+    struct model_host *mh = host_of(f, m);
+    const struct host_port *ports;
+    size_t n;
+
+    if (seqno == m->ports_seqno) {
+        return false;
+    }
+    m->ports_seqno = seqno;
+    if (!seqno) {
+        /* Connected anew and not read yet: what was known may still be true. */
+        return false;
+    }
+    ports = host_get_ports(m->host, &n);
+    model_ports_begin(f->model);
+    for (size_t i = 0; i < n; i++) {
+        model_port_report(f->model, mh, ports[i].name, ports[i].has_uuid ? &ports[i].uuid : NULL,
+                          ports[i].has_mac ? &ports[i].mac : NULL, ports[i].ofport);
+    }
+    model_ports_end(f->model, mh);
+    VLOG_DBG("%s: %" PRIuSIZE " ports", host_name(m->host), n);
+    return true;
+}
+
+void
+fleet_sync(struct fleet *f)
+{
+    struct member *m;
+    bool ports = false;
+
+    sync_hosts(f);
+    HMAP_FOR_EACH (m, node, &f->members) {
+        ports = report_ports(f, m) || ports;
+    }
+    if (ports) {
+        model_settle(f->model);
+    }
+}
+
+/* The object whose flow a switch refused says so until the switch has taken it. */
+static void
+report_refusal(struct fleet *f, struct member *m, const struct host_status *s)
+{
+    uint32_t key = s->refused_cookie;
+    struct model_obj *obj;
+    char text[320];
+
+    if (key == m->refused_key) {
+        return;
+    }
+    if ((obj = model_by_key(f->model, m->refused_key))) {
+        model_set_error(f->model, obj, NULL);
+    }
+    if ((obj = model_by_key(f->model, key))) {
+        snprintf(text, sizeof text, "host %s: %s", host_name(m->host), s->error);
+        model_set_error(f->model, obj, text);
+    }
+    m->refused_key = key;
+}
+
+static void
+report_status(struct fleet *f, struct member *m)
+{
+    const struct host_status *s = host_get_status(m->host);
+    struct model_host_status now;
+    bool seen;
+
+    memset(&now, 0, sizeof now);
+    now.connected = s->connected;
+    now.applied_generation = s->applied_generation;
+    now.drift = s->drift.missing + s->drift.foreign;
+    seen = s->last_seen_ms - m->status.last_seen_ms >= SEEN_MS;
+    now.last_seen_ms = seen ? s->last_seen_ms : m->status.last_seen_ms;
+    ovs_strlcpy(now.error, s->error, sizeof now.error);
+    ovs_strlcpy(now.datapath_type, s->datapath_type, sizeof now.datapath_type);
+    ovs_strlcpy(now.switch_type, s->switch_type, sizeof now.switch_type);
+    ovs_strlcpy(now.version, s->version, sizeof now.version);
+    if (memcmp(&now, &m->status, sizeof now)) {
+        m->status = now;
+        model_host_set_status(f->model, host_of(f, m), &now);
+    }
+}
+
+/* Hosts may be changed. */
+static bool
+may_act(struct fleet *f)
+{
+    const struct member *m;
+
+    if (f->act_at && time_msec() < f->act_at) {
+        HMAP_FOR_EACH (m, node, &f->members) {
+            if (!m->ports_seqno && host_of(f, m)->enabled) {
+                return false;
+            }
+        }
+    }
+    f->act_at = 0;
+    return true;
+}
+
+void
+fleet_run(struct fleet *f)
+{
+    bool act = may_act(f);
+    struct member *m;
+
+    HMAP_FOR_EACH (m, node, &f->members) {
+        struct ftable *table = compile_host_flows(f->compile, m->key);
+
+        if (table && table != m->table) {
+            host_set_table(m->host, table);
+            m->table = table;
+        }
+        if (table && m->ports_seqno && act) {
+            host_commit(m->host, f->model->generation, m->ports_seqno);
+        }
+        host_run(m->host);
+        if (f->epoch) {
+            report_refusal(f, m, host_get_status(m->host));
+            report_status(f, m);
+        }
+    }
+}
+
+void
+fleet_wait(struct fleet *f)
+{
+    struct member *m;
+
+    if (f->act_at) {
+        poll_timer_wait_until(f->act_at);
+    }
+    HMAP_FOR_EACH (m, node, &f->members) {
+        host_wait(m->host);
+        if (host_get_ports_seqno(m->host) != m->ports_seqno) {
+            poll_immediate_wake();
+        }
+    }
+}
+
+/* --- for people ------------------------------------------------------------------------------ */
+
+bool
+fleet_audit(struct fleet *f, const char *name)
+{
+    struct member *m;
+    bool found = !name;
+
+    HMAP_FOR_EACH (m, node, &f->members) {
+        if (!name || !strcmp(host_name(m->host), name)) {
+            host_audit(m->host);
+            found = true;
+        }
+    }
+    return found;
+}
+
+static int
+compare_names(const void *a_, const void *b_)
+{
+    const struct member *const *a = a_, *const *b = b_;
+
+    return strcmp(host_name((*a)->host), host_name((*b)->host));
+}
+
+void
+fleet_format(const struct fleet *f, const char *name, struct ds *ds)
+{
+    struct member **sorted = xmalloc(sizeof *sorted * (hmap_count(&f->members) + 1));
+    struct member *m;
+    size_t n = 0;
+
+    HMAP_FOR_EACH (m, node, &f->members) {
+        if (!name || !strcmp(host_name(m->host), name)) {
+            sorted[n++] = m;
+        }
+    }
+    qsort(sorted, n, sizeof *sorted, compare_names);
+    for (size_t i = 0; i < n; i++) {
+        host_format(sorted[i]->host, ds);
+    }
+    free(sorted);
+}

@@ -1,0 +1,466 @@
+/* The flows of one host, and differences between such sets. */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "flow.h"
+#include "openvswitch/dynamic-string.h"
+#include "openvswitch/match.h"
+#include "openvswitch/ofp-actions.h"
+#include "openvswitch/ofpbuf.h"
+#include "openvswitch/vlog.h"
+#include "svec.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(flow_table);
+
+/* --- tables ------------------------------------------------------------------- */
+
+void
+ftable_init(struct ftable *ft)
+{
+    hmap_init(&ft->nodes);
+    ovs_list_init(&ft->stale);
+    ft->delta = NULL;
+}
+
+void
+ftable_destroy(struct ftable *ft)
+{
+    ftable_track(ft, false);
+    ftable_clear(ft);
+    hmap_destroy(&ft->nodes);
+}
+
+static struct fnode *
+find_node(const struct ftable *ft, const struct pflow *key)
+{
+    struct fnode *n;
+
+    HMAP_FOR_EACH_WITH_HASH (n, node, key->hash, &ft->nodes) {
+        if (pflow_same_key(n->flow, key)) {
+            return n;
+        }
+    }
+    return NULL;
+}
+
+struct pflow *
+ftable_find(const struct ftable *ft, const struct pflow *key)
+{
+    struct fnode *n = find_node(ft, key);
+
+    return n ? n->flow : NULL;
+}
+
+/* The givers of a key that has, or had, several. */
+struct fshare {
+    struct ovs_list stale_node; /* in the table's 'stale', or empty */
+    struct fnode *n;
+    struct pflow **given; /* references */
+    size_t n_given, allocated;
+};
+
+static void
+free_share(struct fnode *n)
+{
+    struct fshare *s = n->share;
+
+    if (s) {
+        for (size_t i = 0; i < s->n_given; i++) {
+            pflow_unref(s->given[i]);
+        }
+        ovs_list_remove(&s->stale_node);
+        free(s->given);
+        free(s);
+        n->share = NULL;
+    }
+}
+
+static void
+note(struct ftable *ft, const struct pflow *before, const struct pflow *after)
+{
+    if (ft->delta) {
+        fdelta_add(ft->delta, before, after);
+    }
+}
+
+static struct fnode *
+insert_node(struct ftable *ft, const struct pflow *f)
+{
+    struct fnode *n = xmalloc(sizeof *n);
+
+    n->flow = pflow_ref(f);
+    n->share = NULL;
+    hmap_insert(&ft->nodes, &n->node, f->hash);
+    note(ft, NULL, f);
+    return n;
+}
+
+/* Takes over the caller's reference of 'f'. */
+static void
+replace_flow(struct ftable *ft, struct fnode *n, struct pflow *f)
+{
+    struct pflow *old = n->flow;
+
+    note(ft, old, f);
+    n->flow = f;
+    pflow_unref(old);
+}
+
+void
+ftable_set(struct ftable *ft, const struct pflow *f)
+{
+    struct fnode *n = find_node(ft, f);
+
+    if (!n) {
+        note(ft, NULL, f);
+        insert_node(ft, f);
+    } else {
+        replace_flow(ft, n, pflow_ref(f));
+    }
+}
+
+static void
+remove_node(struct ftable *ft, struct fnode *n)
+{
+    note(ft, n->flow, NULL);
+    hmap_remove(&ft->nodes, &n->node);
+    pflow_unref(n->flow);
+    free_share(n);
+    free(n);
+}
+
+void
+ftable_remove(struct ftable *ft, const struct pflow *key)
+{
+    struct fnode *n = find_node(ft, key);
+
+    if (n) {
+        remove_node(ft, n);
+    }
+}
+
+void
+ftable_clear(struct ftable *ft)
+{
+    struct fnode *n, *next;
+
+    HMAP_FOR_EACH_SAFE (n, next, node, &ft->nodes) {
+        remove_node(ft, n);
+    }
+}
+
+/* --- several givers ----------------------------------------------------------- */
+
+/* An OpenFlow message holds this many conjunction() actions of 16 bytes, with
+ * some room for the rest. */
+#define MAX_CLAUSES 4000
+
+static void
+share_add(struct fshare *s, const struct pflow *f)
+{
+    if (s->n_given == s->allocated) {
+        s->given = x2nrealloc(s->given, &s->allocated, sizeof *s->given);
+    }
+    s->given[s->n_given++] = pflow_ref(f);
+}
+
+static void
+share_stale(struct ftable *ft, struct fshare *s)
+{
+    if (ovs_list_is_empty(&s->stale_node)) {
+        ovs_list_push_back(&ft->stale, &s->stale_node);
+    }
+}
+
+void
+ftable_give(struct ftable *ft, const struct pflow *f)
+{
+    struct fnode *n = find_node(ft, f);
+
+    if (!n) {
+        insert_node(ft, f);
+        return;
+    }
+    if (!n->share) {
+        n->share = xzalloc(sizeof *n->share);
+        n->share->n = n;
+        ovs_list_init(&n->share->stale_node);
+        share_add(n->share, n->flow);
+    }
+    share_add(n->share, f);
+    share_stale(ft, n->share);
+}
+
+void
+ftable_withdraw(struct ftable *ft, const struct pflow *f)
+{
+    struct fnode *n = find_node(ft, f);
+    struct fshare *s = n ? n->share : NULL;
+
+    if (!s) {
+        ovs_assert(n && n->flow == f);
+        remove_node(ft, n);
+        return;
+    }
+    for (size_t i = s->n_given; i-- > 0;) {
+        if (s->given[i] == f) {
+            s->given[i] = s->given[--s->n_given];
+            pflow_unref(CONST_CAST(struct pflow *, f));
+            share_stale(ft, s);
+            return;
+        }
+    }
+    OVS_NOT_REACHED();
+}
+
+/* Plain flows first, then by cookie; the rest only makes the order complete. */
+static int
+compare_given(const void *a_, const void *b_)
+{
+    const struct pflow *a = *(struct pflow *const *)a_, *b = *(struct pflow *const *)b_;
+
+    if (a->clause != b->clause) {
+        return a->clause ? 1 : -1;
+    }
+    if (a->cookie != b->cookie) {
+        return a->cookie < b->cookie ? -1 : 1;
+    }
+    if (a->actions_len != b->actions_len) {
+        return a->actions_len < b->actions_len ? -1 : 1;
+    }
+    return memcmp(a->bytes, b->bytes, a->match_len + a->actions_len);
+}
+
+/* One flow with the actions of all.  Of too many it has none: it decides nothing,
+ * and what is not decided is dropped. */
+static struct pflow *
+join_clauses(struct pflow **given, size_t n)
+{
+    struct ofpbuf all, one;
+    struct match match;
+    struct pflow *f;
+
+    ofpbuf_init(&all, 0);
+    ofpbuf_init(&one, 0);
+    if (n > MAX_CLAUSES) {
+        static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(5, 5);
+
+        VLOG_ERR_RL(&rl,
+                    "%" PRIuSIZE " rules of one order share a clause, more than the %d that a flow "
+                    "holds: what it matches is dropped (table %u, priority %u)",
+                    n, MAX_CLAUSES, given[0]->table, given[0]->priority);
+    }
+    for (size_t i = 0; i < n && n <= MAX_CLAUSES; i++) {
+        if (!i || !pflow_equal(given[i - 1], given[i])) {
+            ofpbuf_clear(&one);
+            pflow_get_ofpacts(given[i], &one);
+            ofpbuf_put(&all, one.data, one.size);
+        }
+    }
+    pflow_get_match(given[0], &match);
+    f = pflow_create(given[0]->table, given[0]->priority,
+                     given[0]->cookie == given[n - 1]->cookie ? given[0]->cookie
+                                                              : flow_cookie(FLOW_RULE, 0),
+                     &match, all.data, all.size);
+    ofpbuf_uninit(&all);
+    ofpbuf_uninit(&one);
+    return f;
+}
+
+static void
+settle(struct ftable *ft, struct fnode *n)
+{
+    struct fshare *s = n->share;
+
+    ovs_list_remove(&s->stale_node);
+    ovs_list_init(&s->stale_node);
+    if (!s->n_given) {
+        remove_node(ft, n);
+        return;
+    }
+    qsort(s->given, s->n_given, sizeof *s->given, compare_given);
+    if (s->given[0]->clause && s->n_given > 1) {
+        replace_flow(ft, n, join_clauses(s->given, s->n_given));
+    } else {
+        replace_flow(ft, n, pflow_ref(s->given[0]));
+    }
+    if (s->n_given == 1) {
+        free_share(n);
+    }
+}
+
+void
+ftable_settle(struct ftable *ft)
+{
+    while (!ovs_list_is_empty(&ft->stale)) {
+        struct fshare *s = CONTAINER_OF(ovs_list_front(&ft->stale), struct fshare, stale_node);
+
+        settle(ft, s->n);
+    }
+}
+
+/* --- changes ------------------------------------------------------------------- */
+
+void
+ftable_track(struct ftable *ft, bool on)
+{
+    if (ft->delta) {
+        fdelta_destroy(ft->delta);
+        free(ft->delta);
+        ft->delta = NULL;
+    }
+    if (on) {
+        ft->delta = xmalloc(sizeof *ft->delta);
+        fdelta_init(ft->delta);
+    }
+}
+
+void
+ftable_take(struct ftable *ft, struct fdelta *into)
+{
+    if (ft->delta) {
+        fdelta_merge(into, ft->delta);
+    }
+}
+
+void
+ftable_format(const struct ftable *ft, struct ds *s)
+{
+    struct svec lines = SVEC_EMPTY_INITIALIZER;
+    struct fnode *n;
+    const char *line;
+    size_t i;
+
+    FTABLE_FOR_EACH (n, ft) {
+        struct ds d = DS_EMPTY_INITIALIZER;
+
+        /* Sorted by table, then from the highest priority down. */
+        ds_put_format(&d, "%03u%05u ", n->flow->table, UINT16_MAX - n->flow->priority);
+        pflow_format(n->flow, &d);
+        svec_add_nocopy(&lines, ds_steal_cstr(&d));
+    }
+    svec_sort(&lines);
+    SVEC_FOR_EACH(i, line, &lines)
+    {
+        ds_put_format(s, "%s\n", line + strlen("00000000 "));
+    }
+    svec_destroy(&lines);
+}
+
+/* --- differences -------------------------------------------------------------- */
+
+void
+fdelta_init(struct fdelta *d)
+{
+    hmap_init(&d->nodes);
+}
+
+void
+fdelta_destroy(struct fdelta *d)
+{
+    fdelta_clear(d);
+    hmap_destroy(&d->nodes);
+}
+
+static void
+drop(struct fdelta *d, struct fchange *c)
+{
+    hmap_remove(&d->nodes, &c->node);
+    pflow_unref(c->before);
+    pflow_unref(c->after);
+    free(c);
+}
+
+void
+fdelta_clear(struct fdelta *d)
+{
+    struct fchange *c, *next;
+
+    HMAP_FOR_EACH_SAFE (c, next, node, &d->nodes) {
+        drop(d, c);
+    }
+}
+
+void
+fdelta_swap(struct fdelta *a, struct fdelta *b)
+{
+    hmap_swap(&a->nodes, &b->nodes);
+}
+
+static struct fchange *
+find_change(struct fdelta *d, const struct pflow *key)
+{
+    struct fchange *c;
+
+    HMAP_FOR_EACH_WITH_HASH (c, node, key->hash, &d->nodes) {
+        if (pflow_same_key(c->before ? c->before : c->after, key)) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+static bool
+same(const struct pflow *a, const struct pflow *b)
+{
+    return a && b ? pflow_equal(a, b) : a == b;
+}
+
+void
+fdelta_add(struct fdelta *d, const struct pflow *before, const struct pflow *after)
+{
+    if (same(before, after)) {
+        return;
+    }
+
+    const struct pflow *key = before ? before : after;
+    struct fchange *c = find_change(d, key);
+
+    if (!c) {
+        c = xmalloc(sizeof *c);
+        c->before = pflow_ref(before);
+        c->after = pflow_ref(after);
+        hmap_insert(&d->nodes, &c->node, key->hash);
+        return;
+    }
+    struct pflow *old = c->after;
+
+    c->after = pflow_ref(after);
+    if (same(c->before, c->after)) {
+        drop(d, c);
+    }
+    pflow_unref(old); /* last: 'before' may be it */
+}
+
+void
+fdelta_merge(struct fdelta *d, struct fdelta *later)
+{
+    struct fchange *c;
+
+    if (fdelta_is_empty(d)) {
+        fdelta_swap(d, later);
+        return;
+    }
+    HMAP_FOR_EACH (c, node, &later->nodes) {
+        fdelta_add(d, c->before, c->after);
+    }
+    fdelta_clear(later);
+}
+
+void
+fdelta_diff(struct fdelta *d, const struct ftable *have, const struct ftable *want)
+{
+    struct fnode *n;
+
+    FTABLE_FOR_EACH (n, have) {
+        fdelta_add(d, n->flow, ftable_find(want, n->flow));
+    }
+    FTABLE_FOR_EACH (n, want) {
+        if (!ftable_find(have, n->flow)) {
+            fdelta_add(d, NULL, n->flow);
+        }
+    }
+}

@@ -1,0 +1,333 @@
+/* Theory of Operation
+ * ===================
+ *
+ * A reconciler over the host's own database.  Whenever the database or the
+ * configuration has changed and no transaction is under way, it compares the
+ * bridge with what is stated (host_db_want.c) and writes the difference as one
+ * transaction; a comparison that finds none makes the bridge ready, and only
+ * then does OpenFlow start.  It keeps no memory of what it did: what is ours
+ * says so in external_ids.
+ *
+ * The same pass reads the ports.  Only the columns below are monitored, so
+ * that statistics cause no traffic. */
+#include <config.h>
+
+#include "host_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "lib/vswitch-idl.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "ovsdb-idl.h"
+#include "packets.h"
+#include "smap.h"
+#include "timeval.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(host_ovsdb);
+
+/* After the database refused a transaction. */
+#define RETRY_MS 1000
+#define PROBE_MS 5000
+/* A host that says it has more is not believed. */
+#define MAX_PORTS 16384
+#define OFPORT_END 0xff00
+
+static void
+add_columns(struct ovsdb_idl *idl)
+{
+    static const struct ovsdb_idl_column *const columns[] = {
+        &ovsrec_open_vswitch_col_bridges,
+        &ovsrec_open_vswitch_col_datapath_types,
+        &ovsrec_open_vswitch_col_ovs_version,
+        &ovsrec_bridge_col_name,
+        &ovsrec_bridge_col_ports,
+        &ovsrec_bridge_col_fail_mode,
+        &ovsrec_bridge_col_protocols,
+        &ovsrec_bridge_col_datapath_type,
+        &ovsrec_bridge_col_controller,
+        &ovsrec_bridge_col_other_config,
+        &ovsrec_bridge_col_external_ids,
+        &ovsrec_controller_col_target,
+        &ovsrec_controller_col_connection_mode,
+        &ovsrec_controller_col_external_ids,
+        &ovsrec_port_col_name,
+        &ovsrec_port_col_interfaces,
+        &ovsrec_port_col_external_ids,
+        &ovsrec_interface_col_name,
+        &ovsrec_interface_col_type,
+        &ovsrec_interface_col_options,
+        &ovsrec_interface_col_ofport,
+        &ovsrec_interface_col_mac_in_use,
+        &ovsrec_interface_col_external_ids,
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
+        ovsdb_idl_add_column(idl, columns[i]);
+    }
+}
+
+/* Whatever was under way may or may not have happened. */
+static void
+drop_txn(struct db_conn *db)
+{
+    if (db->txn) {
+        ovsdb_idl_txn_destroy(db->txn);
+        db->txn = NULL;
+    }
+}
+
+void
+host_db_open(struct host *h)
+{
+    struct db_conn *db = &h->db;
+
+    if (!db->idl) {
+        db->idl = ovsdb_idl_create(h->cfg.ovsdb, &ovsrec_idl_class, false, true);
+        add_columns(db->idl);
+        ovsdb_idl_set_probe_interval(db->idl, PROBE_MS);
+        db->seqno = 0;
+        db->retry_at = 0;
+        db->dirty = true;
+        db->ready = false;
+        h->ports_seqno = 0;
+        h->want_ports_seqno = 0;
+    }
+}
+
+void
+host_db_close(struct host *h)
+{
+    struct db_conn *db = &h->db;
+
+    if (db->idl) {
+        drop_txn(db);
+        ovsdb_idl_destroy(db->idl);
+        db->idl = NULL;
+        db->ready = false;
+        h->db_error[0] = '\0';
+    }
+}
+
+/* --- reading ------------------------------------------------------------------------ */
+
+static uint32_t
+ofport_of(const struct ovsrec_interface *iface)
+{
+    return iface->n_ofport && *iface->ofport > 0 && *iface->ofport < OFPORT_END ? *iface->ofport
+                                                                                : 0;
+}
+
+static void
+parse_port(const struct ovsrec_interface *iface, const char *name, struct host_port *port)
+{
+    const char *uuid = smap_get(&iface->external_ids, "xs-vif-uuid");
+    const char *mac = smap_get(&iface->external_ids, "attached-mac");
+
+    memset(port, 0, sizeof *port);
+    port->name = xstrdup(name);
+    port->ofport = ofport_of(iface);
+    port->has_uuid = uuid && uuid_from_string(&port->uuid, uuid);
+    port->has_mac = mac && eth_addr_from_string(mac, &port->mac);
+}
+
+static int
+compare_ports(const void *a_, const void *b_)
+{
+    const struct host_port *a = a_, *b = b_;
+
+    return strcmp(a->name, b->name);
+}
+
+static bool
+same_ports(const struct host_port *a, size_t n_a, const struct host_port *b, size_t n_b)
+{
+    if (n_a != n_b) {
+        return false;
+    }
+    for (size_t i = 0; i < n_a; i++) {
+        if (strcmp(a[i].name, b[i].name) || a[i].ofport != b[i].ofport ||
+            a[i].has_uuid != b[i].has_uuid || !uuid_equals(&a[i].uuid, &b[i].uuid) ||
+            a[i].has_mac != b[i].has_mac || !eth_addr_equals(a[i].mac, b[i].mac)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void
+host_db_free_ports(struct host_port *ports, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        free(CONST_CAST(char *, ports[i].name));
+    }
+    free(ports);
+}
+
+static void
+read_ports(struct host *h, const struct ovsrec_bridge *bridge)
+{
+    struct host_port *ports = NULL;
+    size_t n = 0, allocated = 0;
+
+    for (size_t i = 0; i < bridge->n_ports; i++) {
+        const struct ovsrec_port *port = bridge->ports[i];
+
+        for (size_t j = 0; j < port->n_interfaces && n < MAX_PORTS; j++) {
+            const struct ovsrec_interface *iface = port->interfaces[j];
+
+            if (ofport_of(iface)) {
+                if (n == allocated) {
+                    ports = x2nrealloc(ports, &allocated, sizeof *ports);
+                }
+                parse_port(iface, j ? iface->name : port->name, &ports[n++]);
+            }
+        }
+    }
+    if (n) {
+        qsort(ports, n, sizeof *ports, compare_ports);
+    }
+    if (h->ports_seqno && same_ports(ports, n, h->ports, h->n_ports)) {
+        host_db_free_ports(ports, n);
+        return;
+    }
+    host_db_free_ports(h->ports, h->n_ports);
+    h->ports = ports;
+    h->n_ports = n;
+    h->ports_seqno++;
+}
+
+static void
+read_switch(struct host *h, const struct ovsrec_bridge *bridge)
+{
+    const struct ovsrec_open_vswitch *ovs = ovsrec_open_vswitch_first(h->db.idl);
+    struct host_status *s = &h->status;
+    bool weft = !strcmp(bridge->datapath_type, "weft");
+
+    ovs_strlcpy(s->datapath_type, bridge->datapath_type, sizeof s->datapath_type);
+    for (size_t i = 0; ovs && i < ovs->n_datapath_types; i++) {
+        weft = weft || !strcmp(ovs->datapath_types[i], "weft");
+    }
+    ovs_strlcpy(s->switch_type, weft ? "weft" : "ovs", sizeof s->switch_type);
+    ovs_strlcpy(s->version, ovs && ovs->ovs_version ? ovs->ovs_version : "", sizeof s->version);
+}
+
+/* --- turns of the main loop ------------------------------------------------------------ */
+
+static const struct ovsrec_bridge *
+find_bridge(const struct host *h)
+{
+    const struct ovsrec_bridge *bridge;
+
+    OVSREC_BRIDGE_FOR_EACH (bridge, h->db.idl) {
+        if (!strcmp(bridge->name, h->cfg.bridge)) {
+            return bridge;
+        }
+    }
+    return NULL;
+}
+
+/* Sees the transaction under way through; true when there is none. */
+static bool
+finish_txn(struct host *h)
+{
+    struct db_conn *db = &h->db;
+    enum ovsdb_idl_txn_status status;
+
+    if (!db->txn) {
+        return true;
+    }
+    status = ovsdb_idl_txn_commit(db->txn);
+    if (status == TXN_INCOMPLETE) {
+        return false;
+    }
+    if (status == TXN_UNCHANGED) {
+        if (!db->ready) {
+            VLOG_INFO("%s: bridge %s is as stated", h->name, h->cfg.bridge);
+        }
+        db->ready = true;
+    } else if (status == TXN_SUCCESS) {
+        host_step(h, "configured");
+        db->dirty = true;
+    } else {
+        if (status != TXN_TRY_AGAIN) {
+            const char *error = ovsdb_idl_txn_get_error(db->txn);
+
+            host_set_error(h->db_error, sizeof h->db_error, "ovsdb: %s", error);
+            VLOG_WARN("%s: %s", h->name, h->db_error);
+            db->retry_at = time_msec() + RETRY_MS;
+        }
+        db->dirty = true;
+    }
+    drop_txn(db);
+    return true;
+}
+
+static void
+reconcile(struct host *h)
+{
+    struct db_conn *db = &h->db;
+    const struct ovsrec_bridge *bridge = find_bridge(h);
+
+    h->db_error[0] = '\0';
+    db->retry_at = 0;
+    db->dirty = false;
+    db->seqno = ovsdb_idl_get_seqno(db->idl);
+    if (!bridge) {
+        host_set_error(h->db_error, sizeof h->db_error, "bridge: there is no bridge %s",
+                       h->cfg.bridge);
+        db->ready = false;
+        return;
+    }
+    read_ports(h, bridge);
+    read_switch(h, bridge);
+    db->txn = ovsdb_idl_txn_create(db->idl);
+    ovsdb_idl_txn_add_comment(db->txn, "weft-controllerd: bridge %s as stated", h->cfg.bridge);
+    host_db_apply(h, bridge);
+    finish_txn(h);
+}
+
+void
+host_db_run(struct host *h)
+{
+    struct db_conn *db = &h->db;
+
+    if (!db->idl) {
+        return;
+    }
+    ovsdb_idl_run(db->idl);
+    if (!ovsdb_idl_is_connected(db->idl) || !ovsdb_idl_has_ever_connected(db->idl)) {
+        int error = ovsdb_idl_get_last_error(db->idl);
+
+        db->ready = false;
+        host_set_error(h->db_error, sizeof h->db_error, "ovsdb: %s: %s", h->cfg.ovsdb,
+                       error ? ovs_retval_to_string(error) : "connecting");
+        drop_txn(db);
+        db->dirty = true;
+        return;
+    }
+    if (finish_txn(h) && time_msec() >= db->retry_at &&
+        (db->dirty || db->seqno != ovsdb_idl_get_seqno(db->idl))) {
+        reconcile(h);
+    }
+}
+
+void
+host_db_wait(struct host *h)
+{
+    struct db_conn *db = &h->db;
+
+    if (!db->idl) {
+        return;
+    }
+    ovsdb_idl_wait(db->idl);
+    if (db->txn) {
+        ovsdb_idl_txn_wait(db->txn);
+    } else if (db->retry_at) {
+        poll_timer_wait_until(db->retry_at);
+    } else if (db->ready && db->dirty) {
+        poll_immediate_wake();
+    }
+}

@@ -1,0 +1,188 @@
+#include <config.h>
+
+#include "host_peer.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509_vfy.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "hash.h"
+#include "openvswitch/vlog.h"
+#include "packets.h"
+#include "socket-util.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(host_peer);
+
+SSL *__real_SSL_new(SSL_CTX *);
+SSL *__wrap_SSL_new(SSL_CTX *);
+int __real_SSL_connect(SSL *);
+int __wrap_SSL_connect(SSL *);
+
+static struct hmap peers = HMAP_INITIALIZER(&peers);
+static int min_version = TLS1_3_VERSION;
+static char *crl_file;
+static struct timespec crl_mtime; /* of what was loaded */
+static SSL_CTX *crl_ctx;          /* into which it was loaded */
+
+static uint32_t
+hash_address(const struct sockaddr_storage *ss)
+{
+    const struct sockaddr_in *in = (const struct sockaddr_in *)ss;
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)ss;
+
+    return ss->ss_family == AF_INET ? hash_2words((uint32_t)in->sin_addr.s_addr, in->sin_port)
+                                    : hash_bytes(&in6->sin6_addr, 16, in6->sin6_port);
+}
+
+static bool
+same_address(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    const struct sockaddr_in *a4 = (const struct sockaddr_in *)a;
+    const struct sockaddr_in *b4 = (const struct sockaddr_in *)b;
+    const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)a;
+    const struct sockaddr_in6 *b6 = (const struct sockaddr_in6 *)b;
+
+    if (a->ss_family != b->ss_family) {
+        return false;
+    }
+    return a->ss_family == AF_INET
+               ? a4->sin_addr.s_addr == b4->sin_addr.s_addr && a4->sin_port == b4->sin_port
+               : IN6_ARE_ADDR_EQUAL(&a6->sin6_addr, &b6->sin6_addr) &&
+                     a6->sin6_port == b6->sin6_port;
+}
+
+static const struct host_peer *
+find(const struct sockaddr_storage *address)
+{
+    const struct host_peer *peer;
+
+    HMAP_FOR_EACH_WITH_HASH (peer, node, hash_address(address), &peers) {
+        if (same_address(&peer->address, address)) {
+            return peer;
+        }
+    }
+    return NULL;
+}
+
+void
+host_peer_expect(struct host_peer *peer, const char *target, const char *name)
+{
+    host_peer_forget(peer);
+    if (strncmp(target, "ssl:", 4) ||
+        !inet_parse_active(target + 4, -1, &peer->address, false, NULL)) {
+        return;
+    }
+    peer->name = xstrdup(name);
+    hmap_insert(&peers, &peer->node, hash_address(&peer->address));
+}
+
+void
+host_peer_forget(struct host_peer *peer)
+{
+    if (peer->name) {
+        hmap_remove(&peers, &peer->node);
+        free(peer->name);
+    }
+    memset(peer, 0, sizeof *peer);
+}
+
+void
+host_peer_set_crl(const char *file)
+{
+    free(crl_file);
+    crl_file = xstrdup(file);
+}
+
+void
+host_peer_allow_tls12(void)
+{
+    min_version = TLS1_2_VERSION;
+}
+
+/* A store with the certificates of 'old' and the lists of crl_file.  Never the
+ * old store with the lists added: of two lists as old as each other OpenSSL may
+ * take the former. */
+static X509_STORE *
+make_store(X509_STORE *old)
+{
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(old);
+    X509_STORE *store = X509_STORE_new();
+    X509_LOOKUP *lookup = store ? X509_STORE_add_lookup(store, X509_LOOKUP_file()) : NULL;
+
+    if (!lookup || X509_load_crl_file(lookup, crl_file, X509_FILETYPE_PEM) <= 0) {
+        X509_STORE_free(store);
+        return NULL;
+    }
+    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
+        X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
+
+        if (cert && !X509_STORE_add_cert(store, cert)) {
+            X509_STORE_free(store);
+            return NULL;
+        }
+    }
+    return store;
+}
+
+/* Until a list has been read, nobody is let in; from then on the last one that
+ * could be read holds. */
+static void
+load_crl(SSL_CTX *ctx)
+{
+    X509_STORE *store;
+    struct stat s;
+
+    if (stat(crl_file, &s)) {
+        VLOG_ERR_ONCE("%s: %s", crl_file, ovs_strerror(errno));
+    } else if (ctx != crl_ctx || memcmp(&s.st_mtim, &crl_mtime, sizeof crl_mtime)) {
+        store = make_store(SSL_CTX_get_cert_store(ctx));
+        if (store) {
+            SSL_CTX_set_cert_store(ctx, store);
+            crl_ctx = ctx;
+            crl_mtime = s.st_mtim;
+        } else {
+            VLOG_ERR("%s: no revocation list could be read: %s", crl_file,
+                     ERR_error_string(ERR_get_error(), NULL));
+            ERR_clear_error();
+        }
+    }
+    X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), X509_V_FLAG_CRL_CHECK);
+}
+
+SSL *
+__wrap_SSL_new(SSL_CTX *ctx)
+{
+    SSL *ssl;
+
+    if (crl_file) {
+        load_crl(ctx);
+    }
+    ssl = __real_SSL_new(ctx);
+    if (ssl) {
+        /* A version that cannot be set leaves OpenSSL's own, which is older. */
+        ovs_assert(SSL_set_min_proto_version(ssl, min_version));
+    }
+    return ssl;
+}
+
+int
+__wrap_SSL_connect(SSL *ssl)
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+
+    if (!getpeername(SSL_get_fd(ssl), (struct sockaddr *)&address, &len)) {
+        const struct host_peer *peer = find(&address);
+
+        if (peer && !SSL_set1_host(ssl, peer->name)) {
+            return -1;
+        }
+    }
+    return __real_SSL_connect(ssl);
+}

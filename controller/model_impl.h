@@ -1,0 +1,129 @@
+/* model_impl: what the model's files share; nobody else includes it.
+ *
+ * Theory of operation.  A put parses the record into the object's fields (phase
+ * one, model_parse.c): what is wrong with the record alone becomes 'fault'.  It
+ * also restates two kinds of edges: *references* to other objects, kept under
+ * the target's uuid ("want") whether the target is there or not, and *claims* to
+ * what may be had once (a name, a tag, a MAC in a network, a key).  The object is
+ * then dirty, and so are those whose claims it meets.
+ *
+ * model_settle() (model_link.c) takes dirty objects kind by kind, in the order
+ * in which kinds refer to each other, and decides whether each is live.  When
+ * that changes, those who want the object are dirty in turn.  A live object's
+ * references are *linked*: they stand in their target's list.  Of the objects
+ * that claim the same, the one with the lowest key has it: the oldest. */
+#ifndef MODEL_IMPL_H
+#define MODEL_IMPL_H
+
+#include "model.h"
+#include "packets.h"
+#include "uuid.h"
+
+/* What the last look at an object said. */
+enum model_state {
+    NONE,  /* not looked at yet */
+    GOOD,  /* live */
+    WAITS, /* nothing is wrong: no key yet, disabled, gone, or what it needs waits */
+    WRONG,
+};
+
+enum model_field {
+    FIELD_NETWORK_TENANT,
+    FIELD_VM_TENANT,
+    FIELD_GROUP_TENANT,
+    FIELD_USER_TENANT,
+    FIELD_VIF_VM,
+    FIELD_VIF_NETWORK,
+    FIELD_VIF_HOST,
+    FIELD_GROUP_VIF,
+    FIELD_GROUP_VM,
+    FIELD_GROUP_GROUP,
+    FIELD_POLICY_NETWORK,
+    FIELD_POLICY_GROUP,
+    FIELD_POLICY_VM,
+    FIELD_POLICY_VIF,
+    FIELD_RULE_POLICY,
+    FIELD_RULE_REMOTE_GROUP,
+    N_FIELDS
+};
+struct model_field_info {
+    enum rec_kind kind;
+    unsigned rec_field;
+    bool member; /* the target is left out without harm to the one who names it */
+};
+extern const struct model_field_info model_fields[N_FIELDS];
+const char *model_field_name(enum model_field);
+
+/* All references to one uuid. */
+struct model_want {
+    struct hmap_node node; /* in model->wants */
+    struct uuid uuid;
+    struct ovs_list refs; /* struct model_ref by want_node */
+};
+
+/* All who claim the same. */
+struct model_claim_set {
+    struct hmap_node node; /* in model->claims */
+    char *what;
+    struct ovs_list claims; /* struct model_claim by set_node */
+};
+struct model_claim {
+    struct model_obj *obj;
+    struct model_claim_set *set;
+    const char *field;
+    struct ovs_list set_node, obj_node;
+};
+
+/* --- model.c -------------------------------------------------------------------- */
+
+void model_mark(struct model *, struct model_obj *, unsigned change);
+void model_dirty(struct model *, struct model_obj *);
+/* The database may lack something of the object's status. */
+void model_note(struct model *, struct model_obj *);
+/* Also objects that are not live; NULL if there is no row. */
+struct model_obj *model_find(const struct model *, enum rec_kind, const struct uuid *);
+struct model_claim_set *model_claim_find(const struct model *, const char *what);
+/* The text of a name's claim. */
+char *model_name_claim(enum rec_kind, const char *name, const struct uuid *policy);
+
+/* --- model_parse.c ---------------------------------------------------------------- */
+
+/* Fields from a record that passed rec_check().  References and claims too. */
+void model_parse(struct model *, struct model_obj *, const struct rec *);
+void model_free_fields(struct model_obj *);
+
+/* --- model_link.c ------------------------------------------------------------------- */
+
+/* States the references of the field to be exactly 'targets' (sorted, none twice). */
+struct model_edges {
+    unsigned field;
+    const struct uuid *targets;
+    size_t n;
+};
+void model_set_refs(struct model *, struct model_obj *, const struct model_edges *, size_t n);
+void model_drop_refs(struct model *, struct model_obj *);
+void model_drop_claims(struct model *, struct model_obj *);
+/* Takes 'what'. */
+void model_claim(struct model *, struct model_obj *, const char *field, char *what);
+void model_dirty_referrers(struct model *, struct model_obj *);
+/* An object that is not live points to nothing any more. */
+void model_forget(struct model_obj *);
+
+/* --- model_group.c -------------------------------------------------------------------- */
+
+/* What the group holds changed: so it did for all that nest it. */
+void model_group_touch(struct model *, struct model_group *);
+void model_vif_touch_groups(struct model *, struct model_vif *);
+/* Whether the group holds itself; '*via' is the nested group that leads back. */
+bool model_group_loops(struct model *, struct model_group *, struct model_group **via);
+/* Sorts and removes what is inside another. */
+void model_prefixes_reduce(struct model_prefixes *);
+bool model_prefixes_equal(const struct model_prefixes *, const struct model_prefixes *);
+
+/* --- model_port.c ----------------------------------------------------------------------- */
+
+void model_vif_enter(struct model *, struct model_vif *); /* it is live: finds its ports */
+void model_vif_leave(struct model *, struct model_vif *);
+void model_host_leave(struct model *, struct model_host *);
+
+#endif

@@ -1,0 +1,783 @@
+/* Deciding what is live, and linking it. */
+#include <config.h>
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hash.h"
+#include "model_impl.h"
+#include "util.h"
+
+const struct model_field_info model_fields[N_FIELDS] = {
+    [FIELD_NETWORK_TENANT] = {REC_NETWORK, REC_NETWORK_TENANT},
+    [FIELD_VM_TENANT] = {REC_VM, REC_VM_TENANT},
+    [FIELD_GROUP_TENANT] = {REC_GROUP, REC_GROUP_TENANT},
+    [FIELD_USER_TENANT] = {REC_USER, REC_USER_TENANT},
+    [FIELD_VIF_VM] = {REC_VIF, REC_VIF_VM},
+    [FIELD_VIF_NETWORK] = {REC_VIF, REC_VIF_NETWORK},
+    [FIELD_VIF_HOST] = {REC_VIF, REC_VIF_HOST},
+    [FIELD_GROUP_VIF] = {REC_GROUP, REC_GROUP_VIFS, true},
+    [FIELD_GROUP_VM] = {REC_GROUP, REC_GROUP_VMS, true},
+    [FIELD_GROUP_GROUP] = {REC_GROUP, REC_GROUP_GROUPS},
+    [FIELD_POLICY_NETWORK] = {REC_POLICY, REC_POLICY_NETWORK},
+    [FIELD_POLICY_GROUP] = {REC_POLICY, REC_POLICY_GROUP},
+    [FIELD_POLICY_VM] = {REC_POLICY, REC_POLICY_VM},
+    [FIELD_POLICY_VIF] = {REC_POLICY, REC_POLICY_VIF},
+    [FIELD_RULE_POLICY] = {REC_RULE, REC_RULE_POLICY},
+    [FIELD_RULE_REMOTE_GROUP] = {REC_RULE, REC_RULE_REMOTE_GROUP},
+};
+
+static const struct rec_field *
+rec_field_of(enum model_field f)
+{
+    return &rec_tables[model_fields[f].kind].fields[model_fields[f].rec_field];
+}
+
+const char *
+model_field_name(enum model_field f)
+{
+    return rec_field_of(f)->name;
+}
+
+/* --- claims -------------------------------------------------------------------------- */
+
+static void
+dirty_claimants(struct model *m, struct model_claim_set *set, const struct model_obj *but)
+{
+    struct model_claim *claim;
+
+    LIST_FOR_EACH (claim, set_node, &set->claims) {
+        if (claim->obj != but) {
+            model_dirty(m, claim->obj);
+        }
+    }
+}
+
+void
+model_claim(struct model *m, struct model_obj *obj, const char *field, char *what)
+{
+    struct model_claim_set *set = model_claim_find(m, what);
+    struct model_claim *claim = xmalloc(sizeof *claim);
+
+    if (!set) {
+        set = xmalloc(sizeof *set);
+        set->what = what;
+        ovs_list_init(&set->claims);
+        hmap_insert(&m->claims, &set->node, hash_string(what, 0));
+    } else {
+        free(what);
+        dirty_claimants(m, set, obj);
+    }
+    claim->obj = obj;
+    claim->set = set;
+    claim->field = field;
+    ovs_list_push_back(&set->claims, &claim->set_node);
+    ovs_list_push_back(&obj->claims, &claim->obj_node);
+}
+
+void
+model_drop_claims(struct model *m, struct model_obj *obj)
+{
+    struct model_claim *claim;
+
+    LIST_FOR_EACH_POP (claim, obj_node, &obj->claims) {
+        struct model_claim_set *set = claim->set;
+
+        ovs_list_remove(&claim->set_node);
+        free(claim);
+        if (ovs_list_is_empty(&set->claims)) {
+            hmap_remove(&m->claims, &set->node);
+            free(set->what);
+            free(set);
+        } else {
+            dirty_claimants(m, set, obj);
+        }
+    }
+}
+
+/* Whether 'a' has what both claim: keys are given in order of age. */
+static bool
+older(const struct model_obj *a, const struct model_obj *b)
+{
+    if (a->key != b->key) {
+        return a->key && (!b->key || a->key < b->key);
+    }
+    return uuid_compare_3way(&a->uuid, &b->uuid) < 0;
+}
+
+/* --- references ------------------------------------------------------------------------ */
+
+static struct ovs_list *
+back_list(enum model_field f, const struct model_obj *to)
+{
+    switch (f) {
+    case FIELD_NETWORK_TENANT:
+        return &model_tenant(to)->networks;
+    case FIELD_VM_TENANT:
+        return &model_tenant(to)->vms;
+    case FIELD_GROUP_TENANT:
+        return &model_tenant(to)->groups;
+    case FIELD_USER_TENANT:
+        return &model_tenant(to)->users;
+    case FIELD_VIF_VM:
+        return &model_vm(to)->vifs;
+    case FIELD_VIF_NETWORK:
+        return &model_network(to)->vifs;
+    case FIELD_VIF_HOST:
+        return &model_host(to)->vifs;
+    case FIELD_GROUP_VIF:
+        return &model_vif(to)->groups;
+    case FIELD_GROUP_VM:
+        return &model_vm(to)->groups;
+    case FIELD_GROUP_GROUP:
+        return &model_group(to)->groups;
+    case FIELD_POLICY_NETWORK:
+        return &model_network(to)->policies;
+    case FIELD_POLICY_GROUP:
+        return &model_group(to)->policies;
+    case FIELD_POLICY_VM:
+        return &model_vm(to)->policies;
+    case FIELD_POLICY_VIF:
+        return &model_vif(to)->policies;
+    case FIELD_RULE_POLICY:
+        return &model_policy(to)->rules;
+    case FIELD_RULE_REMOTE_GROUP:
+        return &model_group(to)->rules;
+    case N_FIELDS:
+        break;
+    }
+    OVS_NOT_REACHED();
+}
+
+static void
+set_pointer(enum model_field f, struct model_obj *from, struct model_obj *to)
+{
+    switch (f) {
+    case FIELD_NETWORK_TENANT:
+        model_network(from)->tenant = model_tenant(to);
+        break;
+    case FIELD_VM_TENANT:
+        model_vm(from)->tenant = model_tenant(to);
+        break;
+    case FIELD_GROUP_TENANT:
+        model_group(from)->tenant = model_tenant(to);
+        break;
+    case FIELD_VIF_VM:
+        model_vif(from)->vm = model_vm(to);
+        break;
+    case FIELD_VIF_NETWORK:
+        model_vif(from)->network = model_network(to);
+        break;
+    case FIELD_VIF_HOST:
+        model_vif(from)->stated_host = model_host(to);
+        break;
+    case FIELD_POLICY_NETWORK:
+    case FIELD_POLICY_GROUP:
+    case FIELD_POLICY_VM:
+    case FIELD_POLICY_VIF:
+        model_policy(from)->object = to;
+        break;
+    case FIELD_RULE_POLICY:
+        model_rule(from)->policy = model_policy(to);
+        break;
+    case FIELD_RULE_REMOTE_GROUP:
+        model_rule(from)->remote_group = model_group(to);
+        break;
+    case FIELD_USER_TENANT:
+    case FIELD_GROUP_VIF:
+    case FIELD_GROUP_VM:
+    case FIELD_GROUP_GROUP:
+    case N_FIELDS:
+        break;
+    }
+}
+
+/* What it means to the objects around that 'from' now names 'to', or no more. */
+static void
+edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct model_obj *to)
+{
+    struct model_ref *ref;
+
+    switch (f) {
+    case FIELD_NETWORK_TENANT:
+    case FIELD_VM_TENANT:
+        model_dirty_referrers(m, from);
+        break;
+    case FIELD_VIF_VM:
+        MODEL_FOR_EACH_REF (ref, &model_vm(to)->groups) {
+            model_group_touch(m, model_group(ref->from));
+        }
+    /* fall through */
+    case FIELD_VIF_NETWORK:
+    case FIELD_VIF_HOST:
+    case FIELD_RULE_POLICY:
+        model_mark(m, to, MODEL_MEMBERS);
+        break;
+    case FIELD_GROUP_VIF:
+    case FIELD_GROUP_VM:
+    case FIELD_GROUP_GROUP:
+        model_group_touch(m, model_group(from));
+        break;
+    case FIELD_POLICY_NETWORK:
+    case FIELD_POLICY_GROUP:
+    case FIELD_POLICY_VM:
+    case FIELD_POLICY_VIF:
+        model_mark(m, to, MODEL_POLICIES);
+        break;
+    case FIELD_GROUP_TENANT:
+    case FIELD_USER_TENANT:
+    case FIELD_RULE_REMOTE_GROUP:
+    case N_FIELDS:
+        break;
+    }
+}
+
+static void
+link_ref(struct model *m, struct model_ref *ref, struct model_obj *to)
+{
+    if (ref->to != to) {
+        ref->to = to;
+        ovs_list_push_back(back_list(ref->field, to), &ref->to_node);
+        edge_changed(m, ref->field, ref->from, to);
+    }
+}
+
+/* The pointer in 'from' stays, for the change set's reader. */
+static void
+unlink_ref(struct model *m, struct model_ref *ref)
+{
+    struct model_obj *to = ref->to;
+
+    if (to) {
+        ref->to = NULL;
+        ovs_list_remove(&ref->to_node);
+        edge_changed(m, ref->field, ref->from, to);
+    }
+}
+
+static struct model_want *
+find_want(const struct model *m, const struct uuid *uuid)
+{
+    struct model_want *want;
+
+    HMAP_FOR_EACH_WITH_HASH (want, node, uuid_hash(uuid), &m->wants) {
+        if (uuid_equals(&want->uuid, uuid)) {
+            return want;
+        }
+    }
+    return NULL;
+}
+
+static struct model_ref *
+add_ref(struct model *m, struct model_obj *from, unsigned field, const struct uuid *target,
+        struct ovs_list *before)
+{
+    struct model_want *want = find_want(m, target);
+    struct model_ref *ref = xzalloc(sizeof *ref);
+
+    if (!want) {
+        want = xmalloc(sizeof *want);
+        want->uuid = *target;
+        ovs_list_init(&want->refs);
+        hmap_insert(&m->wants, &want->node, uuid_hash(target));
+    }
+    ref->from = from;
+    ref->field = field;
+    ref->want = want;
+    ovs_list_push_back(&want->refs, &ref->want_node);
+    ovs_list_insert(before, &ref->from_node);
+    return ref;
+}
+
+static void
+drop_ref(struct model *m, struct model_ref *ref)
+{
+    struct model_want *want = ref->want;
+
+    unlink_ref(m, ref);
+    ovs_list_remove(&ref->from_node);
+    ovs_list_remove(&ref->want_node);
+    if (ovs_list_is_empty(&want->refs)) {
+        hmap_remove(&m->wants, &want->node);
+        free(want);
+    }
+    free(ref);
+}
+
+void
+model_drop_refs(struct model *m, struct model_obj *obj)
+{
+    struct model_ref *ref;
+
+    LIST_FOR_EACH_SAFE (ref, from_node, &obj->refs_out) {
+        drop_ref(m, ref);
+    }
+}
+
+/* Both sides are in order of (field, target): those that stay are not touched. */
+void
+model_set_refs(struct model *m, struct model_obj *obj, const struct model_edges *edges,
+               size_t n_edges)
+{
+    struct ovs_list *at = obj->refs_out.next;
+
+    for (size_t e = 0; e < n_edges; e++) {
+        size_t i = 0;
+
+        while (i < edges[e].n) {
+            struct model_ref *ref =
+                at == &obj->refs_out ? NULL : CONTAINER_OF(at, struct model_ref, from_node);
+            int cmp = !ref ? 1 : (int)ref->field - (int)edges[e].field;
+
+            if (!cmp) {
+                cmp = uuid_compare_3way(&ref->want->uuid, &edges[e].targets[i]);
+            }
+            if (cmp < 0) {
+                at = at->next;
+                drop_ref(m, ref);
+            } else if (!cmp) {
+                at = at->next;
+                i++;
+            } else {
+                add_ref(m, obj, edges[e].field, &edges[e].targets[i++], at);
+            }
+        }
+    }
+    while (at != &obj->refs_out) {
+        struct model_ref *ref = CONTAINER_OF(at, struct model_ref, from_node);
+
+        at = at->next;
+        drop_ref(m, ref);
+    }
+}
+
+void
+model_dirty_referrers(struct model *m, struct model_obj *obj)
+{
+    struct model_want *want = find_want(m, &obj->uuid);
+    struct model_ref *ref;
+
+    if (want) {
+        LIST_FOR_EACH (ref, want_node, &want->refs) {
+            model_dirty(m, ref->from);
+        }
+    }
+}
+
+void
+model_forget(struct model_obj *obj)
+{
+    for (unsigned f = 0; f < N_FIELDS; f++) {
+        if (model_fields[f].kind == obj->kind) {
+            set_pointer(f, obj, NULL);
+        }
+    }
+}
+
+/* --- checks ---------------------------------------------------------------------------------- */
+
+static enum model_state wrong(char **why, const char *field, const char *format, ...)
+    OVS_PRINTF_FORMAT(3, 4);
+
+static enum model_state
+wrong(char **why, const char *field, const char *format, ...)
+{
+    va_list args;
+    char *text;
+
+    va_start(args, format);
+    text = xvasprintf(format, args);
+    va_end(args);
+    *why = xasprintf("%s: %s", field, text);
+    free(text);
+    return WRONG;
+}
+
+static enum model_state
+check_claims(struct model_obj *obj, char **why)
+{
+    struct model_claim *mine, *other;
+
+    LIST_FOR_EACH (mine, obj_node, &obj->claims) {
+        LIST_FOR_EACH (other, set_node, &mine->set->claims) {
+            if (other->obj != obj && older(other->obj, obj)) {
+                return wrong(why, mine->field, "%s \"%s\" has the same one",
+                             rec_tables[other->obj->kind].noun, other->obj->name);
+            }
+        }
+    }
+    return GOOD;
+}
+
+static enum model_state
+check_refs(struct model *m, struct model_obj *obj, char **why)
+{
+    enum model_state state = GOOD;
+    struct model_ref *ref;
+
+    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
+        const char *field = model_field_name(ref->field);
+        enum rec_kind kind = rec_field_of(ref->field)->ref;
+        struct model_obj *to = model_find(m, kind, &ref->want->uuid);
+        const char *noun = rec_tables[kind].noun;
+
+        if (!to) {
+            struct model_obj *went = model_any_by_uuid(m, kind, &ref->want->uuid);
+
+            return went ? wrong(why, field, "names %s \"%s\", which is not there any more", noun,
+                                went->name)
+                        : wrong(why, field, "names a %s that is not there, " UUID_FMT, noun,
+                                UUID_ARGS(&ref->want->uuid));
+        }
+        if (to->live || model_fields[ref->field].member) {
+            continue;
+        }
+        if (to->state == WRONG) {
+            return wrong(why, field, "names %s \"%s\", which is in error", noun, to->name);
+        }
+        state = WAITS;
+    }
+    return state;
+}
+
+static struct model_obj *
+target_of(const struct model *m, const struct model_obj *obj, enum model_field field)
+{
+    struct model_ref *ref;
+
+    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
+        if (ref->field == field) {
+            return model_by_uuid(m, rec_field_of(field)->ref, &ref->want->uuid);
+        }
+    }
+    return NULL;
+}
+
+static struct model_obj *
+tenant_of(const struct model *m, const struct model_obj *obj)
+{
+    switch (obj->kind) {
+    case REC_NETWORK:
+        return target_of(m, obj, FIELD_NETWORK_TENANT);
+    case REC_VM:
+        return target_of(m, obj, FIELD_VM_TENANT);
+    case REC_GROUP:
+        return target_of(m, obj, FIELD_GROUP_TENANT);
+    case REC_VIF:
+        obj = target_of(m, obj, FIELD_VIF_VM);
+        return obj ? tenant_of(m, obj) : NULL;
+    default:
+        return NULL;
+    }
+}
+
+static const char *
+tenant_name(const struct model_obj *tenant)
+{
+    return tenant ? tenant->name : "";
+}
+
+static enum model_state
+check_vif(struct model *m, struct model_obj *obj, char **why)
+{
+    struct model_obj *network = target_of(m, obj, FIELD_VIF_NETWORK);
+    struct model_obj *owner = tenant_of(m, network), *tenant = tenant_of(m, obj);
+
+    if (owner && owner != tenant) {
+        return wrong(why, "network", "network \"%s\" is tenant \"%s\"'s, the VM is \"%s\"'s",
+                     network->name, owner->name, tenant_name(tenant));
+    }
+    return GOOD;
+}
+
+/* A tenant's group holds what is the tenant's, and pool-wide groups. */
+static bool
+may_hold(struct model *m, struct model_obj *group, struct model_obj *member)
+{
+    struct model_obj *owner = tenant_of(m, group), *tenant = tenant_of(m, member);
+
+    return !owner || owner == tenant || (member->kind == REC_GROUP && !tenant);
+}
+
+static enum model_state
+check_group(struct model *m, struct model_obj *obj, char **why)
+{
+    struct model_ref *ref;
+
+    if (!tenant_of(m, obj)) {
+        return GOOD;
+    }
+    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
+        struct model_obj *to = model_by_uuid(m, rec_field_of(ref->field)->ref, &ref->want->uuid);
+
+        if (to && ref->field != FIELD_GROUP_TENANT && !may_hold(m, obj, to)) {
+            return wrong(why, model_field_name(ref->field), "%s \"%s\" is of another tenant",
+                         rec_tables[to->kind].noun, to->name);
+        }
+    }
+    return GOOD;
+}
+
+/* A loop comes first: its members would blame each other. */
+static enum model_state
+check_loop(struct model *m, struct model_obj *obj, char **why)
+{
+    struct model_group *via;
+
+    if (obj->kind == REC_GROUP && model_group_loops(m, model_group(obj), &via)) {
+        return wrong(why, "groups", "is in itself, by way of group \"%s\"", via->obj.name);
+    }
+    return GOOD;
+}
+
+static enum model_state
+check(struct model *m, struct model_obj *obj, char **why)
+{
+    enum model_state state = GOOD;
+
+    if (!obj->present) {
+        return WAITS;
+    }
+    if (obj->fault) {
+        *why = xstrdup(obj->fault);
+        return WRONG;
+    }
+    state = check_claims(obj, why);
+    if (state == GOOD) {
+        state = check_loop(m, obj, why);
+    }
+    if (state == GOOD) {
+        state = check_refs(m, obj, why);
+    }
+    if (state == GOOD && obj->kind == REC_VIF) {
+        state = check_vif(m, obj, why);
+    } else if (state == GOOD && obj->kind == REC_GROUP) {
+        state = check_group(m, obj, why);
+    }
+    if (state == GOOD &&
+        (!obj->key || !obj->enabled || (obj->kind == REC_NETWORK && !model_network(obj)->zone))) {
+        state = WAITS;
+    }
+    return state;
+}
+
+/* --- up and down ---------------------------------------------------------------------------- */
+
+/* 'obj' came or went: who names it hears of it.  A group need not be looked at
+ * as a whole because of one member. */
+static void
+tell_referrers(struct model *m, struct model_obj *obj)
+{
+    struct model_want *want = find_want(m, &obj->uuid);
+    struct model_ref *ref;
+
+    if (!want) {
+        return;
+    }
+    LIST_FOR_EACH (ref, want_node, &want->refs) {
+        if (rec_field_of(ref->field)->ref != obj->kind) {
+            continue;
+        }
+        if (!obj->live && model_fields[ref->field].member) {
+            unlink_ref(m, ref);
+        }
+        if (!model_fields[ref->field].member || !obj->present || !ref->from->live ||
+            (obj->live && !may_hold(m, ref->from, obj))) {
+            model_dirty(m, ref->from);
+        } else if (obj->live) {
+            link_ref(m, ref, obj);
+        }
+    }
+}
+
+static void
+link_all(struct model *m, struct model_obj *obj)
+{
+    struct model_ref *ref;
+
+    model_forget(obj);
+    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
+        struct model_obj *to = model_by_uuid(m, rec_field_of(ref->field)->ref, &ref->want->uuid);
+
+        if (ref->to != to) {
+            unlink_ref(m, ref);
+        }
+        if (to) {
+            set_pointer(ref->field, obj, to);
+            link_ref(m, ref, to);
+        }
+    }
+}
+
+static void
+append(struct model_prefixes *all, const struct model_prefixes *some)
+{
+    if (some->n) {
+        memcpy(all->p + all->n, some->p, some->n * sizeof *some->p);
+        all->n += some->n;
+    }
+}
+
+/* What depends on the objects it names. */
+static void
+derive_vif(struct model *m, struct model_vif *vif)
+{
+    size_t room = vif->ipv4_allowed.n + vif->ipv6_allowed.n + vif->addresses.n;
+    struct model_prefixes effective = {xcalloc(room + 1, sizeof *effective.p), 0};
+    bool isolated = vif->stated_isolated || vif->network->isolated_ports;
+    enum model_locking locking = vif->stated_locking;
+
+    if (vif->network_default) {
+        locking = vif->network->default_disabled ? MODEL_DISABLED : MODEL_UNLOCKED;
+    }
+    if (locking == MODEL_LOCKED) {
+        append(&effective, &vif->ipv4_allowed);
+        append(&effective, &vif->ipv6_allowed);
+    } else {
+        append(&effective, &vif->addresses);
+    }
+    if (vif->isolated != isolated || vif->locking != locking) {
+        vif->isolated = isolated;
+        vif->locking = locking;
+        model_mark(m, &vif->obj, MODEL_CFG);
+    }
+    if (!model_prefixes_equal(&vif->effective, &effective)) {
+        struct model_prefixes was = vif->effective;
+
+        vif->effective = effective;
+        effective = was;
+        model_mark(m, &vif->obj, MODEL_CFG);
+        model_vif_touch_groups(m, vif);
+    }
+    free(effective.p);
+}
+
+/* The policies of no object hang on the model. */
+static void
+link_policy(struct model *m, struct model_policy *policy)
+{
+    struct ovs_list *list = policy->scope == MODEL_SCOPE_GLOBAL ? &m->global_policies
+                            : policy->scope == MODEL_SCOPE_POOL ? &m->pool_policies
+                                                                : NULL;
+    bool linked = !ovs_list_is_empty(&policy->node);
+
+    if (!policy->obj.live) {
+        list = NULL;
+    }
+    if (linked == !!list && policy->linked_scope == policy->scope) {
+        return;
+    }
+    if (linked || list) {
+        m->change |= MODEL_POLICIES;
+    }
+    ovs_list_remove(&policy->node);
+    ovs_list_init(&policy->node);
+    if (list) {
+        ovs_list_push_back(list, &policy->node);
+    }
+    policy->linked_scope = policy->scope;
+}
+
+static void
+go_up(struct model *m, struct model_obj *obj)
+{
+    obj->live = true;
+    hmap_insert(&m->by_key, &obj->key_node, hash_int(obj->key, 0));
+    model_mark(m, obj, MODEL_CREATED);
+}
+
+static void
+go_down(struct model *m, struct model_obj *obj)
+{
+    struct model_ref *ref;
+
+    model_mark(m, obj, MODEL_DELETED);
+    obj->live = false;
+    hmap_remove(&m->by_key, &obj->key_node);
+    if (obj->kind == REC_VIF) {
+        model_vif_leave(m, model_vif(obj));
+    } else if (obj->kind == REC_HOST) {
+        model_host_leave(m, model_host(obj));
+    }
+    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
+        unlink_ref(m, ref);
+    }
+    /* Came and went between two looks: there was nothing. */
+    if (!obj->was_live) {
+        ovs_list_remove(&obj->change_node);
+        ovs_list_init(&obj->change_node);
+        obj->change = 0;
+    }
+}
+
+static void
+set_why(struct model *m, struct model_obj *obj, char *why)
+{
+    if (why && m->on_error) {
+        m->on_error(obj, obj->error, m->on_error_aux);
+    }
+    if (!nullable_string_is_equal(why, obj->error)) {
+        model_note(m, obj);
+    }
+    free(obj->error);
+    obj->error = why;
+}
+
+static void
+evaluate(struct model *m, struct model_obj *obj)
+{
+    unsigned char was = obj->state;
+    bool was_live = obj->live;
+    char *why = NULL;
+    enum model_state state = check(m, obj, &why);
+
+    set_why(m, obj, why);
+    obj->state = state;
+    if (state == GOOD) {
+        if (!was_live) {
+            go_up(m, obj);
+        }
+        link_all(m, obj);
+        if (obj->kind == REC_VIF) {
+            derive_vif(m, model_vif(obj));
+            model_vif_enter(m, model_vif(obj));
+        }
+    } else if (was_live) {
+        go_down(m, obj);
+    }
+    if (obj->kind == REC_POLICY) {
+        link_policy(m, model_policy(obj));
+    }
+    if (obj->live != was_live) {
+        tell_referrers(m, obj);
+    } else if (state != was) {
+        model_dirty_referrers(m, obj);
+    }
+    if (state == WAITS && obj->present) {
+        model_note(m, obj);
+    }
+    if (!obj->present) {
+        ovs_list_remove(&obj->dirty_node); /* it may have named itself */
+        ovs_list_push_back(&m->gone, &obj->dirty_node);
+    }
+}
+
+void
+model_settle(struct model *m)
+{
+    bool again;
+
+    do {
+        again = false;
+        for (int k = 0; k < REC_N_KINDS; k++) {
+            while (!ovs_list_is_empty(&m->dirty[k])) {
+                struct ovs_list *node = ovs_list_pop_front(&m->dirty[k]);
+
+                ovs_list_init(node);
+                evaluate(m, CONTAINER_OF(node, struct model_obj, dirty_node));
+                again = true;
+            }
+        }
+    } while (again);
+}

@@ -1,0 +1,310 @@
+/* From a record in form to an object's fields. */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model_impl.h"
+#include "util.h"
+
+static void
+set_text(char **to, const char *s)
+{
+    free(*to);
+    *to = xstrdup(s);
+}
+
+static unsigned
+choice(const char *s, const char *const *choices)
+{
+    unsigned i = 0;
+
+    while (choices[i] && strcmp(s, choices[i])) {
+        i++;
+    }
+    ovs_assert(choices[i]);
+    return i;
+}
+
+static unsigned
+choice_of(const struct rec *r, unsigned field)
+{
+    return choice(r->v[field].s, rec_tables[r->kind].fields[field].choices);
+}
+
+static void
+parse_prefixes(struct model_prefixes *to, const struct rec_value *v)
+{
+    free(to->p);
+    to->n = 0;
+    to->p = v->n ? xcalloc(v->n, sizeof *to->p) : NULL;
+    for (size_t i = 0; i < v->n; i++) {
+        struct model_prefix *p = &to->p[to->n];
+
+        to->n += rec_parse_prefix(v->list[i], p->addr.s6_addr, &p->plen);
+    }
+    ovs_assert(to->n == v->n);
+}
+
+static void
+parse_host(struct model_host *host, const struct rec *r)
+{
+    const char *ip = r->v[REC_HOST_TUNNEL_IP].s;
+    uint8_t plen;
+
+    set_text(&host->ovsdb, r->v[REC_HOST_OVSDB].s);
+    set_text(&host->openflow, r->v[REC_HOST_OPENFLOW].s);
+    set_text(&host->bridge, r->v[REC_HOST_BRIDGE].s);
+    set_text(&host->uplink, r->v[REC_HOST_UPLINK].s);
+    memset(&host->tunnel_ip, 0, sizeof host->tunnel_ip);
+    if (*ip) {
+        rec_parse_prefix(ip, host->tunnel_ip.s6_addr, &plen);
+    }
+    host->enabled = r->v[REC_HOST_ENABLED].i;
+}
+
+static void
+parse_network(struct model *m, struct model_network *net, const struct rec *r)
+{
+    bool disabled = !strcmp(r->v[REC_NETWORK_LOCKING].s, "disabled");
+    bool isolated = r->v[REC_NETWORK_ISOLATED].i;
+
+    if (net->default_disabled != disabled || net->isolated_ports != isolated) {
+        model_dirty_referrers(m, &net->obj);
+    }
+    net->default_disabled = disabled;
+    net->isolated_ports = isolated;
+    net->type = choice_of(r, REC_NETWORK_TYPE);
+    net->encap = choice_of(r, REC_NETWORK_ENCAPSULATION);
+    net->tag = net->type == MODEL_VLAN ? r->v[REC_NETWORK_TAG].i : 0;
+    net->vni = net->type == MODEL_OVERLAY ? r->v[REC_NETWORK_VNI].i : 0;
+    net->mtu = r->v[REC_NETWORK_MTU].i;
+    net->allow_dhcp_server = r->v[REC_NETWORK_DHCP_SERVER].i;
+    net->allow_ra = r->v[REC_NETWORK_RA].i;
+    net->policy_epoch = r->v[REC_NETWORK_POLICY_EPOCH].i;
+    net->zone = net->zone ? net->zone : r->zone;
+    if (net->type == MODEL_VLAN) {
+        model_claim(m, &net->obj, "tag", xasprintf("tag %u", net->tag));
+    } else {
+        model_claim(m, &net->obj, "vni", xasprintf("vni %u", net->vni));
+    }
+    if (net->zone) {
+        model_claim(m, &net->obj, "zone", xasprintf("zone %u", net->zone));
+    }
+}
+
+static void
+parse_vif(struct model *m, struct model_vif *vif, const struct rec *r)
+{
+    const char *xs = r->v[REC_VIF_XS_UUID].s;
+    struct uuid xs_uuid = vif->obj.uuid;
+    struct eth_addr mac;
+    unsigned locking = choice_of(r, REC_VIF_LOCKING);
+
+    rec_parse_mac(r->v[REC_VIF_MAC].s, mac.ea);
+    if (*xs) {
+        uuid_from_string(&xs_uuid, xs);
+    }
+    if (vif->indexed &&
+        (!eth_addr_equals(mac, vif->mac) || !uuid_equals(&xs_uuid, &vif->xs_uuid))) {
+        model_vif_leave(m, vif); /* it enters again when it is found good */
+    }
+    if (!vif->remembered && r->seen_host && *r->seen_host && vif->obj.state == NONE) {
+        vif->remembered = xstrdup(r->seen_host);
+    }
+    vif->mac = mac;
+    vif->xs_uuid = xs_uuid;
+    parse_prefixes(&vif->ipv4_allowed, &r->v[REC_VIF_IPV4]);
+    parse_prefixes(&vif->ipv6_allowed, &r->v[REC_VIF_IPV6]);
+    parse_prefixes(&vif->addresses, &r->v[REC_VIF_ADDRESSES]);
+    vif->network_default = !locking;
+    vif->stated_locking = locking ? (enum model_locking)(locking - 1) : MODEL_UNLOCKED;
+    vif->stated_isolated = r->v[REC_VIF_ISOLATED].i;
+    vif->rate_in_kbps = r->v[REC_VIF_RATE_IN].i;
+    vif->rate_out_kbps = r->v[REC_VIF_RATE_OUT].i;
+    vif->burst_kb = r->v[REC_VIF_BURST].i;
+    model_claim(m, &vif->obj, "mac",
+                xasprintf("mac %s " ETH_ADDR_FMT, r->v[REC_VIF_NETWORK].s, ETH_ADDR_ARGS(mac)));
+    model_claim(m, &vif->obj, "xs_uuid", xasprintf("vif " UUID_FMT, UUID_ARGS(&xs_uuid)));
+}
+
+static void
+parse_group(struct model *m, struct model_group *group, const struct rec *r)
+{
+    parse_prefixes(&group->own, &r->v[REC_GROUP_ADDRESSES]);
+    model_group_touch(m, group);
+}
+
+static void
+parse_policy(struct model_policy *policy, const struct rec *r)
+{
+    set_text(&policy->author, r->v[REC_POLICY_AUTHOR].s);
+    policy->scope = choice_of(r, REC_POLICY_SCOPE);
+}
+
+/* What the rule's protocol and remote side leave of its ethertype. */
+static enum model_ethertype
+rule_ethertype(const struct model_rule *rule, enum model_ethertype stated)
+{
+    size_t n_v4 = 0, n = rule->remote_cidrs.n;
+
+    if (stated != MODEL_ETH_ANY) {
+        return stated;
+    }
+    if (rule->protocol == IPPROTO_ICMP || rule->protocol == IPPROTO_ICMPV6) {
+        return rule->protocol == IPPROTO_ICMP ? MODEL_ETH_IPV4 : MODEL_ETH_IPV6;
+    }
+    for (size_t i = 0; i < n; i++) {
+        n_v4 += model_prefix_is_v4(&rule->remote_cidrs.p[i]);
+    }
+    return !n || (n_v4 && n_v4 < n) ? MODEL_ETH_ANY : n_v4 ? MODEL_ETH_IPV4 : MODEL_ETH_IPV6;
+}
+
+static void
+parse_rule(struct model_rule *rule, const struct rec *r)
+{
+    const struct rec_value *ports = &r->v[REC_RULE_PORTS];
+
+    rule->mandatory = !strcmp(r->v[REC_RULE_PART].s, "mandatory");
+    rule->order = r->v[REC_RULE_ORDER].i;
+    rule->in = !strcmp(r->v[REC_RULE_DIRECTION].s, "in");
+    rule->action = !strcmp(r->v[REC_RULE_ACTION].s, "allow") ? MODEL_ALLOW : MODEL_DENY;
+    rule->protocol = rec_parse_protocol(r->v[REC_RULE_PROTOCOL].s);
+    parse_prefixes(&rule->remote_cidrs, &r->v[REC_RULE_REMOTE_CIDRS]);
+    model_prefixes_reduce(&rule->remote_cidrs);
+    rule->ethertype = rule_ethertype(rule, choice_of(r, REC_RULE_ETHERTYPE));
+    free(rule->ports);
+    rule->n_ports = ports->n;
+    rule->ports = ports->n ? xcalloc(ports->n, sizeof *rule->ports) : NULL;
+    for (size_t i = 0; i < ports->n; i++) {
+        rec_parse_ports(ports->list[i], &rule->ports[i].first, &rule->ports[i].last);
+    }
+    rule->icmp_type = r->v[REC_RULE_ICMP_TYPE].i;
+    rule->icmp_code = r->v[REC_RULE_ICMP_CODE].i;
+    rule->stateful = r->v[REC_RULE_STATEFUL].i;
+    rule->log = r->v[REC_RULE_LOG].i;
+    rule->obj.enabled = r->v[REC_RULE_ENABLED].i;
+}
+
+/* --- references ------------------------------------------------------------------------- */
+
+static int
+compare_uuids(const void *a, const void *b)
+{
+    return uuid_compare_3way(a, b);
+}
+
+static struct model_edges
+parse_refs(const struct rec_value *v, enum rec_type type, unsigned field)
+{
+    size_t n = type == REC_REF ? *v->s != '\0' : v->n;
+    struct uuid *targets = xcalloc(n + 1, sizeof *targets);
+    size_t n_unique = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        bool ok = uuid_from_string(&targets[i], type == REC_REF ? v->s : v->list[i]);
+
+        ovs_assert(ok);
+    }
+    qsort(targets, n, sizeof *targets, compare_uuids);
+    for (size_t i = 0; i < n; i++) {
+        if (!n_unique || !uuid_equals(&targets[n_unique - 1], &targets[i])) {
+            targets[n_unique++] = targets[i];
+        }
+    }
+    return (struct model_edges){field, targets, n_unique};
+}
+
+static void
+parse_edges(struct model *m, struct model_obj *obj, const struct rec *r)
+{
+    struct model_edges edges[N_FIELDS];
+    size_t n = 0;
+
+    for (unsigned f = 0; f < N_FIELDS; f++) {
+        unsigned rec_field = model_fields[f].rec_field;
+
+        if (model_fields[f].kind == obj->kind) {
+            edges[n++] =
+                parse_refs(&r->v[rec_field], rec_tables[obj->kind].fields[rec_field].type, f);
+        }
+    }
+    model_set_refs(m, obj, edges, n);
+    for (size_t i = 0; i < n; i++) {
+        free(CONST_CAST(struct uuid *, edges[i].targets));
+    }
+}
+
+void
+model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
+{
+    struct uuid policy = UUID_ZERO;
+
+    model_drop_claims(m, obj);
+    set_text(&obj->name, r->name);
+    obj->enabled = true;
+    /* A key once given stays, or what carries it would have no owner. */
+    obj->key = obj->key ? obj->key : r->key;
+    parse_edges(m, obj, r);
+    switch (obj->kind) {
+    case REC_HOST:
+        parse_host(model_host(obj), r);
+        break;
+    case REC_NETWORK:
+        parse_network(m, model_network(obj), r);
+        break;
+    case REC_VIF:
+        parse_vif(m, model_vif(obj), r);
+        break;
+    case REC_GROUP:
+        parse_group(m, model_group(obj), r);
+        break;
+    case REC_POLICY:
+        parse_policy(model_policy(obj), r);
+        break;
+    case REC_RULE:
+        uuid_from_string(&policy, r->v[REC_RULE_POLICY].s);
+        parse_rule(model_rule(obj), r);
+        break;
+    default:
+        break;
+    }
+    model_claim(m, obj, "name", model_name_claim(obj->kind, obj->name, &policy));
+    if (obj->key) {
+        model_claim(m, obj, "key", xasprintf("key %u", obj->key));
+    }
+}
+
+void
+model_free_fields(struct model_obj *obj)
+{
+    switch (obj->kind) {
+    case REC_HOST:
+        free(model_host(obj)->ovsdb);
+        free(model_host(obj)->openflow);
+        free(model_host(obj)->bridge);
+        free(model_host(obj)->uplink);
+        break;
+    case REC_VIF:
+        free(model_vif(obj)->ipv4_allowed.p);
+        free(model_vif(obj)->ipv6_allowed.p);
+        free(model_vif(obj)->addresses.p);
+        free(model_vif(obj)->effective.p);
+        free(model_vif(obj)->remembered);
+        break;
+    case REC_GROUP:
+        free(model_group(obj)->own.p);
+        free(model_group(obj)->flat.p);
+        free(model_group(obj)->flat_vifs);
+        break;
+    case REC_POLICY:
+        free(model_policy(obj)->author);
+        break;
+    case REC_RULE:
+        free(model_rule(obj)->remote_cidrs.p);
+        free(model_rule(obj)->ports);
+        break;
+    default:
+        break;
+    }
+}

@@ -1,0 +1,384 @@
+/* Ports of hosts, the vifs they belong to, and the networks that are there. */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "hash.h"
+#include "model_impl.h"
+#include "packets.h"
+#include "util.h"
+
+static uint32_t
+hash_port(const struct model_host *host, const char *name)
+{
+    return hash_string(name, hash_pointer(host, 0));
+}
+
+static uint32_t
+hash_addr(const struct eth_addr *mac)
+{
+    return hash_bytes(mac, sizeof *mac, 0);
+}
+
+struct model_port *
+model_port_by_name(const struct model *m, const struct model_host *host, const char *name)
+{
+    struct model_port *port;
+
+    HMAP_FOR_EACH_WITH_HASH (port, node, hash_port(host, name), &m->ports) {
+        if (port->host == host && !strcmp(port->name, name)) {
+            return port;
+        }
+    }
+    return NULL;
+}
+
+/* --- presence ----------------------------------------------------------------------------- */
+
+static uint32_t
+hash_presence(const struct model_network *network, const struct model_host *host)
+{
+    return hash_pointer(network, hash_pointer(host, 0));
+}
+
+struct model_presence *
+model_presence(const struct model *m, const struct model_network *network,
+               const struct model_host *host)
+{
+    struct model_presence *p;
+
+    HMAP_FOR_EACH_WITH_HASH (p, node, hash_presence(network, host), &m->presences) {
+        if (p->network == network && p->host == host) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+static struct model_presence *
+presence_get(struct model *m, struct model_network *network, struct model_host *host)
+{
+    struct model_presence *p = model_presence(m, network, host);
+
+    if (!p) {
+        p = xzalloc(sizeof *p);
+        p->network = network;
+        p->host = host;
+        hmap_insert(&m->presences, &p->node, hash_presence(network, host));
+        ovs_list_push_back(&network->presences, &p->network_node);
+        ovs_list_push_back(&host->presences, &p->host_node);
+        model_mark(m, &network->obj, MODEL_PRESENCE);
+        model_mark(m, &host->obj, MODEL_PRESENCE);
+    }
+    p->n_ports++;
+    return p;
+}
+
+static void
+presence_put(struct model *m, struct model_presence *p)
+{
+    if (p && !--p->n_ports) {
+        model_mark(m, &p->network->obj, MODEL_PRESENCE);
+        model_mark(m, &p->host->obj, MODEL_PRESENCE);
+        hmap_remove(&m->presences, &p->node);
+        ovs_list_remove(&p->network_node);
+        ovs_list_remove(&p->host_node);
+        free(p);
+    }
+}
+
+/* --- a vif's place ------------------------------------------------------------------------- */
+
+struct model_port *
+model_vif_port(const struct model_vif *vif, const struct model_host *host)
+{
+    struct model_port *port;
+
+    LIST_FOR_EACH (port, vif_node, &vif->ports) {
+        if (port->host == host) {
+            return port;
+        }
+    }
+    return NULL;
+}
+
+/* Where it was before this controller knew anything, while nobody knows better. */
+static struct model_host *
+remembered_host(const struct model *m, const struct model_vif *vif)
+{
+    struct model_host *host =
+        vif->remembered ? model_host(model_by_name(m, REC_HOST, vif->remembered)) : NULL;
+
+    return host && !host->reported ? host : NULL;
+}
+
+static void
+place(struct model *m, struct model_vif *vif)
+{
+    struct model_host *host = vif->stated_host;
+    struct model_port *port, *last = NULL;
+
+    LIST_FOR_EACH (port, vif_node, &vif->ports) {
+        last = !last || port->came > last->came ? port : last;
+    }
+    if (!host && last) {
+        host = last->host;
+    }
+    vif->host_remembered = !host && vif->obj.live && (host = remembered_host(m, vif));
+    if (vif->host != host) {
+        vif->host = host;
+        model_mark(m, &vif->obj, MODEL_PLACE);
+    }
+    model_note(m, &vif->obj);
+}
+
+static void
+forget_remembered(struct model *m, struct model_host *host)
+{
+    struct model_obj *obj;
+
+    MODEL_FOR_EACH (obj, m, REC_VIF) {
+        if (model_vif(obj)->host_remembered && model_vif(obj)->host == host) {
+            place(m, model_vif(obj));
+        }
+    }
+}
+
+static void
+detach(struct model *m, struct model_port *port)
+{
+    struct model_vif *vif = port->vif;
+
+    if (vif) {
+        port->vif = NULL;
+        ovs_list_remove(&port->vif_node);
+        presence_put(m, port->presence);
+        port->presence = NULL;
+        model_mark(m, &vif->obj, MODEL_PLACE);
+        model_mark(m, &port->host->obj, MODEL_MEMBERS);
+        place(m, vif);
+    }
+}
+
+static void
+attach(struct model *m, struct model_port *port, struct model_vif *vif)
+{
+    if (port->vif == vif) {
+        return;
+    }
+    detach(m, port);
+    if (vif) {
+        port->vif = vif;
+        ovs_list_push_back(&vif->ports, &port->vif_node);
+        port->presence = presence_get(m, vif->network, port->host);
+        model_mark(m, &vif->obj, MODEL_PLACE);
+        model_mark(m, &port->host->obj, MODEL_MEMBERS);
+        place(m, vif);
+    }
+}
+
+/* The vif that a port names.  A MAC may be in several networks: then the vif that
+ * is expected on this host, if there is but one such. */
+static struct model_vif *
+vif_of(const struct model *m, const struct model_port *port)
+{
+    struct model_vif *vif, *any = NULL, *expected = NULL;
+    size_t n_any = 0, n_expected = 0;
+
+    if (port->has_xs_uuid) {
+        HMAP_FOR_EACH_WITH_HASH (vif, xs_node, uuid_hash(&port->xs_uuid), &m->vif_by_xs) {
+            if (uuid_equals(&vif->xs_uuid, &port->xs_uuid)) {
+                return vif;
+            }
+        }
+    }
+    if (port->has_mac) {
+        HMAP_FOR_EACH_WITH_HASH (vif, mac_node, hash_addr(&port->mac), &m->vif_by_mac) {
+            if (eth_addr_equals(vif->mac, port->mac)) {
+                any = vif;
+                n_any++;
+                if (vif->stated_host == port->host) {
+                    expected = vif;
+                    n_expected++;
+                }
+            }
+        }
+    }
+    return n_expected == 1 ? expected : n_any == 1 ? any : NULL;
+}
+
+/* Ports that name this vif, or did, by uuid or MAC. */
+static void
+rematch(struct model *m, const struct model_vif *vif)
+{
+    struct model_port *port;
+
+    HMAP_FOR_EACH_WITH_HASH (port, xs_node, uuid_hash(&vif->xs_uuid), &m->ports_by_xs) {
+        attach(m, port, vif_of(m, port));
+    }
+    HMAP_FOR_EACH_WITH_HASH (port, mac_node, hash_addr(&vif->mac), &m->ports_by_mac) {
+        attach(m, port, vif_of(m, port));
+    }
+}
+
+void
+model_vif_enter(struct model *m, struct model_vif *vif)
+{
+    struct model_port *port;
+
+    if (!vif->indexed) {
+        hmap_insert(&m->vif_by_xs, &vif->xs_node, uuid_hash(&vif->xs_uuid));
+        hmap_insert(&m->vif_by_mac, &vif->mac_node, hash_addr(&vif->mac));
+        vif->indexed = true;
+    }
+    rematch(m, vif);
+    LIST_FOR_EACH (port, vif_node, &vif->ports) {
+        if (port->presence->network != vif->network) {
+            struct model_presence *old = port->presence;
+
+            port->presence = presence_get(m, vif->network, port->host);
+            presence_put(m, old);
+        }
+    }
+    place(m, vif);
+}
+
+void
+model_vif_leave(struct model *m, struct model_vif *vif)
+{
+    struct model_port *port;
+
+    if (!vif->indexed) {
+        return;
+    }
+    hmap_remove(&m->vif_by_xs, &vif->xs_node);
+    hmap_remove(&m->vif_by_mac, &vif->mac_node);
+    vif->indexed = false;
+    LIST_FOR_EACH_SAFE (port, vif_node, &vif->ports) {
+        detach(m, port);
+    }
+    /* Another vif with this MAC may be the only one left. */
+    rematch(m, vif);
+}
+
+/* --- reports ------------------------------------------------------------------------------------
+ */
+
+static void
+index_port(struct model *m, struct model_port *port)
+{
+    if (port->has_xs_uuid) {
+        hmap_insert(&m->ports_by_xs, &port->xs_node, uuid_hash(&port->xs_uuid));
+    }
+    if (port->has_mac) {
+        hmap_insert(&m->ports_by_mac, &port->mac_node, hash_addr(&port->mac));
+    }
+}
+
+static void
+unindex_port(struct model *m, struct model_port *port)
+{
+    if (port->has_xs_uuid) {
+        hmap_remove(&m->ports_by_xs, &port->xs_node);
+    }
+    if (port->has_mac) {
+        hmap_remove(&m->ports_by_mac, &port->mac_node);
+    }
+}
+
+static void
+destroy_port(struct model *m, struct model_port *port)
+{
+    detach(m, port);
+    model_mark(m, &port->host->obj, MODEL_MEMBERS);
+    unindex_port(m, port);
+    hmap_remove(&m->ports, &port->node);
+    ovs_list_remove(&port->host_node);
+    free(port->name);
+    free(port);
+}
+
+void
+model_port_report(struct model *m, struct model_host *host, const char *name,
+                  const struct uuid *xs_vif_uuid, const struct eth_addr *mac, uint32_t ofport)
+{
+    struct model_port *port = model_port_by_name(m, host, name);
+
+    if (!host->obj.live) {
+        return;
+    }
+    if (!port) {
+        port = xzalloc(sizeof *port);
+        port->host = host;
+        port->name = xstrdup(name);
+        hmap_insert(&m->ports, &port->node, hash_port(host, name));
+        ovs_list_push_back(&host->ports, &port->host_node);
+        port->came = ++m->ports_came;
+        model_mark(m, &host->obj, MODEL_MEMBERS);
+    }
+    port->round = m->port_round;
+    if (port->has_xs_uuid != !!xs_vif_uuid || port->has_mac != !!mac ||
+        (mac && !eth_addr_equals(*mac, port->mac)) ||
+        (xs_vif_uuid && !uuid_equals(xs_vif_uuid, &port->xs_uuid))) {
+        unindex_port(m, port);
+        port->has_xs_uuid = xs_vif_uuid;
+        port->has_mac = mac;
+        port->xs_uuid = xs_vif_uuid ? *xs_vif_uuid : UUID_ZERO;
+        port->mac = mac ? *mac : eth_addr_zero;
+        index_port(m, port);
+    }
+    if (port->ofport != ofport) {
+        port->ofport = ofport;
+        model_mark(m, &host->obj, MODEL_MEMBERS);
+        if (port->vif) {
+            model_mark(m, &port->vif->obj, MODEL_PLACE);
+            model_note(m, &port->vif->obj);
+        }
+    }
+    attach(m, port, vif_of(m, port));
+}
+
+void
+model_port_gone(struct model *m, struct model_host *host, const char *name)
+{
+    struct model_port *port = model_port_by_name(m, host, name);
+
+    if (port) {
+        destroy_port(m, port);
+    }
+    forget_remembered(m, host); /* it is not live: nothing finds it */
+}
+
+void
+model_ports_begin(struct model *m)
+{
+    m->port_round++;
+}
+
+void
+model_ports_end(struct model *m, struct model_host *host)
+{
+    struct model_port *port;
+
+    LIST_FOR_EACH_SAFE (port, host_node, &host->ports) {
+        if (port->round != m->port_round) {
+            destroy_port(m, port);
+        }
+    }
+    if (!host->reported) {
+        host->reported = true;
+        forget_remembered(m, host);
+    }
+}
+
+void
+model_host_leave(struct model *m, struct model_host *host)
+{
+    struct model_port *port;
+
+    LIST_FOR_EACH_SAFE (port, host_node, &host->ports) {
+        destroy_port(m, port);
+    }
+    forget_remembered(m, host); /* it is not live: nothing finds it */
+}

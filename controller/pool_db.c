@@ -1,0 +1,656 @@
+#include <config.h>
+
+#include "pool_db.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "model_impl.h"
+#include "model_lint.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "ovsdb-idl-provider.h"
+#include "plan.h"
+#include "pool_db_priv.h"
+#include "pool_row.h"
+#include "timeval.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(pool_db);
+
+/* Status gathers this long before it is written. */
+#define STATUS_INTERVAL_MS 50
+/* Lint looks at rules when nothing changed for a while, some milliseconds at a time. */
+#define LINT_CALM_MS 300
+#define LINT_STEPS 100000
+/* Of a change that others' transactions keep overtaking. */
+#define MAX_TRIES 10
+#define RETRY_MS 500
+
+/* A change of what is stated, on its way. */
+struct apply {
+    struct ovs_list node;
+    struct doc *doc;
+    enum pool_apply_mode mode;
+    bool check_only;
+    bool has_pending;
+    char *pending_document, *pending_author;
+    int64_t pending_deadline;
+    pool_done *done;
+    void *aux;
+    unsigned tries;
+    size_t counts[3];   /* by enum plan_what */
+    int64_t generation; /* that it makes */
+    struct doc_errors warnings;
+};
+
+struct pool_db {
+    struct ovsdb_idl *idl;
+    struct model *model;
+    unsigned seqno; /* of what the model shows */
+    bool ready;
+    uint32_t key_next, zone_next;
+    struct model_lint *lint; /* or NULL: none is due */
+    long long int lint_due;
+    struct pool_pending pending;
+    char *pending_document, *pending_author;
+
+    struct ovs_list applies; /* struct apply; the first one may be in flight */
+    struct ovsdb_idl_txn *apply_txn;
+    bool applying; /* against calls from a callback */
+    /* After "try again": when the database was seen to change, or a while later. */
+    unsigned retry_seqno;
+    long long int retry_due;
+
+    struct ovsdb_idl_txn *status_txn;
+    struct status_sent { /* what status_txn carries */
+        enum rec_kind kind;
+        struct uuid uuid;
+    } * sent;
+    size_t n_sent, cap_sent;
+    long long int status_due;
+};
+
+/* --- life ------------------------------------------------------------------------------- */
+
+struct pool_db *
+pool_db_open(const char *remote, struct model *m)
+{
+    struct pool_db *db = xzalloc(sizeof *db);
+
+    db->idl = ovsdb_idl_create(remote, &poolrec_idl_class, true, true);
+    ovsdb_idl_set_leader_only(db->idl, false);
+    pool_row_monitor(db->idl);
+    db->model = m;
+    db->pending_document = xstrdup("");
+    db->pending_author = xstrdup("");
+    ovs_list_init(&db->applies);
+    return db;
+}
+
+static void
+apply_destroy(struct apply *apply)
+{
+    doc_free(apply->doc);
+    free(apply->pending_document);
+    free(apply->pending_author);
+    doc_errors_clear(&apply->warnings);
+    free(apply);
+}
+
+/* Answers the first one. */
+static void
+finish(struct pool_db *db, int error, const struct doc_errors *errors, int64_t generation)
+{
+    static const struct doc_errors none;
+    struct apply *apply = CONTAINER_OF(ovs_list_pop_front(&db->applies), struct apply, node);
+    struct pool_result result = {
+        .error = error,
+        .errors = errors ? errors : &none,
+        .warnings = &apply->warnings,
+        .generation = generation,
+        .n_created = error ? 0 : apply->counts[PLAN_CREATE],
+        .n_changed = error ? 0 : apply->counts[PLAN_CHANGE],
+        .n_deleted = error ? 0 : apply->counts[PLAN_DELETE],
+    };
+
+    apply->done(&result, apply->aux);
+    apply_destroy(apply);
+}
+
+/* It starts over when things are calm. */
+static void
+stop_lint(struct pool_db *db)
+{
+    if (db->lint) {
+        model_lint_destroy(db->lint);
+        db->lint = NULL;
+        db->lint_due = time_msec() + LINT_CALM_MS;
+    }
+}
+
+/* --- from the database to the model ------------------------------------------------------- */
+
+static const struct ovsdb_idl_row *
+pool_row(struct pool_db *db)
+{
+    return ovsdb_idl_first_row(db->idl, pool_row_table(REC_POOL));
+}
+
+static void
+sync_pool(struct pool_db *db)
+{
+    const struct ovsdb_idl_row *row = pool_row(db);
+    struct rec r;
+
+    if (!row) {
+        return;
+    }
+    pool_row_read(row, REC_POOL, &r);
+    model_put(db->model, &row->uuid, &r);
+    rec_destroy(&r);
+    db->model->generation = pool_row_get_int(row, REC_POOL, "generation");
+    db->key_next = pool_row_get_int(row, REC_POOL, "key_next");
+    db->zone_next = pool_row_get_int(row, REC_POOL, "zone_next");
+    free(db->pending_document);
+    free(db->pending_author);
+    db->pending_document = xstrdup(pool_row_get_string(row, REC_POOL, "pending_rollback"));
+    db->pending_author = xstrdup(pool_row_get_string(row, REC_POOL, "pending_author"));
+    db->pending.deadline_ms = pool_row_get_int(row, REC_POOL, "pending_deadline");
+}
+
+static void
+sync_row(struct pool_db *db, enum rec_kind kind, const struct uuid *uuid)
+{
+    const struct ovsdb_idl_row *row = pool_row_find(db->idl, kind, uuid);
+    struct rec r;
+
+    /* A row that went and came back between two looks is reported twice. */
+    if (!row) {
+        model_remove(db->model, kind, uuid);
+        return;
+    }
+    pool_row_read(row, kind, &r);
+    model_put(db->model, uuid, &r);
+    rec_destroy(&r);
+}
+
+static void
+sync_model(struct pool_db *db)
+{
+    if (db->seqno == ovsdb_idl_get_seqno(db->idl)) {
+        return;
+    }
+    db->seqno = ovsdb_idl_get_seqno(db->idl);
+    for (enum rec_kind k = REC_POOL + 1; k < REC_N_KINDS; k++) {
+        const struct ovsdb_idl_row *row;
+
+        for (row = ovsdb_idl_track_get_first(db->idl, pool_row_table(k)); row;
+             row = ovsdb_idl_track_get_next(row)) {
+            sync_row(db, k, &row->uuid);
+        }
+    }
+    sync_pool(db);
+    ovsdb_idl_track_clear(db->idl);
+    model_settle(db->model);
+    db->ready = db->ready || pool_row(db);
+    stop_lint(db);
+    db->lint_due = time_msec() + LINT_CALM_MS;
+}
+
+static void
+run_lint(struct pool_db *db)
+{
+    if (!db->lint && db->lint_due && time_msec() >= db->lint_due) {
+        db->lint_due = 0;
+        db->lint = model_lint_create(db->model);
+    }
+    if (db->lint && model_lint_run(db->lint, LINT_STEPS)) {
+        model_lint_finish(db->lint);
+        model_lint_destroy(db->lint);
+        db->lint = NULL;
+    }
+}
+
+/* The first controller of a new database makes its Pool. */
+static void
+ensure_pool(struct pool_db *db)
+{
+    const struct ovsdb_idl_row *row;
+    struct ovsdb_idl_txn *txn;
+    struct rec r;
+
+    if (pool_row(db) || !ovsdb_idl_has_ever_connected(db->idl) || db->status_txn || db->apply_txn) {
+        return;
+    }
+    txn = ovsdb_idl_txn_create(db->idl);
+    row = ovsdb_idl_txn_insert(txn, pool_row_table(REC_POOL), NULL);
+    rec_init(&r, REC_POOL);
+    free(r.name);
+    r.name = strdup("pool");
+    pool_row_write(row, NULL, &r);
+    pool_row_set_int(row, REC_POOL, "generation", 1);
+    rec_destroy(&r);
+    db->status_txn = txn;
+}
+
+/* --- status, from the model to the database -------------------------------------------------- */
+
+/* Gives the object what it needs to become live. */
+static void
+write_numbers(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_row *row)
+{
+    const struct ovsdb_idl_row *pool = pool_row(db);
+    struct model_network *network = model_network(obj);
+    uint32_t key = obj->key, zone = network ? network->zone : 0;
+    uint32_t key_next = db->key_next, zone_next = db->zone_next;
+
+    if (obj->state != GOOD && obj->state != WAITS) {
+        return;
+    }
+    key = key ? key : model_free_key(db->model, &db->key_next);
+    zone = zone || !network ? zone : model_free_zone(db->model, &db->zone_next);
+    pool_row_set_int(row, obj->kind, "pool_key", key);
+    if (network) {
+        pool_row_set_int(row, obj->kind, "zone", zone);
+    }
+    if (key_next != db->key_next || zone_next != db->zone_next) {
+        /* Nobody else gives the same at the same time. */
+        pool_row_verify(pool, REC_POOL, "key_next");
+        pool_row_verify(pool, REC_POOL, "zone_next");
+        pool_row_set_int(pool, REC_POOL, "key_next", db->key_next);
+        pool_row_set_int(pool, REC_POOL, "zone_next", db->zone_next);
+    }
+}
+
+static void
+write_host_status(const struct model_host *host, const struct ovsdb_idl_row *row)
+{
+    const struct model_host_status *s = &host->status;
+
+    pool_row_set_int(row, REC_HOST, "connected", s->connected);
+    pool_row_set_int(row, REC_HOST, "applied_generation", s->applied_generation);
+    pool_row_set_int(row, REC_HOST, "drift", s->drift);
+    pool_row_set_int(row, REC_HOST, "last_seen", s->last_seen_ms);
+    pool_row_set_string(row, REC_HOST, "datapath_type", s->datapath_type);
+    pool_row_set_string(row, REC_HOST, "switch", s->switch_type);
+    pool_row_set_string(row, REC_HOST, "version", s->version);
+}
+
+static void
+write_vif_status(const struct model_vif *vif, const struct ovsdb_idl_row *row)
+{
+    const struct model_port *port =
+        vif->obj.live && vif->host ? model_vif_port(vif, vif->host) : NULL;
+
+    if (vif->host_remembered) {
+        return; /* nobody has said otherwise yet */
+    }
+    pool_row_set_string(row, REC_VIF, "seen_host", port ? vif->host->obj.name : "");
+    pool_row_set_int(row, REC_VIF, "ofport", port ? port->ofport : 0);
+}
+
+static void
+write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_row *row)
+{
+    const char *error = obj->error ? obj->error : obj->refused ? obj->refused : "";
+
+    write_numbers(db, obj, row);
+    if (obj->kind == REC_HOST) {
+        write_host_status(model_host(obj), row);
+        error = *error ? error : model_host(obj)->status.error;
+    } else if (obj->kind == REC_VIF) {
+        write_vif_status(model_vif(obj), row);
+    } else if (obj->kind == REC_POLICY || obj->kind == REC_RULE) {
+        pool_row_set_string(row, obj->kind, "warning", obj->warning ? obj->warning : "");
+    }
+    pool_row_set_string(row, obj->kind, "error", error);
+}
+
+static void
+send_status(struct pool_db *db)
+{
+    struct ovs_list *node;
+
+    /* Keys are of a count that a change in flight moves, too. */
+    if (db->status_txn || db->apply_txn || !pool_row(db) || ovs_list_is_empty(&db->model->status) ||
+        time_msec() < db->status_due || !ovsdb_idl_is_connected(db->idl)) {
+        return;
+    }
+    db->status_txn = ovsdb_idl_txn_create(db->idl);
+    db->n_sent = 0;
+    while (!ovs_list_is_empty(&db->model->status)) {
+        struct model_obj *obj;
+        const struct ovsdb_idl_row *row;
+
+        node = ovs_list_pop_front(&db->model->status);
+        ovs_list_init(node);
+        obj = CONTAINER_OF(node, struct model_obj, status_node);
+        row = pool_row_find(db->idl, obj->kind, &obj->uuid);
+        if (!row || !obj->present) {
+            continue;
+        }
+        write_status(db, obj, row);
+        if (db->n_sent == db->cap_sent) {
+            db->sent = x2nrealloc(db->sent, &db->cap_sent, sizeof *db->sent);
+        }
+        db->sent[db->n_sent++] = (struct status_sent){obj->kind, obj->uuid};
+    }
+    db->status_due = time_msec() + STATUS_INTERVAL_MS;
+}
+
+static void
+run_status(struct pool_db *db)
+{
+    enum ovsdb_idl_txn_status status;
+
+    if (!db->status_txn) {
+        return;
+    }
+    status = ovsdb_idl_txn_commit(db->status_txn);
+    if (status == TXN_INCOMPLETE) {
+        return;
+    }
+    if (status != TXN_SUCCESS && status != TXN_UNCHANGED) {
+        if (status == TXN_ERROR) {
+            static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(5, 5);
+
+            VLOG_WARN_RL(&rl, "cannot write status: %s", ovsdb_idl_txn_get_error(db->status_txn));
+        }
+        for (size_t i = 0; i < db->n_sent; i++) {
+            struct model_obj *obj = model_find(db->model, db->sent[i].kind, &db->sent[i].uuid);
+
+            if (obj) {
+                model_note(db->model, obj);
+            }
+        }
+        sync_pool(db);
+        db->status_due = time_msec() + 10 * STATUS_INTERVAL_MS;
+    }
+    ovsdb_idl_txn_destroy(db->status_txn);
+    db->status_txn = NULL;
+    db->n_sent = 0;
+}
+
+/* --- changes of what is stated ---------------------------------------------------------------- */
+
+static bool
+read_row(void *db_, enum rec_kind kind, const struct uuid *uuid, struct rec *r)
+{
+    struct pool_db *db = db_;
+    const struct ovsdb_idl_row *row =
+        kind == REC_POOL ? pool_row(db) : pool_row_find(db->idl, kind, uuid);
+
+    if (row) {
+        pool_row_read(row, kind, r);
+    }
+    return row;
+}
+
+static void
+write_ops(struct pool_db *db, struct ovsdb_idl_txn *txn, const struct plan *plan)
+{
+    for (size_t i = 0; i < plan->n; i++) {
+        const struct plan_op *op = &plan->ops[i];
+        enum rec_kind kind = op->what == PLAN_CREATE ? op->after.kind : op->before.kind;
+        const struct ovsdb_idl_row *row;
+
+        if (op->what == PLAN_CREATE) {
+            row = ovsdb_idl_txn_insert_persist_uuid(txn, pool_row_table(kind), &op->uuid);
+            pool_row_write(row, NULL, &op->after);
+            continue;
+        }
+        row = kind == REC_POOL ? pool_row(db) : pool_row_find(db->idl, kind, &op->uuid);
+        if (op->what == PLAN_CHANGE) {
+            pool_row_write(row, &op->before, &op->after);
+        } else {
+            ovsdb_idl_txn_delete(row);
+        }
+    }
+}
+
+static void
+send_apply(struct pool_db *db, struct apply *apply, const struct plan *plan)
+{
+    struct ovsdb_idl_txn *txn = ovsdb_idl_txn_create(db->idl);
+    const struct ovsdb_idl_row *pool = pool_row(db);
+
+    write_ops(db, txn, plan);
+    if (plan->key_next != db->key_next || plan->zone_next != db->zone_next) {
+        pool_row_verify(pool, REC_POOL, "key_next");
+        pool_row_verify(pool, REC_POOL, "zone_next");
+        pool_row_set_int(pool, REC_POOL, "key_next", plan->key_next);
+        pool_row_set_int(pool, REC_POOL, "zone_next", plan->zone_next);
+    }
+    if (apply->has_pending) {
+        pool_row_set_string(pool, REC_POOL, "pending_rollback", apply->pending_document);
+        pool_row_set_string(pool, REC_POOL, "pending_author", apply->pending_author);
+        pool_row_set_int(pool, REC_POOL, "pending_deadline", apply->pending_deadline);
+    }
+    apply->generation = db->model->generation;
+    if (plan->n) {
+        /* What the plan was made from is what it is written on. */
+        pool_row_verify(pool, REC_POOL, "generation");
+        pool_row_set_int(pool, REC_POOL, "generation", ++apply->generation);
+    }
+    db->apply_txn = txn;
+}
+
+/* Starts the first one; false if it is in flight or nothing can be done now. */
+static bool
+start_apply(struct pool_db *db)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    struct apply *apply;
+    struct plan *plan;
+
+    if (db->apply_txn || ovs_list_is_empty(&db->applies)) {
+        return false;
+    }
+    apply = CONTAINER_OF(ovs_list_front(&db->applies), struct apply, node);
+    if (!db->ready || !ovsdb_idl_is_connected(db->idl)) {
+        doc_errors_add(&errors, "", "", "there is no connection to the pool database");
+        finish(db, EAGAIN, &errors, db->model->generation);
+        doc_errors_clear(&errors);
+        return true;
+    }
+    /* Status may carry keys. */
+    if (db->status_txn || (time_msec() < db->retry_due && db->seqno == db->retry_seqno)) {
+        return false;
+    }
+    stop_lint(db); /* a trial moves what it points to */
+    plan = plan_create(db->model, apply->doc, apply->mode == POOL_REPLACE, read_row, db, &errors);
+    if (plan) {
+        plan->key_next = db->key_next;
+        plan->zone_next = db->zone_next;
+    }
+    if (!plan || !plan_give_keys(db->model, plan, &errors) ||
+        !plan_try(db->model, plan, &errors, apply->check_only ? &apply->warnings : NULL)) {
+        finish(db, EINVAL, &errors, db->model->generation);
+        doc_errors_clear(&errors);
+        plan_free(plan);
+        return true;
+    }
+    memset(apply->counts, 0, sizeof apply->counts);
+    for (size_t i = 0; i < plan->n; i++) {
+        apply->counts[plan->ops[i].what]++;
+    }
+    if (apply->check_only || (!plan->n && !apply->has_pending)) {
+        finish(db, 0, NULL, db->model->generation);
+        plan_free(plan);
+        return true;
+    }
+    send_apply(db, apply, plan);
+    plan_free(plan);
+    return true;
+}
+
+/* False while it is in flight. */
+static bool
+run_apply(struct pool_db *db)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    enum ovsdb_idl_txn_status status;
+    struct apply *apply;
+
+    if (!db->apply_txn) {
+        return false;
+    }
+    status = ovsdb_idl_txn_commit(db->apply_txn);
+    if (status == TXN_INCOMPLETE) {
+        return false;
+    }
+    apply = CONTAINER_OF(ovs_list_front(&db->applies), struct apply, node);
+    if (status == TXN_ERROR) {
+        doc_errors_add(&errors, "", "", "the pool database refused: %s",
+                       ovsdb_idl_txn_get_error(db->apply_txn));
+    }
+    ovsdb_idl_txn_destroy(db->apply_txn);
+    db->apply_txn = NULL;
+    if (status == TXN_TRY_AGAIN && ++apply->tries < MAX_TRIES) {
+        db->retry_seqno = db->seqno;
+        db->retry_due = time_msec() + RETRY_MS;
+        return true;
+    }
+    db->retry_due = 0;
+    if (status == TXN_SUCCESS || status == TXN_UNCHANGED) {
+        finish(db, 0, NULL, apply->generation);
+    } else {
+        if (!errors.n) {
+            doc_errors_add(&errors, "", "", "others kept changing the pool meanwhile");
+        }
+        finish(db, status == TXN_ERROR ? EIO : EAGAIN, &errors, db->model->generation);
+    }
+    doc_errors_clear(&errors);
+    return true;
+}
+
+static void
+run_applies(struct pool_db *db)
+{
+    if (db->applying) {
+        return;
+    }
+    db->applying = true;
+    while (run_apply(db) || start_apply(db)) {
+        continue;
+    }
+    db->applying = false;
+}
+
+void
+pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bool check_only,
+              const struct pool_pending *pending, pool_done *done, void *aux)
+{
+    struct apply *apply = xzalloc(sizeof *apply);
+
+    apply->doc = doc;
+    apply->mode = mode;
+    apply->check_only = check_only;
+    apply->has_pending = pending;
+    apply->pending_document = xstrdup(pending && pending->document ? pending->document : "");
+    apply->pending_author = xstrdup(pending && pending->author ? pending->author : "");
+    apply->pending_deadline = pending ? pending->deadline_ms : 0;
+    apply->done = done;
+    apply->aux = aux;
+    ovs_list_push_back(&db->applies, &apply->node);
+    run_applies(db);
+}
+
+const struct pool_pending *
+pool_db_pending(struct pool_db *db)
+{
+    db->pending.document = db->pending_document;
+    db->pending.author = db->pending_author;
+    return &db->pending;
+}
+
+/* --- the loop ------------------------------------------------------------------------------------
+ */
+
+void
+pool_db_run(struct pool_db *db)
+{
+    ovsdb_idl_run(db->idl);
+    sync_model(db);
+    run_status(db);
+    run_applies(db);
+    ensure_pool(db);
+    run_lint(db);
+    send_status(db);
+    run_status(db);
+}
+
+void
+pool_db_wait(struct pool_db *db)
+{
+    ovsdb_idl_wait(db->idl);
+    if (db->status_txn) {
+        ovsdb_idl_txn_wait(db->status_txn);
+    } else if (!ovs_list_is_empty(&db->model->status) && !db->apply_txn) {
+        poll_timer_wait_until(db->status_due);
+    }
+    if (db->lint) {
+        poll_immediate_wake();
+    } else if (db->lint_due) {
+        poll_timer_wait_until(db->lint_due);
+    }
+    if (db->apply_txn) {
+        ovsdb_idl_txn_wait(db->apply_txn);
+    } else if (!ovs_list_is_empty(&db->applies) && !db->status_txn) {
+        poll_timer_wait_until(db->retry_due);
+    }
+}
+
+void
+pool_db_close(struct pool_db *db)
+{
+    struct doc_errors errors = {NULL, 0, false};
+
+    if (!db) {
+        return;
+    }
+    doc_errors_add(&errors, "", "", "the controller is stopping");
+    db->applying = true;
+    if (db->apply_txn) {
+        ovsdb_idl_txn_destroy(db->apply_txn);
+    }
+    while (!ovs_list_is_empty(&db->applies)) {
+        finish(db, EAGAIN, &errors, db->model->generation);
+    }
+    doc_errors_clear(&errors);
+    if (db->status_txn) {
+        ovsdb_idl_txn_destroy(db->status_txn);
+    }
+    model_lint_destroy(db->lint);
+    ovsdb_idl_destroy(db->idl);
+    free(db->pending_document);
+    free(db->pending_author);
+    free(db->sent);
+    free(db);
+}
+
+bool
+pool_db_ready(const struct pool_db *db)
+{
+    return db->ready;
+}
+
+bool
+pool_db_connected(const struct pool_db *db)
+{
+    return ovsdb_idl_is_connected(db->idl);
+}
+
+struct ovsdb_idl *
+pool_db_idl(struct pool_db *db)
+{
+    return db->idl;
+}
+
+struct model *
+pool_db_model(struct pool_db *db)
+{
+    return db->model;
+}

@@ -1,0 +1,33 @@
+/* pool_db_priv: what pool_db.c and the files that read for others share. */
+#ifndef POOL_DB_PRIV_H
+#define POOL_DB_PRIV_H
+
+#include "record.h"
+
+struct doc;
+struct json_t;
+struct pool_db;
+
+struct model *pool_db_model(struct pool_db *);
+
+/* A column of status beside a record. */
+struct pool_extra {
+    const char *name;
+    enum { POOL_EXTRA_STRING, POOL_EXTRA_INT, POOL_EXTRA_BOOL } type;
+    char *s;
+    int64_t i;
+};
+#define POOL_MAX_EXTRAS 12
+struct pool_object {
+    struct rec rec; /* references are names */
+    struct pool_extra extras[POOL_MAX_EXTRAS];
+    size_t n_extras;
+};
+
+/* pool_read.c: Open vSwitch's side.  False: there is none. */
+bool pool_object_read(struct pool_db *, enum rec_kind, const char *name, struct pool_object *);
+/* All of a kind, in order of name (rules: of policy first). */
+size_t pool_objects_read(struct pool_db *, enum rec_kind, struct pool_object **);
+void pool_object_destroy(struct pool_object *);
+
+#endif

@@ -1,0 +1,77 @@
+/* What pool_db gives to read, as JSON. */
+#include <stdlib.h>
+
+#include "doc.h"
+#include "jansson_ns.h"
+#include "pool_db.h"
+#include "pool_db_priv.h"
+
+static json_t *
+object_json(const struct pool_object *o)
+{
+    json_t *json = doc_record_json(&o->rec, true);
+
+    for (size_t i = 0; i < o->n_extras; i++) {
+        const struct pool_extra *e = &o->extras[i];
+
+        json_object_set_new(json, e->name,
+                            e->type == POOL_EXTRA_STRING ? json_string(e->s)
+                            : e->type == POOL_EXTRA_INT  ? json_integer(e->i)
+                                                         : json_boolean(e->i));
+    }
+    return json;
+}
+
+json_t *
+pool_db_get(struct pool_db *db, enum rec_kind kind, const char *name)
+{
+    struct pool_object o;
+    json_t *json;
+
+    if (!pool_object_read(db, kind, name, &o)) {
+        return NULL;
+    }
+    json = object_json(&o);
+    pool_object_destroy(&o);
+    return json;
+}
+
+json_t *
+pool_db_list(struct pool_db *db, enum rec_kind kind)
+{
+    struct pool_object *objects;
+    size_t n = pool_objects_read(db, kind, &objects);
+    json_t *json = json_array();
+
+    for (size_t i = 0; i < n; i++) {
+        json_array_append_new(json, object_json(&objects[i]));
+        pool_object_destroy(&objects[i]);
+    }
+    free(objects);
+    return json;
+}
+
+json_t *
+pool_db_export(struct pool_db *db)
+{
+    struct doc *doc = doc_create();
+    json_t *json;
+
+    for (enum rec_kind k = 0; k < REC_N_KINDS; k++) {
+        struct pool_object *objects;
+        size_t n = pool_objects_read(db, k, &objects);
+
+        doc->kinds |= 1u << k;
+        for (size_t i = 0; i < n; i++) {
+            struct rec *r = &doc_append(doc, k)->rec;
+
+            rec_destroy(r);
+            rec_copy(r, &objects[i].rec);
+            pool_object_destroy(&objects[i]);
+        }
+        free(objects);
+    }
+    json = doc_to_json(doc);
+    doc_free(doc);
+    return json;
+}

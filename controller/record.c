@@ -1,0 +1,221 @@
+#include "record.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void *
+need(void *p)
+{
+    if (!p) {
+        abort();
+    }
+    return p;
+}
+
+/* --- life ----------------------------------------------------------------------- */
+
+void
+rec_init(struct rec *r, enum rec_kind kind)
+{
+    const struct rec_table *t = &rec_tables[kind];
+
+    memset(r, 0, sizeof *r);
+    r->kind = kind;
+    r->name = need(strdup(""));
+    for (unsigned f = 0; f < t->n_fields; f++) {
+        const struct rec_field *field = &t->fields[f];
+
+        switch (field->type) {
+        case REC_STRING:
+        case REC_ENUM:
+        case REC_REF:
+            r->v[f].s = need(strdup(field->def ? field->def : ""));
+            break;
+        case REC_INT:
+        case REC_BOOL:
+            r->v[f].i = field->def ? strtoll(field->def, NULL, 10) : 0;
+            break;
+        case REC_OPT_INT:
+            r->v[f].i = -1;
+            break;
+        case REC_STRINGS:
+        case REC_REFS:
+            break;
+        }
+    }
+}
+
+static void
+value_destroy(struct rec_value *v)
+{
+    free(v->s);
+    for (size_t i = 0; i < v->n; i++) {
+        free(v->list[i]);
+    }
+    free(v->list);
+    memset(v, 0, sizeof *v);
+}
+
+void
+rec_destroy(struct rec *r)
+{
+    if (!r) {
+        return;
+    }
+    free(r->name);
+    free(r->seen_host);
+    for (unsigned f = 0; f < REC_MAX_FIELDS; f++) {
+        value_destroy(&r->v[f]);
+    }
+    memset(r, 0, sizeof *r);
+}
+
+static void
+value_copy(struct rec_value *to, const struct rec_value *from)
+{
+    to->s = from->s ? need(strdup(from->s)) : NULL;
+    to->i = from->i;
+    to->n = from->n;
+    to->list = from->n ? need(calloc(from->n, sizeof *to->list)) : NULL;
+    for (size_t i = 0; i < from->n; i++) {
+        to->list[i] = need(strdup(from->list[i]));
+    }
+}
+
+void
+rec_copy(struct rec *r, const struct rec *from)
+{
+    *r = *from;
+    r->name = need(strdup(from->name));
+    r->seen_host = from->seen_host ? need(strdup(from->seen_host)) : NULL;
+    for (unsigned f = 0; f < REC_MAX_FIELDS; f++) {
+        value_copy(&r->v[f], &from->v[f]);
+    }
+}
+
+void
+rec_overlay(struct rec *r, const struct rec *over)
+{
+    for (unsigned f = 0; f < rec_tables[r->kind].n_fields; f++) {
+        if (over->given & 1u << f) {
+            value_destroy(&r->v[f]);
+            value_copy(&r->v[f], &over->v[f]);
+            r->given |= 1u << f;
+        }
+    }
+}
+
+int
+rec_field_index(enum rec_kind kind, const char *name)
+{
+    for (size_t f = 0; f < rec_tables[kind].n_fields; f++) {
+        if (!strcmp(rec_tables[kind].fields[f].name, name)) {
+            return f;
+        }
+    }
+    return -1;
+}
+
+enum rec_kind
+rec_kind_by_name(const char *name)
+{
+    enum rec_kind k;
+
+    for (k = 0; k < REC_N_KINDS; k++) {
+        const struct rec_table *t = &rec_tables[k];
+
+        if (!strcmp(name, t->table) || !strcmp(name, t->member) || !strcmp(name, t->noun)) {
+            break;
+        }
+    }
+    return k;
+}
+
+/* --- values ------------------------------------------------------------------------ */
+
+void
+rec_set_string(struct rec *r, unsigned field, const char *s)
+{
+    char *copy = need(strdup(s));
+
+    free(r->v[field].s);
+    r->v[field].s = copy;
+    r->given |= 1u << field;
+}
+
+void
+rec_set_int(struct rec *r, unsigned field, int64_t i)
+{
+    r->v[field].i = i;
+    r->given |= 1u << field;
+}
+
+void
+rec_add(struct rec *r, unsigned field, const char *s)
+{
+    struct rec_value *v = &r->v[field];
+
+    /* Room doubles: it is full at each power of two. */
+    if (!(v->n & (v->n - 1))) {
+        v->list = need(realloc(v->list, (v->n ? 2 * v->n : 1) * sizeof *v->list));
+    }
+    v->list[v->n++] = need(strdup(s));
+    r->given |= 1u << field;
+}
+
+static int
+compare_strings(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+void
+rec_normalize(struct rec *r)
+{
+    for (unsigned f = 0; f < rec_tables[r->kind].n_fields; f++) {
+        struct rec_value *v = &r->v[f];
+        size_t n = 0;
+
+        if (v->n < 2) {
+            continue;
+        }
+        qsort(v->list, v->n, sizeof *v->list, compare_strings);
+        for (size_t i = 0; i < v->n; i++) {
+            if (n && !strcmp(v->list[n - 1], v->list[i])) {
+                free(v->list[i]);
+            } else {
+                v->list[n++] = v->list[i];
+            }
+        }
+        /* Later additions count on the room that n members have. */
+        v->list = need(realloc(v->list, 2 * v->n * sizeof *v->list));
+        v->n = n;
+    }
+}
+
+bool
+rec_value_equal(enum rec_type type, const struct rec_value *a, const struct rec_value *b)
+{
+    switch (type) {
+    case REC_STRING:
+    case REC_ENUM:
+    case REC_REF:
+        return !strcmp(a->s, b->s);
+    case REC_INT:
+    case REC_OPT_INT:
+    case REC_BOOL:
+        return a->i == b->i;
+    case REC_STRINGS:
+    case REC_REFS:
+        break;
+    }
+    if (a->n != b->n) {
+        return false;
+    }
+    for (size_t i = 0; i < a->n; i++) {
+        if (strcmp(a->list[i], b->list[i])) {
+            return false;
+        }
+    }
+    return true;
+}

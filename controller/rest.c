@@ -1,0 +1,540 @@
+#include "rest.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "rest_priv.h"
+
+#define LOOK_MS 1000
+#define END_MS 500
+
+int64_t
+rest_now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+void
+rest_logf(struct rest *r, enum rest_log level, const char *format, ...)
+{
+    char line[600];
+    va_list args;
+
+    if (r->config.log) {
+        va_start(args, format);
+        vsnprintf(line, sizeof line, format, args);
+        va_end(args);
+        r->config.log(level, line);
+    }
+}
+
+void
+rest_fault_set(struct rest_fault *f, int status, const char *error, const char *object,
+               const char *field, const char *format, ...)
+{
+    va_list args;
+
+    f->status = status;
+    f->error = error;
+    snprintf(f->object, sizeof f->object, "%s", object ? object : "");
+    snprintf(f->field, sizeof f->field, "%s", field ? field : "");
+    va_start(args, format);
+    vsnprintf(f->message, sizeof f->message, format, args);
+    va_end(args);
+}
+
+/* --- lists of requests ---------------------------------------------------------- */
+
+static void
+push(struct rest_list *l, struct rest_request *q)
+{
+    q->next = NULL;
+    q->prev = l->last;
+    *(l->last ? &l->last->next : &l->first) = q;
+    l->last = q;
+}
+
+static void
+take(struct rest_list *l, struct rest_request *q)
+{
+    *(q->prev ? &q->prev->next : &l->first) = q->next;
+    *(q->next ? &q->next->prev : &l->last) = q->prev;
+    q->prev = q->next = NULL;
+}
+
+/* --- answers --------------------------------------------------------------------- */
+
+void
+rest_put_answer(struct rest_request *q, int status, json_t *json)
+{
+    free(q->text);
+    q->text = json_dumps(json, JSON_PRESERVE_ORDER | JSON_INDENT(2));
+    q->status = q->text ? status : 500;
+    q->answered = true;
+    json_decref(json);
+}
+
+/* A word cut in the middle of a character is none in JSON. */
+static json_t *
+text_json(const char *text)
+{
+    json_t *json = json_string(text);
+
+    for (size_t n = strlen(text); !json && n; n--) {
+        json = json_stringn(text, n);
+    }
+    return json;
+}
+
+void
+rest_put_fault(struct rest_request *q, const struct rest_fault *f)
+{
+    json_t *json = json_pack("{s:s}", "error", f->error);
+    json_t *errors = json_object_get(q->txn.report, "errors");
+    const char *const names[] = {"object", "field", "message"};
+    const char *const values[] = {f->object, f->field, f->message};
+
+    for (int i = 0; i < 3; i++) {
+        if (*values[i]) {
+            json_object_set_new(json, names[i], text_json(values[i]));
+        }
+    }
+    if (json_array_size(errors) > 1) {
+        json_object_set(json, "errors", errors);
+    }
+    json_decref(q->txn.report);
+    q->txn.report = NULL;
+    rest_put_answer(q, f->status, json);
+}
+
+void
+rest_answer(struct rest_request *q, int status, json_t *json)
+{
+    rest_put_answer(q, status, json);
+    MHD_resume_connection(q->mhd);
+}
+
+void
+rest_refuse(struct rest_request *q, const struct rest_fault *f)
+{
+    if (f->status == 403 || q->route->change) {
+        rest_audit_request(q->rest, q, f, 0);
+    }
+    rest_put_fault(q, f);
+    MHD_resume_connection(q->mhd);
+}
+
+void
+rest_audit_request(struct rest *r, const struct rest_request *q, const struct rest_fault *fault,
+                   int64_t generation)
+{
+    char message[sizeof fault->object + sizeof fault->field + sizeof fault->message + 8] = "";
+    struct rest_audit_line line = {
+        .user = q->user.name,
+        .role = pool_role_name(q->user.role),
+        .tenant = q->user.tenant,
+        .address = q->user.address,
+        .method = q->route ? q->route->method : NULL,
+        .path = q->path,
+        .status = fault ? fault->status : q->status,
+        .message = message,
+        .generation = generation,
+    };
+
+    if (fault) {
+        snprintf(message, sizeof message, "%s%s%s%s%s", fault->object, *fault->object ? ": " : "",
+                 fault->field, *fault->field ? ": " : "", fault->message);
+    }
+    if (!rest_audit_write(r->audit, &line)) {
+        rest_logf(r, REST_LOG_ERROR,
+                  "the audit log cannot be written: changes are refused until it can");
+    }
+}
+
+void
+rest_note(struct rest *r, const char *what, int status, int64_t generation)
+{
+    struct rest_audit_line line = {.user = "weft-controllerd",
+                                   .address = "self",
+                                   .status = status,
+                                   .message = what,
+                                   .generation = generation};
+
+    rest_audit_write(r->audit, &line);
+}
+
+/* --- from the listeners' threads -------------------------------------------------- */
+
+bool
+rest_hand_over(struct rest *r, struct rest_request *q)
+{
+    uint64_t one = 1;
+    bool open;
+
+    pthread_mutex_lock(&r->mutex);
+    open = !r->closing;
+    if (open) {
+        push(&r->queue, q);
+        /* The counter cannot overflow: whatever is left of it is read at once. */
+        (void)!write(r->event, &one, sizeof one);
+    }
+    pthread_mutex_unlock(&r->mutex);
+    return open;
+}
+
+static void
+role_from_ou(const char *ou, struct rest_user *u)
+{
+    u->role = pool_role_from_name(ou);
+    if (u->role == POOL_ROLE_TENANT) { /* of which? */
+        u->role = POOL_ROLE_NONE;
+    }
+    if (!strncmp(ou, "tenant:", 7) && ou[7]) {
+        u->role = POOL_ROLE_TENANT;
+        snprintf(u->tenant, sizeof u->tenant, "%s", ou + 7);
+    }
+}
+
+void
+rest_identify(struct rest *r, const char *cn, const char *ou, struct rest_user *u)
+{
+    json_t *user;
+
+    snprintf(u->name, sizeof u->name, "%s", cn);
+    u->tenant[0] = '\0';
+    pthread_mutex_lock(&r->mutex);
+    user = json_object_get(r->users, cn);
+    if (user) {
+        const char *role = json_string_value(json_object_get(user, "role"));
+        const char *tenant = json_string_value(json_object_get(user, "tenant"));
+        u->role = json_is_false(json_object_get(user, "enabled")) || !role
+                      ? POOL_ROLE_NONE
+                      : pool_role_from_name(role);
+        if (u->role == POOL_ROLE_TENANT) {
+            snprintf(u->tenant, sizeof u->tenant, "%s", tenant ? tenant : "");
+            u->role = *u->tenant ? POOL_ROLE_TENANT : POOL_ROLE_NONE;
+        }
+    } else {
+        role_from_ou(ou, u);
+    }
+    pthread_mutex_unlock(&r->mutex);
+}
+
+/* --- the main loop ------------------------------------------------------------------ */
+
+/* The listeners' copy of class user. */
+static void
+refresh_users(struct rest *r)
+{
+    int64_t generation = r->config.ops->generation(r->config.aux);
+    json_t *list, *users, *user, *old;
+    size_t i;
+
+    if (generation == r->users_generation) {
+        return;
+    }
+    list = r->config.ops->list(r->config.aux, pool_class_by_noun("user"));
+    users = json_object();
+    json_array_foreach(list, i, user)
+    {
+        json_object_set(users, json_string_value(json_object_get(user, "name")), user);
+    }
+    json_decref(list);
+    pthread_mutex_lock(&r->mutex);
+    old = r->users;
+    r->users = users;
+    pthread_mutex_unlock(&r->mutex);
+    json_decref(old);
+    r->users_generation = generation;
+}
+
+static void
+write_done(struct rest_txn *txn, const struct rest_fault *fault, int64_t generation)
+{
+    struct rest_request *q =
+        (struct rest_request *)((char *)txn - offsetof(struct rest_request, txn));
+    struct rest *r = q->rest;
+
+    take(&r->writes, q);
+    r->writing = false;
+    json_decref(q->edits);
+    q->edits = NULL;
+    if (fault) {
+        rest_refuse(q, fault);
+        return;
+    }
+    json_t *report = txn->report ? txn->report : json_object();
+    txn->report = NULL;
+    if (txn->kind == REST_CHECK) {
+        rest_answer(q, 200, report);
+        return;
+    }
+    json_object_del(report, "errors");
+    json_object_set_new(report, "generation", json_integer(generation));
+    q->status = !strcmp(q->route->method, "POST") && q->class ? 201 : 200;
+    rest_audit_request(r, q, NULL, generation);
+    rest_answer(q, q->status, report);
+}
+
+/* Decided when its turn has come, by what stands then. */
+static bool
+may_write(struct rest *r, struct rest_request *q, struct rest_fault *fault)
+{
+    bool pending = r->config.ops->pending(r->config.aux);
+
+    if (q->txn.kind != REST_CHECK && !rest_audit_good(r->audit)) {
+        rest_fault_set(fault, 503, "unavailable", NULL, NULL,
+                       "the audit log cannot be written, so nothing is changed");
+        return false;
+    }
+    switch (q->txn.kind) {
+    case REST_CHECK:
+        return true;
+    case REST_EDIT:
+    case REST_IMPORT:
+        if (pending) {
+            rest_fault_set(fault, 409, "conflict", "pool", "pending_deadline",
+                           "a commit waits for its confirmation: confirm it or roll it back first");
+            return false;
+        }
+        return q->txn.kind == REST_EDIT ? rest_edits_check(r, &q->user, q->edits, fault)
+                                        : rest_document_check(r, &q->user, q->txn.body, fault);
+    case REST_CONFIRM:
+    case REST_ROLLBACK:
+        if (!pending) {
+            rest_fault_set(fault, 409, "conflict", "pool", "pending_deadline",
+                           "no commit waits for a confirmation");
+        }
+        return pending;
+    }
+    return false;
+}
+
+static void
+start_write(struct rest *r)
+{
+    while (!r->writing && r->writes.first) {
+        struct rest_request *q = r->writes.first;
+        struct rest_fault fault;
+
+        r->writing = true;
+        if (may_write(r, q, &fault)) {
+            r->config.ops->submit(r->config.aux, &q->txn);
+        } else {
+            write_done(&q->txn, &fault, 0);
+        }
+    }
+}
+
+void
+rest_write(struct rest *r, struct rest_request *q)
+{
+    q->txn.done = write_done;
+    q->txn.author = q->user.name;
+    push(&r->writes, q);
+}
+
+void
+rest_wait_for(struct rest *r, struct rest_request *q)
+{
+    push(&r->waiting, q);
+}
+
+/* Long polls whose time has come, one way or the other. */
+static void
+look_at_waiting(struct rest *r)
+{
+    int64_t now = rest_now_ms();
+    struct rest_request *next;
+
+    for (struct rest_request *q = r->waiting.first; q; q = next) {
+        int64_t generation = q->args[REST_ARG_GENERATION];
+        bool applied = r->config.ops->applied(r->config.aux, generation, NULL);
+
+        next = q->next;
+        if (!applied && now < q->until_ms) {
+            continue;
+        }
+        take(&r->waiting, q);
+        json_t *late = json_array();
+        if (!applied) {
+            r->config.ops->applied(r->config.aux, generation, late);
+        }
+        if (q->user.role == POOL_ROLE_TENANT) {
+            json_array_clear(late); /* hosts are none of its business */
+        }
+        rest_answer(q, 200,
+                    json_pack("{s:b, s:I, s:o}", "applied", applied, "generation",
+                              (json_int_t)generation, "waiting_for", late));
+    }
+}
+
+static void
+look_around(struct rest *r, int64_t now_ms)
+{
+    char why[300];
+
+    if (now_ms < r->next_look_ms) {
+        return;
+    }
+    r->next_look_ms = now_ms + LOOK_MS;
+    for (size_t i = 0; i < r->n_listeners; i++) {
+        rest_listener_reap(&r->listeners[i], now_ms);
+    }
+    switch (r->tls ? rest_tls_refresh(r->tls, why, sizeof why) : 0) {
+    case 1:
+        rest_logf(r, REST_LOG_INFO, "new certificates are in use");
+        break;
+    case -1:
+        rest_logf(r, REST_LOG_WARN, "new certificates cannot be used, the old ones stay: %s", why);
+        break;
+    }
+}
+
+void
+rest_run(struct rest *r)
+{
+    struct rest_list queue;
+    struct rest_request *q;
+    uint64_t count;
+
+    (void)!read(r->event, &count, sizeof count);
+    refresh_users(r);
+    pthread_mutex_lock(&r->mutex);
+    queue = r->queue;
+    r->queue = (struct rest_list){NULL, NULL};
+    pthread_mutex_unlock(&r->mutex);
+    while ((q = queue.first)) {
+        take(&queue, q);
+        q->rest = r;
+        q->route->run(r, q);
+    }
+    start_write(r);
+    look_at_waiting(r);
+    look_around(r, rest_now_ms());
+}
+
+int
+rest_fd(const struct rest *r)
+{
+    return r->event;
+}
+
+int
+rest_timeout_ms(const struct rest *r)
+{
+    int64_t left, until = r->next_look_ms;
+
+    for (const struct rest_request *q = r->waiting.first; q; q = q->next) {
+        until = q->until_ms < until ? q->until_ms : until;
+    }
+    left = until - rest_now_ms();
+    return left < 0 ? 0 : (int)left;
+}
+
+/* --- life ------------------------------------------------------------------------------ */
+
+int
+rest_create(const struct rest_config *config, struct rest **rp, char *why, size_t why_size)
+{
+    struct rest *r = calloc(1, sizeof *r);
+    bool tls = false;
+    int error;
+
+    *rp = NULL;
+    if (!r || !(r->listeners = calloc(config->n_listen + 1, sizeof *r->listeners))) {
+        free(r);
+        snprintf(why, why_size, "out of memory");
+        return ENOMEM;
+    }
+    r->config = *config;
+    r->users_generation = -1;
+    pthread_mutex_init(&r->mutex, NULL);
+    r->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (r->event < 0) {
+        error = errno;
+        snprintf(why, why_size, "eventfd: %s", strerror(error));
+        goto error;
+    }
+    error = rest_audit_open(config->audit, &r->audit, why, why_size);
+    for (size_t i = 0; i < config->n_listen; i++) {
+        tls |= !strncmp(config->listen[i], "ssl:", 4);
+    }
+    if (!error && tls) {
+        error = rest_tls_create(config->private_key, config->certificate, config->ca_cert,
+                                config->crl, &r->tls, why, why_size);
+    }
+    refresh_users(r);
+    for (size_t i = 0; !error && i < config->n_listen; i++) {
+        error = rest_listener_open(r, &r->listeners[i], config->listen[i], why, why_size);
+        r->n_listeners += !error;
+    }
+    if (error) {
+        goto error;
+    }
+    *rp = r;
+    return 0;
+
+error:
+    rest_destroy(r);
+    return error;
+}
+
+static void
+turn_away(struct rest_list *l)
+{
+    struct rest_fault fault;
+    struct rest_request *q;
+
+    rest_fault_set(&fault, 503, "unavailable", NULL, NULL, "the controller is going down");
+    while ((q = l->first)) {
+        take(l, q);
+        json_decref(q->edits);
+        q->edits = NULL;
+        rest_put_fault(q, &fault);
+        MHD_resume_connection(q->mhd);
+    }
+}
+
+void
+rest_destroy(struct rest *r)
+{
+    if (!r) {
+        return;
+    }
+    pthread_mutex_lock(&r->mutex);
+    r->closing = true;
+    pthread_mutex_unlock(&r->mutex);
+    turn_away(&r->queue);
+    turn_away(&r->waiting);
+    turn_away(&r->writes);
+    for (size_t i = 0; i < r->n_listeners; i++) {
+        rest_listener_quiesce(&r->listeners[i]);
+    }
+    /* What was answered is sent, if its client takes it. */
+    for (int64_t end = rest_now_ms() + END_MS;
+         atomic_load(&r->handed_over) && rest_now_ms() < end;) {
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+    }
+    for (size_t i = 0; i < r->n_listeners; i++) {
+        rest_listener_close(&r->listeners[i]);
+    }
+    free(r->listeners);
+    rest_tls_destroy(r->tls);
+    rest_audit_close(r->audit);
+    json_decref(r->users);
+    if (r->event >= 0) {
+        close(r->event);
+    }
+    pthread_mutex_destroy(&r->mutex);
+    free(r);
+}

@@ -1,0 +1,125 @@
+/* rest: the pool over HTTP and JSON.
+ *
+ * The server parses and authenticates in threads of its own (libmicrohttpd's,
+ * one for each address it listens on), so that no client holds up the daemon;
+ * what is well-formed and permitted is handed to the main loop, and only there
+ * are the pool's objects read and changed, through struct rest_ops.
+ *
+ * Addresses: "unix:PATH" (the peer's credentials decide: root and our own user
+ * are admin, others are turned away) and "ssl:PORT" or "ssl:PORT:IP" (TLS 1.3,
+ * client certificates; the certificate's common name is looked up in class
+ * user, otherwise its OU names the role: admin, operator, viewer,
+ * tenant:NAME).  docs/rest.md says what it answers.
+ *
+ * Threads: every function here is for the main loop, except rest_fault_set.
+ * Ownership: the server owns requests and transactions; what the callbacks
+ * return as json_t * is a new reference, the caller's. */
+#ifndef REST_H
+#define REST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "pool_class.h"
+
+struct json_t; /* jansson's */
+struct rest;
+
+/* Why a request was refused, as the client gets it: {"error", "object",
+ * "field", "message"}, empty ones left out. */
+struct rest_fault {
+    int status;        /* HTTP's: 400, 403, 404, 409, 422, 503 ... */
+    const char *error; /* a constant word: "invalid", "conflict", ... */
+    char object[300];
+    char field[64];
+    char message[400];
+};
+
+void rest_fault_set(struct rest_fault *, int status, const char *error, const char *object,
+                    const char *field, const char *format, ...)
+    __attribute__((format(printf, 6, 7)));
+
+enum rest_txn_kind {
+    REST_CHECK,    /* 'body': a document; nothing changes */
+    REST_EDIT,     /* 'body': edits, all or none */
+    REST_IMPORT,   /* 'body': a document; classes that it does not hold stay */
+    REST_CONFIRM,  /* the unconfirmed commit stays */
+    REST_ROLLBACK, /* what stood before the unconfirmed commit stands again */
+};
+
+/* One change of the pool.  Edits are an array of
+ *   {"op": "add"|"set"|"remove", "class": NOUN, "name": NAME or uuid, "values": {...}}
+ * with fields and types checked against pool_class; a null value means the
+ * field's default.  A rule is named POLICY/RULE. */
+struct rest_txn {
+    enum rest_txn_kind kind;
+    const struct json_t *body;
+    /* Edits and imports: roll back after so many seconds without confirmation;
+     * 0: for good. */
+    unsigned confirm_s;
+    const char *author;
+    /* {"errors": [{object, field, message}], "warnings": [...]}, the implementor's
+     * finding if it has any; freed by the server. */
+    struct json_t *report;
+    /* The implementor calls it once, from its own run or from submit().
+     * 'fault' NULL: done, and visible to list() and object(). */
+    void (*done)(struct rest_txn *, const struct rest_fault *fault, int64_t generation);
+};
+
+/* The pool behind the server. */
+struct rest_ops {
+    /* Counts changes of the stated configuration. */
+    int64_t (*generation)(void *aux);
+    /* All objects, stated fields and status: an array, or the one object of a
+     * class with ->single. */
+    struct json_t *(*list)(void *aux, const struct pool_class *);
+    /* By name or uuid; NULL if there is none. */
+    struct json_t *(*object)(void *aux, const struct pool_class *, const char *name);
+    struct json_t *(*status)(void *aux);
+    /* The stated configuration, the whole of it, as a document. */
+    struct json_t *(*export)(void *aux);
+    /* What is wrong with what stands, in the form of rest_txn's report. */
+    struct json_t *(*check)(void *aux);
+    /* One at a time. */
+    void (*submit)(void *aux, struct rest_txn *);
+    /* Every connected host has applied it.  Otherwise appends to 'waiting' (if
+     * not NULL) the names of those that have not. */
+    bool (*applied)(void *aux, int64_t generation, struct json_t *waiting);
+    /* Ms since 1970 when the unconfirmed commit rolls back; 0: there is none. */
+    int64_t (*pending)(void *aux);
+};
+
+enum rest_log { REST_LOG_ERROR, REST_LOG_WARN, REST_LOG_INFO };
+
+struct rest_config {
+    const char *const *listen;
+    size_t n_listen;
+    /* Files in PEM, for addresses that begin with ssl:.  Read again when they
+     * change.  'crl' may be NULL. */
+    const char *private_key, *certificate, *ca_cert, *crl;
+    const char *audit; /* file of the audit log; NULL: none */
+    const struct rest_ops *ops;
+    void *aux;
+    /* From any thread; the line has no newline. */
+    void (*log)(enum rest_log, const char *line);
+};
+
+/* 0, or an errno with a sentence in 'why'. */
+int rest_create(const struct rest_config *, struct rest **, char *why, size_t why_size);
+/* Answers what has come in, ends long polls. */
+void rest_run(struct rest *);
+/* Readable when rest_run() has something to do ... */
+int rest_fd(const struct rest *);
+/* ... and it also has after this many ms; -1: not by itself. */
+int rest_timeout_ms(const struct rest *);
+/* Open requests are answered with 503.  No done() may be called afterwards. */
+void rest_destroy(struct rest *);
+
+/* A line of the audit log about what the controller did by itself. */
+void rest_note(struct rest *, const char *what, int status, int64_t generation);
+
+/* The OpenAPI description of all this. */
+struct json_t *rest_openapi(void);
+
+#endif

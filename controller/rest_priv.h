@@ -1,0 +1,200 @@
+/* rest_priv: what the REST server's files share.  See rest.h.
+ *
+ *   rest.c        the server: requests between threads, long polls, the end
+ *   rest_http.c   the threads of libmicrohttpd: connections, limits, bodies
+ *   rest_route.c  which method and path does what, and for whom
+ *   rest_edit.c   a client's edit: its form, and who may make it
+ *
+ * A request belongs to its listener's thread until rest_hand_over(), to the
+ * main loop from then until rest_answer(), and again to the listener's thread
+ * until libmicrohttpd has done with it. */
+#ifndef REST_PRIV_H
+#define REST_PRIV_H
+
+#include "jansson_ns.h"
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "rest.h"
+#include "rest_audit.h"
+#include "rest_limit.h"
+#include "rest_tls.h"
+
+enum {
+    REST_BODY_MAX = 8 << 20,     /* a document */
+    REST_OBJECT_MAX = 256 << 10, /* one object */
+    REST_BODIES_MAX = 64 << 20,  /* all clients' together */
+    REST_CONNECTIONS = 400,      /* of one listener */
+    REST_PEER_CONNECTIONS = 32,  /* of one peer */
+    REST_HEAD_MS = 10000,        /* from the connection's beginning to the head's end */
+    REST_BODY_MS = 30000,        /* for the body */
+    REST_SEND_MS = 60000,        /* for the answer to be taken */
+    REST_KEEP_MS = 60000,        /* between two requests */
+    REST_WAIT_MAX_S = 600,       /* a long poll */
+    REST_CONFIRM_MAX_S = 86400,
+};
+
+/* Who asks. */
+struct rest_user {
+    enum pool_role role;
+    char name[129];
+    char tenant[129]; /* of role tenant */
+    char address[80]; /* "192.0.2.1#40000", or "unix#0" with the peer's user id */
+};
+
+struct rest_listener;
+struct rest_request;
+
+struct rest_conn {
+    struct rest_conn *prev, *next; /* of the listener, oldest first */
+    int fd;
+    bool closing;        /* shut down, not yet gone */
+    bool known;          /* has made a well-formed request */
+    int64_t deadline_ms; /* monotonic; INT64_MAX: none */
+    struct sockaddr_storage peer;
+    struct rest_creds *creds;
+    char cn[129], ou[160]; /* of its certificate, once read */
+    bool identified;
+};
+
+struct rest_listener {
+    struct rest *rest;
+    char *address; /* as stated */
+    char *path;    /* of a Unix socket, or NULL */
+    bool tls;
+    struct MHD_Daemon *mhd;
+    int quiesced;          /* its socket, when it takes no more; or -1 */
+    pthread_mutex_t mutex; /* guards the connections, and limit */
+    struct rest_conn *first, *last;
+    unsigned n_conns;
+    struct rest_limit *limit;
+};
+
+struct rest_route {
+    const char *method;
+    const char *path;     /* "/v1/status", "/v1/{class}", "/v1/{class}/{object}" */
+    enum pool_role least; /* POOL_ROLE_NONE: the class says */
+    bool change;          /* is audited */
+    bool whole_pool;      /* is nothing for tenants */
+    size_t max_body;
+    void (*run)(struct rest *, struct rest_request *); /* on the main loop */
+    const char *about;
+};
+
+enum rest_arg { REST_ARG_GENERATION, REST_ARG_TIMEOUT, REST_ARG_CONFIRM, REST_N_ARGS };
+
+struct rest_request {
+    struct rest_listener *listener;
+    struct rest_conn *conn;
+    struct MHD_Connection *mhd;
+    struct rest_user user;
+    const struct rest_route *route;
+    const struct pool_class *class;
+    char object[300];
+    char *path;
+    int64_t args[REST_N_ARGS]; /* -1: not given */
+    char *body;
+    size_t n_body, cap_body;
+    json_t *json; /* the body, or NULL */
+
+    /* The answer.  It may be known before the body's end. */
+    bool answered, handed_over;
+    int status;
+    char *text; /* malloc'ed */
+    const char *allow;
+
+    /* The main loop's. */
+    struct rest *rest;
+    struct rest_request *prev, *next; /* in one of rest's lists */
+    int64_t until_ms;                 /* a long poll */
+    struct rest_txn txn;
+    json_t *edits; /* txn.body, unless it is 'json' */
+};
+
+struct rest_list {
+    struct rest_request *first, *last;
+};
+
+struct rest {
+    struct rest_config config;
+    struct rest_listener *listeners;
+    size_t n_listeners;
+    struct rest_tls *tls;
+    struct rest_audit *audit;
+    int event; /* eventfd: the queue is not empty */
+    atomic_size_t bodies_bytes;
+    atomic_uint handed_over; /* requests, until they are done with */
+
+    pthread_mutex_t mutex; /* guards queue, users, closing */
+    struct rest_list queue;
+    json_t *users; /* by name */
+    bool closing;
+
+    /* The main loop's. */
+    struct rest_list waiting; /* long polls */
+    struct rest_list writes;  /* the first one is under way if 'writing' */
+    bool writing;
+    int64_t users_generation;
+    int64_t next_look_ms; /* at files and deadlines */
+};
+
+int64_t rest_now_ms(void);
+void rest_logf(struct rest *, enum rest_log, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* --- rest.c ------------------------------------------------------------------- */
+
+/* From the listener's thread, its connection suspended.  False: the server is
+ * ending. */
+bool rest_hand_over(struct rest *, struct rest_request *);
+/* From the main loop.  Takes 'json'; the request must not be used afterwards. */
+void rest_answer(struct rest_request *, int status, json_t *json);
+void rest_refuse(struct rest_request *, const struct rest_fault *);
+/* For either thread: fills in the answer, gives nothing away. */
+void rest_put_answer(struct rest_request *, int status, json_t *json);
+void rest_put_fault(struct rest_request *, const struct rest_fault *);
+/* The request waits for its generation, or its time. */
+void rest_wait_for(struct rest *, struct rest_request *);
+/* request->txn is ready but for 'done'. */
+void rest_write(struct rest *, struct rest_request *);
+/* The user that a certificate's name is, by class user or by its OU. */
+void rest_identify(struct rest *, const char *cn, const char *ou, struct rest_user *);
+/* A change (then 'fault' is NULL), or a refusal. */
+void rest_audit_request(struct rest *, const struct rest_request *, const struct rest_fault *fault,
+                        int64_t generation);
+
+/* --- rest_http.c ---------------------------------------------------------------- */
+
+/* Takes no more connections. */
+void rest_listener_quiesce(struct rest_listener *);
+int rest_listener_open(struct rest *, struct rest_listener *, const char *address, char *why,
+                       size_t why_size);
+void rest_listener_close(struct rest_listener *);
+/* Ends connections that took too long. */
+void rest_listener_reap(struct rest_listener *, int64_t now_ms);
+
+/* --- rest_route.c --------------------------------------------------------------- */
+
+extern const struct rest_route rest_routes[];
+extern const size_t n_rest_routes;
+/* Finds the route and what the path names; checks the role.  False: 'fault'. */
+bool rest_route_find(struct rest_request *, const char *method, struct rest_fault *);
+
+/* --- rest_edit.c ---------------------------------------------------------------- */
+
+/* Whether the user may see the object. */
+bool rest_may_see(struct rest *, const struct rest_user *, const struct pool_class *,
+                  const json_t *object);
+/* Checks the form of edits and the user's right to them, against what stands;
+ * sets with {"add", "remove"} become plain ones.  False: 'fault'. */
+bool rest_edits_check(struct rest *, const struct rest_user *, json_t *edits, struct rest_fault *);
+/* The right to replace the classes that the document holds.  Those that it
+ * leaves as they are may be in it. */
+bool rest_document_check(struct rest *, const struct rest_user *, const json_t *document,
+                         struct rest_fault *);
+/* Without what the user may not see. */
+void rest_document_hide(const struct rest_user *, json_t *document);
+
+#endif

@@ -1,0 +1,333 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rest_priv.h"
+
+#define WAIT_DEFAULT_S 60
+
+static const char class_path[] = "/v1/{class}";
+static const char object_path[] = "/v1/{class}/{object}";
+
+/* --- the whole pool ------------------------------------------------------------- */
+
+static void
+run_openapi(struct rest *r, struct rest_request *q)
+{
+    rest_answer(q, 200, rest_openapi());
+}
+
+static void
+run_whoami(struct rest *r, struct rest_request *q)
+{
+    rest_answer(q, 200,
+                json_pack("{s:s, s:s, s:s}", "name", q->user.name, "role",
+                          pool_role_name(q->user.role), "tenant", q->user.tenant));
+}
+
+static void
+run_status(struct rest *r, struct rest_request *q)
+{
+    if (q->user.role == POOL_ROLE_TENANT) {
+        int64_t generation = r->config.ops->generation(r->config.aux);
+        rest_answer(q, 200, json_pack("{s:I}", "generation", (json_int_t)generation));
+    } else {
+        rest_answer(q, 200, r->config.ops->status(r->config.aux));
+    }
+}
+
+static void
+run_wait(struct rest *r, struct rest_request *q)
+{
+    int64_t seconds = q->args[REST_ARG_TIMEOUT];
+
+    if (q->args[REST_ARG_GENERATION] < 0) {
+        q->args[REST_ARG_GENERATION] = r->config.ops->generation(r->config.aux);
+    }
+    q->until_ms = rest_now_ms() + (seconds < 0 ? WAIT_DEFAULT_S : seconds) * 1000;
+    rest_wait_for(r, q);
+}
+
+static void
+run_export(struct rest *r, struct rest_request *q)
+{
+    json_t *document = r->config.ops->export(r->config.aux);
+
+    rest_document_hide(&q->user, document);
+    rest_answer(q, 200, document);
+}
+
+/* False: the request has been refused, and is gone. */
+static bool
+has_body(struct rest_request *q)
+{
+    struct rest_fault fault;
+
+    if (q->json) {
+        return true;
+    }
+    rest_fault_set(&fault, 400, "bad_request", NULL, NULL, "the request needs a JSON body");
+    rest_refuse(q, &fault);
+    return false;
+}
+
+static void
+run_check(struct rest *r, struct rest_request *q)
+{
+    if (!strcmp(q->route->method, "GET")) {
+        rest_answer(q, 200, r->config.ops->check(r->config.aux));
+    } else if (has_body(q)) {
+        q->txn = (struct rest_txn){.kind = REST_CHECK, .body = q->json};
+        rest_write(r, q);
+    }
+}
+
+static void
+run_import(struct rest *r, struct rest_request *q)
+{
+    if (has_body(q)) {
+        q->txn = (struct rest_txn){.kind = REST_IMPORT, .body = q->json};
+        rest_write(r, q);
+    }
+}
+
+/* A document, or {"edits": [...]}. */
+static void
+run_commit(struct rest *r, struct rest_request *q)
+{
+    json_t *edits;
+
+    if (!has_body(q)) {
+        return;
+    }
+    edits = json_object_get(q->json, "edits");
+    q->txn = (struct rest_txn){.kind = REST_IMPORT, .body = q->json};
+    if (edits) {
+        q->edits = json_incref(edits);
+        q->txn.kind = REST_EDIT;
+        q->txn.body = edits;
+    }
+    q->txn.confirm_s = q->args[REST_ARG_CONFIRM] > 0 ? (unsigned)q->args[REST_ARG_CONFIRM] : 0;
+    rest_write(r, q);
+}
+
+static void
+run_confirm(struct rest *r, struct rest_request *q)
+{
+    q->txn = (struct rest_txn){.kind = REST_CONFIRM};
+    rest_write(r, q);
+}
+
+static void
+run_rollback(struct rest *r, struct rest_request *q)
+{
+    q->txn = (struct rest_txn){.kind = REST_ROLLBACK};
+    rest_write(r, q);
+}
+
+/* --- objects ------------------------------------------------------------------------ */
+
+static void
+run_list(struct rest *r, struct rest_request *q)
+{
+    json_t *all = r->config.ops->list(r->config.aux, q->class), *seen = json_array(), *object;
+    size_t i;
+
+    json_array_foreach(all, i, object)
+    {
+        if (rest_may_see(r, &q->user, q->class, object)) {
+            json_array_append(seen, object);
+        }
+    }
+    json_decref(all);
+    rest_answer(q, 200, json_pack("{s:o}", q->class->plural, seen));
+}
+
+static void
+run_get(struct rest *r, struct rest_request *q)
+{
+    json_t *object = r->config.ops->object(r->config.aux, q->class, q->object);
+    struct rest_fault fault;
+
+    if (object && rest_may_see(r, &q->user, q->class, object)) {
+        rest_answer(q, 200, object);
+        return;
+    }
+    json_decref(object);
+    rest_fault_set(&fault, 404, "not_found", NULL, NULL, "there is no %s \"%.260s\"",
+                   q->class->noun, q->object);
+    rest_refuse(q, &fault);
+}
+
+static void
+edit(struct rest *r, struct rest_request *q, const char *op, const char *name)
+{
+    json_t *e = json_pack("{s:s, s:s, s:s}", "op", op, "class", q->class->noun, "name", name);
+
+    if (q->json) {
+        json_object_set(e, "values", q->json);
+    }
+    q->edits = json_pack("[o]", e);
+    q->txn = (struct rest_txn){.kind = REST_EDIT, .body = q->edits};
+    rest_write(r, q);
+}
+
+static void
+run_add(struct rest *r, struct rest_request *q)
+{
+    const char *name, *within = NULL;
+    struct rest_fault fault;
+    char full[300];
+
+    if (!has_body(q)) {
+        return;
+    }
+    name = json_string_value(json_object_get(q->json, "name"));
+    if (q->class->within) {
+        within = json_string_value(json_object_get(q->json, q->class->within));
+    }
+    if (!name || !*name || (q->class->within && (!within || !*within))) {
+        rest_fault_set(&fault, 422, "invalid", q->class->noun,
+                       name && *name ? q->class->within : "name", "must be given");
+        rest_refuse(q, &fault);
+        return;
+    }
+    snprintf(full, sizeof full, "%s%s%s", within ? within : "", within ? "/" : "", name);
+    edit(r, q, "add", full);
+}
+
+static void
+run_set(struct rest *r, struct rest_request *q)
+{
+    if (has_body(q)) {
+        edit(r, q, "set", q->object);
+    }
+}
+
+static void
+run_remove(struct rest *r, struct rest_request *q)
+{
+    edit(r, q, "remove", q->object);
+}
+
+/* --- the table ------------------------------------------------------------------------- */
+
+#define ROLE(least_) .least = POOL_ROLE_##least_
+#define BODY(max) .max_body = REST_##max##_MAX
+#define CHANGE .change = true
+#define WHOLE .whole_pool = true
+
+const struct rest_route rest_routes[] = {
+    {"GET", "/v1/openapi.json", ROLE(VIEWER), .run = run_openapi, .about = "this description"},
+    {"GET", "/v1/whoami", ROLE(VIEWER), .run = run_whoami, .about = "name and role of who asks"},
+    {"GET", "/v1/status", ROLE(VIEWER), .run = run_status,
+     .about = "generation, hosts, and what is wrong"},
+    {"GET", "/v1/wait", ROLE(VIEWER), .run = run_wait,
+     .about = "answers when every connected host has applied the generation, or after the timeout"},
+    {"GET", "/v1/export", ROLE(VIEWER), WHOLE, .run = run_export,
+     .about = "what is stated, as a document"},
+    {"GET", "/v1/check", ROLE(VIEWER), WHOLE, .run = run_check,
+     .about = "errors and warnings (conflicts, unreachable rules) of what stands"},
+    {"POST", "/v1/check", ROLE(VIEWER), WHOLE, BODY(BODY), .run = run_check,
+     .about = "errors and warnings of a document; nothing changes"},
+    {"POST", "/v1/import", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .run = run_import,
+     .about = "a document replaces the classes it holds"},
+    {"POST", "/v1/commit", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .run = run_commit,
+     .about = "a document, or edits, in one transaction; with confirm=SECONDS it rolls back unless "
+              "confirmed"},
+    {"POST", "/v1/confirm", ROLE(OPERATOR), WHOLE, CHANGE, .run = run_confirm,
+     .about = "the unconfirmed commit stays"},
+    {"POST", "/v1/rollback", ROLE(OPERATOR), WHOLE, CHANGE, .run = run_rollback,
+     .about = "what stood before the unconfirmed commit stands again"},
+    {"GET", class_path, .run = run_list, .about = "all objects of the class"},
+    {"POST", class_path, CHANGE, BODY(OBJECT), .run = run_add, .about = "a new object"},
+    {"GET", object_path, .run = run_get, .about = "one object, by name or uuid"},
+    {"PATCH", object_path, CHANGE, BODY(OBJECT), .run = run_set,
+     .about = "new values of some fields; null means the default; {\"add\": [...], \"remove\": "
+              "[...]} changes a set"},
+    {"DELETE", object_path, CHANGE, .run = run_remove, .about = "the object goes"},
+};
+const size_t n_rest_routes = sizeof rest_routes / sizeof rest_routes[0];
+
+/* Which path of the table this one is; class and object into the request. */
+static const char *
+match(struct rest_request *q)
+{
+    char plural[32];
+    size_t n;
+
+    for (size_t i = 0; i < n_rest_routes; i++) {
+        if (!strcmp(rest_routes[i].path, q->path)) {
+            return rest_routes[i].path;
+        }
+    }
+    if (strncmp(q->path, "/v1/", 4) != 0) {
+        return NULL;
+    }
+    n = strcspn(q->path + 4, "/");
+    if (n >= sizeof plural) {
+        return NULL;
+    }
+    memcpy(plural, q->path + 4, n);
+    plural[n] = '\0';
+    q->class = pool_class_by_plural(plural);
+    if (!q->class) {
+        return NULL;
+    }
+    const char *rest = q->path + 4 + n;
+    if (q->class->single) {
+        return *rest ? NULL : object_path;
+    }
+    if (!*rest) {
+        return class_path;
+    }
+    if (!rest[1] || strlen(rest + 1) >= sizeof q->object) {
+        return NULL;
+    }
+    snprintf(q->object, sizeof q->object, "%s", rest + 1);
+    return object_path;
+}
+
+static bool
+role_ok(const struct rest_request *q, struct rest_fault *fault)
+{
+    const struct rest_route *route = q->route;
+    enum pool_role role = q->user.role;
+    bool ok = role >= route->least && !(route->whole_pool && role == POOL_ROLE_TENANT);
+
+    if (q->class) {
+        ok = route->change ? pool_may_write(q->class, NULL, role) : pool_may_read(q->class, role);
+    }
+    if (q->class && q->class->single && !strcmp(route->method, "DELETE")) {
+        rest_fault_set(fault, 405, "bad_request", q->class->noun, NULL, "it cannot be removed");
+        return false;
+    }
+    if (!ok) {
+        rest_fault_set(fault, 403, "denied", q->class ? q->class->noun : NULL, NULL,
+                       "role %s may not %s %s", pool_role_name(role), route->method, q->path);
+    }
+    return ok;
+}
+
+bool
+rest_route_find(struct rest_request *q, const char *method, struct rest_fault *fault)
+{
+    const char *path = match(q);
+
+    if (!path) {
+        rest_fault_set(fault, 404, "not_found", NULL, NULL,
+                       "there is nothing at this path; /v1/openapi.json lists what there is");
+        return false;
+    }
+    for (size_t i = 0; i < n_rest_routes; i++) {
+        if (!strcmp(rest_routes[i].path, path) && !strcmp(rest_routes[i].method, method)) {
+            q->route = &rest_routes[i];
+            return role_ok(q, fault);
+        }
+    }
+    rest_fault_set(fault, 405, "bad_request", NULL, NULL, "%.20s cannot be done here", method);
+    q->allow = !strcmp(path, class_path)    ? "GET, POST"
+               : !strcmp(path, object_path) ? "GET, PATCH, DELETE"
+                                            : "GET, POST";
+    return false;
+}

@@ -1,0 +1,517 @@
+/* The model without a database: what a change makes of it, and what of it a
+ * change touches. */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "ctl_rig.h"
+#include "plan.h"
+
+/* --- cases ------------------------------------------------------------------------------- */
+
+static void
+test_changes(void)
+{
+    struct model_vif *v;
+    struct rec *r;
+
+    begin();
+    CASE("nothing stated, nothing changed");
+    model_settle(m);
+    CHECK(!model_has_changes(m) && !n_changed());
+
+    CASE("a field of a vif is that vif's change");
+    r = vif_rec(1, 1, 1, 1);
+    rec_set_int(r, REC_VIF_RATE_IN, 1000);
+    put(r);
+    model_settle(m);
+    CHECK(n_changed() == 1 && changed(obj(REC_VIF, 1), MODEL_CFG));
+    model_changes_clear(m);
+
+    CASE("a vif that changes networks: both networks hear of it");
+    vif(1, 1, 2, 1);
+    model_settle(m);
+    v = model_vif(obj(REC_VIF, 1));
+    CHECK(v->network == model_network(obj(REC_NETWORK, 2)));
+    CHECK(n_changed() == 3 && changed(obj(REC_NETWORK, 1), MODEL_MEMBERS) &&
+          changed(obj(REC_NETWORK, 2), MODEL_MEMBERS));
+    CHECK(ovs_list_size(&v->network->vifs) == 1);
+    model_changes_clear(m);
+
+    CASE("what went is shown once, with what it referred to");
+    v = model_vif(obj(REC_VIF, 1));
+    take(REC_VIF, 1);
+    CHECK(v->obj.change & MODEL_DELETED && !v->obj.live && v->network && v->vm);
+    CHECK(ovs_list_is_empty(&v->network->vifs) && !model_by_key(m, v->obj.key));
+    model_changes_clear(m);
+    CHECK(!any(REC_VIF, 1));
+
+    CASE("what came and went between two looks was never there");
+    vif(3, 2, 2, 9);
+    model_settle(m);
+    take(REC_VIF, 3);
+    CHECK(ovs_list_is_empty(&m->changed[REC_VIF]));
+    model_changes_clear(m);
+    end();
+}
+
+static void
+test_dependants(void)
+{
+    begin();
+    CASE("what depends on what is in error is left out, nothing else");
+    network(1, 20, "");
+    model_settle(m);
+    CHECK(!obj(REC_NETWORK, 2) && says(REC_NETWORK, 2, "tag: network \"network1\" has the same"));
+    CHECK(obj(REC_NETWORK, 1) && obj(REC_VIF, 1) && obj(REC_VIF, 2));
+    model_changes_clear(m);
+
+    CASE("the older one keeps what both claim");
+    network(1, 10, "");
+    model_settle(m);
+    network(2, 10, "");
+    model_settle(m);
+    CHECK(obj(REC_NETWORK, 1) && !obj(REC_NETWORK, 2));
+    take(REC_NETWORK, 1);
+    CHECK(obj(REC_NETWORK, 2) && !obj(REC_VIF, 1) &&
+          says(REC_VIF, 1, "network: names network \"network1\", which is not there any more"));
+    model_changes_clear(m);
+
+    CASE("they come back with it");
+    network(1, 11, "");
+    model_settle(m);
+    CHECK(obj(REC_VIF, 1) && obj(REC_VIF, 1)->change & MODEL_CREATED);
+    CHECK(model_vif(obj(REC_VIF, 1))->network == model_network(obj(REC_NETWORK, 1)));
+    model_changes_clear(m);
+
+    CASE("a MAC twice in a network, but not in two");
+    vif(3, 2, 2, 1);
+    vif(4, 2, 1, 1);
+    model_settle(m);
+    CHECK(obj(REC_VIF, 3) && says(REC_VIF, 4, "mac: vif \"vif1\" has the same"));
+
+    CASE("a vif in another tenant's network");
+    network(2, 10, ref(REC_TENANT, 1));
+    model_settle(m);
+    CHECK(says(REC_VIF, 3, "network: network \"network2\" is tenant \"tenant1\"'s"));
+    vm(2, ref(REC_TENANT, 1));
+    model_settle(m);
+    CHECK(obj(REC_VIF, 3));
+
+    CASE("a record that is wrong leaves its name to mend it by");
+    put(new_rec(REC_NETWORK, 1));
+    model_settle(m);
+    CHECK(says(REC_NETWORK, 1, "type: is missing"));
+    CHECK(model_any_by_name(m, REC_NETWORK, "network1", NULL) == any(REC_NETWORK, 1));
+    CHECK(says(REC_VIF, 1, "which is in error"));
+    end();
+}
+
+static void
+test_keys(void)
+{
+    struct rec *r;
+
+    begin();
+    CASE("what has no key waits without an error");
+    r = new_rec(REC_TENANT, 5);
+    r->key = 0;
+    struct uuid uuid = id(REC_TENANT, 5);
+    model_put(m, &uuid, r);
+    model_settle(m);
+    CHECK(any(REC_TENANT, 5) && !any(REC_TENANT, 5)->error && !obj(REC_TENANT, 5));
+    r = new_rec(REC_TENANT, 5);
+    model_put(m, &uuid, r);
+    model_settle(m);
+    CHECK(obj(REC_TENANT, 5) && model_by_key(m, r->key) == obj(REC_TENANT, 5));
+
+    CASE("free keys and zones are free");
+    uint32_t next = 1, key = model_free_key(m, &next);
+    CHECK(key && !model_by_key(m, key));
+    next = 0xffffffff;
+    key = model_free_key(m, &next);
+    CHECK(key == 1 && next == 2);
+    next = 1;
+    CHECK(model_free_zone(m, &next) == 3);
+    end();
+}
+
+static size_t
+n_vifs(unsigned n)
+{
+    size_t count;
+
+    model_group_vifs(m, model_group(obj(REC_GROUP, n)), &count);
+    return count;
+}
+
+static void
+count_group(struct model_group *g, void *n)
+{
+    ++*(unsigned *)n;
+}
+
+static void
+test_groups(void)
+{
+    struct model_vif *v;
+    unsigned found = 0;
+    struct rec *r;
+
+    begin();
+    CASE("a group holds addresses, vifs, VMs and groups, each once");
+    group(1, NULL, LIST(ref(REC_VIF, 1)), LIST(ref(REC_VM, 1)), NULL);
+    group(2, "10.0.0.0/24", LIST(ref(REC_VIF, 2)), NULL, LIST(ref(REC_GROUP, 1)));
+    CHECK(n_vifs(1) == 1 && n_vifs(2) == 2);
+    CHECK(model_group_prefixes(m, model_group(obj(REC_GROUP, 2)))->n == 1);
+    CHECK(model_group_prefixes(m, model_group(obj(REC_GROUP, 1)))->n == 1);
+    v = model_vif(obj(REC_VIF, 1));
+    model_vif_groups(m, v, count_group, &found);
+    CHECK(found == 2 && model_group_has_vif(m, model_group(obj(REC_GROUP, 2)), v));
+    model_changes_clear(m);
+
+    CASE("an address of a vif is a change of all that hold it");
+    r = vif_rec(1, 1, 1, 1);
+    rec_add(r, REC_VIF_ADDRESSES, "172.16.0.1");
+    put(r);
+    model_settle(m);
+    CHECK(changed(obj(REC_GROUP, 1), MODEL_MEMBERS) && changed(obj(REC_GROUP, 2), MODEL_MEMBERS));
+    CHECK(model_group_prefixes(m, model_group(obj(REC_GROUP, 2)))->n == 2);
+    model_changes_clear(m);
+
+    CASE("so is a new vif of a VM in it");
+    vif(5, 1, 2, 5);
+    model_settle(m);
+    CHECK(obj(REC_GROUP, 2)->change & MODEL_MEMBERS && n_vifs(2) == 3);
+    model_changes_clear(m);
+
+    CASE("a locked vif counts with what it may use");
+    r = vif_rec(1, 1, 1, 1);
+    rec_set_string(r, REC_VIF_LOCKING, "locked");
+    rec_add(r, REC_VIF_IPV6, "fd00::1");
+    put(r);
+    model_settle(m);
+    CHECK(v->locking == MODEL_LOCKED && v->effective.n == 1 &&
+          !model_prefix_is_v4(&v->effective.p[0]));
+
+    end();
+}
+
+static void
+test_groups_loop(void)
+{
+    begin();
+    group(1, NULL, LIST(ref(REC_VIF, 1)), NULL, NULL);
+    group(2, "10.0.0.0/24", LIST(ref(REC_VIF, 2)), NULL, LIST(ref(REC_GROUP, 1)));
+    CASE("a loop is an error of all that are in it, and of nobody else");
+    group(3, "192.168.0.0/16", NULL, NULL, NULL);
+    group(1, NULL, NULL, NULL, LIST(ref(REC_GROUP, 2)));
+    CHECK(says(REC_GROUP, 1, "in itself") && says(REC_GROUP, 2, "in itself") && obj(REC_GROUP, 3));
+    group(1, NULL, LIST(ref(REC_VIF, 1)), NULL, NULL);
+    CHECK(obj(REC_GROUP, 1) && obj(REC_GROUP, 2) && n_vifs(2) == 2);
+
+    CASE("a vif that goes leaves the group");
+    take(REC_VIF, 2);
+    CHECK(says(REC_GROUP, 2, "vifs: names vif \"vif2\", which is not there any more"));
+    group(2, "10.0.0.0/24", NULL, NULL, LIST(ref(REC_GROUP, 1)));
+    CHECK(n_vifs(2) == 1);
+
+    CASE("a vif in error is not in the group, and no reason to drop the group");
+    network(1, 0, "");
+    model_settle(m);
+    CHECK(!obj(REC_VIF, 1) && obj(REC_GROUP, 1) && n_vifs(1) == 0);
+    network(1, 10, "");
+    model_settle(m);
+    CHECK(n_vifs(1) == 1);
+    end();
+}
+
+static void
+test_reduce(void)
+{
+    begin();
+    CASE("prefixes within others are left out, families apart");
+    struct rec *r = new_rec(REC_GROUP, 1);
+    static const char *const all[] = {"::/0",        "2001:db8::/32", "fd00::1",   "10.0.0.0/8",
+                                      "10.1.0.0/16", "10.1.2.3",      "11.0.0.0/8"};
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+        rec_add(r, REC_GROUP_ADDRESSES, all[i]);
+    }
+    rec_normalize(r);
+    put(r);
+    model_settle(m);
+    CHECK(model_group_prefixes(m, model_group(obj(REC_GROUP, 1)))->n == 3);
+    end();
+}
+
+static void
+test_ports(void)
+{
+    struct model_host *h1, *h2;
+    struct model_vif *v;
+    struct eth_addr mac = ETH_ADDR_C(02, 00, 00, 00, 00, 01);
+    struct eth_addr mac7 = ETH_ADDR_C(02, 00, 00, 00, 00, 07);
+
+    begin();
+    h1 = model_host(obj(REC_HOST, 1));
+    h2 = model_host(obj(REC_HOST, 2));
+    v = model_vif(obj(REC_VIF, 1));
+
+    CASE("a port is found by uuid, else by MAC");
+    model_port_report(m, h1, "vif1.0", &v->xs_uuid, &mac7, 5);
+    CHECK(v->host == h1 && model_vif_port(v, h1)->ofport == 5);
+    CHECK(model_presence(m, v->network, h1) && !model_presence(m, v->network, h2));
+    CHECK(v->obj.change == MODEL_PLACE && v->network->obj.change == MODEL_PRESENCE);
+    model_changes_clear(m);
+    model_port_report(m, h1, "vif1.0", NULL, &mac, 5);
+    CHECK(v->host == h1 && model_vif_port(v, h1));
+
+    CASE("the same report again is no change");
+    model_changes_clear(m);
+    model_port_report(m, h1, "vif1.0", NULL, &mac, 5);
+    CHECK(!model_has_changes(m));
+
+    CASE("while it moves it has two ports, and is where it came last");
+    model_port_report(m, h2, "vif9.0", NULL, &mac, 3);
+    CHECK(v->host == h2 && model_vif_port(v, h1) && model_vif_port(v, h2));
+    model_port_gone(m, h1, "vif1.0");
+    CHECK(v->host == h2 && !model_presence(m, v->network, h1));
+
+    CASE("a port may come before its vif");
+    model_port_report(m, h1, "vif7.0", NULL, &mac7, 8);
+    CHECK(!model_port_by_name(m, h1, "vif7.0")->vif);
+    vif(7, 2, 2, 7);
+    model_settle(m);
+    CHECK(model_vif(obj(REC_VIF, 7))->host == h1);
+
+    CASE("a MAC in two networks is the vif that is expected there");
+    struct rec *r = vif_rec(8, 2, 1, 7);
+    rec_set_string(r, REC_VIF_HOST, ref(REC_HOST, 1));
+    put(r);
+    model_settle(m);
+    CHECK(model_port_by_name(m, h1, "vif7.0")->vif == model_vif(obj(REC_VIF, 8)));
+    take(REC_VIF, 8);
+    CHECK(model_port_by_name(m, h1, "vif7.0")->vif == model_vif(obj(REC_VIF, 7)));
+
+    end();
+}
+
+static void
+test_ports_full(void)
+{
+    struct eth_addr mac = ETH_ADDR_C(02, 00, 00, 00, 00, 01);
+    struct eth_addr mac7 = ETH_ADDR_C(02, 00, 00, 00, 00, 07);
+    struct model_host *h1, *h2;
+    struct model_vif *v;
+
+    begin();
+    h1 = model_host(obj(REC_HOST, 1));
+    h2 = model_host(obj(REC_HOST, 2));
+    v = model_vif(obj(REC_VIF, 1));
+    vif(7, 2, 2, 7);
+    model_settle(m);
+    model_port_report(m, h1, "vif7.0", NULL, &mac7, 8);
+    model_port_report(m, h2, "vif9.0", NULL, &mac, 3);
+
+    CASE("presence follows a vif to another network");
+    vif(7, 2, 1, 7);
+    model_settle(m);
+    CHECK(model_presence(m, model_network(obj(REC_NETWORK, 1)), h1) &&
+          !model_presence(m, model_network(obj(REC_NETWORK, 2)), h1));
+
+    CASE("ports that a full read does not show have gone");
+    model_ports_begin(m);
+    model_port_report(m, h1, "vif7.0", NULL, &mac7, 8);
+    model_ports_end(m, h1);
+    CHECK(model_port_by_name(m, h1, "vif7.0") && model_vif_port(v, h2));
+    model_ports_begin(m);
+    model_ports_end(m, h2);
+    CHECK(!v->host && !model_vif_port(v, h2));
+
+    CASE("a host goes with its ports");
+    take(REC_HOST, 1);
+    CHECK(!model_vif(obj(REC_VIF, 7))->host);
+    CHECK(ovs_list_is_empty(&model_network(obj(REC_NETWORK, 1))->presences));
+    end();
+}
+
+/* Policy n + 1 has scope n, rule n + 1 in its default part, n + 11 in its mandatory one. */
+static void
+policies(void)
+{
+    static const char *const scopes[] = {"global", "pool", "network", "group", "vm", "vif"};
+    struct rec *r;
+
+    begin();
+    group(1, "10.0.0.0/8", LIST(ref(REC_VIF, 1)), NULL, NULL);
+    for (unsigned i = 0; i < 6; i++) {
+        r = policy_rec(i + 1, scopes[i]);
+        if (i >= 2) {
+            static const enum rec_kind kinds[] = {REC_NETWORK, REC_GROUP, REC_VM, REC_VIF};
+
+            rec_set_string(r, REC_POLICY_NETWORK + i - 2, ref(kinds[i - 2], 1));
+        }
+        put(r);
+        put(rule_rec(i + 1, i + 1, 5, "allow"));
+        r = rule_rec(i + 11, i + 1, 5, "deny");
+        rec_set_string(r, REC_RULE_PART, "mandatory");
+        put(r);
+    }
+    model_settle(m);
+}
+
+static void
+test_policies(void)
+{
+    policies();
+    CASE("a policy hangs on its scope");
+    CHECK(ovs_list_size(&m->global_policies) == 1 && ovs_list_size(&m->pool_policies) == 1);
+    CHECK(ovs_list_size(&model_network(obj(REC_NETWORK, 1))->policies) == 1);
+    CHECK(ovs_list_size(&model_vif(obj(REC_VIF, 1))->policies) == 1);
+
+    CASE("bands: mandatory from wide to narrow, then default from narrow to wide");
+    for (unsigned i = 0; i < 6; i++) {
+        CHECK(model_rule_band(model_rule(obj(REC_RULE, i + 1))) == i);
+        CHECK(model_rule_band(model_rule(obj(REC_RULE, i + 11))) == 11 - i);
+    }
+
+    CASE("a scope that changes moves the policy");
+    model_changes_clear(m);
+    put(policy_rec(1, "pool"));
+    model_settle(m);
+    CHECK(ovs_list_is_empty(&m->global_policies) && ovs_list_size(&m->pool_policies) == 2);
+    CHECK(m->change & MODEL_POLICIES);
+
+    end();
+}
+
+static void
+test_policy_changes(void)
+{
+    struct rec *r;
+
+    policies();
+    CASE("a disabled rule is not there, and no error");
+    r = rule_rec(1, 1, 5, "allow");
+    rec_set_int(r, REC_RULE_ENABLED, 0);
+    put(r);
+    model_settle(m);
+    CHECK(!obj(REC_RULE, 1) && !any(REC_RULE, 1)->error);
+
+    CASE("a rule's family follows from protocol and addresses");
+    r = rule_rec(1, 1, 5, "allow");
+    rec_set_string(r, REC_RULE_PROTOCOL, "icmpv6");
+    put(r);
+    model_settle(m);
+    CHECK(model_rule(obj(REC_RULE, 1))->ethertype == MODEL_ETH_IPV6);
+    r = rule_rec(1, 1, 5, "allow");
+    rec_add(r, REC_RULE_REMOTE_CIDRS, "10.0.0.0/8");
+    put(r);
+    model_settle(m);
+    CHECK(model_rule(obj(REC_RULE, 1))->ethertype == MODEL_ETH_IPV4);
+
+    CASE("policies go with what they are for");
+    take(REC_VM, 1);
+    CHECK(!obj(REC_POLICY, 5) && !obj(REC_POLICY, 6) && !obj(REC_RULE, 5) && obj(REC_RULE, 4));
+    end();
+}
+
+static void
+test_locking(void)
+{
+    struct model_vif *v;
+    struct rec *r;
+
+    begin();
+    v = model_vif(obj(REC_VIF, 1));
+    CASE("a network's default locking mode reaches its vifs");
+    CHECK(v->locking == MODEL_UNLOCKED && !v->isolated);
+    r = new_rec(REC_NETWORK, 1);
+    rec_set_string(r, REC_NETWORK_TYPE, "vlan");
+    rec_set_int(r, REC_NETWORK_TAG, 10);
+    rec_set_string(r, REC_NETWORK_LOCKING, "disabled");
+    rec_set_int(r, REC_NETWORK_ISOLATED, 1);
+    r->zone = 1;
+    put(r);
+    model_settle(m);
+    CHECK(v->locking == MODEL_DISABLED && v->isolated && changed(&v->obj, MODEL_CFG));
+    end();
+}
+
+/* A trial leaves everything as it was, but for marks. */
+static bool
+read_vif1(void *aux, enum rec_kind kind, const struct uuid *uuid, struct rec *r)
+{
+    struct rec *made =
+        kind == REC_VIF ? vif_rec(uuid->parts[3], uuid->parts[3], 1, uuid->parts[3]) : NULL;
+
+    if (made) {
+        rec_copy(r, made);
+        r->given = UINT32_MAX;
+    }
+    return made;
+}
+
+static void
+test_trial(void)
+{
+    const char *text =
+        "{\"version\":1,\"networks\":[{\"name\":\"extra\",\"type\":\"vlan\",\"tag\":99}],"
+        "\"vifs\":[{\"name\":\"vif1\",\"network\":\"extra\"}]}";
+    const char *clash =
+        "{\"version\":1,\"vifs\":[{\"name\":\"vif2\",\"mac\":\"02:00:00:00:00:01\"}]}";
+    struct doc_errors errors = {NULL, 0, false};
+    struct model_host *h;
+    struct model_vif *v;
+    struct plan *plan;
+    struct doc *doc;
+
+    begin();
+    h = model_host(obj(REC_HOST, 1));
+    v = model_vif(obj(REC_VIF, 1));
+    model_port_report(m, h, "p", &v->xs_uuid, NULL, 1);
+    CASE("a plan tried leaves the model as it was");
+    doc = doc_parse(text, strlen(text), &errors);
+    plan = plan_create(m, doc, false, read_vif1, NULL, &errors);
+    CHECK(plan && plan->n == 2 && plan_give_keys(m, plan, &errors) &&
+          plan_try(m, plan, &errors, NULL));
+    CHECK(!errors.n && obj(REC_VIF, 1) == &v->obj &&
+          v->network == model_network(obj(REC_NETWORK, 1)));
+    CHECK(v->host == h && model_presence(m, v->network, h)->n_ports == 1);
+    model_changes_clear(m);
+    CHECK(hmap_count(&m->objs[REC_NETWORK]) == 2 && hmap_count(&m->presences) == 1);
+    plan_free(plan);
+    doc_free(doc);
+
+    CASE("so does one that is wrong");
+    doc = doc_parse(clash, strlen(clash), &errors);
+    plan = plan_create(m, doc, false, read_vif1, NULL, &errors);
+    CHECK(plan && !plan_try(m, plan, &errors, NULL) && errors.n == 1 &&
+          !strcmp(errors.e[0].object, "vif vif2") && !strcmp(errors.e[0].field, "mac"));
+    CHECK(obj(REC_VIF, 1) && obj(REC_VIF, 2) && !obj(REC_VIF, 2)->error);
+    plan_free(plan);
+    doc_free(doc);
+    doc_errors_clear(&errors);
+    end();
+}
+
+int
+main(void)
+{
+    test_changes();
+    test_dependants();
+    test_keys();
+    test_groups();
+    test_groups_loop();
+    test_reduce();
+    test_ports();
+    test_ports_full();
+    test_policies();
+    test_policy_changes();
+    test_locking();
+    test_trial();
+    rec_destroy(new_rec(REC_TENANT, 0));
+    return check_done();
+}

@@ -1,0 +1,592 @@
+/* The pool database against a real ovsdb-server: changes as one transaction or
+ * none, keys, others' edits, status, a server that dies, two controllers. */
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "ctl_db.h"
+#include "model.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "packets.h"
+#include "pool_db.h"
+#include "pool_row.h"
+#include "timeval.h"
+#include "util.h"
+#include "uuid.h"
+
+#define PATIENCE_MS 20000
+
+static struct ctl_db server;
+
+/* A controller's side. */
+struct side {
+    struct model *m;
+    struct pool_db *db;
+    unsigned changes; /* objects in change sets since it was last reset */
+};
+
+struct answer {
+    bool done;
+    int error;
+    int64_t generation;
+    size_t created, changed, deleted, n_warnings;
+    char object[100], field[64], message[256];
+};
+
+static void
+side_open(struct side *s)
+{
+    memset(s, 0, sizeof *s);
+    s->m = model_create();
+    s->db = pool_db_open(server.remote, s->m);
+}
+
+static void
+side_close(struct side *s)
+{
+    pool_db_close(s->db);
+    model_destroy(s->m);
+}
+
+static void
+turn(struct side *s)
+{
+    struct model_obj *obj;
+
+    pool_db_run(s->db);
+    for (enum rec_kind k = 0; k < REC_N_KINDS; k++) {
+        MODEL_FOR_EACH_CHANGED (obj, s->m, k) {
+            s->changes++;
+        }
+    }
+    model_changes_clear(s->m);
+}
+
+static bool
+connected(struct side *s, const void *aux)
+{
+    return pool_db_ready(s->db) && pool_db_connected(s->db);
+}
+
+/* Runs both sides (or one) until it is so. */
+static bool
+until(struct side *a, struct side *b, bool (*so)(struct side *, const void *), const void *aux)
+{
+    long long int deadline = time_msec() + PATIENCE_MS;
+
+    for (;;) {
+        turn(a);
+        if (b) {
+            turn(b);
+        }
+        if (so(a, aux)) {
+            return true;
+        }
+        if (time_msec() > deadline) {
+            return false;
+        }
+        pool_db_wait(a->db);
+        if (b) {
+            pool_db_wait(b->db);
+        }
+        poll_timer_wait(100);
+        poll_block();
+    }
+}
+
+static bool
+is_done(struct side *s, const void *answer)
+{
+    return ((const struct answer *)answer)->done;
+}
+
+static bool
+never(struct side *s, const void *deadline)
+{
+    return time_msec() > *(const long long int *)deadline;
+}
+
+/* Lets it run for a while. */
+static void
+rest(struct side *s, int ms)
+{
+    long long int deadline = time_msec() + ms;
+
+    until(s, NULL, never, &deadline);
+}
+
+static void
+got(const struct pool_result *r, void *answer_)
+{
+    struct answer *a = answer_;
+
+    a->done = true;
+    a->error = r->error;
+    a->generation = r->generation;
+    a->created = r->n_created;
+    a->changed = r->n_changed;
+    a->deleted = r->n_deleted;
+    a->n_warnings = r->warnings->n;
+    if (r->errors->n) {
+        ovs_strlcpy(a->object, r->errors->e[0].object, sizeof a->object);
+        ovs_strlcpy(a->field, r->errors->e[0].field, sizeof a->field);
+        ovs_strlcpy(a->message, r->errors->e[0].message, sizeof a->message);
+    }
+}
+
+static void
+start(struct side *s, const char *text, enum pool_apply_mode mode, struct answer *a)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    struct doc *doc = doc_parse(text, strlen(text), &errors);
+
+    memset(a, 0, sizeof *a);
+    if (!doc) {
+        printf("# %s\n", errors.n ? errors.e[0].message : "?");
+        abort();
+    }
+    pool_db_apply(s->db, doc, mode, false, NULL, got, a);
+}
+
+static struct answer
+apply(struct side *s, const char *text, enum pool_apply_mode mode)
+{
+    struct answer a;
+
+    start(s, text, mode, &a);
+    until(s, NULL, is_done, &a);
+    if (a.error) {
+        printf("# [%s] [%s] %s\n", a.object, a.field, a.message);
+    }
+    return a;
+}
+
+static struct answer
+removal(struct side *s, enum rec_kind kind, const char *name)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    struct doc *doc = doc_create();
+    struct answer a;
+
+    memset(&a, 0, sizeof a);
+    doc_add_removal(doc, kind, name, &errors);
+    pool_db_apply(s->db, doc, POOL_MERGE, false, NULL, got, &a);
+    until(s, NULL, is_done, &a);
+    return a;
+}
+
+static const char sound[] =
+    "{\"version\":1,\"pool\":{\"name\":\"lab\"},\"tenants\":[{\"name\":\"red\"}],"
+    "\"hosts\":[{\"name\":\"h1\",\"ovsdb\":\"unix:/run/h1\"}],"
+    "\"networks\":[{\"name\":\"web\",\"type\":\"vlan\",\"tag\":10},"
+    "{\"name\":\"net2\",\"type\":\"overlay\",\"vni\":5000,\"tenant\":\"red\"}],"
+    "\"vms\":[{\"name\":\"a\",\"tenant\":\"red\"},{\"name\":\"b\"}],"
+    "\"vifs\":[{\"name\":\"a0\",\"vm\":\"a\",\"network\":\"web\",\"mac\":\"02:00:00:00:00:01\","
+    "\"locking_mode\":\"locked\",\"ipv4_allowed\":[\"10.0.0.1\"]},"
+    "{\"name\":\"b0\",\"vm\":\"b\",\"network\":\"web\",\"mac\":\"02:00:00:00:00:02\"}],"
+    "\"groups\":[{\"name\":\"all\",\"vms\":[\"a\"],\"groups\":[\"more\"]},"
+    "{\"name\":\"more\",\"vifs\":[\"b0\"],\"addresses\":[\"192.168.0.0/16\"]}],"
+    "\"policies\":[{\"name\":\"base\",\"scope\":\"pool\",\"rules\":["
+    "{\"name\":\"web\",\"order\":10,\"direction\":\"in\",\"action\":\"allow\",\"protocol\":\"tcp\","
+    "\"ports\":[\"80\",\"8000-8080\"],\"remote_group\":\"all\"},"
+    "{\"name\":\"ping\",\"order\":20,\"direction\":\"in\",\"action\":\"allow\","
+    "\"protocol\":\"icmp\",\"icmp_type\":8}]}]}";
+
+static void
+test_import(struct side *s)
+{
+    struct answer a;
+    struct model_network *net;
+    struct model_obj *obj;
+    uint64_t keys = 0;
+
+    CASE("a new database gets a pool");
+    CHECK(until(s, NULL, connected, NULL));
+    CHECK(s->m->generation == 1 && s->m->default_action == MODEL_DENY);
+
+    CASE("an import is one transaction");
+    a = apply(s, sound, POOL_REPLACE);
+    CHECK(!a.error && a.created == 13 && a.changed == 1 && !a.deleted);
+    CHECK(a.generation == 2 && s->m->generation == 2);
+
+    CASE("all of it is live, with keys of its own");
+    for (enum rec_kind k = REC_HOST; k < REC_N_KINDS; k++) {
+        MODEL_FOR_EACH (obj, s->m, k) {
+            CHECK(obj->live && obj->key && obj->key < 64 && !(keys & 1ull << obj->key));
+            keys |= 1ull << obj->key;
+        }
+    }
+    net = model_network(model_by_name(s->m, REC_NETWORK, "web"));
+    CHECK(net && net->zone && net->policy_epoch == 1);
+
+    CASE("the same again changes nothing");
+    a = apply(s, sound, POOL_REPLACE);
+    CHECK(!a.error && !a.created && !a.changed && !a.deleted && a.generation == 2);
+}
+
+static void
+test_bad(struct side *s)
+{
+    struct answer a;
+
+    CASE("an error changes nothing, and names object and field");
+    a = apply(s,
+              "{\"version\":1,\"networks\":[{\"name\":\"new\",\"type\":\"vlan\",\"tag\":77},"
+              "{\"name\":\"web\",\"tag\":77}]}",
+              POOL_MERGE);
+    CHECK(a.error == EINVAL && !strcmp(a.object, "network new") && !strcmp(a.field, "tag"));
+    CHECK(strstr(a.message, "web"));
+    CHECK(!model_by_name(s->m, REC_NETWORK, "new"));
+    CHECK(model_network(model_by_name(s->m, REC_NETWORK, "web"))->tag == 10);
+    rest(s, 200);
+    CHECK(s->m->generation == 2);
+
+    CASE("what others refer to is not removed");
+    a = removal(s, REC_NETWORK, "web");
+    CHECK(a.error == EINVAL && !strcmp(a.field, "network") && strstr(a.message, "\"web\""));
+    a = removal(s, REC_GROUP, "all");
+    CHECK(a.error == EINVAL && !strcmp(a.object, "rule base/web") &&
+          !strcmp(a.field, "remote_group"));
+    a = removal(s, REC_TENANT, "nobody");
+    CHECK(a.error == EINVAL && !strcmp(a.object, "tenant nobody"));
+
+    CASE("a loop of groups is refused");
+    a = apply(s, "{\"version\":1,\"groups\":[{\"name\":\"more\",\"groups\":[\"all\"]}]}",
+              POOL_MERGE);
+    CHECK(a.error == EINVAL && !strcmp(a.field, "groups") && strstr(a.message, "in itself"));
+    CHECK(model_by_name(s->m, REC_GROUP, "all") && model_by_name(s->m, REC_GROUP, "more"));
+}
+
+static void
+test_merge(struct side *s)
+{
+    struct model_group *all;
+    struct answer a;
+    uint32_t key = model_by_name(s->m, REC_NETWORK, "web")->key;
+
+    CASE("a merge changes what it names, no more");
+    s->changes = 0;
+    a = apply(s, "{\"version\":1,\"vifs\":[{\"name\":\"b0\",\"addresses\":[\"10.9.9.9\"]}]}",
+              POOL_MERGE);
+    CHECK(!a.error && a.changed == 1 && !a.created && a.generation == 3);
+    CHECK(s->changes <= 8);
+    all = model_group(model_by_name(s->m, REC_GROUP, "all"));
+    CHECK(all && model_group_prefixes(s->m, all)->n == 3);
+
+    CASE("a rename keeps the key");
+    {
+        struct doc_errors errors = {NULL, 0, false};
+        struct doc *doc = doc_create();
+        struct rec *r;
+
+        memset(&a, 0, sizeof a);
+        r = &doc_append(doc, REC_NETWORK)->rec;
+        doc->items[0].rename = xstrdup("web");
+        free(r->name);
+        r->name = xstrdup("www");
+        pool_db_apply(s->db, doc, POOL_MERGE, false, NULL, got, &a);
+        until(s, NULL, is_done, &a);
+        doc_errors_clear(&errors);
+    }
+    CHECK(!a.error && model_by_name(s->m, REC_NETWORK, "www") &&
+          model_by_name(s->m, REC_NETWORK, "www")->key == key &&
+          !model_by_name(s->m, REC_NETWORK, "web"));
+
+    CASE("a policy goes with its rules, a VM with its vifs");
+    a = apply(
+        s,
+        "{\"version\":1,\"policies\":[{\"name\":\"x\",\"scope\":\"global\",\"rules\":["
+        "{\"order\":1,\"direction\":\"in\",\"action\":\"deny\"}]}],\"vms\":[{\"name\":\"c\"}],"
+        "\"vifs\":[{\"name\":\"c0\",\"vm\":\"c\",\"network\":\"www\","
+        "\"mac\":\"02:00:00:00:00:03\"}]}",
+        POOL_MERGE);
+    CHECK(!a.error && a.created == 4);
+    a = removal(s, REC_POLICY, "x");
+    CHECK(!a.error && a.deleted == 2);
+    a = removal(s, REC_VM, "c");
+    CHECK(!a.error && a.deleted == 2 && !model_by_name(s->m, REC_VIF, "c0"));
+
+    CASE("rules of a named policy are replaced as a whole");
+    a = apply(s,
+              "{\"version\":1,\"policies\":[{\"name\":\"base\",\"rules\":["
+              "{\"name\":\"web\",\"order\":11,\"direction\":\"in\",\"action\":\"allow\"}]}]}",
+              POOL_MERGE);
+    CHECK(!a.error && a.changed == 1 && a.deleted == 1 && !a.created);
+}
+
+static bool
+network_has(struct side *s, const void *name)
+{
+    return model_by_name(s->m, REC_NETWORK, name);
+}
+
+static bool
+has_error(struct side *s, const void *name)
+{
+    const struct model_obj *obj = model_any_by_name(s->m, REC_NETWORK, name, NULL);
+    const struct ovsdb_idl_row *row =
+        obj ? pool_row_find(pool_db_idl(s->db), REC_NETWORK, &obj->uuid) : NULL;
+
+    return row && *pool_row_get_string(row, REC_NETWORK, "error");
+}
+
+static bool
+error_is_gone(struct side *s, const void *name)
+{
+    return network_has(s, name) && !has_error(s, name);
+}
+
+#define INSERT(NAME, TAG)                                                                          \
+    "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"Network\",\"row\":{\"name\":\"" NAME            \
+    "\",\"type\":\"vlan\",\"tag\":" TAG ",\"encapsulation\":\"vxlan\",\"mtu\":1500,"               \
+    "\"default_locking_mode\":\"unlocked\",\"policy_epoch\":1}}]"
+
+static void
+test_others(struct side *s)
+{
+    CASE("a row that somebody else inserts gets a key and a zone");
+    CHECK(!ctl_db_transact(&server, INSERT("by-hand", "200")));
+    CHECK(until(s, NULL, network_has, "by-hand"));
+    CHECK(model_network(model_by_name(s->m, REC_NETWORK, "by-hand"))->zone);
+
+    CASE("one that is wrong is left out, and says why in the database");
+    CHECK(!ctl_db_transact(&server, INSERT("second", "200")));
+    CHECK(until(s, NULL, has_error, "second"));
+    CHECK(network_has(s, "by-hand") && !network_has(s, "second"));
+
+    CASE("it comes in when the cause has gone");
+    CHECK(!ctl_db_transact(&server, "[\"Weft_Pool\",{\"op\":\"delete\",\"table\":\"Network\","
+                                    "\"where\":[[\"name\",\"==\",\"by-hand\"]]}]"));
+    CHECK(until(s, NULL, error_is_gone, "second"));
+
+    CASE("the database refuses to lose what is referred to");
+    CHECK(!ctl_db_transact(&server, "[\"Weft_Pool\",{\"op\":\"delete\",\"table\":\"Network\","
+                                    "\"where\":[[\"name\",\"==\",\"www\"]]}]"));
+    rest(s, 200);
+    CHECK(network_has(s, "www"));
+}
+
+static const char *
+column(struct side *s, enum rec_kind kind, const char *name, const char *what)
+{
+    const struct model_obj *obj = model_any_by_name(s->m, kind, name, NULL);
+
+    return pool_row_get_string(pool_row_find(pool_db_idl(s->db), kind, &obj->uuid), kind, what);
+}
+
+static bool
+vif_seen(struct side *s, const void *host)
+{
+    return !strcmp(column(s, REC_VIF, "a0", "seen_host"), host);
+}
+
+static bool
+host_error(struct side *s, const void *error)
+{
+    return !strcmp(column(s, REC_HOST, "h1", "error"), error);
+}
+
+static bool
+rule_warned(struct side *s, const void *aux)
+{
+    return strstr(column(s, REC_POLICY, "w", "warning"), "1 of its rules");
+}
+
+static void
+test_status(struct side *s)
+{
+    struct model_host_status status = {.connected = true, .drift = 3, .switch_type = "weft"};
+    struct model_host *host = model_host(model_by_name(s->m, REC_HOST, "h1"));
+    struct model_vif *vif = model_vif(model_by_name(s->m, REC_VIF, "a0"));
+    int64_t generation = s->m->generation;
+    struct answer a;
+
+    CASE("status reaches the database");
+    model_port_report(s->m, host, "vif1.0", NULL, &vif->mac, 7);
+    ovs_strlcpy(status.error, "no route", sizeof status.error);
+    model_host_set_status(s->m, host, &status);
+    CHECK(until(s, NULL, vif_seen, "h1"));
+    CHECK(until(s, NULL, host_error, "no route"));
+    CHECK(s->m->generation == generation);
+
+    CASE("status is taken back");
+    status.error[0] = '\0';
+    model_host_set_status(s->m, host, &status);
+    model_port_gone(s->m, host, "vif1.0");
+    CHECK(until(s, NULL, vif_seen, "") && until(s, NULL, host_error, ""));
+
+    CASE("an unreachable rule is told");
+    a = apply(s,
+              "{\"version\":1,\"policies\":[{\"name\":\"w\",\"scope\":\"pool\",\"rules\":["
+              "{\"name\":\"all\",\"order\":1,\"direction\":\"out\",\"action\":\"allow\"},"
+              "{\"name\":\"ssh\",\"order\":2,\"direction\":\"out\",\"action\":\"deny\","
+              "\"protocol\":\"tcp\",\"ports\":[\"22\"]}]}]}",
+              POOL_MERGE);
+    CHECK(!a.error && until(s, NULL, rule_warned, NULL));
+}
+
+static void
+test_pending(struct side *s)
+{
+    struct pool_pending pending = {"{\"version\":1}", 123456789, "admin"};
+    struct answer a = {.done = false};
+    int64_t generation = s->m->generation;
+
+    CASE("a pending commit is kept, also without another change");
+    pool_db_apply(s->db, doc_create(), POOL_MERGE, false, &pending, got, &a);
+    CHECK(until(s, NULL, is_done, &a) && !a.error && a.generation == generation);
+    rest(s, 100);
+    CHECK(pool_db_pending(s->db)->deadline_ms == 123456789 &&
+          !strcmp(pool_db_pending(s->db)->author, "admin") &&
+          !strcmp(pool_db_pending(s->db)->document, "{\"version\":1}"));
+    memset(&a, 0, sizeof a);
+    pending = (struct pool_pending){"", 0, ""};
+    pool_db_apply(s->db, doc_create(), POOL_MERGE, false, &pending, got, &a);
+    CHECK(until(s, NULL, is_done, &a) && !a.error);
+    rest(s, 100);
+    CHECK(!pool_db_pending(s->db)->deadline_ms && !*pool_db_pending(s->db)->document);
+}
+
+static void
+test_check(struct side *s)
+{
+    const char *text =
+        "{\"version\":1,\"policies\":[{\"name\":\"c\",\"scope\":\"global\",\"rules\":["
+        "{\"name\":\"x\",\"order\":1,\"direction\":\"in\",\"action\":\"allow\"},"
+        "{\"name\":\"y\",\"order\":1,\"direction\":\"in\",\"action\":\"deny\"}]}]}";
+    struct doc_errors errors = {NULL, 0, false};
+    struct answer a = {.done = false};
+
+    CASE("a check says what would be, and does nothing");
+    pool_db_apply(s->db, doc_parse(text, strlen(text), &errors), POOL_MERGE, true, NULL, got, &a);
+    CHECK(a.done && !a.error && a.created == 3 && a.n_warnings >= 2);
+    rest(s, 100);
+    CHECK(!model_by_name(s->m, REC_POLICY, "c"));
+}
+
+static void
+test_two(struct side *s)
+{
+    struct side other;
+    struct answer a[8], b[8];
+    char text[160];
+
+    CASE("two controllers that write at once give no key twice");
+    side_open(&other);
+    CHECK(until(&other, s, connected, NULL));
+    for (int i = 0; i < 8; i++) {
+        snprintf(text, sizeof text, "{\"version\":1,\"tenants\":[{\"name\":\"one-%d\"}]}", i);
+        start(s, text, POOL_MERGE, &a[i]);
+        snprintf(text, sizeof text, "{\"version\":1,\"tenants\":[{\"name\":\"two-%d\"}]}", i);
+        start(&other, text, POOL_MERGE, &b[i]);
+    }
+    for (int i = 0; i < 8; i++) {
+        CHECK(until(s, &other, is_done, &a[i]) && until(&other, s, is_done, &b[i]));
+        CHECK(!a[i].error && !b[i].error);
+    }
+    rest(s, 100);
+    for (int i = 0; i < 8; i++) {
+        snprintf(text, sizeof text, "one-%d", i);
+        CHECK(model_by_name(s->m, REC_TENANT, text));
+        snprintf(text, sizeof text, "two-%d", i);
+        CHECK(model_by_name(s->m, REC_TENANT, text));
+    }
+    side_close(&other);
+}
+
+static void
+test_remembered(struct side *s)
+{
+    struct model_host *host = model_host(model_by_name(s->m, REC_HOST, "h1"));
+    struct model_vif *vif = model_vif(model_by_name(s->m, REC_VIF, "a0"));
+    struct side other;
+
+    CASE("a new controller takes a vif to be where it was");
+    model_port_report(s->m, host, "vif1.0", &vif->xs_uuid, NULL, 7);
+    CHECK(until(s, NULL, vif_seen, "h1"));
+    side_open(&other);
+    CHECK(until(&other, s, connected, NULL));
+    host = model_host(model_by_name(other.m, REC_HOST, "h1"));
+    vif = model_vif(model_by_name(other.m, REC_VIF, "a0"));
+    CHECK(host && vif && vif->host == host && !model_vif_port(vif, host));
+    rest(&other, 200);
+    CHECK(vif_seen(&other, "h1"));
+
+    CASE("until the host has said what it has");
+    model_ports_begin(other.m);
+    model_ports_end(other.m, host);
+    CHECK(!vif->host && until(&other, NULL, vif_seen, ""));
+    side_close(&other);
+}
+
+static void
+test_server_dies(struct side *s)
+{
+    size_t n_rules = hmap_count(&s->m->objs[REC_RULE]);
+    struct answer a;
+
+    CASE("a dead server: told at once, nothing lost");
+    ctl_db_kill(&server);
+    rest(s, 200);
+    a = apply(s, "{\"version\":1,\"tenants\":[{\"name\":\"late\"}]}", POOL_MERGE);
+    CHECK(a.error == EAGAIN);
+    CHECK(network_has(s, "www") && hmap_count(&s->m->objs[REC_RULE]) == n_rules);
+
+    CASE("it comes back: nothing changed, work goes on");
+    ctl_db_run(&server);
+    CHECK(until(s, NULL, connected, NULL));
+    CHECK(network_has(s, "www") && hmap_count(&s->m->objs[REC_RULE]) == n_rules);
+    a = apply(s, "{\"version\":1,\"tenants\":[{\"name\":\"late\"}]}", POOL_MERGE);
+    CHECK(!a.error && model_by_name(s->m, REC_TENANT, "late"));
+}
+
+static void
+test_replace(struct side *s)
+{
+    struct answer a;
+
+    CASE("a replacement takes away what it does not name, of the kinds it names");
+    a = apply(s, "{\"version\":1,\"policies\":[]}", POOL_REPLACE);
+    CHECK(!a.error && a.deleted == 5);
+    CHECK(network_has(s, "www") && !model_by_name(s->m, REC_POLICY, "base"));
+    a = apply(s,
+              "{\"version\":1,\"policies\":[],\"groups\":[],\"vifs\":[],\"vms\":[],\"networks\":[],"
+              "\"hosts\":[],\"tenants\":[]}",
+              POOL_REPLACE);
+    CHECK(!a.error);
+    for (enum rec_kind k = REC_HOST; k < REC_N_KINDS; k++) {
+        CHECK(hmap_is_empty(&s->m->objs[k]));
+    }
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct side s;
+
+    set_program_name(argv[0]);
+    vlog_set_levels(NULL, VLF_ANY_DESTINATION, VLL_OFF);
+    if (ctl_db_start(&server)) {
+        printf("not ok database: cannot start one\n");
+        return 1;
+    }
+    side_open(&s);
+    test_import(&s);
+    test_bad(&s);
+    test_merge(&s);
+    test_others(&s);
+    test_status(&s);
+    test_pending(&s);
+    test_check(&s);
+    test_two(&s);
+    test_remembered(&s);
+    test_server_dies(&s);
+    test_replace(&s);
+    side_close(&s);
+    ctl_db_stop(&server);
+    return check_done();
+}

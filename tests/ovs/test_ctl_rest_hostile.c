@@ -1,0 +1,316 @@
+/* The REST interface and clients that mean harm: bodies, certificates, floods. */
+#include <sys/resource.h>
+
+#include "rest_rig.h"
+
+static long
+peak_kb(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return u.ru_maxrss;
+}
+
+/* --- clients that mean harm --------------------------------------------------------- */
+
+static void
+test_bodies(void)
+{
+    static const char *const bad[] = {
+        "{\"name\": \"\x80\"}",
+        "{\"name\": \"\xc0\xaf\"}",
+        "{\"name\": \"\xed\xa0\x80\"}",
+        "{\"name\": \"\xf4\x90\x80\x80\"}",
+        "{\"name\": \"a\", \"name\": \"b\"}",
+        "[1]",
+        "\"x\"",
+        "{",
+        "{\"name\": \"a\"} {}",
+        "{\"name\": nul}",
+    };
+    size_t n = 9 << 20;
+    char *big = malloc(n), text[300];
+    json_t *json;
+    long before;
+    struct client c;
+
+    CASE("rest/bad JSON");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK(ask("POST", "/v1/vms", bad[i], &json) == 400);
+        CHECK(says(json, "error", "bad_request"));
+        json_decref(json);
+    }
+    CHECK(unix_request("POST", "/v1/vms", JSON_TYPE, "{\"name\":\"a\0\"}", 13, NULL) == 400);
+
+    CASE("rest/deep JSON");
+    memset(big, '[', n);
+    memcpy(big, "{\"a\":", 5);
+    before = peak_kb();
+    CHECK(unix_request("POST", "/v1/check", JSON_TYPE, big, 8 << 20, NULL) == 400);
+    CHECK(unix_request("POST", "/v1/vms", JSON_TYPE, big, 100000, NULL) == 400);
+    for (size_t i = 5; i + 1 < n; i += 2) { /* wide instead */
+        memcpy(big + i, "[]", 2);
+        big[i + 1] = i + 3 < n ? ',' : ']';
+    }
+    CHECK(unix_request("POST", "/v1/check", JSON_TYPE, big, 8 << 20, NULL) == 400);
+
+    CASE("rest/huge bodies");
+    CHECK(unix_request("POST", "/v1/check", JSON_TYPE, big, 8 << 20, NULL) == 400);
+    CHECK(ask("POST", "/v1/vms", NULL, NULL) == 400);
+    c = (struct client){connect_unix(paths[SOCK]), NULL, NULL};
+    snprintf(text, sizeof text,
+             "POST /v1/check HTTP/1.1\r\nHost: x\r\n" JSON_TYPE
+             "Content-Length: 1073741824\r\n\r\n");
+    client_send(&c, text, strlen(text));
+    CHECK(client_answer(&c, NULL, NULL) == 413);
+    client_close(&c);
+    c = (struct client){connect_unix(paths[SOCK]), NULL, NULL};
+    snprintf(text, sizeof text,
+             "POST /v1/check HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" JSON_TYPE
+             "Transfer-Encoding: chunked\r\n\r\n900000\r\n");
+    client_send(&c, text, strlen(text));
+    client_send(&c, big, n);
+    client_send(&c, "\r\n0\r\n\r\n", 7);
+    CHECK(client_answer(&c, NULL, NULL) == 413);
+    client_close(&c);
+    CHECK(unix_request("POST", "/v1/vms", JSON_TYPE, big, 300 << 10, NULL) == 413);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    CHECK(peak_kb() - before < 16 << 10);
+#else
+    (void)before;
+#endif
+
+    CASE("rest/what is not JSON by its type");
+    CHECK(unix_request("POST", "/v1/vms", "", "{}", 2, NULL) == 415);
+    CHECK(unix_request("POST", "/v1/vms", "Content-Type: text/plain\r\n", "{}", 2, NULL) == 415);
+    CHECK(unix_request("POST", "/v1/vms", "Content-Type: application/jsonx\r\n", "{}", 2, NULL) ==
+          415);
+
+    CASE("rest/long heads");
+    memset(big, 'a', 100000);
+    c = (struct client){connect_unix(paths[SOCK]), NULL, NULL};
+    client_send(&c, "GET /", 5);
+    client_send(&c, big, 100000);
+    client_send(&c, " HTTP/1.1\r\n\r\n", 13);
+    CHECK(client_answer(&c, NULL, NULL) >= 400);
+    client_close(&c);
+    CHECK(ask("GET", "/v1/status", NULL, NULL) == 200);
+    free(big);
+}
+
+/* What an origin's page may have its browser do. */
+static void
+test_origin(void)
+{
+    struct cert admin = cert_make("root", "admin", CERT_CLIENT, &ca);
+
+    CASE("rest/cross-origin");
+    CHECK(tls_ask_from(1, &admin, "GET", "/v1/status", "Origin: https://evil.example\r\n", NULL,
+                       NULL) == 403);
+    CHECK(tls_ask_from(1, &admin, "GET", "/v1/status", "Origin: null\r\n", NULL, NULL) == 403);
+    CHECK(tls_ask_from(1, &admin, "GET", "/v1/status", "Origin: https://controller\r\n", NULL,
+                       NULL) == 200);
+    cert_free(&admin);
+}
+
+/* Within a second, at the third try on a busy machine. */
+static bool
+refused_at_once(const struct cert *trust, const struct cert *cert, const char *priorities)
+{
+    for (int i = 0; i < 3; i++) {
+        double start = now_s();
+        struct client c = {connect_tcp(port, 1), NULL, NULL};
+        int status = 0;
+
+        if (client_tls(&c, trust, cert, priorities)) {
+            status = client_request(&c, "GET", "/v1/whoami", "", NULL, 0, NULL, NULL);
+        }
+        client_close(&c);
+        if (status || now_s() - start < 1) {
+            return !status;
+        }
+    }
+    return false;
+}
+
+/* Is answered within a second; on a busy machine, at the third try. */
+static bool
+served_at_once(unsigned from, const struct cert *cert)
+{
+    for (int i = 0; i < 3; i++) {
+        double start = now_s();
+        int status = cert ? tls_ask_from(from, cert, "GET", "/v1/status", "", NULL, NULL)
+                          : ask("GET", "/v1/status", NULL, NULL);
+        if (status == 200 && now_s() - start < 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
+test_tls(void)
+{
+    struct cert other = cert_make("other CA", "", CERT_CA, NULL);
+    struct cert good = cert_make("bob", "viewer", CERT_CLIENT, &ca);
+    struct cert expired = cert_make("bob", "admin", CERT_CLIENT | CERT_EXPIRED, &ca);
+    struct cert stranger = cert_make("bob", "admin", CERT_CLIENT, &other);
+    struct cert self = cert_make("bob", "admin", CERT_CLIENT, NULL);
+    struct cert host = cert_make("h1", "admin", CERT_SERVER, &ca);
+    struct cert revoked = cert_make("eve", "admin", CERT_CLIENT, &ca);
+    struct cert nobody = cert_make("h2", "host", CERT_CLIENT, &ca);
+    struct cert server2 = cert_make("controller", "", CERT_SERVER, &other);
+    json_t *json;
+
+    crl_write(&ca, &revoked, paths[CRL]);
+    usleep(1500000); /* it is looked at once a second */
+
+    CASE("rest/TLS client certificates");
+    CHECK(tls_ask(&good, "GET", "/v1/whoami", NULL, &json) == 200);
+    CHECK(says(json, "role", "viewer") && says(json, "name", "bob"));
+    json_decref(json);
+    CHECK(refused_at_once(&ca, NULL, NULL));
+    CHECK(refused_at_once(&ca, &expired, NULL));
+    CHECK(refused_at_once(&ca, &stranger, NULL));
+    CHECK(refused_at_once(&ca, &self, NULL));
+    CHECK(refused_at_once(&ca, &host, NULL));
+    CHECK(refused_at_once(&ca, &revoked, NULL));
+    CHECK(tls_ask(&nobody, "GET", "/v1/whoami", NULL, NULL) == 403);
+
+    CASE("rest/TLS versions");
+    CHECK(refused_at_once(&ca, &good, "NORMAL:-VERS-ALL:+VERS-TLS1.2"));
+    CHECK(refused_at_once(&ca, &good, "NORMAL:-VERS-ALL:+VERS-TLS1.1:+VERS-TLS1.0"));
+
+    CASE("rest/a client sees through a wrong server");
+    CHECK(refused_at_once(&other, &good, NULL));
+
+    CASE("rest/certificates change while it runs");
+    cert_write(&server2, paths[CRT], paths[KEY]);
+    usleep(1500000);
+    CHECK(refused_at_once(&ca, &good, NULL)); /* it shows the other CA's now */
+    write_file(paths[CRT], "rubbish", 7);
+    usleep(1500000);
+    CHECK(refused_at_once(&ca, &good, NULL)); /* rubbish is not taken */
+    cert_write(&server, paths[CRT], paths[KEY]);
+    usleep(1500000);
+    CHECK(tls_ask(&good, "GET", "/v1/whoami", NULL, NULL) == 200);
+
+    struct cert *all[] = {&other, &good,    &expired, &stranger, &self,
+                          &host,  &revoked, &nobody,  &server2};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        cert_free(all[i]);
+    }
+}
+
+/* --- floods ----------------------------------------------------------------------------- */
+
+#define SLOW 5000
+
+/* Half-open requests from one address, with a byte now and then; others on the
+ * same port and on the Unix socket are served. */
+static void
+test_slowloris(void)
+{
+    struct cert v = cert_make("v", "viewer", CERT_CLIENT, &ca);
+    struct rlimit limit = {8192, 8192};
+    unsigned before = count_fds(), worst = 0;
+    int *fds = malloc(SLOW * sizeof *fds);
+
+    CASE("rest/slowloris");
+    CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+    for (int i = 0; i < SLOW; i++) {
+        fds[i] = connect_tcp(port, 3);
+        if (fds[i] >= 0) {
+            (void)!send(fds[i], "\x16\x03\x01\x02", 4, MSG_NOSIGNAL);
+        }
+        if (i % 500 == 499) {
+            unsigned ours = 0;
+            for (int j = 0; j <= i; j++) {
+                ours += fds[j] >= 0;
+            }
+            unsigned theirs = count_fds() - before - ours;
+            worst = theirs > worst ? theirs : worst;
+            for (int j = 0; j <= i; j++) {
+                (void)!send(fds[j], "\0", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+            }
+        }
+    }
+    CHECK(worst <= 3 * REST_PEER_CONNECTIONS);
+    CHECK(served_at_once(0, NULL));
+    CHECK(served_at_once(2, &v));
+
+    CASE("rest/slowloris is cut off");
+    /* The few that were let in lose their connections by themselves. */
+    for (double end = now_s() + REST_HEAD_MS / 1000 + 5; now_s() < end; usleep(100000)) {
+        if (count_fds() <= before + SLOW) {
+            break;
+        }
+        for (int j = 0; j < SLOW; j++) {
+            (void)!send(fds[j], "\0", 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
+    }
+    CHECK(count_fds() <= before + SLOW);
+    for (int i = 0; i < SLOW; i++) {
+        close(fds[i]);
+    }
+    CHECK(fds_back_to(before));
+    CHECK(served_at_once(3, &v)); /* and its bucket has filled again */
+    free(fds);
+
+    CASE("rest/aborted handshakes leave nothing");
+    before = count_fds();
+    for (int i = 0; i < 2000; i++) {
+        int fd = connect_tcp(port, 4);
+        if (i % 2 && fd >= 0) {
+            (void)!send(fd, "\x16\x03\x01\x00\x05hello", 10, MSG_NOSIGNAL);
+        }
+        close(fd);
+    }
+    CHECK(fds_back_to(before));
+    CHECK(tls_ask_from(2, &v, "GET", "/v1/status", "", NULL, NULL) == 200);
+    cert_free(&v);
+}
+
+/* A body that trickles in is cut off as well, whatever else its sender may. */
+static void
+test_slow_body(void)
+{
+    struct client c = {connect_unix(paths[SOCK]), NULL, NULL};
+    static const char head[] =
+        "POST /v1/check HTTP/1.1\r\nHost: x\r\n" JSON_TYPE "Content-Length: 1000000\r\n\r\n";
+    double start = now_s();
+    char byte;
+
+    CASE("rest/a slow body");
+    client_send(&c, head, sizeof head - 1);
+    while (now_s() - start < REST_BODY_MS / 1000 + 10 && client_send(&c, " ", 1)) {
+        usleep(200000);
+        if (recv(c.fd, &byte, 1, MSG_DONTWAIT) == 0) {
+            break;
+        }
+    }
+    CHECK(now_s() - start < REST_BODY_MS / 1000 + 5);
+    CHECK(now_s() - start > REST_BODY_MS / 1000 - 2);
+    client_close(&c);
+}
+
+int
+main(void)
+{
+    struct rest_config config;
+
+    CASE("rest/start");
+    if (rig_start(&config)) {
+        CHECK(!"starts");
+        return check_done();
+    }
+    test_bodies();
+    test_tls();
+    test_origin();
+    test_slowloris();
+    test_slow_body();
+    fake_stop(&pool);
+    rig_end();
+    return check_done();
+}
