@@ -93,6 +93,13 @@ store(const struct cli_opt *o, const char *value, char *why, size_t size)
         *(bool *)o->to = true;
     } else if (o->kind == CLI_STRING) {
         *(const char **)o->to = value;
+    } else if (o->kind == CLI_LIST) {
+        struct cli_list *list = o->to;
+        if (list->n == sizeof list->v / sizeof list->v[0]) {
+            snprintf(why, size, "too many of --%s: at most %zu", o->name, list->n);
+            return EINVAL;
+        }
+        list->v[list->n++] = value;
     } else {
         char *end;
         errno = 0;

@@ -13,6 +13,12 @@ enum cli_kind {
     CLI_FLAG,   /* 'to' is a bool *, becomes true */
     CLI_UINT,   /* 'to' is an unsigned *, within min..max */
     CLI_STRING, /* 'to' is a const char ** */
+    CLI_LIST,   /* 'to' is a struct cli_list *; the option may be repeated */
+};
+
+struct cli_list {
+    const char *v[16];
+    size_t n;
 };
 
 struct cli_opt {

@@ -1,0 +1,287 @@
+#include "pool_client.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RUNDIR "/usr/local/var/run/openvswitch" /* as libopenvswitch is configured */
+#define ANSWER_MAX ((size_t)256 << 20)
+
+struct pool_client {
+    CURL *curl;
+    char base[300]; /* "http://localhost" or "https://HOST:PORT" */
+    char socket[200];
+    char curl_error[CURL_ERROR_SIZE];
+    char why[1200];
+    json_t *refusal;
+};
+
+struct answer {
+    char *text;
+    size_t n, cap;
+};
+
+static const char *
+from_env(const char *given, const char *name)
+{
+    const char *env = getenv(name);
+
+    return given ? given : env && *env ? env : NULL;
+}
+
+static int
+find_controller(struct pool_client *c, const char *url, char *why, size_t why_size)
+{
+    const char *rundir = from_env(NULL, "OVS_RUNDIR");
+    int n = 0;
+
+    url = from_env(url, "WEFT_CONTROLLER");
+    if (!url) {
+        n = snprintf(c->socket, sizeof c->socket, "%s/weft-controllerd.rest",
+                     rundir ? rundir : RUNDIR);
+    } else if (!strncmp(url, "unix:", 5) && url[5]) {
+        n = snprintf(c->socket, sizeof c->socket, "%s", url + 5);
+    } else if (!strncmp(url, "https://", 8) && url[8]) {
+        size_t length = strlen(url);
+        length -= url[length - 1] == '/';
+        if (length >= sizeof c->base) {
+            snprintf(why, why_size, "the controller's URL is too long");
+            return EINVAL;
+        }
+        memcpy(c->base, url, length);
+        return 0;
+    } else {
+        snprintf(why, why_size, "the controller is unix:PATH or https://HOST:PORT, not \"%.80s\"",
+                 url);
+        return EINVAL;
+    }
+    if ((size_t)n > 107) {
+        snprintf(why, why_size, "the path of the controller's socket is too long");
+        return EINVAL;
+    }
+    strcpy(c->base, "http://localhost");
+    return 0;
+}
+
+static int
+use_certificates(struct pool_client *c, const struct pool_where *w, char *why, size_t why_size)
+{
+    const struct {
+        CURLoption option;
+        const char *file, *name, *env;
+    } files[] = {
+        {CURLOPT_SSLCERT, w->certificate, "certificate", "WEFT_CERTIFICATE"},
+        {CURLOPT_SSLKEY, w->private_key, "private-key", "WEFT_PRIVATE_KEY"},
+        {CURLOPT_CAINFO, w->ca_cert, "ca-cert", "WEFT_CA_CERT"},
+    };
+
+    for (int i = 0; i < 3; i++) {
+        const char *file = from_env(files[i].file, files[i].env);
+        if (!file) {
+            snprintf(why, why_size,
+                     "https needs --%s FILE (or $%s); \"weft pki user\" makes certificates",
+                     files[i].name, files[i].env);
+            return EINVAL;
+        }
+        curl_easy_setopt(c->curl, files[i].option, file);
+    }
+    curl_easy_setopt(c->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+    return 0;
+}
+
+int
+pool_client_open(const struct pool_where *w, struct pool_client **cp, char *why, size_t why_size)
+{
+    struct pool_client *c = calloc(1, sizeof *c);
+    int error = ENOMEM;
+
+    *cp = NULL;
+    if (!c || curl_global_init(CURL_GLOBAL_DEFAULT) || !(c->curl = curl_easy_init())) {
+        snprintf(why, why_size, "out of memory");
+        goto error;
+    }
+    error = find_controller(c, w->controller, why, why_size);
+    if (!error && !*c->socket) {
+        error = use_certificates(c, w, why, why_size);
+    }
+    if (error) {
+        goto error;
+    }
+    if (*c->socket) {
+        curl_easy_setopt(c->curl, CURLOPT_UNIX_SOCKET_PATH, c->socket);
+    }
+    curl_easy_setopt(c->curl, CURLOPT_PROXY, "");
+    curl_easy_setopt(c->curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, 10L);
+    curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->curl_error);
+    *cp = c;
+    return 0;
+
+error:
+    pool_client_close(c);
+    return error;
+}
+
+void
+pool_client_close(struct pool_client *c)
+{
+    if (c) {
+        curl_easy_cleanup(c->curl);
+        curl_global_cleanup();
+        json_decref(c->refusal);
+        free(c);
+    }
+}
+
+const char *
+pool_client_why(const struct pool_client *c)
+{
+    return c->why;
+}
+
+const json_t *
+pool_client_refusal(const struct pool_client *c)
+{
+    return c->refusal;
+}
+
+static size_t
+take(char *data, size_t size, size_t n, void *answer_)
+{
+    struct answer *a = answer_;
+
+    n *= size;
+    if (a->n + n > ANSWER_MAX) {
+        return 0;
+    }
+    if (a->n + n > a->cap) {
+        size_t cap = a->cap * 2 > a->n + n ? a->cap * 2 : a->n + n + 4096;
+        char *text = realloc(a->text, cap);
+        if (!text) {
+            return 0;
+        }
+        a->text = text;
+        a->cap = cap;
+    }
+    memcpy(a->text + a->n, data, n);
+    a->n += n;
+    return n;
+}
+
+/* base + path (escaped but for slashes) + query. */
+static char *
+url_of(struct pool_client *c, const char *path, const char *query)
+{
+    size_t cap = strlen(c->base) + 3 * strlen(path) + (query ? strlen(query) : 0) + 3;
+    char *url = malloc(cap), *end = url;
+
+    if (!url) {
+        return NULL;
+    }
+    end += sprintf(end, "%s", c->base);
+    for (const char *p = path; *p; p++) {
+        bool plain = (*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z') ||
+                     (*p >= '0' && *p <= '9') || strchr("/-._~", *p);
+        end += sprintf(end, plain ? "%c" : "%%%02X", (unsigned char)*p);
+    }
+    sprintf(end, "%s%s", query ? "?" : "", query ? query : "");
+    return url;
+}
+
+/* "OBJECT: FIELD: MESSAGE" of a refusal. */
+static int
+refused(struct pool_client *c, long status, json_t *json)
+{
+    const char *const keys[] = {"object", "field", "message"};
+    size_t n = 0;
+
+    c->why[0] = '\0';
+    for (int i = 0; i < 3; i++) {
+        const char *s = json_string_value(json_object_get(json, keys[i]));
+        if (s && n < sizeof c->why) {
+            n += snprintf(c->why + n, sizeof c->why - n, "%s%s", n ? ": " : "", s);
+        }
+    }
+    if (!n) {
+        snprintf(c->why, sizeof c->why, "the controller answered with HTTP status %ld", status);
+    }
+    c->refusal = json_incref(json);
+    return status == 404   ? ENOENT
+           : status == 403 ? EPERM
+           : status == 409 ? EEXIST
+           : status == 503 ? EAGAIN
+                           : EINVAL;
+}
+
+static int
+perform(struct pool_client *c, struct answer *answer, json_t **json)
+{
+    CURLcode code = curl_easy_perform(c->curl);
+    long status = 0;
+    json_error_t error;
+    int result = 0;
+
+    if (code) {
+        snprintf(c->why, sizeof c->why, "no answer from the controller at %s: %s%s",
+                 *c->socket ? c->socket : c->base,
+                 *c->curl_error ? c->curl_error : curl_easy_strerror(code),
+                 *c->socket ? "; is weft-controllerd running?" : "");
+        return EIO;
+    }
+    curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
+    *json = json_loadb(answer->text ? answer->text : "", answer->n, 0, &error);
+    if (status < 200 || status > 299) {
+        result = refused(c, status, *json);
+    } else if (!*json) {
+        snprintf(c->why, sizeof c->why, "the controller's answer is not JSON: %s", error.text);
+        result = EIO;
+    }
+    return result;
+}
+
+int
+pool_call(struct pool_client *c, const char *method, const char *path, const char *query,
+          const json_t *body, unsigned timeout_s, json_t **answerp)
+{
+    char *url = url_of(c, path, query);
+    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    struct answer answer = {NULL, 0, 0};
+    json_t *json = NULL;
+    int error = ENOMEM;
+
+    json_decref(c->refusal);
+    c->refusal = NULL;
+    snprintf(c->why, sizeof c->why, "out of memory");
+    if (!url || !headers || (body && !text)) {
+        goto done;
+    }
+    headers = curl_slist_append(headers, "Expect:");
+    curl_easy_setopt(c->curl, CURLOPT_URL, url);
+    curl_easy_setopt(c->curl, CURLOPT_CUSTOMREQUEST, method);
+    curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(c->curl, CURLOPT_TIMEOUT, (long)timeout_s);
+    curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, take);
+    curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, &answer);
+    if (text) {
+        curl_easy_setopt(c->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(text));
+        curl_easy_setopt(c->curl, CURLOPT_POSTFIELDS, text);
+    } else {
+        curl_easy_setopt(c->curl, CURLOPT_HTTPGET, 1L);
+    }
+    error = perform(c, &answer, &json);
+
+done:
+    if (answerp && !error) {
+        *answerp = json;
+    } else {
+        json_decref(json);
+    }
+    curl_slist_free_all(headers);
+    free(answer.text);
+    free(text);
+    free(url);
+    return error;
+}
