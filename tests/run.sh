@@ -7,7 +7,8 @@
 # A test prints "ok NAME", "not ok NAME: why" or "skip NAME: why", a line a
 # case, and exits non-zero when a case failed.
 # FUZZ_SECONDS (default 10) bounds each fuzz target; FUZZ_SEED (default 1) makes a
-# run repeatable, another seed explores elsewhere.
+# run repeatable, another seed explores elsewhere.  TEST_JOBS (default: cores) run at
+# once.
 set -u
 cd "$(dirname "$0")/.."
 fuzz_seconds=${FUZZ_SECONDS:-10}
@@ -41,55 +42,86 @@ count() {
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
+# attempt LABEL COMMAND...: runs a test; its output and exit status go to files.
 # A test whose cases fail runs once more: machines are shared, and a test of
 # threads and daemons may be held up beyond its patience.  What fails only once
 # is named at the end.  Nothing that crashed, hung or made a sanitizer speak is
 # given another chance.
-run() {
-    local label=$1 log status
+attempt() {
+    local log=$out/${1//\//_} status
     shift
-    log=$out/${label//\//_}
-    timeout --kill-after=10 "${TEST_TIMEOUT:-180}" "$@" >"$log" 2>&1 </dev/null
+    timeout --kill-after=10 "${TEST_TIMEOUT:-300}" "$@" >"$log" 2>&1 </dev/null
     status=$?
     if [ $status -eq 1 ] && grep -q '^not ok ' "$log" && ! grep -q 'Sanitizer' "$log"; then
-        grep '^not ok ' "$log" | sed "s|^|$label: first run: |"
-        recap+=$(grep '^not ok ' "$log" | sed "s|^|$label: first run: |")$'\n'
-        timeout --kill-after=10 "${TEST_TIMEOUT:-180}" "$@" >"$log" 2>&1 </dev/null
+        grep '^not ok ' "$log" >"$log.first"
+        timeout --kill-after=10 "${TEST_TIMEOUT:-300}" "$@" >"$log" 2>&1 </dev/null
         status=$?
     fi
-    count "$label" $status "$log"
+    echo $status >"$log.status"
+}
+
+fuzz_one() {
+    local target=$1 name corpus log
+    name=$(basename "$target")
+    corpus=tests/fuzz/corpus/$name
+    log=$out/fuzz_$name
+    mkdir -p "$out/$name.corpus"
+    (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$target" -timeout=10 \
+        -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" -seed="${FUZZ_SEED:-1}" \
+        -artifact_prefix="$OLDPWD/build/fuzz/" "$out/$name.corpus" \
+        $([ -d "$OLDPWD/$corpus" ] && echo "$OLDPWD/$corpus")) >"$log" 2>&1
+    echo $? >"$log.status"
+    [ "$(cat "$log.status")" -eq 0 ] && echo "ok $name" >>"$log"
+}
+
+# --- as many at once as there are cores; tests keep out of each other's way ------
+jobs_max=${TEST_JOBS:-$(nproc)}
+declare -A label_of=()
+
+# Waits for one of the running tests to end and adds it up.
+reap() {
+    local pid label log
+    wait -n -p pid "${!label_of[@]}"
+    label=${label_of[$pid]}
+    unset "label_of[$pid]"
+    log=$out/${label//\//_}
+    if [ -e "$log.first" ]; then
+        sed "s|^|$label: first run: |" "$log.first"
+        recap+=$(sed "s|^|$label: first run: |" "$log.first")$'\n'
+    fi
+    # What a fuzz target found, ahead of the stack; the input is in build/fuzz/.
+    [[ $label == fuzz/* ]] &&
+        grep -E 'runtime error|ERROR|SUMMARY|must|Base64|Test unit' "$log" | head -n 8
+    count "$label" "$(cat "$log.status")" "$log"
+}
+
+# launch LABEL COMMAND...: starts it when there is room.
+launch() {
+    local label=$1
+    shift
+    [ ${#label_of[@]} -lt "$jobs_max" ] || reap
+    "$@" &
+    label_of[$!]=$label
 }
 
 unit() {
     local t
     for t in build/"$variant"/tests/test_*; do
-        [ -x "$t" ] && run "unit/$(basename "$t")" "$t"
+        [ -x "$t" ] && launch "unit/$(basename "$t")" attempt "unit/$(basename "$t")" "$t"
     done
 }
 
 fuzz() {
-    local t name corpus status
+    local t
     for t in build/fuzz/fuzz_*; do
-        [ -x "$t" ] || continue
-        name=$(basename "$t")
-        corpus=tests/fuzz/corpus/$name
-        mkdir -p "$out/$name.corpus"
-        (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$t" -timeout=10 \
-            -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" -seed="${FUZZ_SEED:-1}" \
-            -artifact_prefix="$OLDPWD/build/fuzz/" "$out/$name.corpus" \
-            $([ -d "$OLDPWD/$corpus" ] && echo "$OLDPWD/$corpus")) >"$out/$name" 2>&1
-        status=$?
-        [ $status -eq 0 ] && echo "ok $name" >>"$out/$name"
-        # What it found, ahead of the stack; the input is in build/fuzz/.
-        grep -E 'runtime error|ERROR|SUMMARY|must|Base64|Test unit' "$out/$name" | head -n 8
-        count "fuzz/$name" $status "$out/$name"
+        [ -x "$t" ] && launch "fuzz/$(basename "$t")" fuzz_one "$t"
     done
 }
 
 smoke() {
     local t
     for t in tests/smoke/*.sh; do
-        run "smoke/$(basename "$t" .sh)" "$t"
+        launch "smoke/$(basename "$t" .sh)" attempt "smoke/$(basename "$t" .sh)" "$t"
     done
 }
 
@@ -97,6 +129,9 @@ case $parts in *" unit "*) unit ;; esac
 case $parts in *" fuzz "*) fuzz ;; esac
 case $parts in *" smoke "*) smoke ;; esac
 
+while [ ${#label_of[@]} -gt 0 ]; do
+    reap
+done
 if [ -n "$recap" ]; then
     echo "What did not pass, or not at once:"
     printf '%s' "$recap"

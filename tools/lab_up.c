@@ -519,8 +519,7 @@ bring_down(struct starter *s)
 int
 lab_run_main(int argc, char **argv)
 {
-    struct up_options o = {
-        .hosts = 1, .guests = 4, .vlan = "10,20", .maxsleep = 500, .datapath = "weft"};
+    struct up_options o = {.hosts = 1, .guests = 4, .maxsleep = 500, .datapath = "weft"};
     const struct cli_opt opts[] = {
         {"seconds", CLI_UINT, &o.seconds, "N", "end after N seconds", 1, 1000000},
         {"once", CLI_FLAG, &o.once, NULL, "check it once and end: exit code 0 if all is well"},
@@ -532,9 +531,15 @@ lab_run_main(int argc, char **argv)
 
     if (!lab_cmd_options("run", "[OPTION...]",
                          "  weft lab run                   four guests on two VLANs, until Ctrl-C\n"
+                         "  weft lab run --pool --hosts 3  12 guests of two tenants, a controller\n"
                          "  weft lab run --once            a check, for scripts\n",
-                         opts, sizeof opts / sizeof opts[0], &argc, &argv, &code) ||
-        !prepare(&s, &o, argc, &code)) {
+                         opts, sizeof opts / sizeof opts[0], &argc, &argv, &code)) {
+        return code;
+    }
+    if (!o.vlan && !o.pool) {
+        o.vlan = "10,20";
+    }
+    if (!prepare(&s, &o, argc, &code)) {
         return code;
     }
     code = bring_up(&s, o.force);

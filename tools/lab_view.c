@@ -213,6 +213,10 @@ draw_hints(const struct view *v, FILE *f)
     fprintf(f, "  weft lab exec%s h1 -- ovs-vsctl show\n", where);
     fprintf(f, "  weft lab exec%s h1 -- ovs-ofctl dump-flows %s\n", where, LAB_BRIDGE);
     fprintf(f, "  weft lab exec%s h1 -- ovs-appctl dpctl/dump-flows\n", where);
+    if (v->lab->config.pool) {
+        fprintf(f, "  weft lab exec%s pool -- weft status\n", where);
+        fprintf(f, "  weft lab exec%s pool -- weft policy --help\n", where);
+    }
     if (lab->hosts[0].vswitchd.pid) {
         fprintf(f, "  kill -9 %d          # the switch comes back, guests keep their link\n",
                 (int)lab->hosts[0].vswitchd.pid);
@@ -421,9 +425,9 @@ print_verdict(struct view *v)
     char text[320];
     bool good;
 
-    snprintf(text, sizeof text, "ping on one VLAN: %u of %u replied", v->sum.same_ok, v->sum.same);
+    snprintf(text, sizeof text, "ping inside a network: %u of %u replied", v->sum.same_ok, v->sum.same);
     good = verdict_line(v->sum.same_ok == v->sum.same, text);
-    snprintf(text, sizeof text, "ping across VLANs: %u of %u replied, none expected", v->leaks,
+    snprintf(text, sizeof text, "ping across networks: %u of %u replied, none expected", v->leaks,
              v->sum.other);
     good &= verdict_line(v->leaks == 0, text);
     if (v->iperf.possible) {
