@@ -2,7 +2,7 @@
  *
  * Flows are computed in units: what one object needs on one host.  Each unit's
  * flows are kept, a change recomputes the units that it touches and no others,
- * and the host's flow table (flow.h) changes by the difference.
+ * and the host's flow table (pflow.h) changes by the difference.
  * docs/controller.md describes the tables, registers, priorities and cookies.
  *
  * Threads: one, that of the model.  Ownership: the compiler owns the tables; it

@@ -6,7 +6,7 @@
 #include <config.h>
 
 #include "compile_impl.h"
-#include "lib/flow.h"
+#include "flow.h"
 #include "openvswitch/ofp-flow.h"
 #include "util.h"
 

@@ -2,7 +2,7 @@
 #include <config.h>
 
 #include "compile_impl.h"
-#include "lib/flow.h"
+#include "flow.h"
 #include "openvswitch/meta-flow.h"
 #include "util.h"
 

@@ -5,7 +5,6 @@
 #include <netinet/in.h>
 
 #include "compile.h"
-#include "flow.h"
 #include "model.h"
 #include "openvswitch/hmap.h"
 #include "openvswitch/list.h"
@@ -13,6 +12,7 @@
 #include "openvswitch/ofp-actions.h"
 #include "openvswitch/ofpbuf.h"
 #include "packets.h"
+#include "pflow.h"
 
 /* --- registers ------------------------------------------------------------------ */
 

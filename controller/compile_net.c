@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "compile_impl.h"
-#include "lib/flow.h"
+#include "flow.h"
 #include "util.h"
 
 /* Vifs in one flow's flood list.  A message holds about 1,300. */

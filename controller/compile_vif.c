@@ -2,7 +2,7 @@
 #include <config.h>
 
 #include "compile_impl.h"
-#include "lib/flow.h"
+#include "flow.h"
 #include "util.h"
 
 #define ND_NS 135

@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "compile.h"
-#include "flow.h"
 #include "hash.h"
 #include "host.h"
 #include "model.h"
@@ -16,6 +15,7 @@
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "packets.h"
+#include "pflow.h"
 #include "timeval.h"
 #include "util.h"
 

@@ -2,10 +2,10 @@
 #ifndef CTL_HOST_PRIV_H
 #define CTL_HOST_PRIV_H
 
-#include "flow.h"
 #include "host.h"
 #include "host_peer.h"
 #include "openvswitch/hmap.h"
+#include "pflow.h"
 
 struct ovsdb_idl;
 struct ovsdb_idl_txn;

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "../controller/flow.h"
 #include "compile.h"
 #include "ctl_big.h"
 #include "openvswitch/vlog.h"
+#include "pflow.h"
 
 #define ROUNDS 200u
 

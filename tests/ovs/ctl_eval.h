@@ -9,15 +9,15 @@
 
 #include <stdlib.h>
 
-#include "../../controller/flow.h"
 #include "classifier.h"
-#include "lib/flow.h"
+#include "flow.h"
 #include "openvswitch/match.h"
 #include "openvswitch/meta-flow.h"
 #include "openvswitch/ofp-actions.h"
 #include "openvswitch/ofpbuf.h"
 #include "ovs-rcu.h"
 #include "packets.h"
+#include "pflow.h"
 #include "util.h"
 
 #define EVAL_MAX_OUT 128

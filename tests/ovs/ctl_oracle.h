@@ -7,7 +7,7 @@
 #define CTL_ORACLE_H
 
 #include "ctl_pool.h"
-#include "lib/flow.h"
+#include "flow.h"
 
 /* --- what is in force ------------------------------------------------------------------ */
 

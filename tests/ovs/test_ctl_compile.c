@@ -3,7 +3,6 @@
  * other, and the work for a change does not grow with the pool. */
 #include <config.h>
 
-#include "../../controller/flow.h"
 #include "check.h"
 #include "compile.h"
 #include "ctl_big.h"
@@ -15,6 +14,7 @@
 #include "openvswitch/ofp-msgs.h"
 #include "openvswitch/ofpbuf.h"
 #include "openvswitch/vlog.h"
+#include "pflow.h"
 #include "timeval.h"
 
 /* --- flows ----------------------------------------------------------------------- */

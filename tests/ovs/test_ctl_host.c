@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../controller/flow.h" /* not Open vSwitch's */
 #include "check.h"
 #include "ctl_switch.h"
 #include "host.h"
@@ -15,6 +14,7 @@
 #include "openvswitch/ofpbuf.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
+#include "pflow.h"
 
 #include "packets.h"
 #include "timeval.h"

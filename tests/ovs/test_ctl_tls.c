@@ -6,13 +6,13 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include "../../controller/flow.h" /* not Open vSwitch's */
 #include "check.h"
 #include "ctl_switch.h"
 #include "host.h"
 #include "host_peer.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
+#include "pflow.h"
 #include "stream-ssl.h"
 #include "timeval.h"
 #include "util.h"

@@ -1,6 +1,6 @@
 #include <config.h>
 
-#include "flow.h"
+#include "pflow.h"
 
 #include <stdlib.h>
 #include <string.h>

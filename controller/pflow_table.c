@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "flow.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/match.h"
 #include "openvswitch/ofp-actions.h"
 #include "openvswitch/ofpbuf.h"
 #include "openvswitch/vlog.h"
+#include "pflow.h"
 #include "svec.h"
 #include "util.h"
 

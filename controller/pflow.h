@@ -14,8 +14,8 @@
  * Threads: none of this locks; a flow, its table and its deltas belong to one
  * thread.  Ownership: tables and deltas hold references of their own;
  * functions that return a flow say who owns it. */
-#ifndef CTL_FLOW_H
-#define CTL_FLOW_H
+#ifndef PFLOW_H
+#define PFLOW_H
 
 #include <stdbool.h>
 #include <stddef.h>
