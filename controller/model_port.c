@@ -347,7 +347,6 @@ model_port_gone(struct model *m, struct model_host *host, const char *name)
     if (port) {
         destroy_port(m, port);
     }
-    forget_remembered(m, host); /* it is not live: nothing finds it */
 }
 
 void
