@@ -164,7 +164,9 @@ grx_slots_needed(const struct grx *g, const struct rte_mbuf *m)
     if (shape.way == GRX_CUT) {
         len = shape.layout.payload + shape.mss; /* the first segment; the rest can wait */
     }
-    return grx_data_slots(len) + extras;
+    return grx_data_slots(rte_pktmbuf_mtod(m, uint8_t *), len,
+                          g->port->hv->ops->copies_by_page && shape.way == GRX_WHOLE) +
+           extras;
 }
 
 bool
@@ -225,7 +227,8 @@ put_unit(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RING_
     bool gso = shape->gso_type != XEN_NETIF_GSO_TYPE_NONE;
     uint32_t left = m->data_len, hash = 0;
     int hash_type = s->hashing ? hash_frame(g->port->hash, data, left, &hash) : -1;
-    unsigned n_data = grx_data_slots(left), n_extras = gso + (hash_type >= 0);
+    bool by_page = g->port->hv->ops->copies_by_page && shape->way == GRX_WHOLE;
+    unsigned n_data = grx_data_slots(data, left, by_page), n_extras = gso + (hash_type >= 0);
     uint16_t owner = s->n_units, flags = shape->flags;
     RING_IDX first = g->ring.req_cons;
 
@@ -241,11 +244,12 @@ put_unit(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RING_
     ring_fetch_rx(s->req, g->ring.sring->ring, first, first + n_data + n_extras);
 
     flags |= n_extras ? NETRXF_extra_info : 0;
+    uint16_t len = grx_first_len(data, left, by_page);
     for (unsigned i = 0; i < n_data; i++) {
-        uint16_t len = RTE_MIN(left, HV_PAGE_SIZE);
-
         left -= len;
-        put_data(g, data + i * HV_PAGE_SIZE, len, flags | (left ? NETRXF_more_data : 0), owner);
+        put_data(g, data, len, flags | (left ? NETRXF_more_data : 0), owner);
+        data += len;
+        len = RTE_MIN(left, HV_PAGE_SIZE);
         flags = 0;
         if (i == 0 && gso) {
             put_gso_extra(&s->rsp[g->ring.req_cons++ % RING_SLOTS], shape, hash_type >= 0);
@@ -291,7 +295,7 @@ deliver_cut(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RI
 {
     const struct frame_layout *l = &shape->layout;
     struct grx_scratch *s = g->scratch;
-    struct grx_shape each = {.flags = shape->flags};
+    struct grx_shape each = {.way = GRX_CUT, .flags = shape->flags};
     struct gso_iter it;
     unsigned n = 0;
 

@@ -35,11 +35,28 @@ void grx_shape(struct grx_shape *, const struct rte_mbuf *, const struct guest_f
  * promise.  True if the checksum was computed in full. */
 bool grx_shape_apply(const struct grx_shape *, struct rte_mbuf *);
 
+/* Bytes that go into the first of the pages for 'len' bytes: what lies in the
+ * first page of ours, with 'by_page', so that each further copy stays within
+ * one.  But frontends want the headers together. */
+#define GRX_FIRST_MIN 256u
+static inline uint16_t
+grx_first_len(const uint8_t *data, uint32_t len, bool by_page)
+{
+    uint32_t here = HV_PAGE_SIZE - (uintptr_t)data % HV_PAGE_SIZE;
+
+    if (len <= HV_PAGE_SIZE || !by_page || here < GRX_FIRST_MIN) {
+        here = HV_PAGE_SIZE;
+    }
+    return len < here ? len : here;
+}
+
 /* Data slots for 'len' bytes. */
 static inline unsigned
-grx_data_slots(uint32_t len)
+grx_data_slots(const uint8_t *data, uint32_t len, bool by_page)
 {
-    return len ? (len + HV_PAGE_SIZE - 1) / HV_PAGE_SIZE : 1;
+    uint32_t rest = len - grx_first_len(data, len, by_page);
+
+    return 1 + (rest + HV_PAGE_SIZE - 1) / HV_PAGE_SIZE;
 }
 
 #endif

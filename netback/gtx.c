@@ -543,6 +543,11 @@ gtx_take(struct gtx *g, struct gtx_packet *p)
     if (unlikely(!copy_has_room(&s->batch, COPIES_MAX))) {
         copy_run(&s->batch, s->failed);
     }
+    if (g->port->hv->ops->copies_by_page && p->n_data > 1) {
+        /* Most of a guest's large frames go on, from slot to slot, where in
+         * the next page they were in the last. */
+        pkt_slide(g->port->pool, p->m, ofs, slot_at(s, p->first + p->n_extras + 1)->offset);
+    }
     gtx_list_copy(s, p, slot_at(s, p->first), 0, p->first_size);
     for (unsigned k = 1; k < p->n_data; k++) {
         const netif_tx_request_t *slot = slot_at(s, p->first + p->n_extras + k);

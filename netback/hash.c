@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <rte_jhash.h>
+
 #include "offload.h"
 
 #define INPUT_WORDS_MAX 9u /* IPv6 addresses and ports */
@@ -122,6 +124,21 @@ hash_frame(const struct hash_settings *s, const uint8_t *frame, size_t len, uint
     return -1;
 }
 
+/* Keeps a connection's packets together; fragments by their addresses only. */
+static uint32_t
+hash_flow(const uint8_t *frame, size_t len)
+{
+    struct frame_layout l;
+    uint32_t hash;
+
+    if (!frame_parse(frame, len, &l) || !l.l3) {
+        return 0;
+    }
+    hash =
+        l.ip_version == 4 ? rte_jhash(frame + l.l3 + 12, 8, 0) : rte_jhash(frame + l.l3 + 8, 32, 0);
+    return l.l4 && !l.fragment ? rte_jhash(frame + l.l4, 4, hash) : hash;
+}
+
 unsigned
 hash_queue(const struct hash_settings *s, const uint8_t *frame, size_t len, unsigned n_queues,
            uint32_t spread)
@@ -132,7 +149,7 @@ hash_queue(const struct hash_settings *s, const uint8_t *frame, size_t len, unsi
         return 0;
     }
     if (load32(&s->algorithm) == XEN_NETIF_CTRL_HASH_ALGORITHM_NONE || !load32(&s->flags)) {
-        return spread % n_queues;
+        return (spread ? spread : hash_flow(frame, len)) % n_queues;
     }
     /* Where no hash applies it counts as 0, as Linux has it. */
     hash_frame(s, frame, len, &hash);

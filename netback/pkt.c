@@ -21,6 +21,13 @@ frame_room(struct rte_mempool *mp)
     return room > NETBACK_HEADROOM ? room - NETBACK_HEADROOM : 0;
 }
 
+/* What an element has behind its struct and private data. */
+static size_t
+element_room(struct rte_mempool *mp)
+{
+    return mp->elt_size - sizeof(struct rte_mbuf) - rte_pktmbuf_priv_size(mp);
+}
+
 void
 pkt_pool_init(struct pkt_pool *p, struct rte_mempool *small, struct rte_mempool *large,
               void (*free_foreign)(struct rte_mbuf *))
@@ -33,6 +40,7 @@ pkt_pool_init(struct pkt_pool *p, struct rte_mempool *small, struct rte_mempool 
         .free_foreign = free_foreign,
         .small_room = frame_room(small),
         .large_room = frame_room(large),
+        .can_slide = element_room(large) >= rte_pktmbuf_data_room_size(large) + HV_PAGE_SIZE,
     };
 }
 
@@ -121,6 +129,20 @@ pkt_alloc(struct pkt_pool *p, uint32_t len)
     m->data_len = len;
     m->pkt_len = len;
     return m;
+}
+
+void
+pkt_slide(struct pkt_pool *p, struct rte_mbuf *m, uint32_t ofs, uint32_t page_ofs)
+{
+    if (m->pool != p->large || !p->can_slide) {
+        return;
+    }
+    /* From where the element's room begins, wherever it was moved before. */
+    char *room = rte_mbuf_buf_addr(m, m->pool);
+    uint32_t by = (page_ofs - (uint32_t)(uintptr_t)(room + m->data_off + ofs)) % HV_PAGE_SIZE;
+
+    m->buf_iova += room + by - (char *)m->buf_addr;
+    m->buf_addr = room + by;
 }
 
 /* The mbuf as it goes back to its pool, or NULL: it was not ours, or others

@@ -337,9 +337,9 @@ queue_sleep(struct queue *q)
         eventfd_read(in->wake_fd, &ignored);
     }
     if (fds[1].revents & POLLIN) {
-        /* Each port once; a storm would go on for ever. */
-        for (unsigned i = 0; i < MAX_PORTS && ops->evtchn_next(q->evtchns) >= 0; i++) {
-        }
+        uint32_t ports[MAX_PORTS];
+        /* Once; a storm would go on for ever. */
+        ops->evtchn_take(q->evtchns, ports, MAX_PORTS);
     }
 }
 

@@ -64,6 +64,7 @@ struct pkt_pool {
     void (*free_foreign)(struct rte_mbuf *);
     uint16_t small_room; /* frame bytes that fit a small buffer after the headroom */
     uint16_t large_room;
+    bool can_slide; /* large buffers have a page to spare: pkt_slide() */
 };
 void pkt_pool_init(struct pkt_pool *, struct rte_mempool *small, struct rte_mempool *large,
                    void (*free_foreign)(struct rte_mbuf *));
@@ -73,6 +74,9 @@ void pkt_pool_trim(struct pkt_pool *);
 /* A buffer for a frame of 'len' bytes, reset, data_len and pkt_len set,
  * NETBACK_HEADROOM in front.  NULL if exhausted or len does not fit. */
 struct rte_mbuf *pkt_alloc(struct pkt_pool *, uint32_t len);
+/* Moves the data of a fresh large buffer, if the pool has room for that, so
+ * that the frame's byte 'ofs' lies 'page_ofs' into a page. */
+void pkt_slide(struct pkt_pool *, struct rte_mbuf *, uint32_t ofs, uint32_t page_ofs);
 /* Frees any packet the switch may hand over. */
 void pkt_free(struct pkt_pool *, struct rte_mbuf *);
 void pkt_free_bulk(struct pkt_pool *, struct rte_mbuf **, unsigned n);
@@ -151,8 +155,8 @@ void hash_settings_done(struct hash_settings *);
 /* Computes the hash the guest asked for.  Returns its type (one of the _XEN_NETIF_CTRL_HASH_TYPE_*
  * bit numbers) or -1 if none applies to this frame. */
 int hash_frame(const struct hash_settings *, const uint8_t *frame, size_t len, uint32_t *hash);
-/* The guest's queue for a frame, below 'n_queues'; 'spread' is used when the
- * guest set no hash. */
+/* The guest's queue for a frame, below 'n_queues'.  When the guest set no hash
+ * it is by 'spread', and if that is 0 by addresses and ports. */
 unsigned hash_queue(const struct hash_settings *, const uint8_t *frame, size_t len,
                     unsigned n_queues, uint32_t spread);
 

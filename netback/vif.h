@@ -146,6 +146,7 @@ struct netback_vif {
     bool dirty;       /* the toolstack or the switch changed something */
     bool front_dirty; /* the frontend did; it spends 'run_credit' */
     bool dynamic_mcast;
+    bool foreign; /* in the store, but the kernel's backend's */
     int backend_state;
     uint64_t run_credit_at_ns; /* limits how often the guest can keep us busy */
     unsigned run_credit;

@@ -312,6 +312,19 @@ forget_journal(struct netback_vif *v)
     }
 }
 
+/* The store has it no more, or not for us. */
+static void
+leave_vif(struct netback_vif *v, const char *why)
+{
+    if (v->present || v->n_open) {
+        vif_disconnect(v);
+        xb_publish(v, false, NULL);
+        vif_log(v, LOG_INFO, "%s", why);
+        forget_journal(v);
+        v->run_credit = RUN_BURST;
+    }
+}
+
 static void
 run_vif(struct netback_vif *v)
 {
@@ -321,13 +334,8 @@ run_vif(struct netback_vif *v)
     v->backend_state = xb_state(v->nb, dir);
     watch_frontend(v, dir);
     if (!v->frontend) {
-        if (v->present || v->n_open) {
-            vif_disconnect(v);
-            xb_publish(v, false, NULL);
-            vif_log(v, LOG_INFO, "removed");
-            forget_journal(v);
-            v->run_credit = RUN_BURST;
-        }
+        v->foreign = false;
+        leave_vif(v, "removed");
         return;
     }
     char *still_there = xb_read(v->nb, dir, "frontend");
@@ -337,6 +345,15 @@ run_vif(struct netback_vif *v)
         return;
     }
     free(still_there);
+    if (!xb_is_ours(v, dir)) {
+        leave_vif(v, "another backend has it");
+        if (!v->foreign) {
+            vif_log(v, LOG_INFO, "left to the kernel's xen-netback, which is loaded");
+        }
+        v->foreign = true;
+        return;
+    }
+    v->foreign = false;
     xb_read_info(v, dir);
     run_present(v, dir);
 }
@@ -411,7 +428,7 @@ sweep_vifs(struct netback *nb)
     for (struct netback_vif **p = &nb->vifs; *p;) {
         struct netback_vif *v = *p;
 
-        if (v->present || v->attached || v->dirty || v->front_dirty) {
+        if (v->present || v->attached || v->foreign || v->dirty || v->front_dirty) {
             p = &v->next;
             continue;
         }

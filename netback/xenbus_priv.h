@@ -27,6 +27,8 @@ void xb_read_info(struct netback_vif *, const char *dir);
 void xb_publish(struct netback_vif *, bool present, const struct netback_vif_info *);
 /* Key "rate"; 0 bytes: unlimited. */
 void xb_read_rate(struct netback_vif *, uint64_t *bytes, uint64_t *usecs);
+/* False: the kernel's backend serves it. */
+bool xb_is_ours(struct netback_vif *, const char *dir);
 /* The hotplug script, if there is one, has done its work. */
 bool xb_hotplug_done(struct netback_vif *, const char *dir);
 /* What the frontend wrote to connect.  On failure says which key is wrong. */

@@ -382,3 +382,15 @@ xb_hotplug_done(struct netback_vif *v, const char *dir)
     free(status);
     return done;
 }
+
+bool
+xb_is_ours(struct netback_vif *v, const char *dir)
+{
+    struct hv *hv = v->nb->hv;
+    char *script = xb_read(v->nb, dir, "script");
+    bool fresh = v->backend_state <= XenbusStateInitialising;
+    bool ours = hv->ops->vif_is_ours(hv, v->domid, v->handle, fresh, script);
+
+    free(script);
+    return ours;
+}

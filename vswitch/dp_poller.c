@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -30,6 +31,7 @@
 #include "dp.h"
 #include "dpdk.h"
 #include "fast/portq.h"
+#include "offload_ports.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "ovs-numa.h"
@@ -37,6 +39,7 @@
 #include "seq.h"
 #include "timeval.h"
 #include "util.h"
+#include "wrap.h"
 
 VLOG_DEFINE_THIS_MODULE(dp_poller);
 
@@ -51,6 +54,9 @@ VLOG_DEFINE_THIS_MODULE(dp_poller);
 #define SLEEP_QUIET_US 10000
 /* What a thread's cache has grown to goes back after so long without a packet. */
 #define TRIM_MS 1000
+/* While some queues have packets, the waiting thread looks after the others
+ * once in so many rounds. */
+#define HOT_ROUNDS 8
 /* A descriptor whose device is gone is always readable. */
 #define RETRY_MS 100
 
@@ -60,6 +66,8 @@ struct rxq {
     struct dp_port *port;
     struct netdev_rxq *rxq;
     long long retry_at; /* ms; not before, after an error (waiting thread) */
+    int fd;             /* readable when there are packets, or -1: unknown (waiting thread) */
+    bool hot;           /* there may be packets (waiting thread) */
 };
 
 struct duty {
@@ -87,6 +95,7 @@ struct poller {
     bool trimmed; /* since the last packet */
 
     struct seq *changed;          /* waiting thread */
+    struct pollfd *fds;           /* as many as 'duty' has queues */
     _Atomic uint32_t is_sleeping; /* polling thread */
 };
 
@@ -159,6 +168,7 @@ take_over(struct poller *p)
         worker_end(p->worker->worker);
         ovs_mutex_lock(&p->lock);
         duty_copy(&p->duty, &p->next);
+        p->fds = xrealloc(p->fds, MAX(p->duty.n_rxqs, 1) * sizeof *p->fds);
         go_on = !p->exit;
         atomic_store(&p->seen, atomic_load(&p->wanted));
         xpthread_cond_signal(&p->taken);
@@ -194,6 +204,9 @@ gather(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST])
         if (batch.packets[0]->source != DPBUF_DPDK) {
             DP_PACKET_BATCH_FOR_EACH (i, b, &batch) {
                 dp_packet_complete(b);
+                if (OVS_UNLIKELY(dp_packet_hwol_is_tso(b))) {
+                    offload_received(b, q->port->netdev);
+                }
             }
         }
         DP_PACKET_BATCH_FOR_EACH (i, b, &batch) {
@@ -281,25 +294,87 @@ wait_for(struct rxq *q)
     }
 }
 
+static __thread int *caught_fd;
+
+void
+__wrap_poll_fd_wait_at(int fd, short int events, const char *where)
+{
+    if (caught_fd) {
+        *caught_fd = fd;
+    } else {
+        __real_poll_fd_wait_at(fd, events, where);
+    }
+}
+
+/* What netdev_rxq_wait() waits for. */
+static int
+fd_of(struct netdev_rxq *rxq)
+{
+    int fd = -1;
+
+    caught_fd = &fd;
+    netdev_rxq_wait(rxq);
+    caught_fd = NULL;
+    return fd;
+}
+
+/* Finds out which queues have packets.  Asking a queue that has none costs a
+ * system call as well, and with a socket a burst of buffers. */
+static void
+find_hot(struct poller *p)
+{
+    struct pollfd *fds = p->fds;
+    size_t n = p->duty.n_rxqs;
+
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = (struct pollfd){.fd = p->duty.rxqs[i].fd, .events = POLLIN};
+    }
+    poll(fds, n, 0);
+    for (size_t i = 0; i < n; i++) {
+        p->duty.rxqs[i].hot = fds[i].fd < 0 || fds[i].revents;
+    }
+}
+
+/* Receives from the queues that have packets, as far as known. */
+static unsigned
+receive_hot(struct poller *p)
+{
+    unsigned got = 0;
+
+    for (size_t i = 0; i < p->duty.n_rxqs; i++) {
+        struct rxq *q = &p->duty.rxqs[i];
+
+        if (q->hot) {
+            unsigned n = receive(p, q);
+
+            q->hot = n > 0;
+            got += n;
+        }
+    }
+    return got;
+}
+
 static void *
 wait_main(void *p_)
 {
     struct poller *p = p_;
     long long busy = time_msec();
+    unsigned round = 0;
 
     set_subprogram_name(p->name);
 
     for (;;) {
         uint64_t seq = seq_read(p->changed);
-        unsigned got = 0;
+        unsigned got;
 
         if (!take_over(p)) {
             return NULL;
         }
         worker_begin(p->worker->worker);
-        for (size_t i = 0; i < p->duty.n_rxqs; i++) {
-            got += receive(p, &p->duty.rxqs[i]);
+        if (round++ % HOT_ROUNDS == 0) {
+            find_hot(p);
         }
+        got = receive_hot(p);
         worker_end(p->worker->worker);
         if (got) {
             busy = time_msec();
@@ -307,6 +382,8 @@ wait_main(void *p_)
             dp_worker_rcu_quiesce(p->worker);
             continue;
         }
+        /* If one of the others has packets, the wait ends at once. */
+        round = 0;
         if (!p->trimmed) {
             if (time_msec() >= busy + TRIM_MS) {
                 trim(p);
@@ -455,6 +532,7 @@ poller_destroy(struct poller *p)
     seq_destroy(p->changed);
     xpthread_cond_destroy(&p->taken);
     ovs_mutex_destroy(&p->lock);
+    free(p->fds);
     free(p->name);
     free(p);
 }
@@ -466,7 +544,8 @@ poller_give_rxq(struct poller *p, struct dp_port *port, unsigned i)
 {
     ovs_mutex_lock(&p->lock);
     p->next.rxqs = xrealloc(p->next.rxqs, (p->next.n_rxqs + 1) * sizeof *p->next.rxqs);
-    p->next.rxqs[p->next.n_rxqs++] = (struct rxq){.port = port, .rxq = port->rxqs[i]};
+    p->next.rxqs[p->next.n_rxqs++] = (struct rxq){
+        .port = port, .rxq = port->rxqs[i], .fd = is_waiter(p) ? fd_of(port->rxqs[i]) : -1};
     commit(p);
     ovs_mutex_unlock(&p->lock);
 }

@@ -11,6 +11,7 @@
  *     have changed the addresses under the one it had;
  *   - summed, if it has a blank checksum and the port cannot;
  *   - cut, if it is a TCP packet of several segments and the port cannot, or
+ *     would make larger ones than the sender wants, or
  *     if it went into a tunnel on the way (then no port here can: only we
  *     know where the inner TCP is).
  *
@@ -27,6 +28,7 @@
 
 #include "offload_ports.h"
 
+#include <linux/virtio_net.h>
 #include <rte_mbuf.h>
 
 #include "coverage.h"
@@ -93,6 +95,32 @@ outlet_mtu(struct outlet *o)
         o->mtu = MTU_UNKNOWN;
     }
     return o->mtu;
+}
+
+/* --- the way in ------------------------------------------------------------- */
+
+/* Open vSwitch takes the virtio header off and forgets the size of segments;
+ * but the header still lies in front of the frame.  A tag that the kernel had
+ * taken off is put back by moving the frame's start into it. */
+void
+offload_received(struct dp_packet *b, const struct netdev *netdev)
+{
+    const struct eth_header *eth = dp_packet_data(b);
+    const char *type = netdev_get_type(netdev);
+    bool tap = !strcmp(type, "internal") || !strcmp(type, "tap");
+    bool moved = !tap && eth_type_vlan(eth->eth_type);
+    size_t back = sizeof(struct virtio_net_hdr) - (moved ? VLAN_HEADER_LEN : 0);
+    struct virtio_net_hdr vnet;
+
+    if (b->mbuf.tso_segsz || dp_packet_headroom(b) < back) {
+        return;
+    }
+    memset(&vnet, 0, sizeof vnet);
+    memcpy(&vnet, (char *)dp_packet_data(b) - back,
+           offsetof(struct virtio_net_hdr, csum_start)); /* the rest may be overwritten */
+    if (vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE && vnet.gso_size >= MSS_MIN) {
+        b->mbuf.tso_segsz = vnet.gso_size;
+    }
 }
 
 /* --- sums ------------------------------------------------------------------ */
@@ -273,6 +301,20 @@ pass(struct outlet *o, struct dp_packet *b, const struct frame_layout *l)
     outlet_add(o, b);
 }
 
+/* True if the port would make segments of the sender's size.  Open vSwitch's
+ * devices go by their own MTU: a trunk with jumbo frames would send pieces
+ * that the receiver cannot take.  To the host's own stack it does not matter. */
+static bool
+port_cuts_right(struct outlet *o, const struct dp_packet *b, const struct frame_layout *l)
+{
+    const char *type = netdev_get_type(o->netdev);
+    int l3_to_payload = l->payload - l->l3;
+
+    return (o->netdev->ol_flags & NETDEV_TX_OFFLOAD_TCP_TSO) &&
+           (!b->mbuf.tso_segsz || netdev_is_netback(o->netdev) || !strcmp(type, "internal") ||
+            !strcmp(type, "tap") || outlet_mtu(o) <= b->mbuf.tso_segsz + l3_to_payload);
+}
+
 /* Sends a TCP packet of several segments. */
 static void
 send_tso(struct outlet *o, struct dp_packet *b)
@@ -282,7 +324,7 @@ send_tso(struct outlet *o, struct dp_packet *b)
     uint16_t inner_ofs;
 
     if (offload_parse(b, &l)) {
-        if (o->netdev->ol_flags & NETDEV_TX_OFFLOAD_TCP_TSO) {
+        if (port_cuts_right(o, b, &l)) {
             pass(o, b, &l);
         } else {
             cut(o, b, GSO_TUNNEL_NONE, 0);

@@ -59,4 +59,8 @@ void offload_sum(struct dp_packet *);
  * headers are mended when it is cut.  False if we cannot cut it. */
 bool offload_tunnel_inner(const struct dp_packet *, enum gso_tunnel *, uint16_t *inner_ofs);
 
+/* A packet just received from 'netdev', a TAP or a packet socket of Open
+ * vSwitch's: notes what size of segments came with it. */
+void offload_received(struct dp_packet *, const struct netdev *netdev);
+
 #endif

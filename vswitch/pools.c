@@ -21,7 +21,11 @@ VLOG_DEFINE_THIS_MODULE(weft_pools);
  * over all sets of the cache; a power of two piles them onto a few. */
 #define LINE 64u
 #define ODD_LINES(bytes) ((((bytes) + LINE - 1) / LINE | 1) * LINE)
-#define ELEMENT(frame) ODD_LINES(sizeof(struct dp_packet) + NETBACK_HEADROOM + (frame))
+/* Large ones have a page to spare, for netback to move the data in (pkt_slide()),
+ * beyond the 64 KiB that an mbuf can tell of. */
+#define SPARE(frame) ((frame) > POOLS_SMALL_FRAME ? 4096u + LINE : 0)
+#define ELEMENT(frame)                                                                             \
+    ODD_LINES(sizeof(struct dp_packet) + NETBACK_HEADROOM + (frame) + SPARE(frame))
 /* What a mempool puts in front of each element. */
 #define OBJECT_HEADER LINE
 #define TRANSPARENT_PAGE (2u << 20)

@@ -52,6 +52,10 @@ void __wrap_daemonize_complete(void);
 void __real_xnanosleep_no_quiesce(uint64_t ns);
 void __wrap_xnanosleep_no_quiesce(uint64_t ns);
 
+/* dp_poller.c */
+void __real_poll_fd_wait_at(int fd, short int events, const char *where);
+void __wrap_poll_fd_wait_at(int fd, short int events, const char *where);
+
 /* offload_ports.c */
 int __real_netdev_send(struct netdev *, int qid, struct dp_packet_batch *, bool concurrent_txq);
 int __wrap_netdev_send(struct netdev *, int qid, struct dp_packet_batch *, bool concurrent_txq);
@@ -88,6 +92,10 @@ int __real_rconn_send(struct rconn *, struct ofpbuf *, struct rconn_packet_count
 int __wrap_rconn_send(struct rconn *, struct ofpbuf *, struct rconn_packet_counter *);
 void __real_rconn_destroy(struct rconn *);
 void __wrap_rconn_destroy(struct rconn *);
+
+/* dp_poller.c */
+void __real_poll_fd_wait_at(int fd, short int events, const char *where);
+void __wrap_poll_fd_wait_at(int fd, short int events, const char *where);
 
 /* offload_ports.c */
 struct dp_packet *__real_dp_packet_clone_with_headroom(const struct dp_packet *, size_t headroom);

@@ -24,6 +24,7 @@
 #define HV_PAGE_SIZE 4096u
 /* Segments a caller may hand to one grant_copy(). */
 #define HV_COPY_MAX 256u
+#define HV_PORTS_MAX 16u
 
 struct hv;
 struct hv_grants;  /* one thread's grant handle */
@@ -32,6 +33,9 @@ struct xs_handle;
 
 struct hv_ops {
     const char *name;
+    /* A grant copy costs by the pages of our memory that it touches: two for
+     * a page of the guest's that comes to lie across two of ours. */
+    bool copies_by_page;
     void (*close)(struct hv *);
 
     /* Grants (xengnttab.h, xen/grant_table.h). */
@@ -57,12 +61,16 @@ struct hv_ops {
     void (*evtchn_notify)(struct hv_evtchns *, uint32_t port);
     /* A pollable descriptor: readable when a bound port is pending. */
     int (*evtchn_fd)(struct hv_evtchns *);
-    /* Takes one pending port, acknowledges and unmasks it.  Returns the port,
-     * or -1 when none is pending.  Never blocks. */
-    int (*evtchn_next)(struct hv_evtchns *);
+    /* Takes pending ports, at most 'max' <= HV_PORTS_MAX, acknowledges and
+     * unmasks them.  Returns how many.  Never blocks. */
+    unsigned (*evtchn_take)(struct hv_evtchns *, uint32_t *ports, unsigned max);
 
     /* A libxenstore connection with the backend domain's rights. */
     int (*store_open)(struct hv *, struct xs_handle **);
+    /* False if it is for the kernel's own backend to serve the vif.  'fresh':
+     * no backend has begun to; 'script' is its hotplug script or NULL. */
+    bool (*vif_is_ours)(struct hv *, uint16_t domid, uint32_t handle, bool fresh,
+                        const char *script);
 
     /* Monotonic clock, nanoseconds. */
     uint64_t (*now_ns)(struct hv *);
@@ -72,6 +80,15 @@ struct hv_ops {
 struct hv {
     const struct hv_ops *ops;
 };
+
+/* One pending port, or -1. */
+static inline int
+hv_evtchn_next(const struct hv_ops *ops, struct hv_evtchns *e)
+{
+    uint32_t port;
+
+    return ops->evtchn_take(e, &port, 1) ? (int)port : -1;
+}
 
 /* Opens "xen", or "local:DIR" with DIR the directory of a running
  * weft-localxen.  On failure returns a positive errno and leaves a sentence

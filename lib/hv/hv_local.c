@@ -105,6 +105,13 @@ hv_local_detach(struct local_hv *l, struct attached_domain *d)
 
 /* --- store, clock, life ------------------------------------------------------- */
 
+/* There is no other backend. */
+static bool
+vif_is_ours(struct hv *hv, uint16_t domid, uint32_t handle, bool fresh, const char *script)
+{
+    return true;
+}
+
 static int
 store_open(struct hv *hv, struct xs_handle **xs)
 {
@@ -146,8 +153,9 @@ static const struct hv_ops local_ops = {
     .evtchn_unbind = hv_local_evtchn_unbind,
     .evtchn_notify = hv_local_evtchn_notify,
     .evtchn_fd = hv_local_evtchn_fd,
-    .evtchn_next = hv_local_evtchn_next,
+    .evtchn_take = hv_local_evtchn_take,
     .store_open = store_open,
+    .vif_is_ours = vif_is_ours,
     .now_ns = hv_local_now_ns,
 };
 

@@ -52,6 +52,6 @@ int hv_local_evtchn_bind(struct hv_evtchns *, uint16_t domid, uint32_t remote_po
 void hv_local_evtchn_unbind(struct hv_evtchns *, uint32_t port);
 void hv_local_evtchn_notify(struct hv_evtchns *, uint32_t port);
 int hv_local_evtchn_fd(struct hv_evtchns *);
-int hv_local_evtchn_next(struct hv_evtchns *);
+unsigned hv_local_evtchn_take(struct hv_evtchns *, uint32_t *ports, unsigned max);
 
 #endif

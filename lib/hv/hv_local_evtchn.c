@@ -163,11 +163,16 @@ hv_local_evtchn_fd(struct hv_evtchns *e)
     return e->epoll_fd;
 }
 
-int
-hv_local_evtchn_next(struct hv_evtchns *e)
+unsigned
+hv_local_evtchn_take(struct hv_evtchns *e, uint32_t *ports, unsigned max)
 {
-    struct epoll_event ev;
+    struct epoll_event ev[HV_PORTS_MAX];
+    /* No more than asked for: what is not taken must keep the descriptor
+     * readable. */
+    int n = epoll_wait(e->epoll_fd, ev, max, 0);
 
-    /* One at a time: what is not taken must keep the descriptor readable. */
-    return epoll_wait(e->epoll_fd, &ev, 1, 0) == 1 ? (int)ev.data.u32 : -1;
+    for (int i = 0; i < n; i++) {
+        ports[i] = ev[i].data.u32;
+    }
+    return n < 0 ? 0 : n;
 }

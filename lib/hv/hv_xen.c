@@ -4,16 +4,20 @@
 #include "hv.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 #include <xenevtchn.h>
 #include <xenstore.h>
 #include <xentoollog.h>
+
+#define BACKEND_BUS "/sys/bus/xen-backend"
 
 struct xen_hv {
     struct hv hv;
@@ -153,6 +157,15 @@ xen_grant_unmap(struct hv_grants *g, void *addr, unsigned n)
 
 /* --- event channels ------------------------------------------------------ */
 
+static void
+xen_evtchns_close(struct hv_evtchns *e)
+{
+    if (e) {
+        xenevtchn_close(e->evtchn); /* the kernel unbinds what is bound */
+        free(e);
+    }
+}
+
 static int
 xen_evtchns_open(struct hv *hv, struct hv_evtchns **ep)
 {
@@ -169,17 +182,15 @@ xen_evtchns_open(struct hv *hv, struct hv_evtchns **ep)
         free(e);
         return error;
     }
+    int fd = xenevtchn_fd(e->evtchn);
+    if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK)) {
+        int error = errno;
+
+        xen_evtchns_close(e);
+        return error;
+    }
     *ep = e;
     return 0;
-}
-
-static void
-xen_evtchns_close(struct hv_evtchns *e)
-{
-    if (e) {
-        xenevtchn_close(e->evtchn); /* the kernel unbinds what is bound */
-        free(e);
-    }
 }
 
 static int
@@ -212,22 +223,21 @@ xen_evtchn_fd(struct hv_evtchns *e)
     return xenevtchn_fd(e->evtchn);
 }
 
-static int
-xen_evtchn_next(struct hv_evtchns *e)
+static unsigned
+xen_evtchn_take(struct hv_evtchns *e, uint32_t *ports, unsigned max)
 {
-    /* xenevtchn.h: xenevtchn_pending() may block even on a non-blocking
-     * descriptor, so ask first. */
-    struct pollfd pfd = {.fd = xenevtchn_fd(e->evtchn), .events = POLLIN};
+    /* libxenevtchn has a system call for each port, and two more to ask
+     * whether there is one.  The device hands out and unmasks any number at
+     * once (xen/sys/evtchn.h). */
+    int fd = xenevtchn_fd(e->evtchn);
+    ssize_t got = read(fd, ports, max * sizeof *ports);
 
-    if (poll(&pfd, 1, 0) != 1) {
-        return -1;
+    if (got <= 0) {
+        return 0;
     }
-    int port = xenevtchn_pending(e->evtchn);
-    if (port < 0) {
-        return -1;
+    while (write(fd, ports, got) < 0 && errno == EINTR) {
     }
-    xenevtchn_unmask(e->evtchn, port);
-    return port;
+    return got / sizeof *ports;
 }
 
 /* --- store and clock ------------------------------------------------------ */
@@ -237,6 +247,29 @@ xen_store_open(struct hv *hv, struct xs_handle **xs)
 {
     *xs = xs_open(0);
     return *xs ? 0 : errno;
+}
+
+/* Where the kernel's xen-netback is loaded it takes the vifs that come, or
+ * (xen-backend/drivers_autoprobe is 0) those that somebody binds to it.  Two
+ * backends for one vif would be a mess: those it has are its own, and of new
+ * ones only those with our hotplug script are ours.  What somebody serves and
+ * the kernel does not, we do, or did until a moment ago. */
+static bool
+xen_vif_is_ours(struct hv *hv, uint16_t domid, uint32_t handle, bool fresh, const char *script)
+{
+    const char *name = script ? strrchr(script, '/') : NULL;
+    char driver[80];
+
+    if (access(BACKEND_BUS "/drivers/vif", F_OK)) {
+        return true;
+    }
+    snprintf(driver, sizeof driver, BACKEND_BUS "/devices/vif-%" PRIu16 "-%" PRIu32 "/driver",
+             domid, handle);
+    if (!access(driver, F_OK)) {
+        return false;
+    }
+    name = name ? name + 1 : script;
+    return !fresh || (name && !strcmp(name, "vif-weft"));
 }
 
 static uint64_t
@@ -250,6 +283,7 @@ xen_now_ns(struct hv *hv)
 
 static const struct hv_ops xen_ops = {
     .name = "xen",
+    .copies_by_page = true, /* gntdev pins a page and makes a copy of each part */
     .close = xen_close,
     .grants_open = xen_grants_open,
     .grants_close = xen_grants_close,
@@ -262,8 +296,9 @@ static const struct hv_ops xen_ops = {
     .evtchn_unbind = xen_evtchn_unbind,
     .evtchn_notify = xen_evtchn_notify,
     .evtchn_fd = xen_evtchn_fd,
-    .evtchn_next = xen_evtchn_next,
+    .evtchn_take = xen_evtchn_take,
     .store_open = xen_store_open,
+    .vif_is_ours = xen_vif_is_ours,
     .now_ns = xen_now_ns,
 };
 

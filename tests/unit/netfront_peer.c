@@ -297,7 +297,7 @@ peer_was_notified(struct peer *p)
 {
     bool any = false;
 
-    while (p->hv->ops->evtchn_next(p->events) >= 0) {
+    while (hv_evtchn_next(p->hv->ops, p->events) >= 0) {
         any = true;
     }
     return any;

@@ -599,7 +599,7 @@ ctrl_peer_main(void *arg)
         RING_FINAL_CHECK_FOR_REQUESTS(&p->ring, pending);
         if (!pending) {
             poll(&fd, 1, 50);
-            while (p->hv->ops->evtchn_next(p->events) >= 0) {
+            while (hv_evtchn_next(p->hv->ops, p->events) >= 0) {
             }
             continue;
         }

@@ -153,6 +153,33 @@ test_mapping(void)
     end();
 }
 
+/* Neither guest nor switch has a hash: connections spread, each keeps its queue. */
+static void
+check_flows_spread(const uint8_t *frame, uint32_t len)
+{
+    unsigned per_queue[4] = {0}, n;
+    uint8_t other[256];
+
+    memcpy(other, frame, len);
+    for (unsigned port = 0; port < 256; port++) {
+        other[35] = port; /* the low byte of the source port */
+        unsigned q = hash_queue(&g.hash, other, len, 4, 0);
+        per_queue[q]++;
+        other[len - 1]++; /* payload */
+        CHECK(hash_queue(&g.hash, other, len, 4, 0) == q);
+    }
+    for (unsigned q = 0; q < 4; q++) {
+        CHECK(per_queue[q] >= 32);
+    }
+    other[20] = 0x20; /* a first fragment: as those without ports */
+    n = hash_queue(&g.hash, other, len, 4, 0);
+    other[35] ^= 0x5a;
+    CHECK(hash_queue(&g.hash, other, len, 4, 0) == n);
+    for (n = 0; n < len; n++) {
+        CHECK(hash_queue(&g.hash, frame, n, 4, 0) < 4); /* no read past a short frame */
+    }
+}
+
 static void
 test_steering(void)
 {
@@ -163,6 +190,7 @@ test_steering(void)
     len = frame_build(frame, &(struct frame_spec){.payload = 9});
     CHECK(hash_queue(&g.hash, frame, len, 4, 7) == 3); /* no hash set: the switch's */
     CHECK(hash_queue(&g.hash, frame, len, 1, 7) == 0);
+    check_flows_spread(frame, len);
     for (unsigned i = 0; i < 40; i++) {
         g.scratch_page[i] = i * 37 + 1;
     }

@@ -1,0 +1,106 @@
+# What a guest outlives: the death of the switch, being saved, migrating.
+# shellcheck shell=bash disable=SC2016
+
+# A guest's pings and its TCP connection go on when the switch is killed and
+# started again; the guest's driver notices nothing.
+case_sigkill() {
+    h1 '
+        guest g1 pv 10.9.0.11
+        guest g2 pvh 10.9.0.12
+        reach 10.9.0.11
+        reach 10.9.0.12
+        in_guest g1 "ping -i 0.1 -w 25 10.9.0.12 >/tmp/ping 2>&1 &"
+        in_guest g2 "iperf3 -c 10.9.0.11 -t 15 -i 1 -f m >/tmp/iperf 2>&1 &"
+        sleep 3
+        kill -KILL "$(switch_pid)"
+        sleep 0.5
+        switch_start
+        switch_address
+        until_true 30 in_guest g2 "grep -q -E \"iperf Done|error\" /tmp/iperf" || die "the connection hangs"
+        in_guest g2 "grep -q \"iperf Done\" /tmp/iperf" || die "the connection broke: $(in_guest g2 "tail -n 1 /tmp/iperf")"
+        until_true 30 in_guest g1 "grep -q transmitted /tmp/ping"
+        in_guest g1 "cat /tmp/ping" >/tmp/ping
+        # The longest run of sequence numbers without an answer.
+        most=$(awk -F"seq=" "/bytes from/ { d = \$2 - last; last = \$2 + 0; if (d > most) most = d } END { print most * 100 }" /tmp/ping)
+        for g in g1 g2; do
+            [ "$(xenstore-read "/local/domain/0/backend/vif/$(domid $g)/0/state")" = 4 ] ||
+                die "$g: the backend is not connected"
+            in_guest $g "dmesg | grep -i vif || true"
+        done
+        note "$(sed -n "s/ packets transmitted, / pings, /p" /tmp/ping), none for $most ms"
+    ' 110
+}
+
+save_restore() { # TYPE
+    h1 "
+        guest g1 $1 10.9.0.11
+        reach 10.9.0.11
+        xl save g1 /tmp/g1.save >/dev/null 2>&1
+        [ -z \"\$(guests)\" ] || die 'the guest is still there'
+        until_true 10 eval '! vsctl list-ports xenbr0 | grep ^vif' || die 'the port is still there'
+        xl restore /tmp/g1.save >/dev/null 2>&1 || die 'restore failed'
+        rm /tmp/g1.save
+        reach 10.9.0.11
+        in_guest g1 \"ping -q -c 3 -W 2 \$self\"
+        tcp 10.9.0.11 -t 1 >/dev/null
+        tcp 10.9.0.11 -t 1 -R >/dev/null
+        shut_down g1
+    " 90
+}
+case_save_restore_pv() { save_restore pv; }
+case_save_restore_pvh() { save_restore pvh; }
+
+# migrate FROM TO: guest g1 by xl migrate over the trunk.
+migrate() {
+    "$2" 'bg socat -b 524288 -t 60 TCP-LISTEN:8002,reuseaddr EXEC:"xl migrate-receive"'
+    "$1" "xl migrate -s '' g1 'socat -b 524288 - TCP:10.9.0.10${2#h}:8002' >/tmp/migrate 2>&1 ||
+        die \"xl migrate: \$(tail -n 1 /tmp/migrate)\"" 90
+}
+
+# case_migrate_pvh: 300 s, two hosts
+# A PVH guest goes to h2 and back, alive; its TCP connection with h1 survives.
+case_migrate_pvh() {
+    h1 '
+        guest g1 pvh 10.9.0.11
+        reach 10.9.0.11
+        bg bash -c "exec ping -D -i 0.05 10.9.0.11 >/tmp/pings"
+        bg iperf3 -c 10.9.0.11 -t 60 -b 2M -i 1 --forceflush --logfile /tmp/iperf.log
+    '
+    migrate h1 h2
+    h2 'xl list g1; reach 10.9.0.11; vsctl list-ports xenbr0 | grep ^vif'
+    migrate h2 h1
+    h1 '
+        reach 10.9.0.11
+        until_true 90 grep -E "iperf Done|error" /tmp/iperf.log
+        tail -n 4 /tmp/iperf.log
+        grep -q "iperf Done" /tmp/iperf.log || die "the connection did not survive: $(tail -n 1 /tmp/iperf.log)"
+        note "no answers for $(awk -F"[][]" "/bytes from/ { if (last) print \$2 - last; last = \$2 }" /tmp/pings |
+            sort -rn | head -n 2 | tr "\n" " ")s"
+        shut_down g1
+    ' 120
+}
+
+# case_migrate_pv: 300 s, two hosts
+# Debian builds Xen without what PV guests need to migrate alive: they are
+# stopped, copied through a connection and started.
+case_migrate_pv() {
+    h1 '
+        guest g1 pv 10.9.0.11
+        reach 10.9.0.11
+        bg iperf3 -c 10.9.0.11 -t 40 -b 2M -i 1 --forceflush --logfile /tmp/iperf.log
+        sleep 2
+    '
+    stop_and_copy h1 h2
+    stop_and_copy h2 h1
+    h1 '
+        reach 10.9.0.11
+        until_true 60 grep -E "iperf Done|error" /tmp/iperf.log
+        grep -q "iperf Done" /tmp/iperf.log || die "the connection did not survive: $(tail -n 1 /tmp/iperf.log)"
+        shut_down g1
+    ' 90
+}
+stop_and_copy() { # FROM TO
+    "$2" 'bg bash -c "socat -b 524288 -u TCP-LISTEN:8003,reuseaddr - | xl restore /proc/self/fd/0"'
+    "$1" "xl save g1 /proc/self/fd/1 2>/tmp/save | socat -b 524288 -u - TCP:10.9.0.10${2#h}:8003" 90
+    "$2" 'until_true 30 xl domid g1 || die "restore: $(tail -n 1 /tmp/bg.log)"; reach 10.9.0.11'
+}
