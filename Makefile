@@ -117,13 +117,14 @@ run: build
 check: deps-test
 	$(Q)$(MAKE) --no-print-directory programs tests
 	$(Q)tests/run.sh
-# The unit tests once more, in a sanitizer's build.
+# The unit tests once more, in a sanitizer's build, and all programs together.
 check-sanitized: deps-test
-	$(Q)$(MAKE) --no-print-directory $(unit_tests) $(ovs_tests) $(ctl_tests)
-	$(Q)VARIANT=$(variant) ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS \
-	    LSAN_OPTIONS=suppressions=tests/lsan.supp UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	$(Q)$(MAKE) --no-print-directory programs $(unit_tests) $(ovs_tests) $(ctl_tests)
+	$(Q)VARIANT=$(variant) WEFT_BIN=$(CURDIR)/$(BIN) ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS \
+	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp \
+	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	    TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp:halt_on_error=1 \
-	    TEST_TIMEOUT=600 tests/run.sh unit
+	    TEST_TIMEOUT=900 tests/run.sh unit smoke/churn
 bench: build
 	$(Q)$(MAKE) --no-print-directory benches
 	$(Q)perf/run.sh

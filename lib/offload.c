@@ -29,6 +29,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "bytes.h"
+
 #define ETH_HDR_LEN 14
 #define ETH_TYPE_IPV4 0x0800
 #define ETH_TYPE_IPV6 0x86dd
@@ -64,38 +66,6 @@
 #define GRE_VERSION 0x0007
 
 /* --- bytes ---------------------------------------------------------------- */
-
-static uint16_t
-get_be16(const uint8_t *p)
-{
-    uint16_t v;
-
-    memcpy(&v, p, sizeof v);
-    return ntohs(v);
-}
-
-static uint32_t
-get_be32(const uint8_t *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, sizeof v);
-    return ntohl(v);
-}
-
-static void
-put_be16(uint8_t *p, uint16_t v)
-{
-    v = htons(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static void
-put_be32(uint8_t *p, uint32_t v)
-{
-    v = htonl(v);
-    memcpy(p, &v, sizeof v);
-}
 
 /* Stores a checksum as csum_fold() returns it. */
 static void

@@ -152,14 +152,14 @@ static struct cls_rule *found[BURST];
 static void
 run_batch(const struct classifier *cls)
 {
-    classifier_lookup_batch(cls, hot_at, BURST, found);
+    cls_lookup_batch(cls, hot_at, BURST, found);
 }
 
 static void
 run_single(const struct classifier *cls)
 {
     for (unsigned i = 0; i < BURST; i++) {
-        found[i] = classifier_lookup(cls, hot[i]);
+        found[i] = cls_lookup(cls, hot[i]);
     }
 }
 
@@ -223,7 +223,7 @@ make_key(uint64_t *key, const struct classifier *cls, struct shape_rule *rules, 
     for (unsigned tries = 0; tries < 20; tries++) {
         shape_rule_make(&other, shape, n_masks, &seed);
         shape_key_of(key, &other, &seed);
-        if (!classifier_lookup(cls, key)) {
+        if (!cls_lookup(cls, key)) {
             return;
         }
     }
@@ -248,19 +248,19 @@ print_row(const struct classifier *cls, bool hit)
 static void
 bench(enum cls_shape shape, unsigned n_masks, unsigned n)
 {
-    struct classifier *cls = classifier_create(SHAPE_WORDS);
+    struct classifier *cls = cls_create(SHAPE_WORDS);
     struct shape_rule *rules = calloc(n, sizeof *rules);
-    struct classifier_stats st;
+    struct cls_stats st;
 
     for (unsigned i = 0; i < n; i++) {
         shape_rule_make(&rules[i], shape, n_masks, &seed);
         tss_insert(&rules[i]);
-        if (classifier_insert(cls, &rules[i].rule)) {
+        if (cls_insert(cls, &rules[i].rule)) {
             exit(1);
         }
     }
     epoch_reclaim();
-    classifier_stats(cls, &st);
+    cls_stats(cls, &st);
     printf("%s: %u rules, %zu masks; at most %zu probes, lists of %zu\n", cls_shape_names[shape], n,
            st.masks, st.tables, st.longest_chain);
     for (int hit = 1; hit >= 0; hit--) {
@@ -269,7 +269,7 @@ bench(enum cls_shape shape, unsigned n_masks, unsigned n)
         }
         print_row(cls, hit);
     }
-    classifier_destroy(cls);
+    cls_destroy(cls);
     tss_clear();
     free(rules);
 }
@@ -294,12 +294,12 @@ bench_insert(enum cls_shape shape, unsigned n_masks, unsigned n)
         shape_rule_make(&rules[i], shape, n_masks, &seed);
     }
     size_t before = mallinfo2().uordblks + mallinfo2().hblkhd;
-    struct classifier *cls = classifier_create(SHAPE_WORDS);
-    struct classifier_stats st;
+    struct classifier *cls = cls_create(SHAPE_WORDS);
+    struct cls_stats st;
     double start = cpu_seconds(), longest = 0;
     for (unsigned i = 0; i < n; i++) {
         double at = cpu_seconds();
-        if (classifier_insert(cls, &rules[i].rule)) {
+        if (cls_insert(cls, &rules[i].rule)) {
             exit(1);
         }
         at = cpu_seconds() - at;
@@ -311,20 +311,20 @@ bench_insert(enum cls_shape shape, unsigned n_masks, unsigned n)
     double inserted = cpu_seconds();
     epoch_reclaim();
     size_t after = mallinfo2().uordblks + mallinfo2().hblkhd;
-    classifier_stats(cls, &st);
+    cls_stats(cls, &st);
     printf("%-11s %6zu masks: insert %5.0f ns a rule (longest %5.1f ms), %4.0f B a rule, ",
            cls_shape_names[shape], st.masks, (inserted - start) / n * 1e9, longest * 1e3,
            (double)(after - before) / n);
     printf("%zu probes, lists of %zu; ", st.tables, st.longest_chain);
     start = cpu_seconds();
     for (unsigned i = 0; i < n; i++) {
-        classifier_remove(cls, &rules[i].rule);
+        cls_remove(cls, &rules[i].rule);
         if (i % 256 == 0) {
             epoch_reclaim();
         }
     }
     printf("remove %4.0f ns\n", (cpu_seconds() - start) / n * 1e9);
-    classifier_destroy(cls);
+    cls_destroy(cls);
     epoch_synchronize();
     free(rules);
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "bytes.h"
 #include "offload.h"
 
 #define STAMP_MAGIC 0x57656674u /* "Weft" */
@@ -19,25 +20,6 @@
 #define UDP_CSUM_OFS 6u
 #define UDP_LEN 8u
 #define TCP_LEN 20u
-
-static uint16_t
-get16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static uint32_t
-get32(const uint8_t *p)
-{
-    return (uint32_t)get16(p) << 16 | get16(p + 2);
-}
-
-static void
-set16(uint8_t *p, uint16_t v)
-{
-    p[0] = (uint8_t)(v >> 8);
-    p[1] = (uint8_t)v;
-}
 
 /* --- headers ------------------------------------------------------------------ */
 
@@ -51,10 +33,10 @@ find_ipv4(const uint8_t *f, size_t avail, struct nf_headers *h)
     }
     unsigned ihl = (ip[0] & 15u) * 4;
     h->ip_version = 4;
-    h->l3_len = get16(ip + 2);
+    h->l3_len = get_be16(ip + 2);
     h->proto = ip[9];
     h->l4 = (uint16_t)(h->l3 + ihl);
-    return ihl >= 20 && h->l3_len >= ihl && !(get16(ip + 6) & 0x3fff);
+    return ihl >= 20 && h->l3_len >= ihl && !(get_be16(ip + 6) & 0x3fff);
 }
 
 static bool
@@ -66,7 +48,7 @@ find_ipv6(const uint8_t *f, size_t avail, struct nf_headers *h)
         return false;
     }
     h->ip_version = 6;
-    h->l3_len = 40u + get16(f + h->l3 + 4);
+    h->l3_len = 40u + get_be16(f + h->l3 + 4);
     h->proto = f[h->l3 + 6];
     for (int i = 0; i <= IPV6_EXTENSIONS_MAX; i++) {
         if (h->proto != IPPROTO_HOPOPTS && h->proto != IPPROTO_ROUTING &&
@@ -93,12 +75,12 @@ nf_headers_find(const uint8_t *f, size_t avail, struct nf_headers *h)
         return false;
     }
     for (int i = 0; i < VLAN_TAGS_MAX && at + 6 <= avail; i++) {
-        if (get16(f + at) != ETH_P_8021Q && get16(f + at) != ETH_P_8021AD) {
+        if (get_be16(f + at) != ETH_P_8021Q && get_be16(f + at) != ETH_P_8021AD) {
             break;
         }
         at += 4;
     }
-    uint16_t type = get16(f + at);
+    uint16_t type = get_be16(f + at);
     h->l3 = (uint16_t)(at + 2);
     if (!(type == ETH_P_IP     ? find_ipv4(f, avail, h)
           : type == ETH_P_IPV6 ? find_ipv6(f, avail, h)
@@ -302,10 +284,10 @@ fill_ethernet(const struct nf_template *t, uint8_t *f)
     memcpy(f, s->dst_mac, 6);
     memcpy(f + 6, s->src_mac, 6);
     if (s->vlan) {
-        set16(f + 12, ETH_P_8021Q);
-        set16(f + 14, s->vlan);
+        put_be16(f + 12, ETH_P_8021Q);
+        put_be16(f + 14, s->vlan);
     }
-    set16(f + t->l3 - 2, s->family == AF_INET6 ? ETH_P_IPV6 : ETH_P_IP);
+    put_be16(f + t->l3 - 2, s->family == AF_INET6 ? ETH_P_IPV6 : ETH_P_IP);
 }
 
 static void
@@ -317,7 +299,7 @@ fill_ip(const struct nf_template *t, uint8_t *ip)
 
     if (s->family == AF_INET6) {
         ip[0] = 0x60;
-        set16(ip + 4, l4_len);
+        put_be16(ip + 4, l4_len);
         ip[6] = proto;
         ip[7] = 64;
         memcpy(ip + 8, s->src_ip, 16);
@@ -325,8 +307,8 @@ fill_ip(const struct nf_template *t, uint8_t *ip)
         return;
     }
     ip[0] = 0x45;
-    set16(ip + 2, (uint16_t)(20 + l4_len));
-    set16(ip + 6, 0x4000); /* don't fragment */
+    put_be16(ip + 2, (uint16_t)(20 + l4_len));
+    put_be16(ip + 6, 0x4000); /* don't fragment */
     ip[8] = 64;
     ip[9] = proto;
     memcpy(ip + 12, s->src_ip, 4);
@@ -343,7 +325,7 @@ pseudo_sum(const struct nf_template *t)
     size_t n = s->family == AF_INET6 ? 16 : 4;
     uint8_t tail[4] = {0, s->mss ? IPPROTO_TCP : IPPROTO_UDP};
 
-    set16(tail + 2, (uint16_t)(s->size - t->l4));
+    put_be16(tail + 2, (uint16_t)(s->size - t->l4));
     uint32_t sum = csum_add(0, s->src_ip, n);
     sum = csum_add(sum, s->dst_ip, n);
     return csum_add(sum, tail, sizeof tail);
@@ -355,13 +337,13 @@ fill_l4(struct nf_template *t, uint8_t *f)
     const struct nf_stream *s = &t->stream;
     uint8_t *l4 = f + t->l4;
 
-    set16(l4 + 2, s->dst_port);
+    put_be16(l4 + 2, s->dst_port);
     if (s->mss) {
         l4[12] = 5 << 4; /* header of 20 bytes */
         l4[13] = 0x10;   /* ACK */
-        set16(l4 + 14, 0xffff);
+        put_be16(l4 + 14, 0xffff);
     } else {
-        set16(l4 + 4, (uint16_t)(s->size - t->l4));
+        put_be16(l4 + 4, (uint16_t)(s->size - t->l4));
     }
     memcpy(f + t->payload, pattern_at(0), s->size - t->payload);
 
@@ -397,7 +379,7 @@ nf_template_stamp(const struct nf_template *t, uint8_t *f, uint32_t flow, uint64
     };
     uint16_t port = (uint16_t)(t->stream.src_port + flow);
 
-    set16(f + t->l4, port);
+    put_be16(f + t->l4, port);
     memcpy(f + t->payload, &stamp, sizeof stamp);
     if (t->stream.csum == NF_CSUM_FULL) {
         uint32_t sum = csum_add(csum_add(t->base_sum, &stamp, sizeof stamp), f + t->l4, 2);
@@ -437,10 +419,10 @@ nf_frame_check(const struct nf_rx_frame *f, uint16_t dst_port, struct nf_stamp *
     struct nf_headers h;
     uint32_t ofs;
 
-    if (!nf_headers_find(head, avail, &h) || get16(head + h.l4 + 2) != dst_port) {
+    if (!nf_headers_find(head, avail, &h) || get_be16(head + h.l4 + 2) != dst_port) {
         return NF_FOREIGN;
     }
-    ofs = h.proto == IPPROTO_TCP ? get32(head + h.l4 + 4) : 0;
+    ofs = h.proto == IPPROTO_TCP ? get_be32(head + h.l4 + 4) : 0;
     if (h.l3 + h.l3_len != f->len || h.payload > f->len || ofs > NF_FRAME_MAX) {
         return NF_CORRUPT;
     }
@@ -465,7 +447,7 @@ nf_announce_frame(const uint8_t mac[6], uint8_t frame[NF_ANNOUNCE_LEN])
     memset(frame, 0, NF_ANNOUNCE_LEN);
     memset(frame, 0xff, 6);
     memcpy(frame + 6, mac, 6);
-    set16(frame + 12, ETHERTYPE_REVARP);
+    put_be16(frame + 12, ETHERTYPE_REVARP);
     memcpy(frame + 14, body, sizeof body);
     memcpy(frame + 22, mac, 6);
     memcpy(frame + 32, mac, 6);

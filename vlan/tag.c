@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "bytes.h"
+
 #define ETH_ADDRS_LEN 12 /* destination and source; tags stand behind them */
 #define ETH_HDR_LEN 14
 #define TAG_LEN 4
@@ -10,19 +12,6 @@
 #define TCI_PCP_SHIFT 13
 #define TCI_DEI 0x1000u
 #define TCI_VID 0x0fffu
-
-static uint16_t
-get_be16(const uint8_t *p)
-{
-    return p[0] << 8 | p[1];
-}
-
-static void
-put_be16(uint8_t *p, uint16_t v)
-{
-    p[0] = v >> 8;
-    p[1] = v;
-}
 
 static bool
 is_tpid(uint16_t eth_type)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "ct.h"
 #include "ct_entry.h"
 #include "ct_format.h"
@@ -35,27 +36,6 @@ put(struct writer *w, size_t n)
 }
 
 static void
-set16(uint8_t *p, uint16_t v)
-{
-    v = htole16(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static void
-set32(uint8_t *p, uint32_t v)
-{
-    v = htole32(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static void
-set64(uint8_t *p, uint64_t v)
-{
-    v = htole64(v);
-    memcpy(p, &v, sizeof v);
-}
-
-static void
 begin_chunk(struct writer *w)
 {
     w->len = 0;
@@ -67,16 +47,16 @@ static void
 end_chunk(struct writer *w)
 {
     memcpy(w->data, CT_MAGIC, 8);
-    set32(w->data + 8, CT_VERSION);
-    set64(w->data + 16, w->len);
-    set32(w->data + 24, w->n_records);
+    put_le32(w->data + 8, CT_VERSION);
+    put_le64(w->data + 16, w->len);
+    put_le32(w->data + 24, w->n_records);
 }
 
 static void
 begin_record(struct writer *w, uint32_t type)
 {
     w->record = w->len;
-    set32(put(w, RECORD_HEADER), type);
+    put_le32(put(w, RECORD_HEADER), type);
 }
 
 static void
@@ -84,7 +64,7 @@ end_record(struct writer *w)
 {
     size_t len = w->len - w->record - RECORD_HEADER;
 
-    set32(w->data + w->record + 4, len);
+    put_le32(w->data + w->record + 4, len);
     put(w, ROUND_UP(len, RECORD_ALIGN) - len);
     w->n_records++;
 }
@@ -94,8 +74,8 @@ put_attr(struct writer *w, uint16_t type, uint16_t len)
 {
     uint8_t *p = put(w, ATTR_HEADER + ROUND_UP(len, ATTR_ALIGN));
 
-    set16(p, type);
-    set16(p + 2, len);
+    put_le16(p, type);
+    put_le16(p + 2, len);
     return p + ATTR_HEADER;
 }
 
@@ -109,9 +89,9 @@ set_tuple(uint8_t *p, const struct ct_tuple *t)
 static void
 set_peer(uint8_t *p, const struct ct_tcp_peer *peer)
 {
-    set32(p, peer->seqlo);
-    set32(p + 4, peer->seqhi);
-    set16(p + 8, peer->max_win);
+    put_le32(p, peer->seqlo);
+    put_le32(p + 4, peer->seqhi);
+    put_le16(p + 8, peer->max_win);
     p[10] = peer->wscale;
     p[11] = peer->state;
 }
@@ -125,16 +105,16 @@ put_connection(struct writer *w, const struct ct_entry *e)
     p = put_attr(w, ATTR_TUPLES, TUPLES_LEN);
     p[0] = e->v6 ? 6 : 4;
     p[1] = e->proto;
-    set16(p + 2, e->zone);
+    put_le16(p + 2, e->zone);
     set_tuple(p + 4, &e->orig);
     set_tuple(p + 4 + TUPLE_LEN, &e->reply);
 
     p = put_attr(w, ATTR_LIFE, LIFE_LEN);
-    set32(p, e->left_ms);
-    set32(p + 4, e->timeout_policy);
+    put_le32(p, e->left_ms);
+    put_le32(p + 4, e->timeout_policy);
 
     if (e->mark) {
-        set32(put_attr(w, ATTR_MARK, 4), e->mark);
+        put_le32(put_attr(w, ATTR_MARK, 4), e->mark);
     }
     if (!is_all_zeros(e->label, sizeof e->label)) {
         memcpy(put_attr(w, ATTR_LABEL, LABEL_LEN), e->label, LABEL_LEN);
@@ -147,7 +127,7 @@ put_connection(struct writer *w, const struct ct_entry *e)
         *put_attr(w, ATTR_STATE, 1) = e->state;
     }
     if (e->has_nat) {
-        set16(put_attr(w, ATTR_NAT, 2), e->nat_action);
+        put_le16(put_attr(w, ATTR_NAT, 2), e->nat_action);
     }
     if (e->alg[0]) {
         memcpy(put_attr(w, ATTR_ALG, strlen(e->alg)), e->alg, strlen(e->alg));
@@ -159,7 +139,7 @@ put_connection(struct writer *w, const struct ct_entry *e)
     }
     if (e->seq_skew) {
         p = put_attr(w, ATTR_SEQ_SKEW, SEQ_SKEW_LEN);
-        set32(p, e->seq_skew);
+        put_le32(p, e->seq_skew);
         p[4] = e->seq_skew_reply;
     }
     end_record(w);
@@ -216,8 +196,8 @@ export_zone_limits(struct ct_exporter *x)
 
             begin_record(&x->w, RECORD_ZONE_LIMIT);
             p = put(&x->w, ZONE_LIMIT_LEN);
-            set32(p, zone);
-            set32(p + 4, limit);
+            put_le32(p, zone);
+            put_le32(p + 4, limit);
             end_record(&x->w);
         }
     }

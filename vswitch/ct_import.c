@@ -7,74 +7,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "conntrack.h"
 #include "ct.h"
 #include "ct_entry.h"
 #include "ct_format.h"
+#include "cursor.h"
 #include "packets.h"
 #include "timeval.h"
 #include "util.h"
 
 /* --- reading --------------------------------------------------------------------- */
-
-/* What is left of some bytes.  Taking too many gives NULL, and so does all
- * taking after that. */
-struct cursor {
-    const uint8_t *p;
-    size_t left;
-    bool short_;
-};
-
-static const uint8_t *
-take(struct cursor *c, size_t n)
-{
-    const uint8_t *p = c->p;
-
-    if (c->short_ || n > c->left) {
-        c->short_ = true;
-        return NULL;
-    }
-    c->p += n;
-    c->left -= n;
-    return p;
-}
-
-static uint16_t
-get16(const uint8_t *p)
-{
-    uint16_t v;
-
-    memcpy(&v, p, sizeof v);
-    return le16toh(v);
-}
-
-static uint32_t
-get32(const uint8_t *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, sizeof v);
-    return le32toh(v);
-}
-
-static uint64_t
-get64(const uint8_t *p)
-{
-    uint64_t v;
-
-    memcpy(&v, p, sizeof v);
-    return le64toh(v);
-}
-
-/* Takes 'n' bytes and what pads them, which must be 0. */
-static const uint8_t *
-take_padded(struct cursor *c, size_t n, size_t align)
-{
-    size_t padding = ROUND_UP(n, align) - n;
-    const uint8_t *p = take(c, n), *zeros = take(c, padding);
-
-    return p && zeros && is_all_zeros(zeros, padding) ? p : NULL;
-}
 
 static void
 get_tuple(struct ct_tuple *t, const uint8_t *p)
@@ -86,9 +29,9 @@ get_tuple(struct ct_tuple *t, const uint8_t *p)
 static void
 get_peer(struct ct_tcp_peer *peer, const uint8_t *p)
 {
-    peer->seqlo = get32(p);
-    peer->seqhi = get32(p + 4);
-    peer->max_win = get16(p + 8);
+    peer->seqlo = get_le32(p);
+    peer->seqhi = get_le32(p + 4);
+    peer->max_win = get_le16(p + 8);
     peer->wscale = p[10];
     peer->state = p[11];
 }
@@ -103,7 +46,7 @@ get_tuples(struct ct_entry *e, const uint8_t *p)
     }
     e->v6 = p[0] == 6;
     e->proto = p[1];
-    e->zone = get16(p + 2);
+    e->zone = get_le16(p + 2);
     get_tuple(&e->orig, p + 4);
     get_tuple(&e->reply, p + 4 + TUPLE_LEN);
     return NULL;
@@ -143,11 +86,11 @@ get_attr(struct ct_entry *e, uint16_t type, const uint8_t *p, size_t len)
     case ATTR_TUPLES:
         return get_tuples(e, p);
     case ATTR_LIFE:
-        e->left_ms = get32(p);
-        e->timeout_policy = get32(p + 4);
+        e->left_ms = get_le32(p);
+        e->timeout_policy = get_le32(p + 4);
         break;
     case ATTR_MARK:
-        e->mark = get32(p);
+        e->mark = get_le32(p);
         break;
     case ATTR_LABEL:
         memcpy(e->label, p, LABEL_LEN);
@@ -161,7 +104,7 @@ get_attr(struct ct_entry *e, uint16_t type, const uint8_t *p, size_t len)
         break;
     case ATTR_NAT:
         e->has_nat = true;
-        e->nat_action = get16(p);
+        e->nat_action = get_le16(p);
         break;
     case ATTR_ALG:
         return get_alg(e, p, len);
@@ -171,7 +114,7 @@ get_attr(struct ct_entry *e, uint16_t type, const uint8_t *p, size_t len)
         get_tuple(&e->parent, p + 4);
         return is_all_zeros(p + 1, 3) ? NULL : "padding that is not 0";
     case ATTR_SEQ_SKEW:
-        e->seq_skew = (int32_t)get32(p);
+        e->seq_skew = (int32_t)get_le32(p);
         e->seq_skew_reply = p[4];
         return p[4] <= 1 && is_all_zeros(p + 5, 3) ? NULL : "padding that is not 0";
     }
@@ -313,15 +256,15 @@ get_connection(struct ct_entry *e, struct cursor c)
 
     memset(e, 0, sizeof *e);
     while (c.left) {
-        const uint8_t *head = take(&c, ATTR_HEADER), *value;
+        const uint8_t *head = cursor_take(&c, ATTR_HEADER), *value;
         uint16_t type, len;
 
         if (!head) {
             return "a cut attribute";
         }
-        type = get16(head);
-        len = get16(head + 2);
-        value = take_padded(&c, len, ATTR_ALIGN);
+        type = get_le16(head);
+        len = get_le16(head + 2);
+        value = cursor_take_padded(&c, len, ATTR_ALIGN);
         if (!value) {
             return "a cut attribute";
         }
@@ -418,12 +361,12 @@ import_record(struct importer *im, uint32_t type, struct cursor body)
         if (body.left != ZONE_LIMIT_LEN) {
             return "a zone limit of a wrong length";
         }
-        zone = (int32_t)get32(body.p);
+        zone = (int32_t)get_le32(body.p);
         if (zone < DEFAULT_ZONE || zone > MAX_ZONE) {
             return "a zone that cannot be";
         }
         if (im->result) {
-            ct_zone_limit_create(im->ct, zone, get32(body.p + 4));
+            ct_zone_limit_create(im->ct, zone, get_le32(body.p + 4));
         }
         return NULL;
     default:
@@ -434,7 +377,7 @@ import_record(struct importer *im, uint32_t type, struct cursor body)
 uint64_t
 ct_chunk_length(const uint8_t h[CT_CHUNK_HEADER])
 {
-    uint64_t len = get64(h + 16);
+    uint64_t len = get_le64(h + 16);
 
     return !memcmp(h, CT_MAGIC, 8) && len >= CT_CHUNK_HEADER && !(len % RECORD_ALIGN) ? len : 0;
 }
@@ -442,8 +385,8 @@ ct_chunk_length(const uint8_t h[CT_CHUNK_HEADER])
 static const char *
 import_chunk(struct importer *im, struct cursor *in)
 {
-    const uint8_t *h = take(in, CT_CHUNK_HEADER);
-    struct cursor c = {.p = NULL};
+    const uint8_t *h = cursor_take(in, CT_CHUNK_HEADER);
+    struct cursor c;
     uint32_t n_records = 0;
     uint64_t len;
 
@@ -454,35 +397,34 @@ import_chunk(struct importer *im, struct cursor *in)
     if (!len) {
         return "no header of connection records";
     }
-    if (get32(h + 8) != CT_VERSION) {
+    if (get_le32(h + 8) != CT_VERSION) {
         return "a version that is not known";
     }
-    if (get32(h + 12) || get32(h + 28)) {
+    if (get_le32(h + 12) || get_le32(h + 28)) {
         return "flags that are not known";
     }
-    c.left = len - CT_CHUNK_HEADER;
-    c.p = take(in, c.left);
+    c = cursor_on(cursor_take(in, len - CT_CHUNK_HEADER), len - CT_CHUNK_HEADER);
     if (!c.p) {
         return "a cut chunk";
     }
     while (c.left) {
-        const uint8_t *head = take(&c, RECORD_HEADER), *body;
+        const uint8_t *head = cursor_take(&c, RECORD_HEADER), *body;
         const char *why;
 
         if (!head) {
             return "a cut record";
         }
-        body = take_padded(&c, get32(head + 4), RECORD_ALIGN);
+        body = cursor_take_padded(&c, get_le32(head + 4), RECORD_ALIGN);
         if (!body) {
             return "a cut record";
         }
-        why = import_record(im, get32(head), (struct cursor){body, get32(head + 4), false});
+        why = import_record(im, get_le32(head), cursor_on(body, get_le32(head + 4)));
         if (why) {
             return why;
         }
         n_records++;
     }
-    return n_records == get32(h + 24) ? NULL : "fewer or more records than announced";
+    return n_records == get_le32(h + 24) ? NULL : "fewer or more records than announced";
 }
 
 static int
@@ -493,7 +435,7 @@ import(struct conntrack *ct, const uint8_t *data, size_t len, bool old,
 
     /* Once to look, once to do it. */
     for (int pass = 0; pass < 2; pass++) {
-        struct cursor in = {data, len, false};
+        struct cursor in = cursor_on(data, len);
 
         while (in.left) {
             const uint8_t *at = in.p;

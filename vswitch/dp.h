@@ -1,6 +1,7 @@
 /* dp: a datapath of type "weft", as its parts know it.
  *
  *   dpif_weft.c   the dpif class that ofproto and dpctl call
+ *   dp.c          its parts put together
  *   dp_worker.c   what a thread needs to handle packets; packets' housekeeping
  *   dp_port.c     ports: netdevs, numbers, how to send
  *   dp_poll.c     threads that receive from ports which are not vifs;
@@ -51,12 +52,15 @@ struct dp_actions;
 struct dp_bonds;
 struct dp_meters;
 struct dp_upcalls;
+struct odp_support;
 struct pollers;
 struct shadow;
 struct shadow_table;
 struct smap;
 
 #define DP_TYPE "weft"
+/* What a netlink key of this datapath contains: an upcall's, a dump's. */
+extern const struct odp_support dp_odp_support;
 /* Recirculations of one packet, as OVS's own datapath bounds them. */
 #define DP_MAX_DEPTH 6u
 
@@ -101,6 +105,12 @@ struct dp {
     atomic_uint64_t n_hit, n_missed, n_lost; /* of the slow path; the engine has its own */
 };
 
+/* One without ports and threads of its own, known to nobody; NULL: no memory.
+ * Whoever destroys it has removed the ports, and given back or destroyed the
+ * workers. */
+struct dp *dp_create(const struct dpif_class *, const char *name);
+void dp_destroy(struct dp *);
+
 /* --- workers (dp_worker.c) ----------------------------------------------- */
 
 struct dp_worker {
@@ -113,6 +123,7 @@ struct dp_worker {
     bool in_rcu;            /* 'foreign' only: between dp_worker_rcu() and its end */
     unsigned depth;         /* recirculations of the packets at hand */
     unsigned bursts;        /* since its last quiescent state */
+    int64_t quiesced;       /* when that was; ms */
     void *ct_scratch;       /* dp_ct.c; freed with free() */
     void *miss_scratch;     /* dp_miss.c; the same */
 };
@@ -190,8 +201,7 @@ struct dp_port {
     struct poller *_Atomic owner; /* POLLED: the thread that sends (dp_poll.c) */
     struct portq *queue;          /* POLLED: from other threads to the owner (fast/portq.h) */
     void *vif;                    /* VIF: dp_vif.c */
-    atomic_uint32_t upcalls;      /* queued for this port (dp_upcall.c) */
-    atomic_uint64_t upcalls_lost;
+    atomic_uint64_t upcalls_lost; /* dp_upcall.c */
 };
 
 /* The port for an online reader; NULL if there is none. */
@@ -385,6 +395,10 @@ extern const struct dpif_class dpif_weft_class;
  * internal ports are dummies and whose port numbers follow ports' names, for
  * tests. */
 void dpif_weft_register(bool dummy);
+/* Ends the datapaths that nobody has open, which an exit of the process would
+ * otherwise leave, threads and all.  Vifs and whatever else sends to them must
+ * have come to rest.  What outlives the process stays if shadow_keep() said so. */
+void dpif_weft_exit(void);
 /* Bridges without a datapath_type are of type weft.  Set before the bridges. */
 extern bool dpif_weft_is_default;
 /* Of this class or "weft-dummy". */

@@ -148,6 +148,11 @@ parse_ct(const struct nlattr *ct, struct ct_args *args)
     if (args->has_nat && args->nat.nat_action && !args->commit) {
         VLOG_WARN_RL(&rl, "NAT without commit");
     }
+    if (args->has_nat && !args->nat.nat_action && args->commit) {
+        /* A new connection keeps its address, and its port if it can.  Left as
+         * it is, the tracker would expect answers at port 0. */
+        args->nat.nat_action = NAT_ACTION_SRC;
+    }
 }
 
 /* For a connection without NAT, that does what ct() with nothing but a zone

@@ -117,7 +117,7 @@ flow_of_rule(struct cls_rule *rule)
 struct dp_flow *
 dp_flow_classify(const struct dp *dp, const struct flow *flow)
 {
-    return flow_of_rule(classifier_lookup(dp->classifier, (const uint64_t *)flow));
+    return flow_of_rule(cls_lookup(dp->classifier, (const uint64_t *)flow));
 }
 
 void
@@ -126,7 +126,7 @@ dp_flow_classify_batch(const struct dp *dp, const struct flow *const flows[], un
 {
     struct cls_rule *rules[32];
 
-    classifier_lookup_batch(dp->classifier, (const uint64_t *const *)flows, n, rules);
+    cls_lookup_batch(dp->classifier, (const uint64_t *const *)flows, n, rules);
     for (unsigned i = 0; i < n; i++) {
         out[i] = flow_of_rule(rules[i]);
     }
@@ -220,7 +220,7 @@ create(struct dp *dp, const struct match *match, const ovs_u128 *ufid,
     if (error) {
         goto error_add;
     }
-    error = classifier_insert(dp->classifier, &flow->fast.rule);
+    error = cls_insert(dp->classifier, &flow->fast.rule);
     if (error) {
         goto error_insert;
     }
@@ -382,7 +382,7 @@ unlink_flow(struct dp *dp, struct dp_flow *flow) OVS_REQUIRES(dp->flows_lock)
     flow->dead = true;
     shadow_flow_del(dp, flow);
     cmap_remove(&dp->flows, &flow->ufid_node, ufid_hash(&flow->ufid));
-    classifier_remove(dp->classifier, &flow->fast.rule);
+    cls_remove(dp->classifier, &flow->fast.rule);
     engine_flow_invalidate(dp->engine, &flow->fast);
 }
 
@@ -499,7 +499,7 @@ dp_flows_init(struct dp *dp)
 {
     ovs_mutex_init(&dp->flows_lock);
     cmap_init(&dp->flows);
-    dp->classifier = classifier_create(FLOW_U64S);
+    dp->classifier = cls_create(FLOW_U64S);
     if (!dp->classifier) {
         out_of_memory();
     }
@@ -509,7 +509,7 @@ void
 dp_flows_destroy(struct dp *dp)
 {
     dp_flow_flush(dp);
-    classifier_destroy(dp->classifier);
+    cls_destroy(dp->classifier);
     cmap_destroy(&dp->flows);
     ovs_mutex_destroy(&dp->flows_lock);
 }

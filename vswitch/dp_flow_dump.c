@@ -16,19 +16,6 @@
 
 #define BATCH_MAX 50
 
-static const struct odp_support support = {
-    .max_vlan_headers = SIZE_MAX,
-    .max_mpls_depth = SIZE_MAX,
-    .recirc = true,
-    .ct_state = true,
-    .ct_zone = true,
-    .ct_mark = true,
-    .ct_label = true,
-    .ct_state_nat = true,
-    .ct_orig_tuple = true,
-    .ct_orig_tuple6 = true,
-};
-
 struct dump {
     struct dpif_flow_dump up;
     struct dp *dp;
@@ -77,7 +64,7 @@ dp_flow_describe(const struct dp_flow *flow, struct ofpbuf *key, struct ofpbuf *
         struct odp_flow_key_parms parms = {
             .flow = &unmasked,
             .mask = &flow->wc.masks,
-            .support = support,
+            .support = dp_odp_support,
         };
         size_t key_ofs = key->size, mask_ofs;
 

@@ -286,7 +286,6 @@ port_create(struct dp *dp, const char *name, const char *type, odp_port_t port_n
                                                      : send_direct;
     atomic_init(&port->fast.drops, 0);
     atomic_init(&port->owner, NULL);
-    atomic_init(&port->upcalls, 0);
     atomic_init(&port->upcalls_lost, 0);
     if (port->kind == DP_PORT_POLLED) {
         port->queue = portq_create(LANE_BYTES, QUANTUM_BYTES);

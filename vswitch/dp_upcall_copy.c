@@ -5,6 +5,7 @@
 
 #include "coverage.h"
 #include "dp-packet.h"
+#include "dp.h"
 #include "netlink.h"
 #include "odp-util.h"
 #include "offload_ports.h"
@@ -96,21 +97,6 @@ upcall_free(struct upcall *u)
 
 /* --- out ------------------------------------------------------------------------- */
 
-/* What this datapath's keys contain. */
-static const struct odp_support support = {
-    .max_vlan_headers = SIZE_MAX,
-    .max_mpls_depth = SIZE_MAX,
-    .recirc = true,
-    .ct_state = true,
-    .ct_zone = true,
-    .ct_mark = true,
-    .ct_label = true,
-    .ct_state_nat = true,
-    .ct_orig_tuple = true,
-    .ct_orig_tuple6 = true,
-    .nd_ext = true,
-};
-
 /* Appends a copy of 'a' and returns where it is in 'buf', or SIZE_MAX. */
 static size_t
 put_attr(struct ofpbuf *buf, const struct nlattr *a)
@@ -158,7 +144,7 @@ key_fits(const struct upcall *u, const struct ofpbuf *key)
     uint64_t stub[1024 / 8];
     struct flow ones;
     struct odp_flow_key_parms parms = {
-        .flow = &u->flow, .mask = &ones, .support = support, .key_buf = key};
+        .flow = &u->flow, .mask = &ones, .support = dp_odp_support, .key_buf = key};
     struct ofpbuf mask;
     bool fits;
 
@@ -181,7 +167,7 @@ fill_attributes(const struct upcall *u, struct dpif_upcall *up, struct ofpbuf *b
     /* A TCP packet's flags are in its key even if they are all zero, as the
      * kernel's datapath has it. */
     static const struct flow exact = {.tcp_flags = OVS_BE16_MAX};
-    struct odp_flow_key_parms parms = {.flow = &u->flow, .mask = &exact, .support = support};
+    struct odp_flow_key_parms parms = {.flow = &u->flow, .mask = &exact, .support = dp_odp_support};
     size_t userdata, actions, out_tunnel;
 
     ofpbuf_clear(buf);

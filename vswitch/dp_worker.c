@@ -12,8 +12,10 @@
 #include "util.h"
 
 /* Bursts between quiescent states of Open vSwitch's RCU, each of which takes
- * a global mutex (or fails to). */
+ * a global mutex (or fails to); and how long slow bursts may make of it, since
+ * the main thread waits for all. */
 #define RCU_BURSTS 64u
+#define RCU_MS 8
 
 void
 dp_workers_init(struct dp *dp)
@@ -177,8 +179,15 @@ dp_worker_rcu_leave(struct dp_worker *w)
 void
 dp_worker_rcu_quiesce(struct dp_worker *w)
 {
-    if ((!w->foreign || w->in_rcu) && ++w->bursts >= RCU_BURSTS && !ovsrcu_try_quiesce()) {
+    int64_t now;
+
+    if (w->foreign && !w->in_rcu) {
+        return;
+    }
+    now = worker_now(w->worker);
+    if ((++w->bursts >= RCU_BURSTS || now - w->quiesced >= RCU_MS) && !ovsrcu_try_quiesce()) {
         w->bursts = 0;
+        w->quiesced = now;
         coverage_try_clear();
     }
 }

@@ -30,15 +30,6 @@ VLOG_DEFINE_THIS_MODULE(dpif_weft);
 static struct ovs_mutex dps_lock = OVS_MUTEX_INITIALIZER;
 static struct shash dps OVS_GUARDED_BY(dps_lock) = SHASH_INITIALIZER(&dps);
 
-static const struct engine_ops engine_ops = {
-    .miss = dp_miss,
-    .slow = dp_slow,
-    .track = dp_track,
-    .track_soon = dp_track_soon,
-    .verdict_free = dp_verdict_free,
-    .free = dp_packets_free,
-};
-
 static struct dpif_class dummy_class;
 
 bool dpif_weft_is_default = true;
@@ -70,28 +61,16 @@ dp_of(const struct dpif *dpif)
 
 /* --- life ---------------------------------------------------------------- */
 
+/* Takes it away from whoever might find it, and all it has beside its parts. */
 static void
-dp_free(struct dp *dp) OVS_REQUIRES(dps_lock)
+stop_dp(struct dp *dp) OVS_REQUIRES(dps_lock)
 {
     shash_find_and_delete(&dps, dp->name);
-
     dp_ports_clear(dp);
     pollers_destroy(dp);
     shadow_close(dp);
     ctlog_close(dp->ctlog, shadow_kept());
-    dp_flows_destroy(dp);
-    dp_masks_destroy(dp);
-    dp_ct_destroy(dp);
-    dp_bonds_destroy(dp);
-    dp_meters_destroy(dp);
-    dp_upcalls_destroy(dp);
-    dp_workers_destroy(dp);
-    dp_ports_destroy(dp);
-    /* What was deferred refers to the engine. */
-    epoch_synchronize();
-    engine_destroy(dp->engine);
-    free(dp->name);
-    free(dp);
+    dp_destroy(dp);
 }
 
 static const char *
@@ -117,33 +96,15 @@ add_local_port(struct dp *dp)
 }
 
 static int
-dp_create(const struct dpif_class *class, const char *name, struct dp **dpp) OVS_REQUIRES(dps_lock)
+start_dp(const struct dpif_class *class, const char *name, struct dp **dpp) OVS_REQUIRES(dps_lock)
 {
-    struct dp *dp = xzalloc(sizeof *dp);
+    struct dp *dp = dp_create(class, name);
     int error;
 
-    dp->engine = engine_create(&engine_ops, dp);
-    if (!dp->engine) {
-        free(dp);
+    if (!dp) {
         return ENOMEM;
     }
-    dp->class = class;
-    dp->name = xstrdup(name);
-    ovs_refcount_init(&dp->refs);
-    atomic_flag_clear(&dp->destroyed);
-    atomic_init(&dp->n_hit, 0);
-    atomic_init(&dp->n_missed, 0);
-    atomic_init(&dp->n_lost, 0);
     dp->last_tnl_conf_seq = seq_read(tnl_conf_seq);
-
-    dp_workers_init(dp);
-    dp_upcalls_init(dp);
-    dp_meters_init(dp);
-    dp_bonds_init(dp);
-    dp_ct_init(dp);
-    dp_masks_init(dp);
-    dp_flows_init(dp);
-    dp_ports_init(dp);
     if (!class_is_dummy(class)) {
         shadow_open(dp);
         dp->ctlog = ctlog_open(dp->name, dp->conntrack);
@@ -154,7 +115,7 @@ dp_create(const struct dpif_class *class, const char *name, struct dp **dpp) OVS
         error = add_local_port(dp);
     }
     if (error) {
-        dp_free(dp);
+        stop_dp(dp);
         return error;
     }
     *dpp = dp;
@@ -167,7 +128,7 @@ dp_unref(struct dp *dp)
     /* Under the lock, so that nobody finds it in 'dps' as it goes. */
     ovs_mutex_lock(&dps_lock);
     if (ovs_refcount_unref_relaxed(&dp->refs) == 1) {
-        dp_free(dp);
+        stop_dp(dp);
     }
     ovs_mutex_unlock(&dps_lock);
 }
@@ -213,7 +174,7 @@ weft_open(const struct dpif_class *class, const char *name, bool create, struct 
     if (dp) {
         error = dp->class != class ? EINVAL : create ? EEXIST : 0;
     } else {
-        error = create ? dp_create(class, name, &dp) : ENODEV;
+        error = create ? start_dp(class, name, &dp) : ENODEV;
     }
     if (!error) {
         *dpifp = make_dpif(dp);
@@ -239,6 +200,23 @@ weft_destroy(struct dpif *dpif)
         ovs_refcount_unref_relaxed(&dp->refs);
     }
     return 0;
+}
+
+void
+dpif_weft_exit(void)
+{
+    struct shash_node *node;
+
+    ovs_mutex_lock(&dps_lock);
+    SHASH_FOR_EACH_SAFE (node, &dps) {
+        struct dp *dp = node->data;
+
+        if (!atomic_flag_test_and_set(&dp->destroyed) &&
+            ovs_refcount_unref_relaxed(&dp->refs) == 1) {
+            stop_dp(dp);
+        }
+    }
+    ovs_mutex_unlock(&dps_lock);
 }
 
 bool

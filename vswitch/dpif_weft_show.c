@@ -116,11 +116,11 @@ dp_to_json(struct dp *dp)
 {
     struct json *o = json_object_create();
     uint64_t hit, missed, lost;
-    struct classifier_stats c;
+    struct cls_stats c;
     struct worker_stats s;
 
     dp_workers_stats(dp, &s);
-    classifier_stats(dp->classifier, &c);
+    cls_stats(dp->classifier, &c);
     atomic_read_relaxed(&dp->n_hit, &hit);
     atomic_read_relaxed(&dp->n_missed, &missed);
     atomic_read_relaxed(&dp->n_lost, &lost);

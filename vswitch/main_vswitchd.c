@@ -326,6 +326,7 @@ main(int argc, char *argv[])
     bridge_exit(request.cleanup);
     netdev_netback_exit();
     backend_stop(request.cleanup);
+    dpif_weft_exit();
     unixctl_server_destroy(unixctl);
     service_stop();
     vlog_disable_async();

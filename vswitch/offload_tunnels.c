@@ -22,6 +22,7 @@
 
 #include "offload_ports.h"
 
+#include "bytes.h"
 #include "coverage.h"
 #include "flow.h"
 #include "netdev-provider.h"
@@ -61,12 +62,6 @@ static atomic_uint8_t udp_tunnels[65536];
 #define ERSPAN_II_LEN 8u
 #define ERSPAN_III_LEN 12u /* and 8 if its last bit is set */
 
-static uint16_t
-get16(const uint8_t *p)
-{
-    return p[0] << 8 | p[1];
-}
-
 /* The offset of the inner Ethernet frame behind a GRE header of 'len' bytes
  * at most, or 0. */
 static size_t
@@ -78,8 +73,8 @@ gre_inner(const uint8_t *gre, size_t len)
     if (len < GRE_LEN) {
         return 0;
     }
-    flags = get16(gre);
-    proto = get16(gre + 2);
+    flags = get_be16(gre);
+    proto = get_be16(gre + 2);
     ofs += (flags & GRE_CSUM ? 4 : 0) + (flags & GRE_KEY ? 4 : 0) + (flags & GRE_SEQ ? 4 : 0);
     if (proto == PROTO_TEB) {
         return ofs;
@@ -102,7 +97,7 @@ udp_inner(const uint8_t *udp, size_t len)
     if (len < UDP_HEADER_LEN + GENEVE_LEN) {
         return 0;
     }
-    atomic_read_relaxed(&udp_tunnels[get16(udp + 2)], &kind);
+    atomic_read_relaxed(&udp_tunnels[get_be16(udp + 2)], &kind);
     switch (kind) {
     case UDP_VXLAN:
         return UDP_HEADER_LEN + VXLAN_LEN;
@@ -158,11 +153,11 @@ note_tunnel(const struct ovs_action_push_tnl *data)
            : data->tnl_type == OVS_VPORT_TYPE_GENEVE ? UDP_GENEVE
                                                      : UDP_NONE;
     l4 = ETH_HEADER_LEN +
-         (get16(header + ETH_HEADER_LEN - 2) == ETH_TYPE_IPV6 ? IPV6_HEADER_LEN : IP_HEADER_LEN);
+         (get_be16(header + ETH_HEADER_LEN - 2) == ETH_TYPE_IPV6 ? IPV6_HEADER_LEN : IP_HEADER_LEN);
     if (kind == UDP_NONE || data->header_len < l4 + UDP_HEADER_LEN) {
         return false;
     }
-    atomic_store_relaxed(&udp_tunnels[get16(header + l4 + 2)], kind);
+    atomic_store_relaxed(&udp_tunnels[get_be16(header + l4 + 2)], kind);
     return true;
 }
 

@@ -241,9 +241,9 @@ ofstate_dump(const char *target, struct ds *out, char **why)
 /* What a text says, parsed. */
 struct parsed {
     enum ofputil_protocol usable;
-    struct ofputil_tlv_table_mod *tlvs;
+    struct ofputil_tlv_table_mod **tlvs; /* malloc'ed each: heads of lists stay where they are */
+    struct ofputil_group_mod **groups;   /* the same */
     struct ofputil_meter_mod *meters;
-    struct ofputil_group_mod *groups;
     struct ofputil_flow_mod *flows;
     size_t n_tlvs, n_meters, n_groups, n_flows;
     size_t cap_tlvs, cap_meters, cap_groups, cap_flows;
@@ -263,13 +263,15 @@ static void
 parsed_free(struct parsed *p)
 {
     for (size_t i = 0; i < p->n_tlvs; i++) {
-        ofputil_uninit_tlv_table(&p->tlvs[i].mappings);
+        ofputil_uninit_tlv_table(&p->tlvs[i]->mappings);
+        free(p->tlvs[i]);
     }
     for (size_t i = 0; i < p->n_meters; i++) {
         free(p->meters[i].meter.bands);
     }
     for (size_t i = 0; i < p->n_groups; i++) {
-        ofputil_uninit_group_mod(&p->groups[i]);
+        ofputil_uninit_group_mod(p->groups[i]);
+        free(p->groups[i]);
     }
     for (size_t i = 0; i < p->n_flows; i++) {
         free(CONST_CAST(struct ofpact *, p->flows[i].ofpacts));
@@ -279,6 +281,36 @@ parsed_free(struct parsed *p)
     free(p->meters);
     free(p->groups);
     free(p->flows);
+}
+
+static char *
+parse_group(struct parsed *p, const char *text, enum ofputil_protocol *usable)
+{
+    struct ofputil_group_mod *gm = xmalloc(sizeof *gm);
+    char *error = parse_ofp_group_mod_str(gm, OFPGC11_ADD, text, NULL, NULL, usable);
+
+    if (error) {
+        free(gm);
+        return error;
+    }
+    *NEXT(p, groups) = gm;
+    p->n_groups++;
+    return NULL;
+}
+
+static char *
+parse_tlv(struct parsed *p, const char *text, enum ofputil_protocol *usable)
+{
+    struct ofputil_tlv_table_mod *tm = xmalloc(sizeof *tm);
+    char *error = parse_ofp_tlv_table_mod_str(tm, NXTTMC_ADD, text, usable);
+
+    if (error) {
+        free(tm);
+        return error;
+    }
+    *NEXT(p, tlvs) = tm;
+    p->n_tlvs++;
+    return NULL;
 }
 
 /* NULL, or what is wrong with the line (malloc'ed). */
@@ -297,14 +329,12 @@ parse_line(struct parsed *p, char *line)
         error = parse_ofp_flow_mod_str(NEXT(p, flows), rest, NULL, NULL, OFPFC_ADD, &usable);
         p->n_flows += !error;
     } else if (!strcmp(line, "group")) {
-        error = parse_ofp_group_mod_str(NEXT(p, groups), OFPGC11_ADD, rest, NULL, NULL, &usable);
-        p->n_groups += !error;
+        error = parse_group(p, rest, &usable);
     } else if (!strcmp(line, "meter")) {
         error = parse_ofp_meter_mod_str(NEXT(p, meters), rest, OFPMC13_ADD, &usable);
         p->n_meters += !error;
     } else if (!strcmp(line, "tlv")) {
-        error = parse_ofp_tlv_table_mod_str(NEXT(p, tlvs), NXTTMC_ADD, rest, &usable);
-        p->n_tlvs += !error;
+        error = parse_tlv(p, rest, &usable);
     } else if (!strcmp(line, "end")) {
         p->ended = true;
         error = strtoull(rest, NULL, 10) == p->n_flows ? NULL : xstrdup("flows are missing");
@@ -425,14 +455,14 @@ send_all(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol prot
     int error = 0;
 
     for (size_t i = 0; i < p->n_tlvs && !error; i++) {
-        error = command(vconn, ofputil_encode_tlv_table_mod(version, &p->tlvs[i]), "tlv map", why);
+        error = command(vconn, ofputil_encode_tlv_table_mod(version, p->tlvs[i]), "tlv map", why);
     }
     for (size_t i = 0; i < p->n_meters && !error; i++) {
         error = command(vconn, ofputil_encode_meter_mod(version, &p->meters[i]), "meter", why);
     }
     for (size_t i = 0; i < p->n_groups && !error; i++) {
-        error = command(vconn, ofputil_encode_group_mod(version, &p->groups[i], NULL, -1), "group",
-                        why);
+        error =
+            command(vconn, ofputil_encode_group_mod(version, p->groups[i], NULL, -1), "group", why);
     }
     return error ? error : send_flows(vconn, p, protocol, why);
 }

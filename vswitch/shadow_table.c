@@ -426,8 +426,7 @@ enter(struct shadow_table *t, struct shadow_flow *f)
 
     translate_match(f);
     walk_actions(&w, f->actions, f->actions_len, 0);
-    ovs_list_push_back(classifier_insert(t->classifier, &f->rule) ? &t->gone : &t->active,
-                       &f->node);
+    ovs_list_push_back(cls_insert(t->classifier, &f->rule) ? &t->gone : &t->active, &f->node);
 }
 
 /* True if the record is a flow's, as far as can be said without the ports. */
@@ -511,7 +510,7 @@ shadow_table_create(struct shadow_image *image)
     struct shadow_table *t = xzalloc(sizeof *t);
 
     t->image = *image;
-    t->classifier = classifier_create(FLOW_U64S);
+    t->classifier = cls_create(FLOW_U64S);
     if (!t->classifier) {
         out_of_memory();
     }
@@ -551,9 +550,9 @@ shadow_table_destroy(void *t_)
     struct old_port *p;
 
     LIST_FOR_EACH (f, node, &t->active) {
-        classifier_remove(t->classifier, &f->rule);
+        cls_remove(t->classifier, &f->rule);
     }
-    classifier_destroy(t->classifier);
+    cls_destroy(t->classifier);
     free_flows(&t->active);
     free_flows(&t->gone);
     HMAP_FOR_EACH_POP(p, by_number, &t->by_number)
@@ -618,7 +617,7 @@ shadow_table_port_del(struct shadow_table *t, const struct dp_port *port)
     {
         for (unsigned i = 0; i < f->n_ports; i++) {
             if (f->ports[i] == gone) {
-                classifier_remove(t->classifier, &f->rule);
+                cls_remove(t->classifier, &f->rule);
                 ovs_list_remove(&f->node);
                 ovs_list_push_back(&t->gone, &f->node);
                 break;
@@ -642,7 +641,7 @@ shadow_input(struct dp_worker *w, struct dp_packet *packets[], const struct flow
         return n;
     }
     dp_worker_rcu(w);
-    classifier_lookup_batch(t->classifier, (const uint64_t *const *)flows, n, found);
+    cls_lookup_batch(t->classifier, (const uint64_t *const *)flows, n, found);
     for (unsigned i = 0, end; i < n; i = end) {
         const struct shadow_flow *f = CONTAINER_OF(found[i], struct shadow_flow, rule);
 

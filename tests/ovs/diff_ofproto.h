@@ -21,20 +21,6 @@
 #define PORT_OF(rule) (FIRST_PORT + (rule)->table * OF_RULES_MAX + (rule)->slot)
 #define N_PORTS (OF_TABLES * OF_RULES_MAX)
 
-static const struct odp_support support = {
-    .max_vlan_headers = SIZE_MAX,
-    .max_mpls_depth = SIZE_MAX,
-    .recirc = true,
-    .ct_state = true,
-    .ct_zone = true,
-    .ct_mark = true,
-    .ct_label = true,
-    .ct_state_nat = true,
-    .ct_orig_tuple = true,
-    .ct_orig_tuple6 = true,
-    .nd_ext = true,
-};
-
 /* A megaflow as ofproto remembers it. */
 struct ukey {
     struct ofpbuf key, mask;
@@ -157,7 +143,7 @@ static void
 install(const struct dpif_upcall *up, const struct flow *flow, struct flow_wildcards *wc,
         struct of_rule *r)
 {
-    struct odp_flow_key_parms parms = {.flow = flow, .mask = &wc->masks, .support = support};
+    struct odp_flow_key_parms parms = {.flow = flow, .mask = &wc->masks, .support = dp_odp_support};
     struct ukey u = {.rule = r, .flow = *flow};
     int error;
 

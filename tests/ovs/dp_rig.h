@@ -15,18 +15,9 @@ static struct dpif_weft rig_dpif;
 static inline void
 rig_start(void)
 {
-    static const struct engine_ops ops = {.free = dp_packets_free};
-    struct dp *dp = xzalloc(sizeof *dp);
+    struct dp *dp = dp_create(&dpif_weft_class, "rig");
 
-    dp->class = &dpif_weft_class;
-    dp->name = xstrdup("rig");
-    dp->engine = engine_create(&ops, dp);
-    ovs_assert(dp->engine);
-    dp_ports_init(dp);
-    dp_workers_init(dp);
-    dp_upcalls_init(dp);
-    dp_meters_init(dp);
-    dp_bonds_init(dp);
+    ovs_assert(dp);
     rig_dp = dp;
     rig_dpif.dpif.dpif_class = &dpif_weft_class;
     rig_dpif.dp = dp;
@@ -35,14 +26,7 @@ rig_start(void)
 static inline void
 rig_stop(void)
 {
-    dp_bonds_destroy(rig_dp);
-    dp_meters_destroy(rig_dp);
-    dp_upcalls_destroy(rig_dp);
-    dp_workers_destroy(rig_dp);
-    dp_ports_destroy(rig_dp);
-    engine_destroy(rig_dp->engine);
-    free(rig_dp->name);
-    free(rig_dp);
+    dp_destroy(rig_dp);
 }
 
 /* A port that sends nothing, of a kind. */

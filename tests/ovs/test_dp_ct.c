@@ -17,6 +17,7 @@
 #include "ct_traffic.h"
 #include "dp.h"
 #include "fatal-signal.h"
+#include "flow_text.h"
 #include "odp-util.h"
 #include "ovs-rcu.h"
 #include "timeval.h"
@@ -65,30 +66,11 @@ capture(struct fast_port *fast, struct worker *w OVS_UNUSED, struct rte_mbuf **p
 static void
 side_create(struct side *side, const char *name, unsigned cache_max)
 {
-    static const struct engine_ops ops = {
-        .miss = dp_miss,
-        .slow = dp_slow,
-        .track = dp_track,
-        .track_soon = dp_track_soon,
-        .verdict_free = dp_verdict_free,
-        .free = dp_packets_free,
-    };
-    struct dp *dp = xzalloc(sizeof *dp);
+    struct dp *dp = dp_create(&dpif_weft_class, name);
 
+    ovs_assert(dp);
     memset(side, 0, sizeof *side);
     side->dp = dp;
-    dp->class = &dpif_weft_class;
-    dp->name = xstrdup(name);
-    dp->engine = engine_create(&ops, dp);
-    ovs_assert(dp->engine);
-    dp_ports_init(dp);
-    dp_workers_init(dp);
-    dp_upcalls_init(dp);
-    dp_meters_init(dp);
-    dp_bonds_init(dp);
-    dp_ct_init(dp);
-    dp_masks_init(dp);
-    dp_flows_init(dp);
     for (unsigned i = 1; i < N_PORTS; i++) {
         side->ports[i].dp = dp;
         side->ports[i].port_no = u32_to_odp(i);
@@ -108,18 +90,7 @@ side_destroy(struct side *side)
     for (unsigned i = 1; i < N_PORTS; i++) {
         engine_port_set(dp->engine, i, NULL);
     }
-    dp_flows_destroy(dp);
-    dp_masks_destroy(dp);
-    dp_ct_destroy(dp);
-    dp_bonds_destroy(dp);
-    dp_meters_destroy(dp);
-    dp_upcalls_destroy(dp);
-    dp_workers_destroy(dp);
-    dp_ports_destroy(dp);
-    epoch_synchronize();
-    engine_destroy(dp->engine);
-    free(dp->name);
-    free(dp);
+    dp_destroy(dp);
 }
 
 /* --- flows ----------------------------------------------------------------------- */
@@ -132,13 +103,13 @@ static const struct rule {
     {"recirc_id(0),in_port(2),ct_state(-trk),%s", "ct(zone=5),recirc(1)", NULL},
     {"recirc_id(1),in_port(1),ct_state(+new+trk-est-inv),%s", "ct(commit,zone=5),2",
      "ct(commit,zone=5,mark=0x3/0xffffffff),2"},
-    {"recirc_id(1),in_port(2),ct_state(+new+trk-est-inv),%s", "drop", NULL},
-    {"recirc_id(1),in_port(1),ct_state(-new+est+trk-inv),ct_mark(0),%s", "2", "drop"},
+    {"recirc_id(1),in_port(2),ct_state(+new+trk-est-inv),%s", "", NULL},
+    {"recirc_id(1),in_port(1),ct_state(-new+est+trk-inv),ct_mark(0),%s", "2", ""},
     {"recirc_id(1),in_port(1),ct_state(-new+est+trk-inv),ct_mark(0x3),%s", "3", NULL},
     {"recirc_id(1),in_port(2),ct_state(-new+est+rpl+trk-inv),%s", "push_vlan(vid=9,pcp=0),1", "1"},
     {"recirc_id(1),in_port(2),ct_state(-new+est-rpl+trk-inv),%s", "1", NULL},
-    {"recirc_id(1),in_port(1),ct_state(+inv+trk),%s", "drop", NULL},
-    {"recirc_id(1),in_port(2),ct_state(+inv+trk),%s", "drop", NULL},
+    {"recirc_id(1),in_port(1),ct_state(+inv+trk),%s", "", NULL},
+    {"recirc_id(1),in_port(2),ct_state(+inv+trk),%s", "", NULL},
 };
 static const char *const types[] = {"eth_type(0x0800),ipv4(frag=no)",
                                     "eth_type(0x86dd),ipv6(frag=no)"};
@@ -151,34 +122,21 @@ ufid_of(unsigned i)
 }
 
 static void
+put_text(struct side *side, unsigned i, const char *match, const char *actions,
+         enum dpif_flow_put_flags flags)
+{
+    ovs_u128 ufid = ufid_of(i);
+
+    ovs_assert(!flow_text_put(side->dp, flags, &ufid, match, actions, NULL));
+}
+
+static void
 put_flow(struct side *side, unsigned i, bool other, enum dpif_flow_put_flags flags)
 {
     const struct rule *r = &rules[i / ARRAY_SIZE(types)];
-    const char *text = other && r->other ? r->other : r->actions;
     char *match = xasprintf(r->match, types[i % ARRAY_SIZE(types)]);
-    struct ofpbuf key, mask, actions;
-    ovs_u128 ufid = ufid_of(i);
-    char *error = NULL;
 
-    ofpbuf_init(&key, 0);
-    ofpbuf_init(&mask, 0);
-    ofpbuf_init(&actions, 0);
-    if (odp_flow_from_string(match, NULL, &key, &mask, &error) ||
-        (strcmp(text, "drop") && odp_actions_from_string(text, NULL, &actions)) ||
-        dp_flow_put(side->dp, &(struct dpif_flow_put){.flags = flags,
-                                                      .key = key.data,
-                                                      .key_len = key.size,
-                                                      .mask = mask.data,
-                                                      .mask_len = mask.size,
-                                                      .actions = actions.data,
-                                                      .actions_len = actions.size,
-                                                      .ufid = &ufid,
-                                                      .pmd_id = PMD_ID_NULL})) {
-        ovs_abort(0, "%s; %s: %s", match, text, error ? error : "");
-    }
-    ofpbuf_uninit(&key);
-    ofpbuf_uninit(&mask);
-    ofpbuf_uninit(&actions);
+    put_text(side, i, match, other && r->other ? r->other : r->actions, flags);
     free(match);
 }
 
@@ -397,6 +355,49 @@ test_same(unsigned n_bursts)
     side_destroy(&plain);
 }
 
+/* A connection committed with "nat" and no range keeps its addresses and ports:
+ * answers belong to it, and it can travel. */
+static void
+test_nat_without_range(void)
+{
+    static const struct spec specs[] = {
+        {.proto = IPPROTO_UDP, .conn = 1},
+        {.proto = IPPROTO_ICMP, .conn = 2},
+        {.proto = IPPROTO_TCP, .conn = 3, .flags = TCP_SYN, .seq = 1, .win = 1000},
+    };
+    static struct known known;
+
+    CASE("nat without a range");
+    now = time_msec();
+    side_create(&quick, "quick", 4096);
+    put_text(&quick, 0, "recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)",
+             "ct(commit,zone=5,nat),2", DPIF_FP_CREATE);
+    put_text(&quick, 1, "recirc_id(0),in_port(2),eth_type(0x0800),ipv4(frag=no)",
+             "ct(zone=5,nat),recirc(1)", DPIF_FP_CREATE);
+    put_text(&quick, 2,
+             "recirc_id(1),in_port(2),ct_state(-new+est+rpl+trk-inv),eth_type(0x0800),ipv4(frag=no)",
+             "1", DPIF_FP_CREATE);
+    for (unsigned i = 0; i < ARRAY_SIZE(specs); i++) {
+        struct spec answer = specs[i];
+
+        answer.reply = true;
+        if (answer.proto == IPPROTO_TCP) {
+            answer.flags |= TCP_ACK;
+            answer.ack = answer.seq + 1;
+        }
+        run(&quick, 1, &specs[i], 1);
+        CHECK(quick.n_sent == 1 && quick.sent[0].port == 2);
+        run(&quick, 2, &answer, 1);
+        CHECK(quick.n_sent == 1 && quick.sent[0].port == 1);
+    }
+    know(&quick, &known);
+    CHECK(known.n == ARRAY_SIZE(specs));
+    for (size_t i = 0; i < known.n; i++) {
+        CHECK(!ct_entry_check(&known.e[i]));
+    }
+    side_destroy(&quick);
+}
+
 int
 main(int argc OVS_UNUSED, char *argv[])
 {
@@ -405,6 +406,7 @@ main(int argc OVS_UNUSED, char *argv[])
     ovs_set_program_name(argv[0], "1");
     fatal_signal_init();
     test_same(6000 * (more ? strtoul(more, NULL, 10) : 1));
+    test_nat_without_range();
     ovsrcu_exit();
     return check_done();
 }

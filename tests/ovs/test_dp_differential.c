@@ -441,28 +441,8 @@ environment(const char *name, uint64_t otherwise)
 static void
 start(void)
 {
-    static const struct engine_ops ops = {
-        .miss = dp_miss,
-        .slow = dp_slow,
-        .track = dp_track,
-        .track_soon = dp_track_soon,
-        .verdict_free = dp_verdict_free,
-        .free = dp_packets_free,
-    };
-
-    dp = xzalloc(sizeof *dp);
-    dp->class = &dpif_weft_class;
-    dp->name = xstrdup("differential");
-    dp->engine = engine_create(&ops, dp);
-    ovs_assert(dp->engine);
-    dp_workers_init(dp);
-    dp_upcalls_init(dp);
-    dp_meters_init(dp);
-    dp_bonds_init(dp);
-    dp_ct_init(dp);
-    dp_masks_init(dp);
-    dp_flows_init(dp);
-    dp_ports_init(dp);
+    dp = dp_create(&dpif_weft_class, "differential");
+    ovs_assert(dp);
     dpif.dpif.dpif_class = &dpif_weft_class;
     dpif.dp = dp;
     dp_upcall_handlers_set(&dpif.dpif, 1);
@@ -487,18 +467,7 @@ stop(void)
         free_port(in_ports[i]);
     }
     dp_upcall_recv_set(&dpif.dpif, false);
-    dp_flows_destroy(dp);
-    dp_masks_destroy(dp);
-    dp_ct_destroy(dp);
-    dp_bonds_destroy(dp);
-    dp_meters_destroy(dp);
-    dp_upcalls_destroy(dp);
-    dp_workers_destroy(dp);
-    dp_ports_destroy(dp);
-    epoch_synchronize();
-    engine_destroy(dp->engine);
-    free(dp->name);
-    free(dp);
+    dp_destroy(dp);
     free(ukeys);
 }
 

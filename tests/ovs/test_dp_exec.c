@@ -698,8 +698,6 @@ main(int argc OVS_UNUSED, char *argv[])
 
     set_program_name(argv[0]);
     rig_start();
-    dp_masks_init(rig_dp);
-    dp_flows_init(rig_dp);
     odp_execute_init();
     netdev_vport_tunnel_register();
     ovs_assert(!netdev_open("tunnel", "vxlan", &tunnel));
@@ -732,8 +730,6 @@ main(int argc OVS_UNUSED, char *argv[])
         rig_port_free(ports[i]);
     }
     netdev_close(tunnel);
-    dp_flows_destroy(rig_dp);
-    dp_masks_destroy(rig_dp);
     rig_stop();
     return check_done();
 }

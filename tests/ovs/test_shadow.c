@@ -13,6 +13,7 @@
 
 #include "check.h"
 #include "dp_rig.h"
+#include "flow_text.h"
 #include "dummy.h"
 #include "odp-execute.h"
 #include "odp-util.h"
@@ -186,31 +187,8 @@ static int
 put(enum dpif_flow_put_flags flags, uint64_t id, const char *flow, const char *actions)
 {
     ovs_u128 ufid = {.u64 = {id, id}};
-    struct ofpbuf key, mask, acts;
-    char *why = NULL;
-    int error;
 
-    ofpbuf_init(&key, 0);
-    ofpbuf_init(&mask, 0);
-    ofpbuf_init(&acts, 0);
-    ovs_assert(!odp_flow_from_string(flow, NULL, &key, &mask, &why));
-    if (odp_actions_from_string(actions, NULL, &acts)) {
-        ovs_abort(0, "%s", actions);
-    }
-    error = dp_flow_put(rig_dp, &(struct dpif_flow_put){
-                                    .flags = flags,
-                                    .key = key.data,
-                                    .key_len = key.size,
-                                    .mask = mask.data,
-                                    .mask_len = mask.size,
-                                    .actions = acts.data,
-                                    .actions_len = acts.size,
-                                    .ufid = &ufid,
-                                });
-    ofpbuf_uninit(&key);
-    ofpbuf_uninit(&mask);
-    ofpbuf_uninit(&acts);
-    return error;
+    return flow_text_put(rig_dp, flags, &ufid, flow, actions, NULL);
 }
 
 static void
@@ -231,8 +209,6 @@ static void
 start(void)
 {
     rig_start();
-    dp_masks_init(rig_dp);
-    dp_flows_init(rig_dp);
     shadow_open(rig_dp);
 }
 
@@ -376,8 +352,6 @@ stop(void)
     }
     dp_worker_destroy(w);
     shadow_close(rig_dp);
-    dp_flows_destroy(rig_dp);
-    dp_masks_destroy(rig_dp);
     ovsrcu_exit();
     epoch_synchronize();
     rig_stop();

@@ -49,12 +49,12 @@ killed() {
     within 10 test ! -d "/proc/$pid"
 }
 ofctl() { "$bin/ovs-ofctl" -O OpenFlow15 "$@"; }
-vsctl() { "$bin/ovs-vsctl" --db="unix:$dir/db.sock" "$@"; }
+vsctl() { "$bin/ovs-vsctl" --timeout=60 --db="unix:$dir/db.sock" "$@"; }
 state() { # what there is, comparable
     ofctl dump-flows --no-stats br0 | sort
-    ofctl dump-groups br0 | tail -n +2
-    ofctl dump-meters br0 | tail -n +2
-    ofctl dump-tlv-map br0 | tail -n +2
+    ofctl dump-groups br0 | tail -n +2 | sort
+    ofctl dump-meters br0 | tail -n +2 | sort
+    ofctl dump-tlv-map br0 | tail -n +2 | sort
 }
 saved() { grep -q "$1" "$dir"/weft/*.openflow 2>/dev/null; }
 same() { state >"$dir/after" && cmp "$dir/before" "$dir/after"; }
@@ -68,7 +68,15 @@ switch
 vsctl add-br br0 -- set bridge br0 fail-mode=secure
 ofctl add-meter br0 'meter=7,kbps,burst,bands=type=drop,rate=1000,burst_size=100'
 ofctl add-group br0 'group_id=3,type=select,bucket=bucket_id:1,weight=10,actions=output:1'
+# Of each kind more than one: they are kept in arrays that grow.
+for ((i = 20; i < 40; i++)); do
+    echo "group_id=$i,type=all,bucket=bucket_id:1,actions=output:1,bucket=bucket_id:2,actions=output:2"
+done | ofctl add-groups br0 -
+ofctl add-meter br0 'meter=8,pktps,bands=type=drop,rate=5'
 ofctl add-tlv-map br0 '{class=0xffff,type=0x2,len=4}->tun_metadata1'
+for i in 3 4 5; do
+    ofctl add-tlv-map br0 "{class=0xffff,type=0x$i,len=8}->tun_metadata$i"
+done
 for ((i = 1; i <= 500; i++)); do
     echo "table=1,cookie=$i,priority=$i,tcp,nw_src=10.0.0.$((i % 250)),tp_dst=$i," \
         "actions=ct(commit,table=2),load:0x$i->NXM_NX_REG0[],group:3"

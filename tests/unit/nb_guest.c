@@ -111,7 +111,8 @@ nb_guest_free(struct nb_guest *g)
     if (!g) {
         return;
     }
-    toolstack_vif_unplug(rig_store(), g->domid, 0, RIG_PATIENCE_MS);
+    /* Without netback, nobody closes it. */
+    toolstack_vif_unplug(rig_store(), g->domid, 0, rig_nb ? RIG_PATIENCE_MS : 0);
     xs_close(g->xs);
     local_domain_destroy(g->dom);
     free(g);

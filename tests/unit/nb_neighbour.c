@@ -61,7 +61,7 @@ neighbour_main(void *n_)
         round_trip(n, true);
         rig_yield();
     }
-    uint64_t until = rig_now_ms() + 2000;
+    uint64_t until = rig_now_ms() + RIG_PATIENCE_MS;
     while (n->received < n->sent && rig_now_ms() < until) {
         round_trip(n, false);
         rig_yield();

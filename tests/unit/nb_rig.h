@@ -22,8 +22,9 @@
 struct xs_handle;
 
 #define RIG_MAX_QUEUES 4u
-#define RIG_STALL_MS 200u
-#define RIG_EXPIRE_MS 5000u
+/* Longer than a busy machine keeps a test from running. */
+#define RIG_STALL_MS 1000u
+#define RIG_EXPIRE_MS 60000u
 #define RIG_QUEUE_BYTES (1u << 20)
 #define RIG_GREF_BUDGET 1024u
 #define RIG_GREF_PER_QUEUE 600u

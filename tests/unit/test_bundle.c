@@ -117,7 +117,7 @@ test_alone(void)
 /* --- threads: a ring of them, each passing on what it took ------------------------- */
 
 #define N_THREADS 4u
-#define ROUNDS 30000u
+#define QUOTA 250000u /* buffers that each passes on at least */
 
 struct passer {
     struct spsc *in, *out;
@@ -133,14 +133,15 @@ pass(void *p_)
     struct passer *p = p_;
     unsigned seed = p->id;
 
-    for (unsigned round = 0; round < ROUNDS || !stop; round++) {
+    for (unsigned given = 0; given < QUOTA || !stop;) {
         void *objects[64];
         unsigned n = 1 + rand_r(&seed) % 64;
 
-        if (round < ROUNDS && spsc_space(p->out, 64) >= 64 &&
+        if (given < QUOTA && spsc_space(p->out, 64) >= 64 &&
             !rte_mempool_generic_get(mp, objects, n, NULL)) {
             take(objects, n);
             spsc_push(p->out, objects, n);
+            given += n;
         }
         n = spsc_pop(p->in, objects, 64);
         if (n) {
@@ -175,7 +176,7 @@ test_threads(void)
         for (unsigned i = 0; i < N_THREADS; i++) {
             passed += p[i].passed;
         }
-    } while (passed < N_THREADS * ROUNDS);
+    } while (passed < N_THREADS * QUOTA);
     stop = true;
     for (unsigned i = 0; i < N_THREADS; i++) {
         pthread_join(t[i], NULL);

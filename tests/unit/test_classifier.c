@@ -46,7 +46,7 @@ struct set {
 static void
 set_init(struct set *s, enum cls_shape shape, unsigned n, unsigned n_masks)
 {
-    s->cls = classifier_create(SHAPE_WORDS);
+    s->cls = cls_create(SHAPE_WORDS);
     s->rules = calloc(n, sizeof *s->rules);
     s->in = calloc(n, sizeof *s->in);
     s->n = n;
@@ -59,7 +59,7 @@ set_init(struct set *s, enum cls_shape shape, unsigned n, unsigned n_masks)
 static void
 set_destroy(struct set *s)
 {
-    classifier_destroy(s->cls);
+    cls_destroy(s->cls);
     epoch_synchronize();
     free(s->rules);
     free(s->in);
@@ -71,9 +71,9 @@ set_toggle(struct set *s, unsigned i)
     int error = 0;
 
     if (s->in[i]) {
-        classifier_remove(s->cls, &s->rules[i].rule);
+        cls_remove(s->cls, &s->rules[i].rule);
     } else {
-        error = classifier_insert(s->cls, &s->rules[i].rule);
+        error = cls_insert(s->cls, &s->rules[i].rule);
     }
     s->in[i] ^= !error;
     s->n_in += error ? 0 : s->in[i] ? 1 : -1;
@@ -141,9 +141,9 @@ set_agrees(const struct set *s, unsigned n_keys)
         for (unsigned i = 0; i < n; i++) {
             make_key(s, keys[i]);
             at[i] = keys[i];
-            ok = ok && right(s, keys[i], classifier_lookup(s->cls, keys[i]));
+            ok = ok && right(s, keys[i], cls_lookup(s->cls, keys[i]));
         }
-        classifier_lookup_batch(s->cls, at, n, out);
+        cls_lookup_batch(s->cls, at, n, out);
         for (unsigned i = 0; i < n; i++) {
             ok = ok && right(s, keys[i], out[i]);
         }
@@ -162,7 +162,7 @@ all_found(const struct set *s)
     for (unsigned i = 0; i < s->n && ok; i++) {
         if (s->in[i]) {
             shape_key_of(key, &s->rules[i], &seed);
-            struct cls_rule *found = classifier_lookup(s->cls, key);
+            struct cls_rule *found = cls_lookup(s->cls, key);
             ok = found && right(s, key, found);
         }
     }
@@ -175,52 +175,52 @@ static void
 test_empty(void)
 {
     uint64_t key[SHAPE_WORDS] = {0};
-    struct classifier_stats st;
+    struct cls_stats st;
     struct set s;
 
     CASE("classifier: empty, one rule, equal rules, a rule without words");
     set_init(&s, CLS_SHAPE_EXACT, 3, 0);
-    CHECK(!classifier_lookup(s.cls, key));
+    CHECK(!cls_lookup(s.cls, key));
     s.rules[1] = s.rules[0];
     s.rules[1].rule.idx = s.rules[1].idx;
     s.rules[1].rule.mask = s.rules[1].mask;
     s.rules[1].rule.value = s.rules[1].value;
     CHECK(!set_toggle(&s, 0) && !set_toggle(&s, 1));
     shape_key_of(key, &s.rules[0], &seed);
-    CHECK(classifier_lookup(s.cls, key) == &s.rules[0].rule);
-    classifier_stats(s.cls, &st);
+    CHECK(cls_lookup(s.cls, key) == &s.rules[0].rule);
+    cls_stats(s.cls, &st);
     CHECK(st.rules == 2 && st.masks == 1);
     set_toggle(&s, 0);
-    CHECK(classifier_lookup(s.cls, key) == &s.rules[1].rule);
+    CHECK(cls_lookup(s.cls, key) == &s.rules[1].rule);
     set_toggle(&s, 1);
-    CHECK(!classifier_lookup(s.cls, key));
+    CHECK(!cls_lookup(s.cls, key));
     s.rules[2].rule.n_words = 0;
-    CHECK(!set_toggle(&s, 2) && classifier_lookup(s.cls, key) == &s.rules[2].rule);
+    CHECK(!set_toggle(&s, 2) && cls_lookup(s.cls, key) == &s.rules[2].rule);
     set_toggle(&s, 2);
-    classifier_stats(s.cls, &st);
+    cls_stats(s.cls, &st);
     CHECK(!st.rules && !st.masks && !st.tables);
     set_destroy(&s);
 
     CASE("classifier: keys of 2 and of 128 words, their last words too");
-    CHECK(!classifier_create(1) && !classifier_create(CLS_WORDS_MAX + 1));
-    classifier_destroy(NULL);
+    CHECK(!cls_create(1) && !cls_create(CLS_WORDS_MAX + 1));
+    cls_destroy(NULL);
     for (unsigned n = 2; n <= 128; n += 126) {
-        struct classifier *cls = classifier_create(n);
+        struct classifier *cls = cls_create(n);
         uint64_t *small = calloc(n, sizeof *small);
         uint16_t idx[] = {n - 2, n - 1};
         uint64_t mask[] = {0xff, ~UINT64_C(0)}, value[] = {7, 9};
         struct cls_rule both = {.n_words = 2, .idx = idx, .mask = mask, .value = value};
         struct cls_rule last = {.n_words = 1, .idx = idx + 1, .mask = mask + 1, .value = value + 1};
         small[n - 1] = 9;
-        CHECK(!classifier_insert(cls, &both));
-        CHECK(!classifier_lookup(cls, small));
-        CHECK(!classifier_insert(cls, &last));
-        CHECK(classifier_lookup(cls, small) == &last);
-        classifier_remove(cls, &last);
+        CHECK(!cls_insert(cls, &both));
+        CHECK(!cls_lookup(cls, small));
+        CHECK(!cls_insert(cls, &last));
+        CHECK(cls_lookup(cls, small) == &last);
+        cls_remove(cls, &last);
         small[n - 2] = 0x107;
-        CHECK(classifier_lookup(cls, small) == &both);
+        CHECK(cls_lookup(cls, small) == &both);
         free(small);
-        classifier_destroy(cls);
+        cls_destroy(cls);
     }
 }
 
@@ -239,8 +239,8 @@ test_shapes(void)
             for (unsigned i = 0; i < n; i++) {
                 set_toggle(&s, i);
             }
-            struct classifier_stats st;
-            classifier_stats(s.cls, &st);
+            struct cls_stats st;
+            cls_stats(s.cls, &st);
             CHECK(!st.rules && !st.masks && !st.tables);
             set_destroy(&s);
         }
@@ -289,14 +289,14 @@ test_bounds(void)
         {CLS_SHAPE_ATTACK_IP6, 8000, 1000, 12, 40},
     };
     for (unsigned i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
-        struct classifier_stats st;
+        struct cls_stats st;
         struct set s;
 
         CASE_OF("classifier: %s, %u rules: probes and lists are bounded",
                 cls_shape_names[bounds[i].shape], bounds[i].n);
         set_init(&s, bounds[i].shape, bounds[i].n, 0);
         CHECK(!set_fill(&s));
-        classifier_stats(s.cls, &st);
+        cls_stats(s.cls, &st);
         printf("# %s: %zu rules, %zu masks, probes %zu, list %zu\n",
                cls_shape_names[bounds[i].shape], st.rules, st.masks, st.tables, st.longest_chain);
         CHECK(st.rules == bounds[i].n && st.masks >= bounds[i].min_masks);
@@ -340,11 +340,11 @@ read_all_the_time(void *r_)
         for (unsigned i = 0; i < 32; i++) {
             shape_key_of(keys[i], &s->rules[shape_random(&r->seed) % r->shared->n_stay], &r->seed);
             at[i] = keys[i];
-            out[i] = classifier_lookup(s->cls, keys[i]);
+            out[i] = cls_lookup(s->cls, keys[i]);
             r->missed |= !out[i];
             r->wrong |= out[i] && !shape_matches(out[i], keys[i]);
         }
-        classifier_lookup_batch(s->cls, at, 32, out);
+        cls_lookup_batch(s->cls, at, 32, out);
         for (unsigned i = 0; i < 32; i++) {
             r->missed |= !out[i];
             r->wrong |= out[i] && !shape_matches(out[i], keys[i]);

@@ -68,7 +68,6 @@ static void
 test_one(void)
 {
     int ran = 0;
-    double start;
 
     CASE("synchronize waits for an online reader to come round");
     test_waits(epoch_quiesce);
@@ -78,9 +77,7 @@ test_one(void)
 
     CASE("an offline reader is not waited for");
     epoch_register(&reader);
-    start = now_ms(CLOCK_MONOTONIC);
-    epoch_synchronize();
-    CHECK(now_ms(CLOCK_MONOTONIC) - start < 1000);
+    epoch_synchronize(); /* or it would never return */
 
     CASE("deferred calls run once readers from before have come round");
     epoch_online(&reader);

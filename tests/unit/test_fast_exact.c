@@ -241,6 +241,29 @@ test_leaving(void)
     CHECK(n_freed == left);
 }
 
+static void
+test_rest(void)
+{
+    const int64_t boot = 1000000000;
+    struct exact x;
+
+    CASE("neither the first look nor one after a long rest takes what is in use");
+    exact_init(&x, false, 1000, verdict_free, NULL);
+    for (unsigned i = 0; i < 100; i++) {
+        insert(&x, i);
+    }
+    exact_age(&x, boot);
+    CHECK(x.n == 100);
+    for (unsigned i = 0; i < 100; i++) {
+        find(&x, i)->used = i < 50;
+    }
+    exact_age(&x, boot + 3600000);
+    CHECK(x.n == 50);
+    exact_age(&x, boot + 2 * 3600000);
+    CHECK(x.n == 0);
+    exact_done(&x);
+}
+
 /* Any of what a worker does, in any order. */
 static void
 test_random(bool wide)
@@ -304,6 +327,7 @@ main(void)
     test_full();
     test_collisions();
     test_leaving();
+    test_rest();
     CASE("random operations, narrow and wide");
     test_random(false);
     test_random(true);

@@ -102,7 +102,7 @@ send_numbered(void *s_)
         }
     }
     nb_tx_push(q);
-    nb_tx_drain(q, RIG_PATIENCE_MS);
+    nb_tx_drain(q, s->stop ? 0 : RIG_PATIENCE_MS);
     return NULL;
 }
 
@@ -231,7 +231,7 @@ run_mixed(bool grants, unsigned pause_every)
                     RIG_PATIENCE_MS));
     printf("# %u received, %u dropped, grants changed %u times\n", sink.received,
            (unsigned)lost(p.vb), changed);
-    CHECK(!sink.wrong && sink.received > N_FRAMES / 10 && (!grants || changed > 2));
+    CHECK(!sink.wrong && sink.received > N_FRAMES / 100 && (!grants || changed > 2));
     part(&p);
 }
 

@@ -2,10 +2,10 @@
 
 #include <errno.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <rte_branch_prediction.h>
+#include <rte_malloc.h>
 #include <rte_mbuf.h>
 #include <rte_mempool.h>
 
@@ -124,10 +124,10 @@ bundle_alloc(struct rte_mempool *mp)
     if (rte_pktmbuf_data_room_size(mp) < BUNDLE_ROOM) {
         return -EINVAL;
     }
-    if (posix_memalign((void **)&s, 64, sizeof *s)) {
+    s = rte_zmalloc_socket(mp->name, sizeof *s, _Alignof(struct stack), mp->socket_id);
+    if (!s) {
         return -ENOMEM;
     }
-    memset(s, 0, sizeof *s);
     s->offset = sizeof(struct rte_mbuf) + rte_pktmbuf_priv_size(mp);
     mp->pool_data = s;
     return 0;
@@ -136,7 +136,7 @@ bundle_alloc(struct rte_mempool *mp)
 static void
 bundle_free(struct rte_mempool *mp)
 {
-    free(mp->pool_data);
+    rte_free(mp->pool_data);
 }
 
 static int

@@ -20,7 +20,7 @@ static void remove_at(struct classifier *, _Atomic(cls_ref) *where, uint64_t has
                       struct cls_node *);
 
 struct classifier *
-classifier_create(unsigned n_words)
+cls_create(unsigned n_words)
 {
     struct classifier *cls =
         n_words >= 2 && n_words <= CLS_WORDS_MAX ? calloc(1, sizeof *cls) : NULL;
@@ -306,7 +306,7 @@ insert_at(struct classifier *cls, _Atomic(cls_ref) *where, uint64_t hash, struct
 }
 
 int
-classifier_insert(struct classifier *cls, struct cls_rule *rule)
+cls_insert(struct classifier *cls, struct cls_rule *rule)
 {
     struct cls_node *node = cls_node_create(cls, rule);
 
@@ -445,7 +445,7 @@ remove_at(struct classifier *cls, _Atomic(cls_ref) *where, uint64_t hash, struct
 }
 
 void
-classifier_remove(struct classifier *cls, struct cls_rule *rule)
+cls_remove(struct classifier *cls, struct cls_rule *rule)
 {
     struct cls_node *node = rule->node;
     struct cls_node *prev = node->same_prev, *next = node->same_next;
@@ -486,7 +486,7 @@ free_rules(cls_ref r, void *aux)
 }
 
 void
-classifier_destroy(struct classifier *cls)
+cls_destroy(struct classifier *cls)
 {
     if (!cls) {
         return;
@@ -534,7 +534,7 @@ walk(cls_ref r, void *above_)
 }
 
 void
-classifier_stats(const struct classifier *cls, struct classifier_stats *s)
+cls_stats(const struct classifier *cls, struct cls_stats *s)
 {
     cls_ref root = cls_load(&cls->root);
     struct walk w = {0};
@@ -542,7 +542,7 @@ classifier_stats(const struct classifier *cls, struct classifier_stats *s)
     if (root) {
         walk(root, &w);
     }
-    *s = (struct classifier_stats){
+    *s = (struct cls_stats){
         .rules = atomic_load_explicit(&cls->n_rules, memory_order_relaxed),
         .masks = atomic_load_explicit(&cls->n_masks, memory_order_relaxed),
         .tables = w.max,

@@ -23,12 +23,6 @@
 
 #define CLS_WORDS_MAX 128u /* words of a key */
 
-/* Open vSwitch's library has functions of the same names. */
-#define classifier_destroy weft_classifier_destroy
-#define classifier_insert weft_classifier_insert
-#define classifier_remove weft_classifier_remove
-#define classifier_lookup weft_classifier_lookup
-
 struct classifier;
 
 /* Embedded in its owner's object.  The first group is set by the owner before
@@ -42,26 +36,26 @@ struct cls_rule {
 };
 
 /* Keys have 2 <= 'n_words' <= CLS_WORDS_MAX words.  NULL: no memory. */
-struct classifier *classifier_create(unsigned n_words);
-void classifier_destroy(struct classifier *); /* rules are not touched; accepts NULL */
+struct classifier *cls_create(unsigned n_words);
+void cls_destroy(struct classifier *); /* rules are not touched; accepts NULL */
 
 /* ENOMEM.  Inserting a rule equal to another one is fine. */
-int classifier_insert(struct classifier *, struct cls_rule *);
+int cls_insert(struct classifier *, struct cls_rule *);
 /* The rule's memory may be reused an epoch later (epoch_defer()). */
-void classifier_remove(struct classifier *, struct cls_rule *);
+void cls_remove(struct classifier *, struct cls_rule *);
 
 /* A rule that matches, or NULL. */
-struct cls_rule *classifier_lookup(const struct classifier *, const uint64_t *key);
+struct cls_rule *cls_lookup(const struct classifier *, const uint64_t *key);
 /* out[i] for each of 'n' <= 32 keys; faster than one by one. */
-void classifier_lookup_batch(const struct classifier *, const uint64_t *const keys[], unsigned n,
-                             struct cls_rule *out[]);
+void cls_lookup_batch(const struct classifier *, const uint64_t *const keys[], unsigned n,
+                      struct cls_rule *out[]);
 
-struct classifier_stats {
+struct cls_stats {
     size_t rules, masks;  /* distinct masks */
     size_t tables;        /* probes of tables that a lookup costs at most */
     size_t longest_chain; /* rules in the longest list that is searched linearly */
 };
 /* Walks the whole table.  For an online reader, or under the writers' lock. */
-void classifier_stats(const struct classifier *, struct classifier_stats *);
+void cls_stats(const struct classifier *, struct cls_stats *);
 
 #endif

@@ -1,4 +1,4 @@
-/* classifier_lookup: the readers' side. */
+/* cls_lookup: the readers' side. */
 #include "classifier_impl.h"
 
 #define unlikely(x) __builtin_expect(!!(x), 0)
@@ -131,7 +131,7 @@ search(cls_ref r, const uint64_t *key)
 }
 
 struct cls_rule *
-classifier_lookup(const struct classifier *cls, const uint64_t *key)
+cls_lookup(const struct classifier *cls, const uint64_t *key)
 {
     struct cls_node *n = search(cls_load(&cls->root), key);
 
@@ -329,8 +329,8 @@ batch_search(struct batch *b, cls_ref top)
 }
 
 void
-classifier_lookup_batch(const struct classifier *cls, const uint64_t *const keys[], unsigned n,
-                        struct cls_rule *out[])
+cls_lookup_batch(const struct classifier *cls, const uint64_t *const keys[], unsigned n,
+                 struct cls_rule *out[])
 {
     struct batch b;
     cls_ref r = cls_load(&cls->root);

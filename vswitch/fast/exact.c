@@ -125,6 +125,7 @@ exact_init(struct exact *x, bool wide, uint32_t max,
         .wide = wide,
         .max = max,
         .free = NONE,
+        .aged = INT64_MAX, /* the clock starts with the first look */
         .verdict_free = verdict_free,
         .aux = aux,
     };
@@ -427,6 +428,8 @@ exact_age(struct exact *x, int64_t now)
     }
     looks = 1 + (uint64_t)x->fresh * (now - x->aged) / AGE_MS;
     looks = looks < AGE_MOST ? looks : AGE_MOST;
+    /* After a long rest, too: the second look at an entry would be its last. */
+    looks = looks < x->fresh ? looks : x->fresh;
     x->aged = now;
     for (; looks && x->n; looks--, x->hand++) {
         struct exact_entry *e;
