@@ -229,7 +229,8 @@ static int
 configure_switch(struct super *s, struct lab_host *h)
 {
     const struct lab_config *c = config_of(s);
-    char maxsleep[48], mask[64], hv[LAB_PATH_MAX + 48], hostname[48], system_id[64], type[48], hwaddr[64];
+    char maxsleep[48], mask[64], hv[LAB_PATH_MAX + 48], hostname[48], system_id[64], type[48],
+        hwaddr[64];
     const char *args[44];
     unsigned n = 0;
 
@@ -249,9 +250,9 @@ configure_switch(struct super *s, struct lab_host *h)
     const char *tso = h->stock ? "other_config:userspace-tso-enable=false"
                                : "other_config:userspace-tso-enable=true";
     const char *base[] = {
-        "--no-wait", "init",     "--", "set", "Open_vSwitch", ".",        dpdk_init,
-        tso,         maxsleep,   mask, hv,    hostname,       system_id,  "--",
-        "add-br",    LAB_BRIDGE, "--", "set", "Bridge",       LAB_BRIDGE, type, hwaddr};
+        "--no-wait", "init", "--",     "set",      "Open_vSwitch", ".",   dpdk_init, tso,
+        maxsleep,    mask,   hv,       hostname,   system_id,      "--",  "add-br",  LAB_BRIDGE,
+        "--",        "set",  "Bridge", LAB_BRIDGE, type,           hwaddr};
     const char *wire[] = {"--", "add-port", LAB_BRIDGE, LAB_WIRE_IF};
     /* Without per-port-memory a DPDK port takes three quarters of a GiB, and
      * the memory of a DPDK without hugepages is all there is. */

@@ -425,7 +425,8 @@ print_verdict(struct view *v)
     char text[320];
     bool good;
 
-    snprintf(text, sizeof text, "ping inside a network: %u of %u replied", v->sum.same_ok, v->sum.same);
+    snprintf(text, sizeof text, "ping inside a network: %u of %u replied", v->sum.same_ok,
+             v->sum.same);
     good = verdict_line(v->sum.same_ok == v->sum.same, text);
     snprintf(text, sizeof text, "ping across networks: %u of %u replied, none expected", v->leaks,
              v->sum.other);

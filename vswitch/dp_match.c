@@ -331,8 +331,7 @@ mask_find(const struct dp_masks *masks, uint32_t hash, const uint64_t *words, co
 {
     struct dp_mask *mask = NULL;
 
-    HMAP_FOR_EACH_WITH_HASH(mask, node, hash, &masks->masks)
-    {
+    HMAP_FOR_EACH_WITH_HASH (mask, node, hash, &masks->masks) {
         if (mask->n_words == n && !memcmp(mask->idx, idx, n * sizeof *idx) &&
             !memcmp(mask->words, words, n * sizeof *words)) {
             return mask;

@@ -56,8 +56,7 @@ find_by_number(const struct dp *dp, odp_port_t port_no) OVS_REQ_RDLOCK(dp->ports
 {
     struct dp_port *port;
 
-    HMAP_FOR_EACH_WITH_HASH(port, node, hash_port_no(port_no), &dp->ports)
-    {
+    HMAP_FOR_EACH_WITH_HASH (port, node, hash_port_no(port_no), &dp->ports) {
         if (port->port_no == port_no) {
             return port;
         }
@@ -416,8 +415,7 @@ dp_ports_clear(struct dp *dp)
 {
     struct dp_port *port;
 
-    HMAP_FOR_EACH_SAFE(port, node, &dp->ports)
-    {
+    HMAP_FOR_EACH_SAFE (port, node, &dp->ports) {
         port_stop(port);
         port_remove(port);
     }
@@ -430,8 +428,7 @@ dp_ports_run(struct dp *dp)
 {
     struct dp_port *port;
 
-    HMAP_FOR_EACH_SAFE(port, node, &dp->ports)
-    {
+    HMAP_FOR_EACH_SAFE (port, node, &dp->ports) {
         if (!netdev_is_reconf_required(port->netdev)) {
             continue;
         }

@@ -267,8 +267,7 @@ lane_for(struct queue *q, uint16_t quota) OVS_REQUIRES(q->lock)
     uint32_t hash = hash_int(quota, 0);
     struct lane *lane;
 
-    HMAP_FOR_EACH_WITH_HASH(lane, node, hash, &q->lanes)
-    {
+    HMAP_FOR_EACH_WITH_HASH (lane, node, hash, &q->lanes) {
         if (lane->quota == quota) {
             return lane;
         }

@@ -30,8 +30,7 @@ dp_workers_destroy(struct dp *dp)
 {
     struct dp_worker *w;
 
-    LIST_FOR_EACH_SAFE(w, node, &dp->spare)
-    {
+    LIST_FOR_EACH_SAFE (w, node, &dp->spare) {
         dp_worker_destroy(w);
     }
     ovs_assert(ovs_list_is_empty(&dp->workers));

@@ -439,8 +439,7 @@ send_flows(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol pr
     } else {
         struct ofpbuf *request;
 
-        LIST_FOR_EACH_POP(request, list_node, &requests)
-        {
+        LIST_FOR_EACH_POP (request, list_node, &requests) {
             error = error ? (ofpbuf_delete(request), error) : command(vconn, request, "flow", why);
         }
     }

@@ -85,8 +85,7 @@ find_number(const struct shadow_table *t, uint32_t port_no)
 {
     struct old_port *p;
 
-    HMAP_FOR_EACH_WITH_HASH(p, by_number, hash_int(port_no, 0), &t->by_number)
-    {
+    HMAP_FOR_EACH_WITH_HASH (p, by_number, hash_int(port_no, 0), &t->by_number) {
         if (p->record->port_no == port_no) {
             return p;
         }
@@ -536,8 +535,7 @@ free_flows(struct ovs_list *flows)
 {
     struct shadow_flow *f;
 
-    LIST_FOR_EACH_POP(f, node, flows)
-    {
+    LIST_FOR_EACH_POP (f, node, flows) {
         free(f);
     }
 }
@@ -555,8 +553,7 @@ shadow_table_destroy(void *t_)
     cls_destroy(t->classifier);
     free_flows(&t->active);
     free_flows(&t->gone);
-    HMAP_FOR_EACH_POP(p, by_number, &t->by_number)
-    {
+    HMAP_FOR_EACH_POP (p, by_number, &t->by_number) {
         free_flows(&p->waiting);
         free(p);
     }
@@ -581,16 +578,14 @@ shadow_table_port_add(struct shadow_table *t, const struct dp_port *port)
     struct shadow_flow *f;
     struct old_port *p;
 
-    HMAP_FOR_EACH_WITH_HASH(p, by_name, hash_string(name, 0), &t->by_name)
-    {
+    HMAP_FOR_EACH_WITH_HASH (p, by_name, hash_string(name, 0), &t->by_name) {
         if (!strcmp(p->name, name) && !strcmp(p->type, port->type) &&
             !strcmp(p->options, options)) {
             p->now = port->port_no;
             ovs_list_push_back_all(&flows, &p->waiting);
         }
     }
-    LIST_FOR_EACH_POP(f, node, &flows)
-    {
+    LIST_FOR_EACH_POP (f, node, &flows) {
         if (all_there(f)) {
             enter(t, f);
         }
@@ -613,8 +608,7 @@ shadow_table_port_del(struct shadow_table *t, const struct dp_port *port)
     if (!gone) {
         return;
     }
-    LIST_FOR_EACH_SAFE(f, node, &t->active)
-    {
+    LIST_FOR_EACH_SAFE (f, node, &t->active) {
         for (unsigned i = 0; i < f->n_ports; i++) {
             if (f->ports[i] == gone) {
                 cls_remove(t->classifier, &f->rule);

@@ -182,8 +182,7 @@ synth_buffers_reap(void)
     struct retired *r = NULL;
 
     ovs_mutex_lock(&retired_mutex);
-    LIST_FOR_EACH_SAFE(r, node, &retired)
-    {
+    LIST_FOR_EACH_SAFE (r, node, &retired) {
         if (op_count(r->buffers->mp) == r->buffers->n) {
             ovs_list_remove(&r->node);
             destroy(r->buffers);
