@@ -76,6 +76,14 @@ toeplitz(const struct hash_settings *s, const uint8_t *input, unsigned n_words)
     return (sum[0] ^ sum[1] ^ sum[2] ^ sum[3]) >> 32;
 }
 
+static bool
+has_addresses(const struct frame_layout *l, size_t len)
+{
+    unsigned header = l->ip_version == 4 ? 20 : 40;
+
+    return (l->ip_version == 4 || l->ip_version == 6) && l->l3 && l->l3 + header <= len;
+}
+
 /* Gathers addresses and, if 'ports', the ports.  Returns 32-bit words. */
 static unsigned
 hash_input(const uint8_t *frame, const struct frame_layout *l, bool ports, uint8_t *input)
@@ -103,15 +111,12 @@ hash_frame(const struct hash_settings *s, const uint8_t *frame, size_t len, uint
     }
     /* A frame that contradicts itself further on still has addresses. */
     frame_parse(frame, len, &l);
-    if (l.ip_version == 4 && l.l3 && l.l3 + 20u <= len) {
-        plain = _XEN_NETIF_CTRL_HASH_TYPE_IPV4;
-        with_tcp = _XEN_NETIF_CTRL_HASH_TYPE_IPV4_TCP;
-    } else if (l.ip_version == 6 && l.l3 && l.l3 + 40u <= len) {
-        plain = _XEN_NETIF_CTRL_HASH_TYPE_IPV6;
-        with_tcp = _XEN_NETIF_CTRL_HASH_TYPE_IPV6_TCP;
-    } else {
+    if (!has_addresses(&l, len)) {
         return -1;
     }
+    plain = l.ip_version == 4 ? _XEN_NETIF_CTRL_HASH_TYPE_IPV4 : _XEN_NETIF_CTRL_HASH_TYPE_IPV6;
+    with_tcp =
+        l.ip_version == 4 ? _XEN_NETIF_CTRL_HASH_TYPE_IPV4_TCP : _XEN_NETIF_CTRL_HASH_TYPE_IPV6_TCP;
     bool tcp = l.l4_proto == IPPROTO_TCP && l.l4 && l.l4 + 4u <= len && !l.fragment;
     if (tcp && (flags & 1u << with_tcp)) {
         *hash = toeplitz(s, input, hash_input(frame, &l, true, input));
@@ -128,15 +133,17 @@ hash_frame(const struct hash_settings *s, const uint8_t *frame, size_t len, uint
 static uint32_t
 hash_flow(const uint8_t *frame, size_t len)
 {
+    uint32_t input[INPUT_WORDS_MAX];
     struct frame_layout l;
-    uint32_t hash;
+    bool ports;
 
-    if (!frame_parse(frame, len, &l) || !l.l3) {
+    frame_parse(frame, len, &l);
+    if (!has_addresses(&l, len)) {
         return 0;
     }
-    hash =
-        l.ip_version == 4 ? rte_jhash(frame + l.l3 + 12, 8, 0) : rte_jhash(frame + l.l3 + 8, 32, 0);
-    return l.l4 && !l.fragment ? rte_jhash(frame + l.l4, 4, hash) : hash;
+    ports = (l.l4_proto == IPPROTO_TCP || l.l4_proto == IPPROTO_UDP) && l.l4 && l.l4 + 4u <= len &&
+            !l.fragment;
+    return rte_jhash_32b(input, hash_input(frame, &l, ports, (uint8_t *)input), 0);
 }
 
 unsigned
