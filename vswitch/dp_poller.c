@@ -306,12 +306,17 @@ __wrap_poll_fd_wait_at(int fd, short int events, const char *where)
     }
 }
 
-/* What netdev_rxq_wait() waits for. */
+/* What netdev_rxq_wait() waits for, of devices known to have a descriptor of
+ * their own: others wait by a sequence number, whose descriptor is the thread's. */
 static int
-fd_of(struct netdev_rxq *rxq)
+fd_of(const struct netdev *netdev, struct netdev_rxq *rxq)
 {
+    const char *type = netdev_get_type(netdev);
     int fd = -1;
 
+    if (strcmp(type, "system") != 0 && strcmp(type, "tap") != 0) {
+        return -1;
+    }
     caught_fd = &fd;
     netdev_rxq_wait(rxq);
     caught_fd = NULL;
@@ -544,8 +549,10 @@ poller_give_rxq(struct poller *p, struct dp_port *port, unsigned i)
 {
     ovs_mutex_lock(&p->lock);
     p->next.rxqs = xrealloc(p->next.rxqs, (p->next.n_rxqs + 1) * sizeof *p->next.rxqs);
-    p->next.rxqs[p->next.n_rxqs++] = (struct rxq){
-        .port = port, .rxq = port->rxqs[i], .fd = is_waiter(p) ? fd_of(port->rxqs[i]) : -1};
+    p->next.rxqs[p->next.n_rxqs++] =
+        (struct rxq){.port = port,
+                     .rxq = port->rxqs[i],
+                     .fd = is_waiter(p) ? fd_of(port->netdev, port->rxqs[i]) : -1};
     commit(p);
     ovs_mutex_unlock(&p->lock);
 }

@@ -93,10 +93,6 @@ int __wrap_rconn_send(struct rconn *, struct ofpbuf *, struct rconn_packet_count
 void __real_rconn_destroy(struct rconn *);
 void __wrap_rconn_destroy(struct rconn *);
 
-/* dp_poller.c */
-void __real_poll_fd_wait_at(int fd, short int events, const char *where);
-void __wrap_poll_fd_wait_at(int fd, short int events, const char *where);
-
 /* offload_ports.c */
 struct dp_packet *__real_dp_packet_clone_with_headroom(const struct dp_packet *, size_t headroom);
 struct dp_packet *__wrap_dp_packet_clone_with_headroom(const struct dp_packet *, size_t headroom);
