@@ -7,32 +7,16 @@
 #                      ├─ g3 (VLAN 10)
 #                      └─ g4 (VLAN 20)
 #
-# Prints "ok NAME" or "not ok NAME: why" a case.  WEFT is the program under
-# test (build/bin/weft).
+# WEFT is the program under test (build/bin/weft).
 set -u
 cd "$(dirname "$0")/../.."
+suite=lab
+. tests/smoke/lib.bash
+need_root "network namespaces"
 weft=${WEFT:-build/bin/weft}
 name=smk$$
-dir=$(mktemp -d)
 lab=$dir/lab
-failed=0
 
-ok() { echo "ok lab/$1"; }
-not_ok() {
-    echo "not ok lab/$1: ${2//$'\n'/ | }"
-    failed=1
-}
-# check NAME WHY COMMAND...: the command succeeds.
-check() {
-    local what=$1 why=$2
-    shift 2
-    if "$@" >"$dir/out" 2>&1; then ok "$what"; else not_ok "$what" "$why: $(tail -n 5 "$dir/out")"; fi
-}
-refuse() {
-    local what=$1 why=$2
-    shift 2
-    if "$@" >"$dir/out" 2>&1; then not_ok "$what" "$why"; else ok "$what"; fi
-}
 W() {
     local command=$1
     shift
@@ -68,12 +52,7 @@ no_traces() {
     if [ -z "$left" ]; then ok "$1"; else not_ok "$1" "$left"; fi
 }
 
-cleanup() {
-    [ -e "$lab" ] && W down >/dev/null 2>&1
-    rm -rf "$dir"
-}
-trap cleanup EXIT
-[ "$(id -u)" -eq 0 ] || { echo "skip lab: needs root"; exit 0; }
+at_end '[ ! -e "$lab" ] || W down'
 
 # --- up and working ------------------------------------------------------------
 if ! W up --guests 4 --vlan 10,20 >"$dir/up" 2>&1; then
@@ -82,24 +61,24 @@ if ! W up --guests 4 --vlan 10,20 >"$dir/up" 2>&1; then
     exit 1
 fi
 ok up
-check status-json "not the documented shape" \
+check status-json \
     status '(sorted(d) == ["guests", "hosts"] and [h["name"] for h in d["hosts"]] == ["h1"]
              and [g["name"] for g in d["guests"]] == ["g1", "g2", "g3", "g4"]
              and [g["vlan"] for g in d["guests"]] == [10, 20, 10, 20]
              and all(g["host"] == "h1" and g["ip"] and g["mac"] and g["link"] == "up"
                      for g in d["guests"]))'
 g2=$(status 'd["guests"][1]["ip"]') g3=$(status 'd["guests"][2]["ip"]')
-check ping-same-vlan "g1 does not reach g3" pings g1 "$g3"
-refuse ping-other-vlan "g1 reaches g2 across VLANs" pings g1 "$g2"
-check ovs-vsctl "ovs-vsctl show fails on the host" W exec h1 -- ovs-vsctl show
-check ovs-ofctl "ovs-ofctl dump-flows fails" W exec h1 -- ovs-ofctl dump-flows xenbr0
-check ovs-appctl "ovs-appctl fails" W exec h1 -- ovs-appctl version
-refuse exec-exit-code "false succeeded in a guest" W exec g1 -- false
-refuse exec-unknown "an unknown guest was entered" W exec g99 -- true
+check ping-same-vlan pings g1 "$g3"
+refuse ping-other-vlan pings g1 "$g2"
+check ovs-vsctl W exec h1 -- ovs-vsctl show
+check ovs-ofctl W exec h1 -- ovs-ofctl dump-flows xenbr0
+check ovs-appctl W exec h1 -- ovs-appctl version
+refuse exec-exit-code W exec g1 -- false
+refuse exec-unknown W exec g99 -- true
 
-refuse second-up-refused "a second lab came up in the same place" W up
-grep -q 'a lab is up since' "$dir/out" && ok second-up-says-why ||
-    not_ok second-up-says-why "$(cat "$dir/out")"
+refuse second-up-refused W up
+grep -q 'a lab is up since' "$dir/said" && ok second-up-says-why ||
+    not_ok second-up-says-why "$(cat "$dir/said")"
 
 # --- the switch dies -----------------------------------------------------------
 changes() { W exec g1 -- cat /sys/class/net/eth0/carrier_changes; }
@@ -110,13 +89,13 @@ until status 'd["hosts"][0]["spare_pid"]' >/dev/null || [ $SECONDS -ge $end ]; d
 done
 victim=$(status 'd["hosts"][0]["vswitchd_pid"]') spare=$(status 'd["hosts"][0]["spare_pid"]')
 kill -9 "$victim"
-check switch-killed-traffic-resumes "no reply within 20 s" reaches g1 "$g3" 20
+check switch-killed-traffic-resumes reaches g1 "$g3" 20
 [ "$spare" != 0 ] && [ "$(status 'd["hosts"][0]["vswitchd_pid"]')" = "$spare" ] &&
     [ "$(status 'd["hosts"][0]["restarts"]')" = 1 ] &&
     ok spare-takes-over || not_ok spare-takes-over "not $spare: $(status 'd["hosts"][0]')"
 [ "$(changes)" = "$carrier" ] && ok switch-killed-no-link-change ||
     not_ok switch-killed-no-link-change "carrier changed from $carrier to $(changes)"
-refuse switch-killed-vlans-hold "g1 reaches g2 after the restart" pings g1 "$g2"
+refuse switch-killed-vlans-hold pings g1 "$g2"
 
 # --- down ---------------------------------------------------------------------
 W exec g1 -- sleep $mark &
@@ -124,16 +103,16 @@ sleeper=$!
 until pgrep -f "^sleep $mark" >/dev/null || ! kill -0 $sleeper 2>/dev/null; do
     read -rt 0.05 <> <(:)
 done
-check down "down fails" W down
+check down W down
 wait $sleeper 2>/dev/null
 no_traces down-leaves-nothing
-check down-twice "down without a lab fails" W down
+check down-twice W down
 
 # --- two hosts ------------------------------------------------------------------
 #   g1 ── h1 ── wire ── h2 ── g3      VLAN 10; g4 on h2 has VLAN 20
 if W up --hosts 2 --guests 2 --vlan 10,20 >"$dir/up" 2>&1; then
-    check two-hosts-same-vlan "g1 does not reach g3 on the other host" pings g1 10.0.0.3
-    refuse two-hosts-other-vlan "g1 reaches g4 across VLANs" pings g1 10.0.0.4
+    check two-hosts-same-vlan pings g1 10.0.0.3
+    refuse two-hosts-other-vlan pings g1 10.0.0.4
 else
     not_ok two-hosts "$(tail -n 20 "$dir/up")"
 fi
@@ -154,10 +133,10 @@ transfer() { # bytes from guest $1 to guest $2 at address $3 arrive whole
 if ! stock=$(tests/stock_ovs.sh 2>"$dir/out"); then
     echo "skip lab/stock-host: $(tail -n 1 "$dir/out")"
 elif W up --hosts 2 --guests 2 --vlan 10,20 --stock 1 --stock-vswitchd "$stock" >"$dir/up" 2>&1; then
-    check stock-host-same-vlan "g1 does not reach g3" pings g1 10.0.0.3
-    refuse stock-host-other-vlan "g1 reaches g4 across VLANs" pings g1 10.0.0.4
-    check stock-host-tcp-to "TCP from g1 to g3" transfer g1 g3 10.0.0.3
-    check stock-host-tcp-from "TCP from g3 to g1" transfer g3 g1 10.0.0.1
+    check stock-host-same-vlan pings g1 10.0.0.3
+    refuse stock-host-other-vlan pings g1 10.0.0.4
+    check stock-host-tcp-to transfer g1 g3 10.0.0.3
+    check stock-host-tcp-from transfer g3 g1 10.0.0.1
 else
     not_ok stock-host "$(tail -n 20 "$dir/up")"
 fi
@@ -176,10 +155,10 @@ restarted() {
         read -rt 0.1 <> <(:)
     done
 }
-check no-spare-switch-restarted "the lab did not start the switch again" restarted
+check no-spare-switch-restarted restarted
 kill -9 "$(supervisor)"
-refuse dead-lab-status "status of a dead lab is good" W status
-check dead-lab-down "down fails on a dead lab" W down
+refuse dead-lab-status W status
+check dead-lab-down W down
 no_traces dead-lab-down-leaves-nothing
 
 # A new lab clears what a dead one left.
@@ -206,7 +185,7 @@ for lines in 0 1 2 3 4; do
 done
 
 # A failing part rolls everything back and says why.
-refuse bad-datapath "a lab with a bad option came up" W up --datapath 0123456789012345678
+refuse bad-datapath W up --datapath 0123456789012345678
 W up --pmd-cpu-mask zz >"$dir/out" 2>&1
 [ $? -eq 2 ] && ok usage-exit-code || not_ok usage-exit-code "$(cat "$dir/out")"
 bin=$(realpath "$(dirname "$weft")")
@@ -220,4 +199,4 @@ grep -q 'weft-vswitchd of h1 exited with status 1' "$dir/out" && ok broken-switc
     not_ok broken-switch-says-why "$(cat "$dir/out")"
 no_traces broken-switch-rolled-back
 
-exit $failed
+finish

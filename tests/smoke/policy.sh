@@ -4,40 +4,15 @@
 # leaves the bridge without flows; a bridge that is removed takes its file along.
 set -u
 cd "$(dirname "$0")/../.."
-bin=$PWD/build/bin
-dir=$(mktemp -d)
-failed=0
-
-if [ "$(id -u)" -ne 0 ]; then
-    echo "skip policy: needs root for a bridge's local port"
-    exit 0
-fi
-if [ -z "${POLICY_NETNS:-}" ]; then
+suite=policy
+if [ "$(id -u)" -eq 0 ] && [ -z "${POLICY_NETNS:-}" ]; then
     # Whatever happens in there ends with it.
     POLICY_NETNS=1 exec unshare --net --pid --fork --kill-child --mount-proc "$0"
 fi
+. tests/smoke/lib.bash
+need_root "a bridge's local port"
 
 export OVS_RUNDIR=$dir OVS_LOGDIR=$dir OVS_DBDIR=$dir OVS_SYSCONFDIR=$dir
-trap 'rm -rf "$dir"' EXIT
-check() { # NAME WHY COMMAND...
-    local what=$1 why=$2
-    shift 2
-    if "$@" >"$dir/said" 2>&1; then
-        echo "ok policy/$what"
-    else
-        echo "not ok policy/$what: $why: $(tail -n 3 "$dir/said")"
-        failed=1
-    fi
-}
-within() { # SECONDS COMMAND...
-    local end=$((SECONDS + $1))
-    shift
-    until "$@"; do
-        [ $SECONDS -lt $end ] || return 1
-        read -rt 0.05 <> <(:)
-    done
-    return 0 # not the read's
-}
 switch() {
     "$bin/weft-vswitchd" "unix:$dir/db.sock" --pidfile="$dir/switch.pid" --log-file="$dir/log" \
         --detach -vconsole:off -vsyslog:off 2>/dev/null
@@ -46,7 +21,7 @@ killed() {
     local pid
     pid=$(cat "$dir/switch.pid")
     kill -KILL "$pid"
-    within 10 test ! -d "/proc/$pid"
+    until_true 10 test ! -d "/proc/$pid"
 }
 ofctl() { "$bin/ovs-ofctl" -O OpenFlow15 "$@"; }
 vsctl() { "$bin/ovs-vsctl" --timeout=60 --db="unix:$dir/db.sock" "$@"; }
@@ -84,23 +59,23 @@ done | ofctl add-flows br0 -
 ofctl add-flow br0 "table=0,priority=5,tun_metadata1=0x1234,\
 actions=meter:7,resubmit(,1),controller(max_len=64)"
 
-check save "nothing was written" within 10 saved 'tun_metadata1=0x1234'
+check save until_true 10 saved 'tun_metadata1=0x1234'
 state >"$dir/before"
 killed
 switch
-check restore "the state is another" within 10 same
+check restore until_true 10 same
 
 killed
 sed -i 's/^flow cookie=0x1,.*/flow garbage/' "$dir"/weft/*.openflow
 switch
-check unreadable "flows are there" within 10 no_flows
+check unreadable until_true 10 no_flows
 kept() { ls "$dir"/weft/*.openflow.bad; }
-check kept-aside "the file is gone" within 10 kept
+check kept-aside until_true 10 kept
 
 ofctl add-flow br0 'priority=9,actions=drop'
-check save-again "nothing was written" within 10 saved 'priority=9'
+check save-again until_true 10 saved 'priority=9'
 vsctl del-br br0
-check removed "the file stayed" within 10 no_files
+check removed until_true 10 no_files
 
 kill "$(cat "$dir/switch.pid")" "$(cat "$dir/db.pid")"
-exit $failed
+finish

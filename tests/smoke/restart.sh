@@ -9,37 +9,19 @@
 #                      └─ g2   multicast list)
 set -u
 cd "$(dirname "$0")/../.."
+suite=restart
+. tests/smoke/lib.bash
+need_root "network namespaces"
 weft=build/bin/weft
 name=rst$$
-dir=$(mktemp -d)
-failed=0
 kills=${RESTART_KILLS:-3}
 
-if [ "$(id -u)" -ne 0 ]; then
-    echo "skip restart: needs root for network namespaces"
-    exit 0
-fi
-
-check() { # NAME WHY COMMAND...
-    local what=$1 why=$2
-    shift 2
-    if "$@"; then
-        echo "ok restart/$what"
-    else
-        echo "not ok restart/$what: $why"
-        failed=1
-    fi
-}
 lab() {
     local command=$1
     shift
     "$weft" lab "$command" --name "$name" --dir "$dir/lab" "$@"
 }
-cleanup() {
-    lab down >/dev/null 2>&1
-    rm -rf "$dir"
-}
-trap cleanup EXIT
+at_end 'lab down'
 
 status() { # PYTHON-EXPRESSION over the status 's'
     lab status --json | /usr/bin/python3 -c "import json, sys; s = json.load(sys.stdin); print($1)"
@@ -54,15 +36,6 @@ state_in_use() {
     [ "$(vif_status static_grants)" = '"true"' ] && [ "$(vif_status multicast_control)" = '"true"' ] &&
         [ "$(vif_status queues)" = '"2"' ]
 }
-# A vif's control state and static grants copies, once the switch shows it.
-until_state_in_use() {
-    local end=$((SECONDS + 10))
-    until state_in_use; do
-        [ $SECONDS -lt $end ] || return 1
-        read -rt 0.1 <> <(:)
-    done
-    return 0
-}
 pings() { lab exec g1 -- ping -c 3 -i 0.2 -w 3 10.0.0.2 >/dev/null; }
 # A group that was joined before the kill still reaches the guest: it answers
 # a ping to it, which the backend's multicast list must let through.
@@ -71,12 +44,11 @@ group_reaches_guest() {
 }
 
 if ! lab up --no-spare --guests 2 --vlan 10 --queues 2 --hash --static-grants --multicast >"$dir/up" 2>&1; then
-    echo "not ok restart/up: $(tail -n 5 "$dir/up" | tr '\n' ' ')"
-    exit 1
+    give_up "$(tail -n 5 "$dir/up")"
 fi
 lab exec g2 -- /bin/sh -c 'echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts'
-check state-before "hash, static grants or multicast control are not in use" until_state_in_use
-check group-before "a joined group does not reach the guest" group_reaches_guest
+check state-before until_true 10 state_in_use
+check group-before group_reaches_guest
 
 cat >"$dir/tcp.py" <<'END'
 """push | pull ADDRESS | listen | knock ADDRESS, for SECONDS"""
@@ -166,16 +138,16 @@ done
 wait $ping
 wait "${tcp[@]}"
 
-same_number() { [ "$(cat "$1")" -gt 0 ] 2>/dev/null && [ "$(cat "$1")" = "$(cat "$2")" ]; }
-check established "a connection did not outlive the switch: $(tail -n 1 "$dir/pushed") bytes sent, \
-$(tail -n 1 "$dir/pulled") received" same_number "$dir/pushed" "$dir/pulled"
-check policy "a connection that the policy denies was made" \
-    [ "$(cat "$dir/heard") $(cat "$dir/knocked")" = "never 0" ]
-check restarted "the lab did not restart the switch $kills times" \
-    [ "$(status "s['hosts'][0]['restarts']")" = "$kills" ]
-check no-link-change "a guest saw its link change" [ "$(carrier_changes)" = "$links" ]
-check state-after "hash, static grants or multicast control got lost" until_state_in_use
-check group-after "the group joined before no longer reaches the guest" group_reaches_guest
-check resumed "no traffic after the restart" pings
+same_number() { # of bytes, sent and received
+    cat "$1" "$2"
+    [ "$(cat "$1")" -gt 0 ] 2>/dev/null && [ "$(cat "$1")" = "$(cat "$2")" ]
+}
+check established same_number "$dir/pushed" "$dir/pulled"
+check policy [ "$(cat "$dir/heard") $(cat "$dir/knocked")" = "never 0" ]
+check restarted [ "$(status "s['hosts'][0]['restarts']")" = "$kills" ]
+check no-link-change [ "$(carrier_changes)" = "$links" ]
+check state-after until_true 10 state_in_use
+check group-after group_reaches_guest
+check resumed pings
 sed -n 's/.*transmitted.*/# flood: &/p' "$dir/ping"
-exit $failed
+finish
