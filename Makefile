@@ -38,22 +38,24 @@ DPDK_LIBS = $(call pkg,dpdk_libs_,pkg-config --libs libdpdk)
 NL_CFLAGS = $(call pkg,nl_cflags_,pkg-config --cflags libnl-3.0 libnl-route-3.0 jansson)
 NL_LIBS = $(call pkg,nl_libs_,pkg-config --libs libnl-3.0 libnl-route-3.0 jansson)
 TOOL_LIBS = $(NL_LIBS) -lcurl -lssl -lcrypto
+FLOW_LIBS = -lsqlite3 -lmicrohttpd -lgnutls -lpcap -ljansson -lcurl -lssl -lcrypto
 OVS_CFLAGS = -DHAVE_CONFIG_H $(call pkg,ovs_cflags_,cat $(OVS)/ovs-cflags) \
              $(foreach d,build build/include build/lib src src/include src/lib src/vswitchd src/ofproto build/vswitchd,-I$(OVS)/$d)
 XEN_LIBS := -lxenstore -lxengnttab -lxenevtchn
 
 # --- modules: who may include whom ---------------------------------------
 # A header of a folder that is not on the list does not compile.
-modules := lib netback vlan fast vswitch controller tools
+modules := lib netback vlan netflow fast vswitch controller tools
 INC_lib = -Ilib
 INC_netback = -Ilib -Inetback $(DPDK_CFLAGS)
 INC_vlan = -Ilib -Ivlan
+INC_netflow = -Ilib -Inetflow
 INC_vswitch/fast = -Ilib -Ivswitch $(DPDK_CFLAGS)
-INC_vswitch = -Ilib -Inetback -Ivlan -Ivswitch $(OVS_CFLAGS) $(DPDK_CFLAGS)
+INC_vswitch = -Ilib -Inetback -Ivlan -Inetflow -Ivswitch $(OVS_CFLAGS) $(DPDK_CFLAGS)
 INC_controller = -Ilib -Ivlan -Icontroller -I$(GEN) $(OVS_CFLAGS)
 INC_tools = -Ilib -Itools $(NL_CFLAGS)
 INC_lib/ovs = -Ilib $(OVS_CFLAGS) $(DPDK_CFLAGS)
-INC_tests = -Ilib -Inetback -Ivlan -Ivswitch -Itools -Icontroller -Itests/unit $(DPDK_CFLAGS)
+INC_tests = -Ilib -Inetback -Ivlan -Inetflow -Ivswitch -Itools -Icontroller -Itests/unit $(DPDK_CFLAGS)
 INC_tests/ovs = $(INC_vswitch) -Icontroller -I$(GEN) -Itests/unit
 INC_perf = $(INC_tests)
 
@@ -61,6 +63,7 @@ srcs = $(filter-out $1/main_%,$(wildcard $1/*.c))
 SRC_lib := $(call srcs,lib) $(call srcs,lib/hv)
 SRC_netback := $(call srcs,netback)
 SRC_vlan := $(call srcs,vlan)
+SRC_netflow := $(call srcs,netflow)
 SRC_fast := $(call srcs,vswitch/fast)
 SRC_vswitch := $(call srcs,vswitch) $(call srcs,lib/ovs)
 # Without Open vSwitch's headers; fuzzed.
@@ -74,9 +77,9 @@ objs = $(patsubst %.c,$(O)/%.o,$1)
 inc = $(or $(INC_$(patsubst %/,%,$(dir $1))),$(INC_$(firstword $(subst /, ,$1))))
 
 lib_of = $(O)/lib$(if $(filter lib,$1),weft,$(notdir $1)).a
-libs_no_ovs = $(foreach m,tools fast netback vlan lib,$(call lib_of,$m))
+libs_no_ovs = $(foreach m,tools fast netback vlan netflow lib,$(call lib_of,$m))
 libs_controller = $(foreach m,controller vlan lib,$(call lib_of,$m))
-libs_vswitch = $(foreach m,vswitch fast netback vlan lib,$(call lib_of,$m))
+libs_vswitch = $(foreach m,vswitch fast netback vlan netflow lib,$(call lib_of,$m))
 
 # --- programs --------------------------------------------------------------
 tool_mains := $(wildcard tools/main_*.c)
@@ -84,6 +87,7 @@ tools_bin := $(patsubst tools/main_%.c,$(BIN)/weft-%,$(filter-out tools/main_wef
              $(if $(wildcard tools/main_weft.c),$(BIN)/weft)
 vswitch_bin := $(patsubst vswitch/main_%.c,$(BIN)/weft-%,$(wildcard vswitch/main_*.c))
 controller_bin := $(patsubst controller/main_%.c,$(BIN)/weft-%,$(wildcard controller/main_*.c))
+netflow_bin := $(patsubst netflow/main_%.c,$(BIN)/weft-%,$(wildcard netflow/main_*.c))
 ovs_bin := $(addprefix $(BIN)/,ovs-vsctl ovs-ofctl ovs-appctl ovs-dpctl ovsdb-server ovsdb-client ovsdb-tool)
 unit_tests := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 unit_common := $(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c))
@@ -134,7 +138,7 @@ check-xen: build
 	$(Q)tests/system/xen/run.sh $(CASES)
 
 .PHONY: programs benches
-programs: $(tools_bin) $(vswitch_bin) $(controller_bin) $(ovs_bin) build/share/vswitch.ovsschema build/share/pool.ovsschema
+programs: $(tools_bin) $(vswitch_bin) $(controller_bin) $(netflow_bin) $(ovs_bin) build/share/vswitch.ovsschema build/share/pool.ovsschema
 benches: $(perf_bin) $(perf_ctl)
 tests: $(unit_tests) $(ovs_tests) $(ctl_tests) $(fuzzers)
 
@@ -192,6 +196,8 @@ $(BIN)/weft: $(O)/tools/main_weft.o $(libs_no_ovs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lm)
 $(filter-out $(BIN)/weft,$(tools_bin)): $(BIN)/weft-%: $(O)/tools/main_%.o $(libs_no_ovs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lm)
+$(netflow_bin): $(BIN)/weft-%: $(O)/netflow/main_%.o $(foreach m,netflow lib,$(call lib_of,$m))
+	$(call link,$(cpu_check) $^ -Wl$(comma)--as-needed $(FLOW_LIBS) -lm)
 $(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
 	$(call link,$(cpu_check) $< -Wl$(comma)--start-group $(libs_vswitch) $(ovs_objs) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lm)
 $(ovs_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_vswitch) $(ovs_objs)
@@ -210,12 +216,13 @@ $(perf_ctl:=.o): | $(GEN)/pool-idl.h
 $(perf_ctl): $(O)/perf/%: $(O)/perf/%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
 	$(call link,$< $(ctl_libs))
 
+# Not written over: they may be running.
 $(BIN)/ovs-%: $(OVS)/stamp
 	@mkdir -p $(@D)
-	$(Q)cp $(OVS)/build/utilities/ovs-$* $@
+	$(Q)cp $(OVS)/build/utilities/ovs-$* $@.new && mv $@.new $@
 $(BIN)/ovsdb-%: $(OVS)/stamp
 	@mkdir -p $(@D)
-	$(Q)cp $(OVS)/build/ovsdb/ovsdb-$* $@
+	$(Q)cp $(OVS)/build/ovsdb/ovsdb-$* $@.new && mv $@.new $@
 build/share/pool.ovsschema: controller/pool.ovsschema
 	@mkdir -p $(@D)
 	$(Q)cp $< $@
@@ -224,12 +231,12 @@ build/share/vswitch.ovsschema: $(OVS)/stamp
 	$(Q)cp $(OVS)/src/vswitchd/vswitch.ovsschema $@
 
 $(unit_tests): $(O)/tests/%: $(O)/tests/unit/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
-	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lpcap -lm)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(XEN_LIBS) -lpcap -lm)
 $(perf_bin): $(O)/perf/%: $(O)/perf/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
-	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(XEN_LIBS) -lpcap -lm)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(XEN_LIBS) -lpcap -lm)
 
 # Fuzz targets: clang's libFuzzer over instrumented copies of our own sources.
-fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_fast) $(SRC_record) $(unit_common)
+fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_netflow) $(SRC_fast) $(SRC_record) $(unit_common)
 fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(fuzz_srcs))
 FUZZ_CFLAGS := -O1 -g $(MARCH) -std=gnu11 -fno-strict-aliasing -pthread -fno-omit-frame-pointer \
                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
@@ -250,7 +257,7 @@ $(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a $
 -include $(shell find build -name '*.d' -type f -not -path 'build/ovs/*' 2>/dev/null)
 
 # --- source hygiene -----------------------------------------------------------
-all_src := $(foreach d,lib lib/hv lib/ovs netback vlan vswitch vswitch/fast controller tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
+all_src := $(foreach d,lib lib/hv lib/ovs netback vlan netflow vswitch vswitch/fast controller tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
 fmt: deps-test
 	clang-format -i $(all_src)
 fmt-check: deps-test

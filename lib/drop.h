@@ -25,7 +25,11 @@
     X(DROP_GRX_TOO_LONG, "grx_too_long", "larger than the MTU and not segmentable")                \
     X(DROP_GRX_NO_BUFFER, "grx_no_buffer", "packet buffers exhausted")                             \
     X(DROP_GRX_MULTICAST, "grx_multicast", "not in the guest's multicast list")                    \
-    X(DROP_GRX_DETACHED, "grx_detached", "queue torn down with the packet in it")
+    X(DROP_GRX_DETACHED, "grx_detached", "queue torn down with the packet in it")                  \
+    /* the datapath: in flow records */                                                            \
+    X(DROP_DP_POLICY, "dp_policy", "a flow's actions, or that it has none")                        \
+    X(DROP_DP_NO_PORT, "dp_no_port", "sent to a port that is gone")                                \
+    X(DROP_DP_UPCALL, "dp_upcall", "no room in the queue to ofproto")
 
 enum drop_reason {
 #define X(id, name, text) id,

@@ -12,7 +12,8 @@
  * Many short rounds find the least between two interruptions of a busy machine.
  *
  * Prints a line a row: TSC cycles a packet, the least and the median of the
- * rounds, ports included and without, and misses in the measured rounds. */
+ * rounds, ports included and without, with all flows recorded (fast/record.h),
+ * and misses in the measured rounds. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -166,9 +167,32 @@ miss(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigned n)
         struct fast_flow *f = &flows[(uint64_t)(src * 0x9e3779b1u) * n_flows >> 32];
         worker_learn(w, in_port, pkts[i], f);
         worker_count(w, f, pkts[i]);
+        if (worker_records(w, in_port)) {
+            worker_record(w, in_port, pkts[i], NULL);
+        }
         worker_act(w, in_port, f, &pkts[i], 1);
     }
     n_missed += n;
+}
+
+static void
+forget(const struct record_block *b, void *aux)
+{
+    (void)b, (void)aux;
+}
+
+/* 'on': with room for all; off: all are told, and forgotten. */
+static void
+record(bool on)
+{
+    static const struct record_settings settings = {15000, 60000, 1u << 21, 1};
+
+    engine_record_port(engine, 1, on);
+    engine_record(engine, on ? &settings : NULL);
+    worker_run(worker, 1, NULL, 0, 0);
+    for (unsigned i = 0; i < 8 && !on; i++) {
+        engine_record_collect(engine, 0, forget, NULL);
+    }
 }
 
 static void
@@ -289,8 +313,8 @@ main(int argc, char **argv)
     rounds = rounds < 1 ? 1 : rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds;
     packets = RTE_ALIGN_CEIL(packets, ENGINE_BURST);
     sequence = malloc((SEQ + ENGINE_BURST) * sizeof *sequence);
-    printf("%-36s %5s %6s %13s %13s %8s\n", "cycles a packet: least (median)", "", "ports", "whole",
-           "net of ports", "misses");
+    printf("%-36s %5s %6s %13s %13s %13s %8s\n", "cycles a packet: least (median)", "", "ports",
+           "whole", "net of ports", "recorded, net", "misses");
     for (unsigned i = 0; i < RTE_DIM(rows); i++) {
         if (argc > 3 && i != (unsigned)atoi(argv[3])) {
             continue;
@@ -301,7 +325,7 @@ main(int argc, char **argv)
         set_up(r);
         worker_begin(worker);
         for (unsigned cold = 0; cold < 2; cold++) {
-            struct result io, whole;
+            struct result io, whole, recorded;
             ahead = cold ? 1024 : 0;
             for (unsigned warm = 0; warm < 2 * SEQ; warm += burst) {
                 turn(true, burst, 0);
@@ -309,10 +333,16 @@ main(int argc, char **argv)
             n_missed = 0;
             io = measure(false, burst, rounds, packets);
             whole = measure(true, burst, rounds, packets);
-            printf("%-36s %5s %6.1f %5.1f (%5.1f) %5.1f (%5.1f) %8.5f\n", r->name,
+            record(true);
+            for (unsigned warm = 0; warm < 2 * SEQ; warm += burst) {
+                turn(true, burst, 0);
+            }
+            recorded = measure(true, burst, rounds, packets);
+            record(false);
+            printf("%-36s %5s %6.1f %5.1f (%5.1f) %5.1f (%5.1f) %5.1f (%5.1f) %8.5f\n", r->name,
                    cold ? "cold" : "hot", io.least, whole.least, whole.median,
-                   whole.least - io.least, whole.median - io.median,
-                   (double)n_missed / rounds / packets);
+                   whole.least - io.least, whole.median - io.median, recorded.least - io.least,
+                   recorded.median - io.median, (double)n_missed / rounds / packets);
             fflush(stdout);
         }
         worker_end(worker);

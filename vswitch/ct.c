@@ -536,6 +536,20 @@ ct_ref_take(struct conntrack *ct, const struct dp_packet *packet, uint16_t zone,
            v->state == packet->md.ct_state;
 }
 
+bool
+ct_ref_label(const struct ct_ref *ref, uint64_t *label)
+{
+    struct conn *conn = ref->conn;
+
+    if (generation(ref->slot) != ref->seen) {
+        return false;
+    }
+    ovs_mutex_lock(&conn->lock);
+    *label = conn->label.u64.lo;
+    ovs_mutex_unlock(&conn->lock);
+    return generation(ref->slot) == ref->seen;
+}
+
 static inline bool
 same_flow(const struct ct_ref *ref, const struct layout *l)
 {

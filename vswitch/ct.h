@@ -61,6 +61,10 @@ bool ct_ref_take(struct conntrack *, const struct dp_packet *, uint16_t zone, lo
 bool ct_ref_track(struct conntrack *, const struct ct_ref *, const struct dp_packet *,
                   long long now);
 
+/* The low half of the connection's label; false if the connection has changed.
+ * RCU. */
+bool ct_ref_label(const struct ct_ref *, uint64_t *);
+
 /* Starts fetching what ct_ref_track() will read.  RCU or not. */
 void ct_ref_prefetch(const struct ct_ref *);
 

@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 
+#include "dp_record.h"
 #include "odp-util.h"
 #include "util.h"
 
@@ -14,6 +15,7 @@ static const struct engine_ops engine_ops = {
     .track = dp_track,
     .track_soon = dp_track_soon,
     .verdict_free = dp_verdict_free,
+    .way = dp_record_way,
     .free = dp_packets_free,
 };
 

@@ -40,6 +40,7 @@
 #include "dp-packet.h"
 #include "dpif-provider.h"
 #include "fast/engine.h"
+#include "fast/record.h"
 #include "flow.h"
 #include "netdev.h"
 #include "openvswitch/hmap.h"
@@ -277,6 +278,7 @@ struct dp_actions {
     /* TRACK only: the two actions taken apart. */
     const struct nlattr *ct;
     uint32_t recirc_id;
+    struct record_way way; /* as far as these actions say */
 };
 
 void dp_flows_init(struct dp *);
@@ -351,8 +353,8 @@ void dp_upcalls_init(struct dp *);
 void dp_upcalls_destroy(struct dp *);
 /* Queues a copy of an adopted packet for a handler thread.  'userdata' and
  * 'actions' (may be NULL) only with DPIF_UC_ACTION.  Drops and counts when the
- * port's bound is reached or nobody receives. */
-void dp_upcall(struct dp_worker *, const struct dp_packet *, const struct flow *,
+ * port's bound is reached or nobody receives: false. */
+bool dp_upcall(struct dp_worker *, const struct dp_packet *, const struct flow *,
                enum dpif_upcall_type, const struct nlattr *userdata, const struct nlattr *actions,
                const struct flow_tnl *out_tunnel);
 /* The class's functions. */

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "dp_flow_entry.h"
+#include "dp_record.h"
 #include "netlink.h"
 #include "odp-execute.h"
 #include "odp-netlink.h"
@@ -33,6 +34,7 @@ struct compiler {
     struct edit edits[PROGRAM_EDITS_MAX];
     const struct nlattr *ct;
     uint32_t recirc_id;
+    bool notes; /* actions that only name a rule */
 };
 
 static bool
@@ -142,12 +144,17 @@ compile(struct compiler *c, const struct nlattr *actions, size_t len)
 {
     const struct nlattr *a;
     unsigned left;
+    struct record_way ignored;
     bool ended = false;
 
     memset(c, 0, sizeof *c);
     c->kind = PROGRAM_DROP;
     NL_ATTR_FOR_EACH(a, left, actions, len)
     {
+        if (dp_record_is_note(a, &ignored)) {
+            c->notes = true;
+            continue;
+        }
         if (ended) {
             return false;
         }
@@ -186,7 +193,7 @@ compile(struct compiler *c, const struct nlattr *actions, size_t len)
             }
             break;
         case OVS_ACTION_ATTR_CT:
-            if (a != actions || !ct_only_looks(a)) {
+            if (c->ct || c->n_edits || !ct_only_looks(a)) {
                 return false;
             }
             c->ct = a;
@@ -205,7 +212,7 @@ compile(struct compiler *c, const struct nlattr *actions, size_t len)
     }
     /* Edits or tracking that nothing follows have no effect that could be
      * seen, but are too rare to be thought about. */
-    return !left && (ended || !len);
+    return !left && (ended || !len || (c->notes && !c->n_edits && !c->ct));
 }
 
 struct program *
@@ -231,8 +238,9 @@ dp_actions_compile(struct dp_flow *flow, const struct nlattr *actions, size_t le
     da->flow = flow;
     da->len = len;
     da->actions = len ? xmemdup(actions, len) : NULL;
+    dp_record_find_way(da->actions, len, &da->way);
     if (c.ct) {
-        da->ct = da->actions;
+        da->ct = da->actions + ((const char *)c.ct - (const char *)actions) / sizeof *da->actions;
         da->recirc_id = c.recirc_id;
     }
     p->slow = da;
@@ -277,6 +285,13 @@ count_drops(const struct dp_actions *da, uint64_t n)
     }
 }
 
+static bool
+is_explicit_drop(const struct dp_actions *da)
+{
+    return da->program->kind == PROGRAM_DROP && da->len &&
+           nl_attr_type(da->actions) == OVS_ACTION_ATTR_DROP;
+}
+
 static void
 tell_drops(const struct dp_flow *flow, uint64_t packets)
 {
@@ -291,7 +306,7 @@ tell_drops(const struct dp_flow *flow, uint64_t packets)
         }
     } while (!atomic_compare_exchange_weak_explicit(&e->drops_told, &told, packets,
                                                     memory_order_relaxed, memory_order_relaxed));
-    if (da->program->kind == PROGRAM_DROP && da->len) {
+    if (is_explicit_drop(da)) {
         count_drops(da, packets - told);
     }
 }
@@ -301,7 +316,7 @@ dp_actions_tell_drops(const struct dp_flow *flow, uint64_t packets)
 {
     const struct dp_actions *da = dp_flow_actions(flow);
 
-    if (da->program->kind == PROGRAM_DROP && da->len) {
+    if (is_explicit_drop(da)) {
         tell_drops(flow, packets);
     }
 }

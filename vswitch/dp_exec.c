@@ -18,6 +18,7 @@
 
 #include "coverage.h"
 #include "dp.h"
+#include "dp_record.h"
 #include "fast/program.h"
 #include "netlink.h"
 #include "odp-execute.h"
@@ -273,9 +274,14 @@ userspace(const struct run *run, struct dp_packet_batch *batch, bool steal, cons
     const struct nlattr *actions;
     uint64_t stub[512 / 8];
     struct ofpbuf buf;
+    struct record_way ignored;
     struct dp_packet *b;
     struct flow flow;
 
+    if (dp_record_is_note(a, &ignored)) {
+        dp_packet_delete_batch(batch, steal);
+        return;
+    }
     ofpbuf_use_stub(&buf, stub, sizeof stub);
     actions = actions_attr(run, a, &buf);
     DP_PACKET_BATCH_FOR_EACH (i, b, batch) {

@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "dp.h"
+#include "dp_record.h"
 #include "flow.h"
 #include "packets.h"
 #include "shadow.h"
@@ -206,6 +207,20 @@ all_ethernet(struct dp_packet *const packets[], unsigned n)
     return true;
 }
 
+/* Packets straight from a port are counted; later ones are known, but what
+ * came out of a tunnel is new. */
+static void
+record(struct dp_worker *w, const struct run *run, struct dp_packet *const packets[], bool first)
+{
+    uint16_t in_port = odp_to_u32(run->in_port);
+
+    if (first || (!packets[0]->md.recirc_id && flow_tnl_dst_is_set(&packets[0]->md.tunnel))) {
+        dp_record_packets(w, in_port, run->flow, packets, run->n);
+    } else {
+        dp_record_outcome(w, in_port, run->flow, packets, run->n);
+    }
+}
+
 static void
 run_flow(struct dp_worker *w, const struct run *run, struct dp_packet *packets[], bool first)
 {
@@ -214,6 +229,9 @@ run_flow(struct dp_worker *w, const struct run *run, struct dp_packet *packets[]
 
     if (first) {
         teach(w, f, odp_to_u32(run->in_port), packets, run->n);
+    }
+    if (worker_records(w->worker, odp_to_u32(run->in_port))) {
+        record(w, run, packets, first);
     }
     worker_count_n(w->worker, f, run->n, run->bytes, run->tcp_flags);
 
@@ -227,9 +245,16 @@ run_flow(struct dp_worker *w, const struct run *run, struct dp_packet *packets[]
 }
 
 static void
-miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[], unsigned n)
+miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[], unsigned n,
+     bool first)
 {
+    uint16_t in_port = odp_to_u32(flows[0]->in_port.odp_port);
+    bool records = worker_records(w->worker, in_port);
     uint64_t orig;
+
+    if (records && (first || (!flows[0]->recirc_id && flow_tnl_dst_is_set(&flows[0]->tunnel)))) {
+        dp_record_packets(w, in_port, NULL, packets, n);
+    }
 
     if (OVS_UNLIKELY(shadow_active(w->dp))) {
         n = shadow_input(w, packets, flows, n);
@@ -237,7 +262,9 @@ miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[
     dp_worker_rcu(w);
     atomic_add_relaxed(&w->dp->n_missed, n, &orig);
     for (unsigned i = 0; i < n; i++) {
-        dp_upcall(w, packets[i], flows[i], DPIF_UC_MISS, NULL, NULL, NULL);
+        if (!dp_upcall(w, packets[i], flows[i], DPIF_UC_MISS, NULL, NULL, NULL) && records) {
+            dp_record_lost(w, in_port, packets[i]);
+        }
     }
     dp_packets_free((struct rte_mbuf **)packets, n);
 }
@@ -283,7 +310,7 @@ process(struct dp_worker *w, struct dp_packet *packets[], unsigned n, bool first
             n_hit += run.n;
             run_flow(w, &run, packets + i, first);
         } else {
-            miss(w, packets + i, flows + i, run.n);
+            miss(w, packets + i, flows + i, run.n, first);
         }
     }
     if (n_hit) {

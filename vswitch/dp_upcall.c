@@ -211,7 +211,7 @@ queue_push(struct queue *q, struct upcall *u)
     }
 }
 
-void
+bool
 dp_upcall(struct dp_worker *w, const struct dp_packet *b, const struct flow *flow,
           enum dpif_upcall_type type, const struct nlattr *userdata, const struct nlattr *actions,
           const struct flow_tnl *out_tunnel)
@@ -228,7 +228,7 @@ dp_upcall(struct dp_worker *w, const struct dp_packet *b, const struct flow *flo
 
     if (!queues || !quota_allows(quota, type, bucket, bounds)) {
         count_lost(w->dp, port, 1);
-        return;
+        return false;
     }
     u = upcall_create(b, flow, type, userdata, actions, out_tunnel);
     u->quota = quota_index(in_port);
@@ -236,6 +236,7 @@ dp_upcall(struct dp_worker *w, const struct dp_packet *b, const struct flow *flo
     quota_take(quota, u);
     COVERAGE_INC(weft_upcall);
     queue_push(&queues->queue[(uint64_t)hash * queues->n >> 32], u);
+    return true;
 }
 
 /* --- queues ---------------------------------------------------------------------- */

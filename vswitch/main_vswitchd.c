@@ -25,6 +25,7 @@
 #include "dpif.h"
 #include "dummy.h"
 #include "fatal-signal.h"
+#include "flow_export.h"
 #include "memory.h"
 #include "netdev.h"
 #include "netdev_netback.h"
@@ -250,6 +251,7 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
     confirm_run();
     backend_run();
     plug_run();
+    flow_export_run();
     ofstate_run();
     unixctl_server_run(unixctl);
     netdev_run();
@@ -259,6 +261,7 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
     confirm_wait();
     backend_wait();
     plug_wait();
+    flow_export_wait();
     ofstate_wait();
     unixctl_server_wait(unixctl);
     netdev_wait();
@@ -300,6 +303,7 @@ main(int argc, char *argv[])
     confirm_init();
     bridge_init(options.database);
     plug_init(options.database);
+    flow_export_init(options.database);
     if (!options.dummy) {
         ofstate_init(options.database);
     }
@@ -316,6 +320,7 @@ main(int argc, char *argv[])
     }
     ofstate_exit();
     plug_exit();
+    flow_export_exit();
     /* Bridges close their ports as they go; what guests see of it is decided
      * below, for all vifs at once. */
     backend_keep_vifs();

@@ -16,6 +16,10 @@ struct dp_packet;
 struct dp_packet_batch;
 struct dpif;
 struct netdev;
+struct netflow_options;
+struct ofproto;
+struct ofproto_ipfix_bridge_exporter_options;
+struct ofproto_ipfix_flow_exporter_options;
 struct connmgr;
 struct ofconn;
 struct dpif_flow_dump;
@@ -43,6 +47,14 @@ bool __real_dpif_supports_lb_output_action(const struct dpif *);
 bool __wrap_dpif_supports_lb_output_action(const struct dpif *);
 const char *__real_ofproto_normalize_type(const char *);
 const char *__wrap_ofproto_normalize_type(const char *);
+
+/* flow_export_config.c */
+int __real_ofproto_set_netflow(struct ofproto *, const struct netflow_options *);
+int __wrap_ofproto_set_netflow(struct ofproto *, const struct netflow_options *);
+int __real_ofproto_set_ipfix(struct ofproto *, const struct ofproto_ipfix_bridge_exporter_options *,
+                             const struct ofproto_ipfix_flow_exporter_options *, size_t);
+int __wrap_ofproto_set_ipfix(struct ofproto *, const struct ofproto_ipfix_bridge_exporter_options *,
+                             const struct ofproto_ipfix_flow_exporter_options *, size_t);
 
 /* spare.c */
 void __real_daemonize_complete(void);

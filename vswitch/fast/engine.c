@@ -28,10 +28,12 @@ engine_create(const struct engine_ops *ops, void *aux)
     if (counters_init(&e->counters)) {
         goto no_memory;
     }
+    if (recording_init(&e->recording)) {
+        goto no_recording;
+    }
     e->ports = reserve(ENGINE_PORTS_MAX * sizeof *e->ports);
     if (!e->ports) {
-        counters_done(&e->counters);
-        goto no_memory;
+        goto no_ports;
     }
     e->ops = ops;
     e->aux = aux;
@@ -41,6 +43,10 @@ engine_create(const struct engine_ops *ops, void *aux)
     engine_set_mask(e, &(struct key_mask){0});
     return e;
 
+no_ports:
+    recording_done(&e->recording);
+no_recording:
+    counters_done(&e->counters);
 no_memory:
     free(e);
     return NULL;
@@ -54,6 +60,7 @@ engine_destroy(struct engine *e)
         if (masks != &e->exact) {
             free(masks);
         }
+        recording_done(&e->recording);
         counters_done(&e->counters);
         unreserve(e->ports, ENGINE_PORTS_MAX * sizeof *e->ports);
         free(e);

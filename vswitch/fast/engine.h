@@ -39,6 +39,7 @@
 #include "epoch.h"
 #include "program.h"
 
+struct record_way;
 struct rte_mbuf;
 struct engine;
 struct worker;
@@ -105,6 +106,10 @@ struct engine_ops {
      * NULL. */
     void (*track_soon)(const void *verdict);
     void (*verdict_free)(struct worker *, void *verdict);
+    /* Completes what a flow's record says of its way: by the program that its
+     * packets take, and the verdict ('NULL': none) that sent them there.  May
+     * be NULL. */
+    void (*way)(struct worker *, const struct program *, const void *verdict, struct record_way *);
     void (*free)(struct rte_mbuf **, unsigned n);
 };
 
@@ -204,6 +209,40 @@ void worker_act(struct worker *, uint16_t in_port, const struct fast_flow *f, st
 void worker_output(struct worker *, uint16_t port, struct rte_mbuf **, unsigned n);
 void worker_flush(struct worker *);
 void worker_drop(struct worker *, enum engine_drop, struct rte_mbuf **, unsigned n);
+
+/* --- records of flows (record.h) -------------------------------------------- */
+
+struct record_settings {
+    uint32_t idle_ms, active_ms; /* at least 250 */
+    uint32_t max;                /* records of one worker; at least 64 */
+    uint32_t sampling;           /* one packet in so many; at least 1 */
+};
+/* One thread at a time.  NULL: off; what there is ends. */
+void engine_record(struct engine *, const struct record_settings *);
+/* Whether packets of a port are recorded; off at first. */
+void engine_record_port(struct engine *, uint16_t port, bool);
+/* Ends what is due of workers at rest, and calls fn for each block of records
+ * that have ended; the collector's thread, now and then.  'now' of the
+ * workers' clock. */
+struct record_block;
+void engine_record_collect(struct engine *, int64_t now,
+                           void (*fn)(const struct record_block *, void *aux), void *aux);
+struct record_stats {
+    uint64_t lost_records, lost_packets, lost_bytes; /* no room for them */
+    uint64_t pushed_out;                             /* told of before their time: a full table */
+};
+void engine_record_stats(const struct engine *, struct record_stats *); /* any thread */
+
+/* For packets that come to ops->miss(), and that a tunnel had in it. */
+bool worker_records(const struct worker *, uint16_t in_port);
+/* Counts one packet, before it is changed.  'way' NULL: not known yet. */
+void worker_record(struct worker *, uint16_t in_port, const struct rte_mbuf *,
+                   const struct record_way *way);
+void worker_record_tunnel(struct worker *, uint16_t in_port, const struct rte_mbuf *,
+                          uint64_t tunnel, const struct record_way *way);
+/* Says the way of a packet that was counted. */
+void worker_record_way(struct worker *, uint16_t in_port, const struct rte_mbuf *, bool tunneled,
+                       uint64_t tunnel, const struct record_way *way);
 
 struct worker_stats {
     uint64_t packets, cache_hits, misses, verdicts, odd, learned, evicted;

@@ -29,6 +29,18 @@ struct wide_lane {
     struct key_wide keys[ENGINE_BURST];
 };
 
+/* The records of a lane's packets. */
+struct record_lane {
+    bool same;                            /* all keys are equal */
+    uint64_t bytes;                       /* of all */
+    uint64_t skip[2];                     /* bits of packets that are not sampled */
+    struct key_wide keys[ENGINE_BURST];   /* ip6: of a wide lane */
+    struct record *records[ENGINE_BURST]; /* perhaps; NULL */
+    uint32_t hashes[ENGINE_BURST];
+    uint16_t bytes_of[ENGINE_BURST];
+    uint8_t tos[ENGINE_BURST];
+};
+
 /* Packets for later. */
 struct pile {
     unsigned n;

@@ -8,6 +8,7 @@
 #include "engine.h"
 #include "exact.h"
 #include "key.h"
+#include "record.h"
 
 #define likely_(x) __builtin_expect(!!(x), 1)
 #define unlikely_(x) __builtin_expect(!!(x), 0)
@@ -20,6 +21,7 @@ struct engine {
     struct key_masks exact;           /* every bit: when there was no memory for others */
     struct fast_port *_Atomic *ports; /* ENGINE_PORTS_MAX */
     struct counters counters;
+    struct recording recording;
 };
 
 /* Stands for "drop" where a port is expected, so that plain drops and plain
@@ -54,6 +56,11 @@ struct worker {
     struct slots slots;
     struct worker_counts counts;
     const struct program *slow; /* what ops->slow() is running; NULL */
+    /* Records: in use while the worker is online; else parked, for the collector, too. */
+    struct record_table *records;
+    struct record_table *_Atomic parked;
+    uint32_t sample_left;       /* packets until the next that is recorded */
+    struct worker *next_worker; /* of recording.workers */
     /* Lists in use are those whose bit is set.  A port's list is where
      * out_of[] says, or anywhere, or nowhere yet. */
     uint32_t out_used;
@@ -98,6 +105,28 @@ out_one(struct worker *w, uint16_t port, struct rte_mbuf *m)
     struct out_list *l = out_list(w, port);
 
     l->pkts[l->n++] = m;
+}
+
+/* --- record_worker.c ------------------------------------------------------- */
+
+/* At the start of a turn: takes or makes the table, or gives it up. */
+void record_turn(struct worker *);
+/* The table's next look, once a turn. */
+void record_turn_end(struct worker *);
+void record_park(struct worker *);
+/* The record of a packet that the cache found in 'e'; NULL: no memory. */
+struct record *record_new(struct worker *, const struct key_wide *, uint32_t hash, uint8_t tos);
+/* Where e's packets go is not where those of 'r' went. */
+void record_other_way(struct worker *, struct record *r, const struct exact_entry *e);
+void record_lost(struct worker *, unsigned packets, uint64_t bytes);
+void record_add_worker(struct worker *);
+void record_remove_worker(struct worker *);
+
+static inline bool
+record_wanted(const struct worker *w)
+{
+    return unlikely_(atomic_load_explicit(&w->engine->recording.on, memory_order_relaxed) ||
+                     w->records);
 }
 
 /* --- act.c ------------------------------------------------------------------ */

@@ -35,6 +35,7 @@ worker_create(struct engine *e, unsigned cache_max, void *aux)
     exact_init(&w->narrow, false, cache_max, verdict_release, w);
     exact_init(&w->wide, true, cache_max, verdict_release, w);
     epoch_register(&w->reader);
+    record_add_worker(w);
     return w;
 }
 
@@ -47,6 +48,7 @@ worker_destroy(struct worker *w)
         exact_done(&w->narrow);
         exact_done(&w->wide);
         worker_end(w);
+        record_remove_worker(w);
         slots_done(&w->engine->counters, &w->slots);
         epoch_unregister(&w->reader);
         unreserve(w, sizeof *w);
@@ -79,6 +81,9 @@ void
 worker_end(struct worker *w)
 {
     worker_flush(w);
+    if (unlikely_(w->records)) {
+        record_park(w);
+    }
     epoch_offline(&w->reader);
 }
 

@@ -1,0 +1,45 @@
+/* http_tls: certificates of an HTTP server's TLS connections.
+ *
+ * Credentials are read from files and replaced when these change; a connection
+ * keeps the ones it began with.  Every client that is asked must show a
+ * certificate of the CA that is valid now, not revoked, and made for clients; the
+ * handshake fails otherwise.
+ *
+ * rest_tls_attach, _detach and _identity may be called from any thread, the
+ * rest from one. */
+#ifndef HTTP_TLS_H
+#define HTTP_TLS_H
+
+#include <gnutls/abstract.h>
+#include <gnutls/gnutls.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#define REST_TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3"
+
+struct rest_tls;
+struct rest_creds; /* counted */
+
+int rest_tls_create(const char *key, const char *certificate, const char *ca, const char *crl,
+                    struct rest_tls **, char *why, size_t why_size);
+void rest_tls_destroy(struct rest_tls *);
+/* Reads files that have changed.  1: new credentials; 0: nothing new; -1: they
+ * cannot be used, 'why' says why, the old ones stay. */
+int rest_tls_refresh(struct rest_tls *, char *why, size_t why_size);
+
+/* Before the handshake.  The caller detaches when the session is gone. */
+struct rest_creds *rest_tls_attach(struct rest_tls *, gnutls_session_t);
+/* After that: clients need not have a certificate, and are not asked for one. */
+void rest_tls_ask_nobody(gnutls_session_t);
+void rest_tls_detach(struct rest_creds *);
+
+/* A source of certificates that has none. */
+int rest_tls_no_certificate(gnutls_session_t, const gnutls_datum_t *, int,
+                            const gnutls_pk_algorithm_t *, int, gnutls_pcert_st **, unsigned *,
+                            gnutls_privkey_t *);
+
+/* Common name and organizational unit of the peer's (verified) certificate;
+ * false if there is no usable common name.  'ou' is empty if there is none. */
+bool rest_tls_identity(gnutls_session_t, char *cn, size_t cn_size, char *ou, size_t ou_size);
+
+#endif

@@ -1,0 +1,733 @@
+/* Theory of operation.
+ *
+ * A batch of rows goes into the raw tables in one transaction, and nowhere else:
+ * that is cheap, so that bursts are taken.  Later ("roll") the rows behind a
+ * mark, which each raw table has, are added up into the rollups of all three
+ * steps and the mark moves, in one transaction as well; they can be any rows of
+ * any time, late ones included.  A question to a rollup adds the raw rows behind
+ * the mark, so that its answer is at any time the sum of all rows put, and a
+ * crash leaves all of a batch or nothing of it.
+ *
+ * The database is synced with each commit (WAL, synchronous=FULL).  A full disk
+ * fails the transaction and leaves what was committed; the writer tries again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "store_sqlite_priv.h"
+
+#define HOUR_MS INT64_C(3600000)
+
+const struct kind store_sqlite_kinds[N_KINDS] = {
+    {"raw", 0, HOUR_MS},
+    {"r60", 60, 24 * HOUR_MS},
+    {"r300", 300, 24 * HOUR_MS},
+    {"r3600", 3600, 16 * 24 * HOUR_MS},
+};
+
+int
+store_sqlite_error(sqlite3 *db, int code, char *why, size_t size)
+{
+    if (code == SQLITE_OK || code == SQLITE_DONE || code == SQLITE_ROW) {
+        return 0;
+    }
+    snprintf(why, size, "%s", db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
+    switch (code & 0xff) {
+    case SQLITE_FULL:
+        return ENOSPC;
+    case SQLITE_INTERRUPT:
+        snprintf(why, size, "took too long; ask for a shorter time or less");
+        return ETIME;
+    case SQLITE_NOMEM:
+        return ENOMEM;
+    default:
+        return EIO;
+    }
+}
+
+int
+store_sqlite_exec(sqlite3 *db, const char *sql, char *why, size_t size)
+{
+    return store_sqlite_error(db, sqlite3_exec(db, sql, NULL, NULL, NULL), why, size);
+}
+
+size_t
+store_sqlite_partitions(sqlite3 *db, unsigned kind, struct partition *to, size_t max)
+{
+    sqlite3_stmt *s = NULL;
+    size_t n = 0;
+
+    for (unsigned k = 0; k < N_KINDS; k++) {
+        char pattern[16];
+        if (kind != N_KINDS && kind != k) {
+            continue;
+        }
+        snprintf(pattern, sizeof pattern, "%s_*", store_sqlite_kinds[k].name);
+        if (sqlite3_prepare_v2(db,
+                               "SELECT CAST(substr(name, ?2) AS INTEGER) AS n FROM sqlite_master "
+                               "WHERE type = 'table' AND name GLOB ?1 ORDER BY n",
+                               -1, &s, NULL)) {
+            return n;
+        }
+        sqlite3_bind_text(s, 1, pattern, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(s, 2, (int64_t)strlen(pattern));
+        while (n < max && sqlite3_step(s) == SQLITE_ROW) {
+            to[n++] = (struct partition){k, sqlite3_column_int64(s, 0)};
+        }
+        sqlite3_finalize(s);
+    }
+    return n;
+}
+
+/* --- columns -------------------------------------------------------------------- */
+
+void
+store_sqlite_columns(FILE *f, bool rollup, const char *before)
+{
+    const char *comma = "";
+
+    for (unsigned i = 0; i < n_flow_columns; i++) {
+        if (!rollup || flow_columns[i].rollup) {
+            fprintf(f, "%s%s\"%s\"", comma, before, flow_columns[i].name);
+            comma = ", ";
+        }
+    }
+}
+
+void
+store_sqlite_bind(sqlite3_stmt *s, int index, unsigned column, const struct flow_value *v)
+{
+    if (flow_columns[column].kind == FLOW_COL_ADDRESS) {
+        sqlite3_bind_blob(s, index, &v->address, sizeof v->address, SQLITE_TRANSIENT);
+    } else {
+        sqlite3_bind_int64(s, index, v->number);
+    }
+}
+
+void
+store_sqlite_value(sqlite3_stmt *s, int index, unsigned column, struct flow_value *v)
+{
+    memset(v, 0, sizeof *v);
+    if (flow_columns[column].kind == FLOW_COL_ADDRESS) {
+        const void *blob = sqlite3_column_blob(s, index);
+        if (blob && sqlite3_column_bytes(s, index) == sizeof v->address) {
+            memcpy(&v->address, blob, sizeof v->address);
+        }
+    } else {
+        v->number = sqlite3_column_int64(s, index);
+    }
+}
+
+/* --- writing --------------------------------------------------------------------- */
+
+/* Runs what 'f' (a memstream of '*sql') was given; frees it. */
+static int
+exec_stream(sqlite3 *db, FILE *f, char **sql, char *why, size_t size)
+{
+    int error;
+
+    if (fclose(f)) {
+        snprintf(why, size, "out of memory");
+        error = ENOMEM;
+    } else {
+        error = store_sqlite_exec(db, *sql, why, size);
+    }
+    free(*sql);
+    return error;
+}
+
+static int
+create_partition(sqlite3 *db, unsigned k, int64_t n, char *why, size_t size)
+{
+    const struct kind *kind = &store_sqlite_kinds[k];
+    char *sql = NULL;
+    size_t length;
+    FILE *f = open_memstream(&sql, &length);
+
+    if (!f) {
+        return ENOMEM;
+    }
+    fprintf(f, "CREATE TABLE IF NOT EXISTS %s_%lld (\"time\", ", kind->name, (long long)n);
+    store_sqlite_columns(f, kind->step_s, "");
+    if (kind->step_s) {
+        fprintf(f, ", packets, bytes, flows, PRIMARY KEY (\"time\", ");
+        store_sqlite_columns(f, true, "");
+        fprintf(f, ")) WITHOUT ROWID");
+    } else {
+        fprintf(f, "); CREATE INDEX IF NOT EXISTS t_%s_%lld ON %s_%lld (\"time\")", kind->name,
+                (long long)n, kind->name, (long long)n);
+    }
+    return exec_stream(db, f, &sql, why, size);
+}
+
+static int
+prepare_insert(struct store_sqlite *s, int64_t n, char *why, size_t size)
+{
+    char *sql = NULL;
+    size_t length;
+    FILE *f;
+    int error;
+
+    if (s->insert && s->insert_into == n) {
+        return 0;
+    }
+    sqlite3_finalize(s->insert);
+    s->insert = NULL;
+    s->insert_into = n;
+    f = open_memstream(&sql, &length);
+    if (!f) {
+        return ENOMEM;
+    }
+    fprintf(f, "INSERT INTO raw_%lld VALUES (?", (long long)n);
+    for (unsigned i = 0; i < n_flow_columns; i++) {
+        fprintf(f, ",?");
+    }
+    fprintf(f, ")");
+    fclose(f);
+    error = sqlite3_prepare_v2(s->db, sql, -1, &s->insert, NULL);
+    free(sql);
+    return store_sqlite_error(s->db, error, why, size);
+}
+
+static int
+insert_row(struct store_sqlite *s, const struct flow_row *row, char *why, size_t size)
+{
+    int error;
+
+    sqlite3_bind_int64(s->insert, 1, (int64_t)row->time_ms);
+    for (unsigned c = 0; c < n_flow_columns; c++) {
+        struct flow_value v;
+        if (flow_columns[c].kind == FLOW_COL_ADDRESS) { /* the row outlives the step */
+            sqlite3_bind_blob(s->insert, (int)c + 2, (const uint8_t *)row + flow_columns[c].offset,
+                              sizeof v.address, SQLITE_STATIC);
+        } else {
+            flow_row_get(row, c, &v);
+            sqlite3_bind_int64(s->insert, (int)c + 2, v.number);
+        }
+    }
+    error = store_sqlite_error(s->db, sqlite3_step(s->insert), why, size);
+    sqlite3_reset(s->insert);
+    return error;
+}
+
+/* Those of the rows that are of the raw table 'n'; creates it with the first. */
+static int
+insert_rows(struct store_sqlite *s, int64_t n, const struct flow_row *rows, size_t n_rows,
+            char *why, size_t size)
+{
+    bool created = false;
+    int error = 0;
+
+    for (size_t i = 0; i < n_rows && !error; i++) {
+        if ((int64_t)rows[i].time_ms / HOUR_MS != n) {
+            continue;
+        }
+        if (!created) {
+            error = create_partition(s->db, 0, n, why, size);
+            error = error ? error : prepare_insert(s, n, why, size);
+            created = true;
+        }
+        error = error ? error : insert_row(s, &rows[i], why, size);
+    }
+    return error;
+}
+
+static int
+finish(struct store_sqlite *s, int error, char *why, size_t size)
+{
+    if (!error) {
+        error = store_sqlite_exec(s->db, "COMMIT", why, size);
+    }
+    if (error && !sqlite3_get_autocommit(s->db)) {
+        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    }
+    return error;
+}
+
+static int
+put(struct store *up, const struct flow_row *rows, size_t n, char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    int64_t low = INT64_MAX, high = INT64_MIN;
+    int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
+
+    for (size_t i = 0; i < n; i++) {
+        int64_t hour = (int64_t)rows[i].time_ms / HOUR_MS;
+        low = hour < low ? hour : low;
+        high = hour > high ? hour : high;
+    }
+    if (error) {
+        return error;
+    }
+    for (int64_t hour = low; hour <= high && !error; hour++) {
+        error = insert_rows(s, hour, rows, n, why, size);
+    }
+    if (error) { /* it may be of a table that the rollback takes away */
+        sqlite3_finalize(s->insert);
+        s->insert = NULL;
+    }
+    return finish(s, error, why, size);
+}
+
+/* --- rollups ------------------------------------------------------------------------- */
+
+static int64_t
+number(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *q = NULL;
+    int64_t v = 0;
+
+    if (!sqlite3_prepare_v2(db, sql, -1, &q, NULL) && sqlite3_step(q) == SQLITE_ROW) {
+        v = sqlite3_column_int64(q, 0);
+    }
+    sqlite3_finalize(q);
+    return v;
+}
+
+bool
+store_sqlite_tail(sqlite3 *db, int64_t n, int64_t *mark, int64_t *last)
+{
+    char sql[100];
+
+    snprintf(sql, sizeof sql, "SELECT row FROM rolled WHERE n = %lld", (long long)n);
+    *mark = number(db, sql);
+    snprintf(sql, sizeof sql, "SELECT MAX(rowid) FROM raw_%lld", (long long)n);
+    *last = number(db, sql);
+    return *last > *mark;
+}
+
+/* The rows from behind 'mark' to 'last' of a raw table into a rollup; its span is
+ * a multiple of an hour, so that they are all of one partition. */
+static int
+roll_kind(sqlite3 *db, unsigned k, int64_t n, int64_t mark, int64_t last, char *why, size_t size)
+{
+    const struct kind *kind = &store_sqlite_kinds[k];
+    int64_t to = n * HOUR_MS / kind->span_ms;
+    char *sql = NULL;
+    size_t length;
+    FILE *f;
+    int error = create_partition(db, k, to, why, size);
+
+    if (error || !(f = open_memstream(&sql, &length))) {
+        return error ? error : ENOMEM;
+    }
+    fprintf(f, "INSERT INTO %s_%lld SELECT \"time\" / %u000 * %u000, ", kind->name, (long long)to,
+            kind->step_s, kind->step_s);
+    store_sqlite_columns(f, true, "");
+    fprintf(f,
+            ", CAST(TOTAL(packets * MAX(sampling, 1)) AS INTEGER)"
+            ", CAST(TOTAL(bytes * MAX(sampling, 1)) AS INTEGER), COUNT(*) FROM raw_%lld"
+            " WHERE rowid > %lld AND rowid <= %lld GROUP BY 1, ",
+            (long long)n, (long long)mark, (long long)last);
+    store_sqlite_columns(f, true, "");
+    fprintf(f, " ON CONFLICT DO UPDATE SET packets = packets + excluded.packets,"
+               " bytes = bytes + excluded.bytes, flows = flows + excluded.flows");
+    return exec_stream(db, f, &sql, why, size);
+}
+
+static int
+roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, int64_t last, char *why, size_t size)
+{
+    char sql[100];
+    int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
+
+    if (error) {
+        return error;
+    }
+    for (unsigned k = 1; k < N_KINDS && !error; k++) {
+        error = roll_kind(s->db, k, n, mark, last, why, size);
+    }
+    if (!error) {
+        snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO rolled VALUES (%lld, %lld)", (long long)n,
+                 (long long)last);
+        error = store_sqlite_exec(s->db, sql, why, size);
+    }
+    return finish(s, error, why, size);
+}
+
+static int
+roll(struct store *up, size_t max, bool *more, char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
+    size_t n = p ? store_sqlite_partitions(s->db, 0, p, PARTITIONS_MAX) : 0;
+    int64_t mark, last;
+    int error = 0;
+
+    *more = false;
+    for (size_t i = 0; i < n && !error && !*more; i++) {
+        if (store_sqlite_tail(s->db, p[i].n, &mark, &last)) {
+            *more = last - mark > (int64_t)max;
+            error = roll_rows(s, p[i].n, mark, *more ? mark + (int64_t)max : last, why, size);
+        }
+    }
+    free(p);
+    return error;
+}
+
+/* --- names ------------------------------------------------------------------------- */
+
+static int
+save_names(struct store *up, int64_t first, const struct flow_name *names, size_t n, char *why,
+           size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    sqlite3_stmt *insert = NULL;
+    int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
+
+    if (error) {
+        return error;
+    }
+    error =
+        store_sqlite_error(s->db,
+                           sqlite3_prepare_v2(s->db, "INSERT OR REPLACE INTO name VALUES (?,?,?,?)",
+                                              -1, &insert, NULL),
+                           why, size);
+    for (size_t i = 0; i < n && !error; i++) {
+        sqlite3_bind_int64(insert, 1, first + (int64_t)i);
+        sqlite3_bind_int64(insert, 2, names[i].class);
+        sqlite3_bind_text(insert, 3, names[i].text, -1, SQLITE_STATIC);
+        sqlite3_bind_text(insert, 4, names[i].extra, -1, SQLITE_STATIC);
+        error = store_sqlite_error(s->db, sqlite3_step(insert), why, size);
+        sqlite3_reset(insert);
+    }
+    sqlite3_finalize(insert);
+    return finish(s, error, why, size);
+}
+
+static int
+load_names(struct store *up, void (*name)(void *, const struct flow_name *), void *aux, char *why,
+           size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    sqlite3_stmt *q = NULL;
+    int code =
+        sqlite3_prepare_v2(s->db, "SELECT class, name, extra FROM name ORDER BY id", -1, &q, NULL);
+
+    while (!code && (code = sqlite3_step(q)) == SQLITE_ROW) {
+        const char *text = (const char *)sqlite3_column_text(q, 1);
+        const char *extra = (const char *)sqlite3_column_text(q, 2);
+        name(aux, &(struct flow_name){(enum name_class)sqlite3_column_int(q, 0), text ? text : "",
+                                      extra ? extra : ""});
+        code = SQLITE_OK;
+    }
+    sqlite3_finalize(q);
+    return store_sqlite_error(s->db, code, why, size);
+}
+
+static int
+save_bindings(struct store *up, const struct store_binding *b, size_t n, int64_t forget_ms,
+              char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    sqlite3_stmt *insert = NULL;
+    char sql[80];
+    int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
+
+    if (error) {
+        return error;
+    }
+    snprintf(sql, sizeof sql, "DELETE FROM binding WHERE until < %lld", (long long)forget_ms);
+    error = store_sqlite_exec(s->db, sql, why, size);
+    if (!error) {
+        error = store_sqlite_error(
+            s->db,
+            sqlite3_prepare_v2(s->db, "INSERT OR REPLACE INTO binding VALUES (?,?,?,?,?)", -1,
+                               &insert, NULL),
+            why, size);
+    }
+    for (size_t i = 0; i < n && !error; i++) {
+        sqlite3_bind_int64(insert, 1, b[i].kind);
+        sqlite3_bind_blob(insert, 2, b[i].key, sizeof b[i].key, SQLITE_STATIC);
+        sqlite3_bind_int64(insert, 3, b[i].since_ms);
+        sqlite3_bind_int64(insert, 4, b[i].until_ms);
+        sqlite3_bind_blob(insert, 5, b[i].value, sizeof b[i].value, SQLITE_STATIC);
+        error = store_sqlite_error(s->db, sqlite3_step(insert), why, size);
+        sqlite3_reset(insert);
+    }
+    sqlite3_finalize(insert);
+    return finish(s, error, why, size);
+}
+
+static int
+load_bindings(struct store *up, void (*binding)(void *, const struct store_binding *), void *aux,
+              char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    struct store_binding b;
+    sqlite3_stmt *q = NULL;
+    int code = sqlite3_prepare_v2(s->db, "SELECT kind, key, since, until, value FROM binding", -1,
+                                  &q, NULL);
+
+    while (!code && (code = sqlite3_step(q)) == SQLITE_ROW) {
+        if (sqlite3_column_bytes(q, 1) == sizeof b.key &&
+            sqlite3_column_bytes(q, 4) == sizeof b.value) {
+            b.kind = (uint8_t)sqlite3_column_int(q, 0);
+            memcpy(b.key, sqlite3_column_blob(q, 1), sizeof b.key);
+            b.since_ms = sqlite3_column_int64(q, 2);
+            b.until_ms = sqlite3_column_int64(q, 3);
+            memcpy(b.value, sqlite3_column_blob(q, 4), sizeof b.value);
+            binding(aux, &b);
+        }
+        code = SQLITE_OK;
+    }
+    sqlite3_finalize(q);
+    return store_sqlite_error(s->db, code, why, size);
+}
+
+/* --- retention ----------------------------------------------------------------------- */
+
+static int64_t
+pragma(sqlite3 *db, const char *name)
+{
+    char sql[60];
+
+    snprintf(sql, sizeof sql, "PRAGMA %s", name);
+    return number(db, sql);
+}
+
+static uint64_t
+used_bytes(sqlite3 *db)
+{
+    return (uint64_t)((pragma(db, "page_count") - pragma(db, "freelist_count")) *
+                      pragma(db, "page_size"));
+}
+
+/* Of raw rows what the rollups do not have yet goes there first, if there is
+ * room for it. */
+static int
+drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
+{
+    char sql[120];
+    int64_t mark, last;
+
+    if (p->kind == 0) {
+        if (store_sqlite_tail(s->db, p->n, &mark, &last)) {
+            roll_rows(s, p->n, mark, last, why, size);
+        }
+        if (s->insert_into == p->n) {
+            sqlite3_finalize(s->insert);
+            s->insert = NULL;
+        }
+        snprintf(sql, sizeof sql,
+                 "BEGIN IMMEDIATE; DROP TABLE raw_%lld; DELETE FROM rolled WHERE n = %lld",
+                 (long long)p->n, (long long)p->n);
+    } else {
+        snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; DROP TABLE %s_%lld",
+                 store_sqlite_kinds[p->kind].name, (long long)p->n);
+    }
+    return finish(s, store_sqlite_exec(s->db, sql, why, size), why, size);
+}
+
+/* The one to go first: the oldest of raw rows, then of the finest rollup; of
+ * each kind the newest stays. */
+static const struct partition *
+most_dispensable(const struct partition *p, size_t n)
+{
+    for (size_t i = 0; i + 1 < n; i++) {
+        if (p[i + 1].kind == p[i].kind) {
+            return &p[i];
+        }
+    }
+    return NULL;
+}
+
+static int
+expire(struct store *up, int64_t now_ms, char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
+    size_t n, dropped = 0;
+    int error = 0;
+
+    if (!p) {
+        return ENOMEM;
+    }
+    n = store_sqlite_partitions(s->db, N_KINDS, p, PARTITIONS_MAX);
+    for (size_t i = 0; i < n && !error; i++) {
+        if ((p[i].n + 1) * store_sqlite_kinds[p[i].kind].span_ms <=
+            now_ms - s->keep_ms[p[i].kind]) {
+            error = drop(s, &p[i], why, size);
+            dropped++;
+        }
+    }
+    while (!error && s->max_bytes && used_bytes(s->db) > s->max_bytes) {
+        n = store_sqlite_partitions(s->db, N_KINDS, p, PARTITIONS_MAX);
+        const struct partition *victim = most_dispensable(p, n);
+        if (!victim) {
+            break;
+        }
+        error = drop(s, victim, why, size);
+        dropped++;
+    }
+    if (!error && dropped) {
+        error = store_sqlite_exec(s->db, "PRAGMA incremental_vacuum(100000)", why, size);
+    }
+    free(p);
+    return error;
+}
+
+/* --- opening ---------------------------------------------------------------------------- */
+
+#define APPLICATION "1466336305" /* "Wft1" */
+#define VERSION "1"
+
+/* A file of another layout is not touched. */
+static int
+check_version(sqlite3 *db, char *why, size_t size)
+{
+    int64_t pages = pragma(db, "page_count"), id = pragma(db, "application_id");
+
+    if (pages && (id != atoll(APPLICATION) || pragma(db, "user_version") != atoll(VERSION))) {
+        snprintf(why, size, "is no flow store of this version");
+        return EINVAL;
+    }
+    return 0;
+}
+
+static void
+status(struct store *up, struct store_status *st)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
+    sqlite3 *db = NULL;
+
+    *st = (struct store_status){.max_bytes = s->max_bytes};
+    if (p && !sqlite3_open_v2(s->path, &db, SQLITE_OPEN_READONLY, NULL)) {
+        st->bytes = used_bytes(db);
+        st->partitions = (unsigned)store_sqlite_partitions(db, N_KINDS, p, PARTITIONS_MAX);
+        if (st->partitions && p[0].kind == 0) {
+            st->oldest_ms = p[0].n * store_sqlite_kinds[0].span_ms;
+        }
+    }
+    sqlite3_close(db);
+    free(p);
+}
+
+static void
+close_store(struct store *up)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+
+    if (s) {
+        sqlite3_finalize(s->insert);
+        sqlite3_close(s->db);
+        if (s->lock >= 0) {
+            close(s->lock);
+        }
+        free(s->path);
+        free(s);
+    }
+}
+
+static const struct store_ops ops = {
+    .close = close_store,
+    .put = put,
+    .roll = roll,
+    .save_names = save_names,
+    .save_bindings = save_bindings,
+    .load_names = load_names,
+    .load_bindings = load_bindings,
+    .expire = expire,
+    .list = store_sqlite_list,
+    .sum = store_sqlite_sum,
+    .status = status,
+};
+
+/* For its owner only: who talks to whom is nobody else's business. */
+static int
+create_file(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    return fd < 0 ? errno : close(fd);
+}
+
+/* Of who writes to the store, until it is closed or the process ends. */
+static int
+lock_store(struct store_sqlite *s, char *why, size_t size)
+{
+    char path[PATH_MAX];
+
+    snprintf(path, sizeof path, "%s-lock", s->path);
+    s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (s->lock < 0) {
+        int error = errno;
+        snprintf(why, size, "%s", strerror(error));
+        return error;
+    }
+    if (flock(s->lock, LOCK_EX | LOCK_NB)) {
+        snprintf(why, size, "another process uses it");
+        return EBUSY;
+    }
+    return 0;
+}
+
+static int
+open_database(struct store_sqlite *s, char *why, size_t size)
+{
+    static const char *const setup[] = {
+        "PRAGMA auto_vacuum = INCREMENTAL", /* before the first table */
+        "PRAGMA journal_mode = WAL",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA temp_store = MEMORY",
+        "PRAGMA journal_size_limit = 33554432",
+        "PRAGMA cache_size = -65536",
+        "PRAGMA application_id = " APPLICATION,
+        "PRAGMA user_version = " VERSION,
+        "CREATE TABLE IF NOT EXISTS name (id INTEGER PRIMARY KEY, class, name, extra)",
+        "CREATE TABLE IF NOT EXISTS rolled (n INTEGER PRIMARY KEY, row)",
+        "CREATE TABLE IF NOT EXISTS binding (kind, key, since, until, value,"
+        " PRIMARY KEY (kind, key, since)) WITHOUT ROWID",
+    };
+    int code =
+        create_file(s->path)
+            ? SQLITE_CANTOPEN
+            : sqlite3_open_v2(s->path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    int error = store_sqlite_error(s->db, code, why, size);
+
+    if (!error) {
+        sqlite3_busy_timeout(s->db, 5000);
+        error = check_version(s->db, why, size);
+    }
+    for (size_t i = 0; i < sizeof setup / sizeof setup[0] && !error; i++) {
+        error = store_sqlite_exec(s->db, setup[i], why, size);
+    }
+    return error;
+}
+
+int
+store_sqlite_open(const struct store_options *o, struct store **storep, char *why, size_t why_size)
+{
+    struct store_sqlite *s = calloc(1, sizeof *s);
+    char text[200];
+    int error;
+
+    *storep = NULL;
+    if (!s || !(s->path = strdup(o->path))) {
+        free(s);
+        snprintf(why, why_size, "out of memory");
+        return ENOMEM;
+    }
+    s->up.ops = &ops;
+    s->lock = -1;
+    s->max_bytes = o->max_bytes;
+    s->keep_ms[0] = o->raw_hours * HOUR_MS;
+    for (int i = 0; i < 3; i++) {
+        s->keep_ms[i + 1] = o->keep_hours[i] * HOUR_MS;
+    }
+    error = lock_store(s, text, sizeof text);
+    error = error ? error : open_database(s, text, sizeof text);
+    if (error) {
+        snprintf(why, why_size, "%s: %s", o->path, text);
+        close_store(&s->up);
+        return error;
+    }
+    *storep = &s->up;
+    return 0;
+}

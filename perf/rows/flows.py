@@ -1,0 +1,73 @@
+"""What it costs to record every flow, and what it costs Open vSwitch.
+
+Weft records each packet in its 5-tuple's record, however wide the flows are.
+Open vSwitch's NetFlow makes a flow of the datapath of each 5-tuple instead.
+The collector is a socket that nobody reads.
+"""
+import contextlib
+
+from report import Figure, Goal
+from rows import synth
+
+NAME = "flows"
+TITLE = "all flows recorded against none, and against Open vSwitch with its NetFlow on"
+
+PORT = 9995
+SINK = ("import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+        f"s.bind(('127.0.0.1', {PORT})); time.sleep(1e6)")
+NOT = "the same switch, flows not recorded"
+NETFLOW = "datapath_type=netdev in the same binary with its own NetFlow on"
+
+
+@contextlib.contextmanager
+def _recording(rig):
+    rig.vsctl("--", "--id=@n", "create", "NetFlow", f'targets="127.0.0.1:{PORT}"',
+              "active_timeout=60", "external_ids:weft-cache-max=2097152",
+              "--", "set", "Bridge", synth.BRIDGE, "netflow=@n")
+    try:
+        yield
+    finally:
+        rig.vsctl("clear", "Bridge", synth.BRIDGE, "netflow")
+
+
+def _measure(bench, rig, case, datapath):
+    """(without, with)"""
+    with synth.bridge(rig, datapath, case):
+        synth.start(rig, case)
+        synth.settle(rig, case)
+        off = synth.window(bench, rig, f"{case.title} {datapath}")
+        with _recording(rig):
+            synth.settle(rig, case)
+            on = synth.window(bench, rig, f"{case.title} {datapath} recorded")
+    return off, on
+
+
+def _figure(case, what, peer, ours, theirs, goal):
+    return Figure(NAME, f"{case.title}, {what}", "Mpps per CPU-second",
+                  [s.mpps_per_cpu for s in ours], peer, [s.mpps_per_cpu for s in theirs], goal,
+                  beside={"cycles a packet": ([s.cycles for s in ours],
+                                              [s.cycles for s in theirs])})
+
+
+def run(bench):
+    cases = [synth.Case(title, ["in_port=1,udp,actions=output:2"], [[f"flows={n}"], None])
+             for title, n in (("1 flow", 1), ("10 k flows", 10000), ("1 M flows", 1000000))]
+    out = []
+    with bench.rig() as rig:
+        rig.spawn(rig, "collector", ["/usr/bin/python3", "-c", SINK], netns=rig.netns)
+        datapaths = [d for d, _ in synth.by_datapath(synth.ways(bench, rig))]
+        for case in synth.chosen(bench, cases):
+            samples = {d: ([], []) for d in datapaths}
+            for i in range(bench.pairs):
+                for d in datapaths:
+                    bench.say(f"{NAME} {i + 1}/{bench.pairs}: {case.title}, {d}")
+                    for kept, s in zip(samples[d], _measure(bench, rig, case, d)):
+                        kept.append(s)
+            if "weft" in samples:
+                off, on = samples["weft"]
+                out.append(_figure(case, "recorded against not", NOT, on, off,
+                                   Goal(0.95, on="ratio")))
+                if "netdev" in samples:
+                    out.append(_figure(case, "recorded against Open vSwitch's NetFlow", NETFLOW,
+                                       on, samples["netdev"][1], Goal(1, on="ratio")))
+    return out

@@ -1,0 +1,569 @@
+/* The collector's decoders on messages built by hand and on what Open vSwitch sends. */
+#include "check.h"
+#include "flow_wire.h"
+#include "ie.h"
+#include "replay.h"
+
+static struct kept kept;
+static struct wire w;
+
+static struct collect *
+fresh(void)
+{
+    return keep_in(&kept, &collect_limits_default);
+}
+
+/* --- NetFlow v5 ----------------------------------------------------------------- */
+
+static void
+build_v5(uint32_t sequence, uint32_t uptime_ms, unsigned n)
+{
+    w.n = 0;
+    w16(&w, 5);
+    w16(&w, n);
+    w32(&w, uptime_ms);
+    w32(&w, NOW / 1000);
+    w32(&w, 500000000); /* ns */
+    w32(&w, sequence);
+    w16(&w, 0x0102); /* engine */
+    w16(&w, 0x4000 | 10);
+    for (unsigned i = 0; i < n; i++) {
+        w32(&w, 0xc0a80001);
+        w32(&w, 0xc0a80002);
+        w32(&w, 0); /* next hop */
+        w16(&w, 3);
+        w16(&w, 4);
+        w32(&w, 7);
+        w32(&w, 700);
+        w32(&w, uptime_ms - 3000);
+        w32(&w, uptime_ms - 1000);
+        w16(&w, 1234);
+        w16(&w, 443);
+        w8(&w, 0);
+        w8(&w, 0x1b);
+        w8(&w, 6);
+        w8(&w, 0x10);
+        w64(&w, 0); /* AS, masks, pad */
+    }
+}
+
+static void
+test_v5(void)
+{
+    struct collect_peer peer = peer_of(0x0a000001, 2055, 0);
+    struct collect *c = fresh();
+    const struct flow_record *r = kept.r;
+
+    CASE("collect/v5: every field, times from the uptime");
+    build_v5(0, 100000, 2);
+    CHECK(!wsend(&w, c, &peer, NOW));
+    CHECK(kept.n == 2 && kept.last.protocol == FLOW_NETFLOW5 && kept.last.domain == 0x0102);
+    CHECK(is_ip4(&r->src, 0xc0a80001) && is_ip4(&r->dst, 0xc0a80002));
+    CHECK(r->start_ms == NOW + 500 - 3000 && r->end_ms == NOW + 500 - 1000);
+    CHECK(r->packets == 7 && r->bytes == 700 && r->in_if == 3 && r->out_if == 4);
+    CHECK(r->sport == 1234 && r->dport == 443 && r->proto == 6 && r->tcp_flags == 0x1b);
+    CHECK(r->tos == 0x10 && r->sampling == 10 && r->eth_type == 0x0800);
+
+    CASE("collect/v5: a gap in the numbers is flows lost, a late message makes it good");
+    build_v5(7, 100500, 1);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 5 && counter(c, 0, "restarts") == 0);
+    build_v5(2, 100400, 3);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 2 && counter(c, 0, "reordered") == 1);
+
+    CASE("collect/v5: an uptime that goes back is a restart, not a loss");
+    build_v5(0, 500, 1);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 2 && counter(c, 0, "restarts") == 1);
+
+    CASE("collect/v5: a count beyond the datagram is refused");
+    build_v5(1, 600, 2);
+    w.n -= 1;
+    kept.n = 0;
+    CHECK(wsend(&w, c, &peer, NOW) == EPROTO && kept.n == 0 && total(c, "malformed") == 1);
+    collect_destroy(c);
+}
+
+/* --- NetFlow v9 ------------------------------------------------------------------- */
+
+static void
+test_v9(void)
+{
+    struct collect_peer peer = peer_of(0x0a000001, 2055, 0);
+    struct collect *c = fresh();
+    const struct flow_record *r = kept.r;
+
+    CASE("collect/v9: template and data in one message, padding, times from the uptime");
+    wv9(&w, 50000, 1, 9);
+    wset(&w, 0);
+    w16(&w, 300);
+    w16(&w, 9);
+    wfield(&w, 27, 16, 0);
+    wfield(&w, 28, 16, 0);
+    wfield(&w, 22, 4, 0);
+    wfield(&w, 21, 4, 0);
+    wfield(&w, 1, 4, 0);
+    wfield(&w, 2, 4, 0);
+    wfield(&w, 4, 1, 0);
+    wfield(&w, 139, 2, 0);
+    wfield(&w, 48, 1, 0);
+    wset_end(&w);
+    wset(&w, 300);
+    wbytes(&w, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1", 16);
+    wbytes(&w, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\2", 16);
+    w32(&w, 20000);
+    w32(&w, 30000);
+    w32(&w, 1200);
+    w32(&w, 10);
+    w8(&w, IPPROTO_ICMPV6);
+    w16(&w, 0x8000);
+    w8(&w, 5);
+    w32(&w, 0); /* padding, shorter than a record */
+    wset_end(&w);
+    CHECK(!wsend(&w, c, &peer, NOW) && kept.n == 1 && kept.last.domain == 9);
+    CHECK(r->src.s6_addr[15] == 1 && r->dst.s6_addr[15] == 2 && r->eth_type == 0x86dd);
+    CHECK(r->start_ms == NOW - 30000 && r->end_ms == NOW - 20000);
+    CHECK(r->bytes == 1200 && r->packets == 10 && r->dport == 0x8000 && r->sport == 0);
+    CHECK(r->sampling == 0);
+
+    CASE("collect/v9: options tell samplers' rates and interfaces' names");
+    wv9(&w, 50100, 2, 9);
+    wset(&w, 1);
+    w16(&w, 301);
+    w16(&w, 4);
+    w16(&w, 8);
+    wfield(&w, 1, 4, 0); /* scope: system */
+    wfield(&w, 48, 1, 0);
+    wfield(&w, 34, 4, 0);
+    w16(&w, 302);
+    w16(&w, 4);
+    w16(&w, 4);
+    wfield(&w, 2, 4, 0); /* scope: interface */
+    wfield(&w, 82, 8, 0);
+    wset_end(&w);
+    wset(&w, 301);
+    w32(&w, 0);
+    w8(&w, 5);
+    w32(&w, 128);
+    wset_end(&w);
+    wset(&w, 302);
+    w32(&w, 17);
+    wbytes(&w, "vif1.0\0\0", 8);
+    wset_end(&w);
+    CHECK(!wsend(&w, c, &peer, NOW) && kept.name_index == 17 && !strcmp(kept.name, "vif1.0"));
+    CHECK(!strcmp(collect_interface(c, kept.last.id, 17), "vif1.0"));
+    CHECK(counter(c, 0, "options") == 2 && counter(c, 0, "sampling") == 128);
+    wv9(&w, 50200, 3, 9);
+    wset(&w, 300);
+    memset(w.b + w.n, 0, 16 + 16 + 16 + 4);
+    w.b[w.n + 51] = 5;
+    w.n += 52;
+    wset_end(&w);
+    CHECK(!wsend(&w, c, &peer, NOW) && kept.n == 2 && kept.r[1].sampling == 128);
+
+    CASE("collect/v9: numbers count messages; after a restart old templates are void");
+    CHECK(counter(c, 0, "lost") == 0);
+    wv9(&w, 50300, 7, 9);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 3);
+    wv9(&w, 100, 1, 9);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "restarts") == 1 && counter(c, 0, "templates") == 0);
+    collect_destroy(c);
+}
+
+/* --- IPFIX -------------------------------------------------------------------------- */
+
+static void
+ipfix_rich_template(void)
+{
+    wset(&w, 2);
+    w16(&w, 256);
+    w16(&w, 15);
+    wfield(&w, 82, 65535, 0); /* a name, before what is of fixed length */
+    wfield(&w, 8, 4, 0);
+    wfield(&w, 12, 4, 0);
+    wfield(&w, 152, 8, 0);
+    wfield(&w, 153, 8, 0);
+    wfield(&w, 2, 3, 0); /* of reduced size */
+    wfield(&w, 1, 5, 0);
+    wfield(&w, 58, 2, 0);
+    wfield(&w, 351, 8, 0);
+    wfield(&w, 89, 1, 0);
+    wfield(&w, IE_WEFT_RULE_OUT, 4, IE_PEN_WEFT);
+    wfield(&w, IE_WEFT_DROP, 2, IE_PEN_WEFT);
+    wfield(&w, 2, 8, 29305); /* the other way */
+    wfield(&w, 1, 8, 29305);
+    wfield(&w, 999, 65535, 12345); /* nobody knows */
+    wset_end(&w);
+}
+
+static void
+ipfix_rich_record(const char *name, unsigned unknown)
+{
+    w8(&w, strlen(name));
+    wbytes(&w, name, strlen(name));
+    w32(&w, 0x0a010101);
+    w32(&w, 0x0a020202);
+    w64(&w, NOW - 9000);
+    w64(&w, NOW - 8000);
+    wbytes(&w, "\x01\x00\x02", 3);
+    wbytes(&w, "\x01\x00\x00\x00\x03", 5);
+    w16(&w, 0xe064);
+    w64(&w, UINT64_C(0x0100000000001388));
+    w8(&w, 0x83);
+    w32(&w, 4711);
+    w16(&w, 3);
+    w64(&w, 5);
+    w64(&w, 55);
+    w8(&w, 255); /* the long form */
+    w16(&w, unknown);
+    memset(w.b + w.n, 0xaa, unknown);
+    w.n += unknown;
+}
+
+static void
+test_ipfix(void)
+{
+    struct collect_peer peer = peer_of(0x0a000001, 4739, 0);
+    struct collect *c = fresh();
+    const struct flow_record *r = kept.r;
+
+    CASE("collect/ipfix: variable lengths, reduced sizes, enterprise elements, both ways");
+    wipfix(&w, 0, 3);
+    ipfix_rich_template();
+    wset(&w, 256);
+    ipfix_rich_record("eth0", 300);
+    ipfix_rich_record("", 0);
+    wset_end(&w);
+    CHECK(!wsend(&w, c, &peer, NOW) && kept.n == 4);
+    CHECK(is_ip4(&r->src, 0x0a010101) && is_ip4(&r->dst, 0x0a020202));
+    CHECK(r->packets == 0x010002 && r->bytes == UINT64_C(0x0100000003));
+    CHECK(r->vlan == 0x64 && r->tunnel_key == 5000 && r->forwarding == 0x83);
+    CHECK(r->rule_out == 4711 && r->drop == 3 && r->start_ms == NOW - 9000);
+    CHECK(is_ip4(&r[1].src, 0x0a020202) && r[1].packets == 5 && r[1].bytes == 55);
+    CHECK(r[2].packets == r[0].packets && r[3].packets == 5);
+    CHECK(counter(c, 0, "malformed") == 0);
+
+    CASE("collect/ipfix: numbers count records; two records sent two ways are two");
+    wipfix(&w, 2, 3);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 0);
+    wipfix(&w, 12, 3);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 10);
+    wipfix(&w, 0, 3);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 10 && counter(c, 0, "restarts") == 1);
+
+    CASE("collect/ipfix: a variable length beyond its set ends the set");
+    wipfix(&w, 0, 3);
+    wset(&w, 256);
+    ipfix_rich_record("eth0", 10);
+    w.n -= 4;
+    wset_end(&w);
+    kept.n = 0;
+    wsend(&w, c, &peer, NOW);
+    CHECK(kept.n == 0 && counter(c, 0, "malformed") == 1);
+
+    CASE("collect/ipfix: domains have templates and numbers of their own");
+    wipfix(&w, 0, 4);
+    wset(&w, 256);
+    ipfix_rich_record("eth0", 10);
+    wset_end(&w);
+    wsend(&w, c, &peer, NOW);
+    CHECK(kept.n == 0 && counter(c, 0, "waiting_bytes") > 0 && counter(c, 1, "domain") == 3);
+    collect_destroy(c);
+}
+
+static void
+test_ipfix_options(void)
+{
+    struct collect_peer peer = peer_of(0x0a000001, 4739, 0);
+    struct collect *c = fresh();
+    json_t *status, *element;
+
+    CASE("collect/ipfix: options: sampling, type information, statistics");
+    wipfix(&w, 0, 3);
+    wset(&w, 3);
+    w16(&w, 300);
+    w16(&w, 3);
+    w16(&w, 1);
+    wfield(&w, 149, 4, 0);
+    wfield(&w, 305, 4, 0);
+    wfield(&w, 306, 4, 0);
+    w16(&w, 301);
+    w16(&w, 4);
+    w16(&w, 2);
+    wfield(&w, 346, 4, 0);
+    wfield(&w, 303, 2, 0);
+    wfield(&w, 339, 1, 0);
+    wfield(&w, 341, 65535, 0);
+    w16(&w, 302);
+    w16(&w, 3);
+    w16(&w, 1);
+    wfield(&w, 149, 4, 0);
+    wfield(&w, 42, 8, 0);
+    wfield(&w, 166, 8, 0);
+    wset_end(&w);
+    wset(&w, 300);
+    w32(&w, 3);
+    w32(&w, 1);
+    w32(&w, 99);
+    wset_end(&w);
+    wset(&w, 301);
+    w32(&w, IE_PEN_WEFT);
+    w16(&w, 1);
+    w8(&w, 3);
+    w8(&w, 4);
+    wbytes(&w, "x\ny\x80", 4); /* what cannot be printed is not */
+    wset_end(&w);
+    wset(&w, 302);
+    w32(&w, 3);
+    w64(&w, 12345);
+    w64(&w, 6);
+    wset_end(&w);
+    wsimple_template(&w, 2, 256);
+    wsimple_data(&w, 256, 1, 1);
+    CHECK(!wsend(&w, c, &peer, NOW) && kept.n == 1 && kept.r[0].sampling == 100);
+    CHECK(kept.r[0].end_ms == NOW && counter(c, 0, "options") == 3);
+    CHECK(counter(c, 0, "exported_records") == 12345 && counter(c, 0, "not_sent") == 6);
+    status = collect_status(c, NOW);
+    element = json_array_get(
+        json_object_get(json_array_get(json_object_get(status, "exporters"), 0), "elements"), 0);
+    CHECK(element && !strcmp(json_string_value(json_object_get(element, "name")), "x?y?"));
+    json_decref(status);
+    collect_destroy(c);
+}
+
+static void
+test_ipfix_templates(void)
+{
+    struct collect_peer udp = peer_of(0x0a000001, 4739, 0), tcp = peer_of(0x0a000001, 999, 1);
+    struct collect_limits limits = collect_limits_default;
+    struct collect *c;
+
+    limits.template_ms = 60000;
+    c = keep_in(&kept, &limits);
+    CASE("collect/ipfix: data before its template waits for it, for a while");
+    wipfix(&w, 0, 3);
+    wsimple_data(&w, 256, 2, 7);
+    wsend(&w, c, &udp, NOW);
+    CHECK(kept.n == 0);
+    wipfix(&w, 2, 3);
+    wsimple_template(&w, 2, 256);
+    wsend(&w, c, &udp, NOW + 1000);
+    CHECK(kept.n == 2 && kept.packets == 14 && counter(c, 0, "waiting_bytes") == 0);
+    CHECK(counter(c, 0, "lost") == 0);
+    wipfix(&w, 2, 3);
+    wsimple_data(&w, 257, 2, 7);
+    wsend(&w, c, &udp, NOW + 1000);
+    collect_tick(c, NOW + 1000 + limits.wait_ms);
+    CHECK(counter(c, 0, "waiting_bytes") == 0 && counter(c, 0, "without_template") == 1);
+
+    CASE("collect/ipfix: over UDP a template not announced again is forgotten");
+    CHECK(counter(c, 0, "templates") == 0); /* a minute has gone */
+
+    CASE("collect/ipfix: over UDP nobody withdraws");
+    wipfix(&w, 2, 3);
+    wsimple_template(&w, 2, 256);
+    wset(&w, 2);
+    w32(&w, 256 << 16);
+    wset_end(&w);
+    wsend(&w, c, &udp, NOW + 70000);
+    CHECK(counter(c, 0, "templates") == 1 && counter(c, 0, "withdrawals") == 1);
+
+    CASE("collect/ipfix: over TCP templates last until withdrawn, one or all");
+    wipfix(&w, 0, 3);
+    wsimple_template(&w, 2, 256);
+    wsimple_template(&w, 2, 257);
+    wsimple_template(&w, 2, 258);
+    wsend(&w, c, &tcp, NOW + 70000);
+    collect_tick(c, NOW + 100000000);
+    CHECK(counter(c, 0, "templates") == 3);
+    wipfix(&w, 0, 3);
+    wset(&w, 2);
+    w32(&w, 257 << 16);
+    wset_end(&w);
+    wsend(&w, c, &tcp, NOW);
+    CHECK(counter(c, 0, "templates") == 2);
+    wipfix(&w, 0, 3);
+    wset(&w, 2);
+    w32(&w, 2 << 16);
+    wset_end(&w);
+    wsend(&w, c, &tcp, NOW);
+    CHECK(counter(c, 0, "templates") == 0);
+
+    CASE("collect/ipfix: a connection's end takes its exporters along");
+    CHECK(total(c, "exporters") == 1); /* the UDP one was silent too long */
+    collect_closed(c, 1);
+    CHECK(total(c, "exporters") == 0 && total(c, "state_bytes") == 0);
+
+    CASE("collect/ipfix: an id may come to mean something else");
+    wipfix(&w, 0, 3);
+    wsimple_template(&w, 2, 256);
+    wsend(&w, c, &udp, NOW);
+    wipfix(&w, 0, 3);
+    ipfix_rich_template();
+    wsend(&w, c, &udp, NOW);
+    CHECK(counter(c, 0, "templates") == 1 && counter(c, 0, "template_changes") == 1);
+    collect_destroy(c);
+}
+
+/* --- sFlow ---------------------------------------------------------------------------- */
+
+static void
+sflow_head(uint32_t sequence, uint32_t samples)
+{
+    w.n = 0;
+    w32(&w, 5);
+    w32(&w, 1);
+    w32(&w, 0x0a0000fe);
+    w32(&w, 2); /* sub-agent */
+    w32(&w, sequence);
+    w32(&w, 100000 + sequence);
+    w32(&w, samples);
+}
+
+/* A TCP frame with a VLAN tag: 58 bytes, as much as the sample has of 1518. */
+static void
+sflow_frame(void)
+{
+    wbytes(&w, "\0\0\0\0\0\2\0\0\0\0\0\1\x81\0\x60\x05\x08\0", 18);
+    wbytes(&w, "\x45\x02\x05\xdc\0\1\0\0\x3f\x06\0\0\x0a\1\1\1\x0a\2\2\2", 20);
+    wbytes(&w, "\x30\x39\0\x50\0\0\0\0\0\0\0\0\x50\x12\0\0\0\0\0\0", 20);
+}
+
+static void
+test_sflow(void)
+{
+    struct collect_peer peer = peer_of(0x0a000001, 6343, 0);
+    struct collect *c = fresh();
+    const struct flow_record *r = kept.r;
+
+    CASE("collect/sflow: a sample's header, its rate and ports; counters are skipped");
+    sflow_head(1, 2);
+    w32(&w, 2); /* counters */
+    w32(&w, 12);
+    w64(&w, 0);
+    w32(&w, 0);
+    w32(&w, 1); /* flow sample */
+    w32(&w, 32 + 8 + 16 + 60);
+    w32(&w, 1);
+    w32(&w, 3);
+    w32(&w, 512);
+    w64(&w, 0);
+    w32(&w, 3);
+    w32(&w, 0x40000100); /* dropped */
+    w32(&w, 1);
+    w32(&w, 1); /* raw header */
+    w32(&w, 16 + 60);
+    w32(&w, 1);
+    w32(&w, 1522);
+    w32(&w, 4);
+    w32(&w, 58);
+    sflow_frame();
+    w16(&w, 0);
+    CHECK(!wsend(&w, c, &peer, NOW) && kept.n == 1 && kept.last.protocol == FLOW_SFLOW);
+    CHECK(is_ip4(&kept.last.address, 0x0a0000fe) && kept.last.domain == 2);
+    CHECK(r->packets == 1 && r->bytes == 1500 && r->sampling == 512 && r->end_ms == NOW);
+    CHECK(is_ip4(&r->src, 0x0a010101) && r->sport == 12345 && r->dport == 80);
+    CHECK(r->vlan == 5 && r->tcp_flags == 0x12 && r->tos == 2 && r->min_ttl == 63);
+    CHECK(r->in_if == 3 && r->out_if == 0 && r->forwarding == 0x80 && r->src_mac[5] == 1);
+    CHECK(counter(c, 0, "counter_samples") == 1);
+
+    CASE("collect/sflow: expanded samples of IPv6 without the frame");
+    sflow_head(2, 1);
+    w32(&w, 3);
+    w32(&w, 44 + 8 + 56);
+    w32(&w, 1);
+    w64(&w, 3);
+    w32(&w, 1);
+    w64(&w, 0);
+    w64(&w, 70000);
+    w64(&w, 80000);
+    w32(&w, 1);
+    w32(&w, 4);
+    w32(&w, 56);
+    w32(&w, 99);
+    w32(&w, 17);
+    wbytes(&w, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\1", 16);
+    wbytes(&w, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\2", 16);
+    w32(&w, 53);
+    w32(&w, 1024);
+    w64(&w, 0);
+    CHECK(!wsend(&w, c, &peer, NOW) && kept.n == 2);
+    CHECK(r[1].in_if == 70000 && r[1].out_if == 80000 && r[1].eth_type == 0x86dd);
+    CHECK(r[1].bytes == 99 && r[1].proto == 17 && r[1].sport == 53 && r[1].dst.s6_addr[15] == 2);
+
+    CASE("collect/sflow: a sample that passes the datagram's end is refused");
+    sflow_head(3, 1);
+    w32(&w, 1);
+    w32(&w, 0xfffffffc);
+    w64(&w, 0);
+    CHECK(wsend(&w, c, &peer, NOW) == EPROTO && kept.n == 2);
+
+    CASE("collect/sflow: numbers count datagrams");
+    sflow_head(8, 0);
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "lost") == 4);
+    collect_destroy(c);
+}
+
+/* --- Open vSwitch ----------------------------------------------------------------------- */
+
+struct sums {
+    uint64_t packets[3], bytes[3]; /* by protocol */
+    uint64_t ip6;
+};
+
+static void
+add_up(void *sums_, const struct flow_source *from, const struct flow_record *r, size_t n)
+{
+    struct sums *s = sums_;
+    unsigned p = from->protocol == FLOW_NETFLOW5 ? 0 : from->protocol == FLOW_IPFIX ? 1 : 2;
+
+    for (size_t i = 0; i < n; i++) {
+        /* IPFIX of Open vSwitch counts a packet as it comes and as it goes. */
+        if (r[i].proto == 17 && r[i].direction == FLOW_INGRESS) {
+            s->packets[p] += r[i].packets;
+            s->bytes[p] += r[i].bytes;
+            s->ip6 += r[i].eth_type == 0x86dd && r[i].vlan == 5 && r[i].dport == 9 &&
+                      r[i].src.s6_addr[0] == 0xfc && r[i].src_mac[5] == 1;
+        }
+    }
+}
+
+static void
+test_ovs(void)
+{
+    struct sums sums = {.ip6 = 0};
+    struct flow_sink sink = {.context = &sums, .records = add_up};
+    struct collect *c = collect_create(&collect_limits_default, &sink);
+    struct replay_counts n = {0};
+    char why[256];
+
+    CASE("collect/ovs: a capture of what Open vSwitch 3.1 exports of known packets");
+    /* Five times: UDP, IPv4 in frames of 100 bytes, IPv6 in frames of 120 with a tag. */
+    CHECK(!replay_file(c, "tests/golden/flows_ovs.pcap", NULL, &n, why, sizeof why));
+    CHECK(n.messages == 77 && total(c, "malformed") == 0 && total(c, "exporters") == 4);
+    CHECK(sums.packets[0] == 5 && sums.bytes[0] == 500);
+    CHECK(sums.packets[1] == 10 && sums.bytes[1] == 5 * (100 - 14) + 5 * (120 - 18));
+    CHECK(sums.packets[2] == 10 && sums.bytes[2] == sums.bytes[1]);
+    CHECK(sums.ip6 >= 6);
+    collect_destroy(c);
+}
+
+int
+main(void)
+{
+    test_v5();
+    test_v9();
+    test_ipfix();
+    test_ipfix_options();
+    test_ipfix_templates();
+    test_sflow();
+    test_ovs();
+    return check_done();
+}

@@ -1,0 +1,477 @@
+/* The collector's sockets, on loopback: UDP of both families, streams in pieces, TLS with and
+ * without the pool's certificate. */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "export.h"
+#include "flow_wire.h"
+#include "pki.h"
+#include "receive.h"
+#include "sink_forward.h"
+
+#define PATIENCE_MS 10000
+
+static struct kept kept;
+static struct wire w;
+static struct collect *collect;
+static struct receive *receive;
+static char dir[] = "/tmp/weft-collect-XXXXXX";
+
+/* --- the receiving side ----------------------------------------------------------- */
+
+static unsigned
+port_of(const char *kind)
+{
+    json_t *status = receive_status(receive), *all = json_object_get(status, "sockets"), *one;
+    unsigned port = 0;
+    size_t i;
+
+    json_array_foreach(all, i, one)
+    {
+        const char *spec = json_string_value(json_object_get(one, "listen"));
+
+        if (!strncmp(spec, kind, 3)) {
+            port = atoi(spec + 4);
+        }
+    }
+    json_decref(status);
+    return port;
+}
+
+static int64_t
+status_of(const char *key)
+{
+    json_t *status = receive_status(receive);
+    int64_t v = json_integer_value(json_object_get(status, key));
+
+    json_decref(status);
+    return v;
+}
+
+static void
+run_once(void)
+{
+    struct pollfd p = {.fd = receive_fd(receive), .events = POLLIN};
+
+    poll(&p, 1, 10);
+    receive_run(receive);
+}
+
+/* Runs until so many records have come. */
+static bool
+until_records(size_t n)
+{
+    uint64_t end = receive_now_ms() + PATIENCE_MS;
+
+    while (kept.n < n && receive_now_ms() < end) {
+        run_once();
+    }
+    return kept.n == n;
+}
+
+static bool
+until_connections(int64_t n)
+{
+    uint64_t end = receive_now_ms() + PATIENCE_MS;
+
+    while (status_of("connections") != n && receive_now_ms() < end) {
+        run_once();
+    }
+    return status_of("connections") == n;
+}
+
+/* --- the sending side ---------------------------------------------------------------- */
+
+static int
+dial(int family, int type, unsigned port)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    int fd = socket(family, type | SOCK_CLOEXEC, 0);
+
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    in6.sin6_addr = in6addr_loopback;
+    if (fd >= 0 && connect(fd, family == AF_INET ? (struct sockaddr *)&in : (struct sockaddr *)&in6,
+                           family == AF_INET ? sizeof in : sizeof in6)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static void
+build(uint32_t sequence, unsigned n)
+{
+    wipfix(&w, sequence, 1);
+    wsimple_template(&w, 2, 256);
+    wsimple_data(&w, 256, n, 1);
+    put_be16(w.b + 2, w.n);
+}
+
+static void
+test_udp(void)
+{
+    int four = dial(AF_INET, SOCK_DGRAM, port_of("udp"));
+    int six = dial(AF_INET6, SOCK_DGRAM, port_of("udp"));
+
+    CASE("collect/udp: IPv4 comes as what it is on a socket of both families");
+    kept.n = 0;
+    build(0, 3);
+    CHECK(send(four, w.b, w.n, 0) == w.n && until_records(3));
+    CHECK(is_ip4(&kept.last.address, INADDR_LOOPBACK) && kept.last.transport == FLOW_UDP);
+    if (six >= 0) {
+        CASE("collect/udp: IPv6");
+        CHECK(send(six, w.b, w.n, 0) == w.n && until_records(6));
+        CHECK(IN6_IS_ADDR_LOOPBACK(&kept.last.address));
+    } else {
+        printf("skip collect/udp: IPv6: this machine has none\n");
+    }
+    CASE("collect/udp: what is none of the protocols is counted");
+    CHECK(send(four, "GET / HTTP/1.1", 14, 0) == 14);
+    build(3, 1);
+    CHECK(send(four, w.b, w.n, 0) == w.n && until_records(six >= 0 ? 7 : 4));
+    CHECK(total(collect, "unknown_protocol") == 1);
+    close(four);
+    close(six);
+}
+
+static void
+test_tcp(void)
+{
+    int fd = dial(AF_INET, SOCK_STREAM, port_of("tcp")), many[6];
+    uint8_t stream[8192];
+    size_t n = 0;
+
+    CASE("collect/tcp: messages are found in a stream, however it is cut");
+    kept.n = 0;
+    for (unsigned i = 0; i < 10; i++) {
+        build(i * 4, 4);
+        memcpy(stream + n, w.b, w.n);
+        n += w.n;
+    }
+    for (size_t at = 0; at < n; at += 7) {
+        CHECK(send(fd, stream + at, n - at < 7 ? n - at : 7, 0) > 0);
+        run_once();
+    }
+    CHECK(until_records(40) && kept.last.transport == FLOW_TCP);
+    CHECK(counter(collect, 0, "lost") == 0);
+    close(fd);
+    CHECK(until_connections(0));
+
+    CASE("collect/tcp: who does not speak IPFIX is disconnected");
+    fd = dial(AF_INET, SOCK_STREAM, port_of("tcp"));
+    CHECK(send(fd, "SSH-2.0-x\r\n", 11, 0) == 11);
+    CHECK(until_connections(1) && until_connections(0));
+    close(fd);
+
+    CASE("collect/tcp: connections of one address are bounded");
+    for (unsigned i = 0; i < 6; i++) {
+        many[i] = dial(AF_INET, SOCK_STREAM, port_of("tcp"));
+    }
+    CHECK(until_connections(4));
+    while (status_of("connections_refused") < 2) {
+        run_once();
+    }
+    CHECK(status_of("connections") == 4);
+    for (unsigned i = 0; i < 6; i++) {
+        close(many[i]);
+    }
+    CHECK(until_connections(0));
+}
+
+/* --- TLS ------------------------------------------------------------------------------- */
+
+static bool
+issue(const char *in, const char *name)
+{
+    static const char *const addresses[] = {"127.0.0.1"};
+    struct pki_request q = {.name = name,
+                            .key = PKI_EC_P256,
+                            .days = PKI_DAYS,
+                            .addresses = addresses,
+                            .n_addresses = 1};
+    char why[256];
+
+    return !pki_issue(in, &q, why, sizeof why);
+}
+
+static struct tls_config *
+config_of(const char *pki, const char *name, const char *ca_of)
+{
+    char key[128], certificate[128], ca[128], why[256];
+    struct tls_config *config = NULL;
+
+    snprintf(key, sizeof key, "%s/%s.key", pki, name);
+    snprintf(certificate, sizeof certificate, "%s/%s.crt", pki, name);
+    snprintf(ca, sizeof ca, "%s/ca.crt", ca_of);
+    return tls_config_create(key, certificate, ca, NULL, &config, why, sizeof why) ? NULL : config;
+}
+
+/* Writes it all while the receiver runs; false: the connection ended first. */
+static bool
+write_all(struct tls *tls, const uint8_t *p, size_t n)
+{
+    uint64_t end = receive_now_ms() + PATIENCE_MS;
+
+    while (n && receive_now_ms() < end) {
+        ssize_t sent = tls_write(tls, p, n);
+
+        if (sent > 0) {
+            p += sent;
+            n -= sent;
+        } else if (sent != -EAGAIN) {
+            return false;
+        }
+        run_once();
+    }
+    return !n;
+}
+
+/* A client of TLS 1.3 learns of its refusal when it reads. */
+static bool
+is_refused(struct tls *tls)
+{
+    uint64_t end = receive_now_ms() + PATIENCE_MS;
+    uint8_t byte;
+    ssize_t n;
+
+    while ((n = tls_read(tls, &byte, 1)) == -EAGAIN && receive_now_ms() < end) {
+        run_once();
+    }
+    return n < 0 && n != -EAGAIN;
+}
+
+static struct tls *
+dial_tls(struct tls_config *config, const char *name, int *fd)
+{
+    *fd = dial(AF_INET, SOCK_STREAM, port_of("tls"));
+    fcntl(*fd, F_SETFL, O_NONBLOCK);
+    return tls_connect(config, *fd, name);
+}
+
+static void
+test_tls(const char *ours, const char *theirs)
+{
+    struct tls_config *good = config_of(ours, "exporter", ours),
+                      *stranger = config_of(theirs, "exporter", ours);
+    struct tls *tls;
+    int fd;
+
+    CASE("collect/tls: records of an exporter with the pool's certificate");
+    CHECK(good && stranger);
+    kept.n = 0;
+    tls = dial_tls(good, "127.0.0.1", &fd);
+    for (unsigned i = 0; i < 50; i++) {
+        build(i * 100, 100);
+        CHECK(write_all(tls, w.b, w.n));
+    }
+    CHECK(until_records(5000) && kept.last.transport == FLOW_TLS && tls_established(tls));
+    tls_close(tls);
+    close(fd);
+    CHECK(until_connections(0));
+
+    CASE("collect/tls: an exporter with another CA's certificate is refused");
+    kept.n = 0;
+    tls = dial_tls(stranger, NULL, &fd);
+    build(0, 1);
+    write_all(tls, w.b, w.n);
+    CHECK(is_refused(tls) && kept.n == 0);
+    tls_close(tls);
+    close(fd);
+    CHECK(until_connections(0));
+
+    CASE("collect/tls: an exporter refuses a collector of another name");
+    tls = dial_tls(good, "elsewhere", &fd);
+    CHECK(!write_all(tls, w.b, w.n) && strstr(tls_error(tls), "ostname") && kept.n == 0);
+    tls_close(tls);
+    close(fd);
+    CHECK(until_connections(0));
+    tls_config_destroy(good);
+    tls_config_destroy(stranger);
+}
+
+/* --- on to another ------------------------------------------------------------------------ */
+
+static void
+test_forward(void)
+{
+    struct flow_source from = {.id = 1, .protocol = FLOW_SFLOW};
+    struct flow_record r[2] = {
+        {.start_ms = NOW, .end_ms = NOW + 5, .packets = 3, .bytes = 300, .eth_type = 0x0800},
+        {.start_ms = NOW, .end_ms = NOW + 9, .packets = 2, .bytes = 180, .eth_type = 0x86dd}};
+    char target[64], why[256];
+    const char *targets[] = {target};
+    struct forward *forward;
+    struct flow_sink sink;
+
+    CASE("collect/forward: records go on as IPFIX, sampled ones multiplied");
+    inet_pton(AF_INET6, "::ffff:10.0.0.1", &r[0].src);
+    inet_pton(AF_INET6, "::ffff:10.0.0.2", &r[0].dst);
+    inet_pton(AF_INET6, "fc00::1", &r[1].src);
+    inet_pton(AF_INET6, "fc00::2", &r[1].dst);
+    r[0].proto = r[1].proto = 17;
+    r[0].sport = r[1].sport = 53;
+    r[1].sampling = 100;
+    r[1].vlan = 7;
+    snprintf(target, sizeof target, "127.0.0.1:%u", port_of("udp"));
+    CHECK(!forward_open(targets, 1, NULL, NULL, NULL, &forward, why, sizeof why));
+    sink = forward_sink(forward);
+    kept.n = 0;
+    sink.records(sink.context, &from, r, 2);
+    forward_run(forward, receive_now_ms());
+    forward_close(forward);
+    CHECK(until_records(2) && kept.last.protocol == FLOW_IPFIX);
+    for (unsigned i = 0; i < 2; i++) {
+        const struct flow_record *got = &kept.r[i], *sent = &r[got->eth_type == 0x86dd];
+        unsigned rate = sent->sampling ? sent->sampling : 1;
+
+        CHECK(!memcmp(&got->src, &sent->src, 16) && !memcmp(&got->dst, &sent->dst, 16));
+        CHECK(got->packets == sent->packets * rate && got->bytes == sent->bytes * rate);
+        CHECK(got->start_ms == sent->start_ms && got->end_ms == sent->end_ms);
+        CHECK(got->proto == 17 && got->sport == 53 && got->vlan == sent->vlan);
+        CHECK(got->sampling == 1);
+    }
+    targets[0] = "nowhere";
+    CHECK(forward_open(targets, 1, NULL, NULL, NULL, &forward, why, sizeof why) && *why);
+}
+
+/* --- Weft's own exporter -------------------------------------------------------------------- */
+
+static bool
+describes_element(const char *name)
+{
+    json_t *status = collect_status(collect, receive_now_ms()), *one;
+    json_t *all =
+        json_object_get(json_array_get(json_object_get(status, "exporters"), 0), "elements");
+    bool found = false;
+    size_t i;
+
+    json_array_foreach(all, i, one)
+    {
+        found |= !strcmp(json_string_value(json_object_get(one, "name")), name);
+    }
+    json_decref(status);
+    return found;
+}
+
+static void
+test_own_exporter(enum export_version version)
+{
+    struct export_config config = {.version = version, .domain = 5, .sampling = 8, .n_targets = 1};
+    const struct export_interface interface = {.index = 3, .name = "vif7.0"};
+    struct flow_record r = {.start_ms = receive_now_ms() - 10,
+                            .packets = 3,
+                            .bytes = 300,
+                            .eth_type = 0x0800,
+                            .in_if = 3,
+                            .rule_out = 4711};
+    struct export *e = NULL;
+    uint64_t now_ms = receive_now_ms(), end = now_ms + PATIENCE_MS;
+    char why[256];
+
+    CASE(version == EXPORT_IPFIX ? "collect/weft: what our IPFIX exporter says of itself"
+                                 : "collect/weft: what our v9 exporter says of itself");
+    r.end_ms = r.start_ms;
+    inet_pton(AF_INET6, "::ffff:10.0.0.1", &r.src);
+    inet_pton(AF_INET6, "::ffff:10.0.0.2", &r.dst);
+    snprintf(config.targets[0], sizeof config.targets[0], "127.0.0.1:%u", port_of("udp"));
+    CHECK(!export_create(&config, &e, why, sizeof why));
+    kept.n = 0;
+    kept.name[0] = '\0';
+    export_interfaces(e, &interface, 1);
+    export_records(e, &r, 1, now_ms);
+    export_run(e, now_ms);
+    export_records(e, &r, 1, now_ms + 100);
+    export_run(e, now_ms + 2000);
+    CHECK(until_records(2));
+    while (!kept.name[0] && receive_now_ms() < end) {
+        run_once();
+    }
+    CHECK(!strcmp(kept.name, "vif7.0") && kept.name_index == 3);
+    CHECK(kept.last.domain == 5 && kept.r[1].sampling == 8 && kept.r[1].in_if == 3);
+    CHECK(counter(collect, 0, "lost") == 0 && counter(collect, 0, "malformed") == 0);
+    if (version == EXPORT_IPFIX) {
+        CHECK(kept.r[0].rule_out == 4711 && describes_element("weftRuleOut"));
+    }
+    export_destroy(e);
+}
+
+/* --- who may speak ---------------------------------------------------------------------------- */
+
+static void
+test_allow(void)
+{
+    int fd = dial(AF_INET, SOCK_DGRAM, port_of("udp")), stream;
+    char why[256];
+
+    CASE("collect/allow: prefixes, in form and not");
+    CHECK(receive_allow(receive, "10.0.0.0/33", why, sizeof why) == EINVAL);
+    CHECK(receive_allow(receive, "10.0.0.0/", why, sizeof why) == EINVAL);
+    CHECK(receive_allow(receive, "host", why, sizeof why) == EINVAL && strstr(why, "host"));
+    CHECK(!receive_allow(receive, "fc00::/7", why, sizeof why));
+    CHECK(!receive_allow(receive, "128.0.0.0/1", why, sizeof why));
+
+    CASE("collect/allow: whoever is not allowed is not heard, nor kept");
+    kept.n = 0;
+    build(0, 1);
+    CHECK(send(fd, w.b, w.n, 0) == w.n);
+    while (status_of("not_allowed") < 1) {
+        run_once();
+    }
+    stream = dial(AF_INET, SOCK_STREAM, port_of("tcp"));
+    while (status_of("not_allowed") < 2) {
+        run_once();
+    }
+    CHECK(kept.n == 0 && status_of("connections") == 0);
+    close(stream);
+
+    CASE("collect/allow: ... until it is");
+    CHECK(!receive_allow(receive, "127.0.0.0/9", why, sizeof why));
+    CHECK(send(fd, w.b, w.n, 0) == w.n && until_records(1));
+    close(fd);
+}
+
+int
+main(void)
+{
+    struct receive_options options = {
+        .buffer_bytes = 1 << 20, .connections = 16, .connections_per_host = 4};
+    char ours[64], theirs[64], clean[128], why[256];
+
+    signal(SIGPIPE, SIG_IGN);
+    if (!mkdtemp(dir)) {
+        perror(dir);
+        return 1;
+    }
+    snprintf(ours, sizeof ours, "%s/ours", dir);
+    snprintf(theirs, sizeof theirs, "%s/theirs", dir);
+    CASE("collect/sockets: open");
+    CHECK(!pki_init(ours, "ours", PKI_EC_P256, PKI_CA_DAYS, why, sizeof why));
+    CHECK(!pki_init(theirs, "theirs", PKI_EC_P256, PKI_CA_DAYS, why, sizeof why));
+    CHECK(issue(ours, "collector") && issue(ours, "exporter") && issue(theirs, "exporter"));
+    options.tls = config_of(ours, "collector", ours);
+    collect = keep_in(&kept, &collect_limits_default);
+    CHECK(options.tls && collect && !receive_create(collect, &options, &receive));
+    CHECK(!receive_listen(receive, "udp:0", why, sizeof why));
+    CHECK(!receive_listen(receive, "tcp:0:127.0.0.1", why, sizeof why));
+    CHECK(!receive_listen(receive, "tls:0:127.0.0.1", why, sizeof why));
+    CHECK(receive_listen(receive, "udp:99999", why, sizeof why) == EINVAL);
+    CHECK(receive_listen(receive, "sctp:1", why, sizeof why) == EINVAL);
+    CHECK(receive_listen(receive, "udp:1:nowhere", why, sizeof why) == EINVAL);
+    test_udp();
+    test_tcp();
+    test_tls(ours, theirs);
+    test_forward();
+    test_own_exporter(EXPORT_V9);
+    test_own_exporter(EXPORT_IPFIX);
+    test_allow();
+    receive_destroy(receive);
+    collect_destroy(collect);
+    tls_config_destroy(options.tls);
+    snprintf(clean, sizeof clean, "rm -rf %s", dir);
+    return system(clean) || check_done();
+}

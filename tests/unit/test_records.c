@@ -1,0 +1,500 @@
+/* Records of flows: every packet is counted once, in the record of its
+ * 5-tuple, whatever way it takes through the engine, however small the table,
+ * and whoever collects. */
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "check.h"
+#include "fast/record.h"
+#include "fast_rig.h"
+
+#define KEYS_MAX 262144u
+
+/* --- what should be, and what was told -------------------------------------------- */
+
+struct sum {
+    struct key_wide key;
+    uint64_t packets, bytes, told_packets, told_bytes;
+    uint16_t tcp_flags, told_flags;
+};
+
+static struct sum sums[KEYS_MAX];
+static unsigned n_sums;
+static uint64_t told_records, ended[8], told_packets;
+static bool bad_times;
+
+static struct sum *
+sum_of(const struct key_wide *k)
+{
+    unsigned i = key_hash_wide(k) % KEYS_MAX;
+
+    for (;; i = (i + 1) % KEYS_MAX) {
+        if (!sums[i].packets && !sums[i].told_packets) {
+            sums[i].key = *k;
+            n_sums++;
+            return &sums[i];
+        }
+        if (!memcmp(&sums[i].key, k, sizeof *k)) {
+            return &sums[i];
+        }
+    }
+}
+
+static void
+expect(const uint8_t *frame, unsigned len, uint16_t in_port)
+{
+    struct key_wide k;
+    uint16_t flags;
+    uint8_t tos;
+    uint32_t bytes;
+    struct sum *s;
+
+    if (len < 14) {
+        return;
+    }
+    bytes = record_parse(frame, len, in_port, 0, false, &k, &flags, &tos);
+    s = sum_of(&k);
+    s->packets++;
+    s->bytes += bytes;
+    s->tcp_flags |= flags;
+}
+
+static void
+take(const struct record_block *b, void *aux)
+{
+    (void)aux;
+    for (unsigned i = 0; i < b->n; i++) {
+        const struct record *r = &b->records[i];
+        struct key_wide k = {.key = r->key};
+        struct sum *s;
+
+        if (record_is_wide(&r->key)) {
+            k.ip6 = r->ip6;
+        }
+        s = sum_of(&k);
+        s->told_packets += r->packets;
+        s->told_bytes += r->bytes;
+        s->told_flags |= r->tcp_flags;
+        told_packets += r->packets;
+        told_records++;
+        ended[r->end & 7]++;
+        bad_times |= (uint32_t)b->now - r->last > 1u << 30 || r->last - r->first > 1u << 30;
+    }
+}
+
+static bool
+all_equal(void)
+{
+    for (unsigned i = 0; i < KEYS_MAX; i++) {
+        const struct sum *s = &sums[i];
+        if (s->packets != s->told_packets || s->bytes != s->told_bytes ||
+            s->tcp_flags != s->told_flags) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void
+forget(void)
+{
+    memset(sums, 0, sizeof sums);
+    memset(ended, 0, sizeof ended);
+    told_records = told_packets = n_sums = 0;
+    bad_times = false;
+}
+
+/* --- an engine that records ----------------------------------------------------------- */
+
+#define N_FLOWS 3u
+static struct engine *engine;
+static struct fast_rig_port ports[2];
+static struct fast_flow flows[N_FLOWS];
+static struct program *programs[N_FLOWS];
+static bool learns;
+
+/* Which flow: by the destination address' last byte, which masks look at. */
+static struct fast_flow *
+flow_of(const struct rte_mbuf *m)
+{
+    return &flows[m->data_len > 33 ? rte_pktmbuf_mtod(m, const uint8_t *)[33] % N_FLOWS : 0];
+}
+
+static void
+miss(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct fast_flow *f = flow_of(pkts[i]);
+
+        if (learns) {
+            worker_learn(w, in_port, pkts[i], f);
+        }
+        worker_count(w, f, pkts[i]);
+        if (worker_records(w, in_port)) {
+            worker_record(w, in_port, pkts[i], NULL);
+        }
+        worker_act(w, in_port, f, &pkts[i], 1);
+    }
+}
+
+static const struct engine_ops ops = {.miss = miss, .free = fast_rig_mbuf_free};
+
+static void
+start(bool whole_masks)
+{
+    struct key_mask mask = {0};
+
+    engine = engine_create(&ops, NULL);
+    memset(&mask, whole_masks ? 0xff : 0, sizeof mask);
+    mask.ip4_dst = 0xffffffff;
+    memset(mask.ip6_dst, 0xff, 16);
+    memset(mask.ip6_src, 0xff, 16);
+    memset(mask.eth_src, 0xff, 6);
+    engine_set_mask(engine, &mask);
+    for (unsigned i = 0; i < 2; i++) {
+        fast_rig_port_init(&ports[i], engine, 2 + i);
+    }
+    for (unsigned i = 0; i < N_FLOWS; i++) {
+        programs[i] = fast_rig_program(i ? PROGRAM_OUTPUT : PROGRAM_DROP, 2 + i % 2);
+        flows[i] = (struct fast_flow){.covers = 7};
+        engine_flow_add(engine, &flows[i], programs[i]);
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        engine_record_port(engine, i, true);
+    }
+    learns = true;
+    forget();
+}
+
+static void
+end(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        fast_rig_port_done(&ports[i], engine);
+    }
+    engine_destroy(engine);
+    for (unsigned i = 0; i < N_FLOWS; i++) {
+        free(programs[i]);
+    }
+    epoch_reclaim();
+}
+
+static void
+run_random(struct worker *w, uint64_t *seed, unsigned bursts, int64_t *now)
+{
+    for (unsigned b = 0; b < bursts; b++) {
+        unsigned n = 1 + frame_random(seed) % ENGINE_BURST;
+        uint16_t in_port = frame_random(seed) % 3;
+        struct rte_mbuf *pkts[ENGINE_BURST];
+        bool plain = frame_chance(seed, 2);
+
+        for (unsigned i = 0; i < n; i++) {
+            uint8_t d[FRAME_MAX];
+            unsigned len;
+
+            if (plain) {
+                const struct frame_udp f = {.src = frame_random(seed) % 5,
+                                            .dst = frame_random(seed) % 4,
+                                            .sport = frame_random(seed) % 50,
+                                            .dport = 53,
+                                            .ip6 = frame_chance(seed, 4)};
+                len = frame_build_udp(d, &f);
+            } else {
+                len = frame_build_random(seed, d);
+            }
+            expect(d, len, in_port);
+            pkts[i] = fast_rig_mbuf(d, len);
+        }
+        worker_run(w, in_port, pkts, n, *now += frame_random(seed) % 3);
+        if (frame_chance(seed, 8)) {
+            worker_end(w);
+            if (frame_chance(seed, 3)) {
+                engine_record_collect(engine, *now, take, NULL);
+            }
+            worker_begin(w);
+        }
+    }
+}
+
+static const struct record_settings usual = {
+    .idle_ms = 1000, .active_ms = 2000, .max = 4096, .sampling = 1};
+
+/* All that was counted is told once a table is given up. */
+static void
+finish(struct worker *w, int64_t now)
+{
+    engine_record(engine, NULL);
+    worker_run(w, 1, NULL, 0, now);
+    worker_end(w);
+    engine_record_collect(engine, now, take, NULL);
+    worker_destroy(w);
+}
+
+static void
+test_counts(const char *name, bool whole_masks, unsigned cache, uint32_t max, bool learn)
+{
+    struct record_settings settings = usual;
+    struct record_stats stats;
+    struct worker *w;
+    uint64_t seed = 77;
+    int64_t now = 100000;
+
+    CASE(name);
+    start(whole_masks);
+    learns = learn;
+    settings.max = max;
+    settings.active_ms = 400;
+    engine_record(engine, &settings);
+    w = worker_create(engine, cache, NULL);
+    worker_begin(w);
+    run_random(w, &seed, 1500, &now);
+    finish(w, now);
+    engine_record_stats(engine, &stats);
+    CHECK(n_sums > 200);
+    CHECK(all_equal());
+    CHECK(!bad_times);
+    CHECK(!stats.lost_packets && !stats.lost_records);
+    CHECK(max > 1000 ? !ended[RECORD_END_RESOURCES] : ended[RECORD_END_RESOURCES] > 100);
+    CHECK(stats.pushed_out == ended[RECORD_END_RESOURCES]);
+    CHECK(max < 1000 || ended[RECORD_END_ACTIVE] > 0);
+    end();
+}
+
+/* --- one at a time ----------------------------------------------------------------------- */
+
+static void
+send(struct worker *w, uint16_t sport, uint8_t proto, uint8_t tcp_flags, unsigned n, int64_t now)
+{
+    const struct frame_udp f = {
+        .src = 1, .dst = 1, .sport = sport, .dport = 9, .proto = proto, .tcp_flags = tcp_flags};
+    struct rte_mbuf *pkts[ENGINE_BURST];
+    uint8_t d[FRAME_MAX];
+    unsigned len = frame_build_udp(d, &f);
+
+    for (unsigned i = 0; i < n; i++) {
+        expect(d, len, 1);
+        pkts[i] = fast_rig_mbuf(d, len);
+    }
+    worker_run(w, 1, pkts, n, now);
+}
+
+static void
+rest(struct worker *w, int64_t from, int64_t to)
+{
+    for (; from <= to; from += 10) {
+        worker_run(w, 1, NULL, 0, from);
+    }
+    worker_end(w);
+    engine_record_collect(engine, to, take, NULL);
+    worker_begin(w);
+}
+
+static void
+test_times(void)
+{
+    struct worker *w;
+
+    start(true);
+    engine_record(engine, &(struct record_settings){1500, 4000, 1000, 1});
+    w = worker_create(engine, 100, NULL);
+    worker_begin(w);
+
+    CASE("records: silence ends one");
+    send(w, 1, 0, 0, 5, 10000);
+    rest(w, 10000, 11400);
+    CHECK(!told_records);
+    rest(w, 11400, 12000);
+    CHECK(told_records == 1 && ended[RECORD_END_IDLE] == 1 && all_equal());
+
+    CASE("records: one that lasts is told of");
+    for (int64_t now = 20000; now < 29000; now += 100) {
+        send(w, 2, 0, 0, 1, now);
+    }
+    rest(w, 29000, 29010);
+    CHECK(ended[RECORD_END_ACTIVE] == 2);
+    rest(w, 29010, 31500);
+    CHECK(ended[RECORD_END_IDLE] == 2 && all_equal());
+
+    CASE("records: TCP's end is the record's");
+    send(w, 3, 6, 0x02, 1, 40000);
+    send(w, 3, 6, 0x11, 1, 40010);
+    rest(w, 40010, 41300);
+    CHECK(ended[RECORD_END_DETECTED] == 1 && all_equal());
+
+    CASE("records: of a worker that sleeps");
+    send(w, 4, 0, 0, 2, 50000);
+    worker_end(w);
+    engine_record_collect(engine, 51000, take, NULL);
+    CHECK(told_records == 5);
+    engine_record_collect(engine, 52000, take, NULL);
+    CHECK(told_records == 6 && all_equal());
+    worker_begin(w);
+
+    CASE("records: another way is another record");
+    send(w, 5, 0, 0, 3, 60000);
+    send(w, 5, 0, 0, 3, 60001); /* the cache has its round, and learns again */
+    send(w, 5, 0, 0, 3, 60002);
+    for (unsigned i = 0; i < N_FLOWS; i++) {
+        struct program *p = fast_rig_program(PROGRAM_OUTPUT, 2);
+        p->port = programs[i]->kind == PROGRAM_OUTPUT && programs[i]->port == 2 ? 3 : 2;
+        free(engine_flow_set_program(engine, &flows[i], p));
+        programs[i] = p;
+    }
+    send(w, 5, 0, 0, 1, 60003);
+    send(w, 5, 0, 0, 4, 60004);
+    rest(w, 60003, 62500);
+    CHECK(ended[RECORD_END_FORCED] == 1);
+    CHECK(told_records == 8);
+    CHECK(all_equal());
+
+    CASE("records: off ends all");
+    send(w, 6, 0, 0, 2, 70000);
+    finish(w, 70001);
+    CHECK(told_records == 9 && all_equal());
+    CHECK(fast_rig_mbufs_alive() == 0);
+    end();
+}
+
+static void
+test_sampling(void)
+{
+    struct record_settings settings = usual;
+    struct worker *w;
+    uint64_t sent = 0, seed = 5;
+    int64_t now = 1000;
+
+    CASE("records: one packet in 7");
+    start(false);
+    settings.sampling = 7;
+    engine_record(engine, &settings);
+    w = worker_create(engine, 1000, NULL);
+    worker_begin(w);
+    for (unsigned i = 0; i < 700; i++) {
+        unsigned n = 1 + frame_random(&seed) % 40;
+        send(w, i % 9, 0, 0, n, now++);
+        sent += n;
+    }
+    finish(w, now);
+    CHECK(told_packets == (sent + 6) / 7);
+    end();
+}
+
+/* --- keys ----------------------------------------------------------------------------------- */
+
+static void
+test_keys(void)
+{
+    uint64_t seed = 4242;
+    unsigned same = 0, odd = 0;
+
+    CASE("records: both parsers agree");
+    for (unsigned i = 0; i < 300000; i++) {
+        _Alignas(64) struct key_wide a, b;
+        uint8_t d[FRAME_MAX], tos;
+        uint16_t fa, fb;
+        unsigned len = frame_build_random(&seed, d);
+        uint8_t *copy = malloc(len ? len : 1);
+        enum shape shape;
+
+        memcpy(copy, d, len);
+        if (len >= 14) {
+            shape = key_parse(copy, len, 3, &record_masks, &a, &fa);
+            record_parse(copy, len, 3, 0, false, &b, &fb, &tos);
+            if (shape == SHAPE_ODD) {
+                odd++;
+            } else {
+                same++;
+                if (shape != SHAPE_IPV6) {
+                    memset(&a.ip6, 0, sizeof a.ip6);
+                }
+                CHECK(!memcmp(&a, &b, sizeof a) && fa == fb);
+            }
+        }
+        free(copy);
+    }
+    CHECK(same > 100000 && odd > 50000);
+}
+
+/* --- threads -------------------------------------------------------------------------------- */
+
+#define THREADS 3u
+#define ROUNDS 1500u
+static _Atomic uint64_t sent_packets;
+static _Atomic int64_t clock_ms = 1000;
+static atomic_bool workers_end;
+
+static void *
+worker_main(void *aux)
+{
+    uint64_t seed = 1 + (uintptr_t)aux;
+    struct worker *w = worker_create(engine, 256, NULL);
+
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        unsigned n = 1 + frame_random(&seed) % 32;
+        struct rte_mbuf *pkts[32];
+        uint8_t d[FRAME_MAX];
+
+        for (unsigned j = 0; j < n; j++) {
+            const struct frame_udp f = {.src = frame_random(&seed) % 20,
+                                        .dst = 1,
+                                        .sport = frame_random(&seed) % 20,
+                                        .dport = 53};
+            pkts[j] = fast_rig_mbuf(d, frame_build_udp(d, &f));
+        }
+        worker_begin(w);
+        worker_run(w, 1, pkts, n, atomic_fetch_add(&clock_ms, 1));
+        worker_end(w);
+        atomic_fetch_add(&sent_packets, n);
+    }
+    worker_destroy(w);
+    return NULL;
+}
+
+static void *
+collect_main(void *aux)
+{
+    (void)aux;
+    while (!atomic_load(&workers_end)) {
+        engine_record_collect(engine, atomic_load(&clock_ms), take, NULL);
+    }
+    return NULL;
+}
+
+static void
+test_threads(void)
+{
+    struct record_settings settings = {300, 500, 128, 1};
+    pthread_t threads[THREADS], collector;
+    struct record_stats stats;
+
+    CASE("records: workers and a collector");
+    start(false);
+    engine_record(engine, &settings);
+    for (uintptr_t i = 0; i < THREADS; i++) {
+        pthread_create(&threads[i], NULL, worker_main, (void *)i);
+    }
+    pthread_create(&collector, NULL, collect_main, NULL);
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    atomic_store(&workers_end, true);
+    pthread_join(collector, NULL);
+    engine_record_collect(engine, atomic_load(&clock_ms), take, NULL);
+    engine_record_stats(engine, &stats);
+    CHECK(told_packets + stats.lost_packets == atomic_load(&sent_packets));
+    end();
+}
+
+int
+main(void)
+{
+    test_keys();
+    test_counts("records: where the cache knows whole 5-tuples", true, 8192, 60000, true);
+    test_counts("records: where many share an entry", false, 8192, 60000, true);
+    test_counts("records: of packets the cache never knows", false, 64, 60000, false);
+    test_counts("records: a full table", false, 512, 64, true);
+    test_times();
+    test_sampling();
+    test_threads();
+    return check_done();
+}

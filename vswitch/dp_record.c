@@ -1,0 +1,258 @@
+/* Records of flows, where the datapath knows more than the engine: which rules
+ * decided, and where packets went that its programs do not move by themselves.
+ *
+ * Rules.  An allowed connection carries the keys of the rules that allowed it
+ * in its ct_label: bits 0..31 of the source's side, 32..63 of the
+ * destination's.  A flow that denies, or is stateless, has an OpenFlow action
+ * sample() with the rule's key as observation point and observation domain 1
+ * for the source's side, 2 for the destination's.  In the datapath that is a
+ * userspace action with a cookie of its own, which here is not executed but
+ * said in the record: the flow's program stays what it is without it. */
+#include <config.h>
+
+#include "dp_record.h"
+
+#include "ct.h"
+#include "dp_flow_entry.h"
+#include "fast/record.h"
+#include "netlink.h"
+#include "odp-netlink.h"
+#include "odp-util.h"
+#include "packets.h"
+#include "util.h"
+
+#define DOMAIN_DESTINATION 2u
+
+/* --- actions ------------------------------------------------------------------ */
+
+static bool
+note_userspace(const struct nlattr *a, struct record_way *way)
+{
+    const struct nlattr *data = nl_attr_find_nested(a, OVS_USERSPACE_ATTR_USERDATA);
+    struct user_action_cookie cookie;
+
+    if (!data || nl_attr_get_size(data) != sizeof cookie) {
+        return false;
+    }
+    memcpy(&cookie, nl_attr_get(data), sizeof cookie);
+    if (cookie.type != USER_ACTION_COOKIE_FLOW_SAMPLE) {
+        return false;
+    }
+    if (cookie.flow_sample.obs_domain_id == DOMAIN_DESTINATION) {
+        way->rule_in = cookie.flow_sample.obs_point_id;
+    } else {
+        way->rule_out = cookie.flow_sample.obs_point_id;
+    }
+    return true;
+}
+
+bool
+dp_record_is_note(const struct nlattr *a, struct record_way *way)
+{
+    const struct nlattr *nested, *b;
+    unsigned left;
+    bool notes = false;
+
+    switch (nl_attr_type(a)) {
+    case OVS_ACTION_ATTR_USERSPACE:
+        return note_userspace(a, way);
+    case OVS_ACTION_ATTR_SAMPLE:
+        nested = nl_attr_find_nested(a, OVS_SAMPLE_ATTR_ACTIONS);
+        if (!nested) {
+            return false;
+        }
+        NL_NESTED_FOR_EACH(b, left, nested)
+        {
+            if (nl_attr_type(b) != OVS_ACTION_ATTR_USERSPACE || !note_userspace(b, way)) {
+                return false;
+            }
+            notes = true;
+        }
+        return notes;
+    default:
+        return false;
+    }
+}
+
+static void find_way(const struct nlattr *actions, size_t len, struct record_way *way);
+
+static void
+find_way_nested(const struct nlattr *nest, struct record_way *way)
+{
+    if (nest) {
+        find_way(nl_attr_get(nest), nl_attr_get_size(nest), way);
+    }
+}
+
+static void
+goes_out(struct record_way *way, odp_port_t port)
+{
+    way->status = RECORD_FORWARDED;
+    way->out = odp_to_u32(port) < ENGINE_PORTS_MAX ? odp_to_u32(port) : 0;
+}
+
+/* The first port that packets go to; a later one is a mirror's, or one of
+ * many. */
+static void
+find_way(const struct nlattr *actions, size_t len, struct record_way *way)
+{
+    const struct ovs_action_push_tnl *tunnel;
+    const struct nlattr *a;
+    size_t left;
+
+    NL_ATTR_FOR_EACH_UNSAFE(a, left, actions, len)
+    {
+        if (way->status == RECORD_FORWARDED) {
+            return;
+        }
+        switch (nl_attr_type(a)) {
+        case OVS_ACTION_ATTR_OUTPUT:
+            goes_out(way, nl_attr_get_odp_port(a));
+            break;
+        case OVS_ACTION_ATTR_TUNNEL_PUSH:
+            tunnel = nl_attr_get(a);
+            goes_out(way, tunnel->tnl_port);
+            break;
+        case OVS_ACTION_ATTR_LB_OUTPUT: /* a bond: which member is not said */
+            goes_out(way, ODPP_NONE);
+            break;
+        case OVS_ACTION_ATTR_USERSPACE:
+            if (!dp_record_is_note(a, way)) {
+                goes_out(way, ODPP_NONE);
+            }
+            break;
+        case OVS_ACTION_ATTR_SAMPLE:
+            if (!dp_record_is_note(a, way)) {
+                find_way_nested(nl_attr_find_nested(a, OVS_SAMPLE_ATTR_ACTIONS), way);
+            }
+            break;
+        case OVS_ACTION_ATTR_CLONE:
+            find_way_nested(a, way);
+            break;
+        case OVS_ACTION_ATTR_CHECK_PKT_LEN:
+            find_way_nested(nl_attr_find_nested(a, OVS_CHECK_PKT_LEN_ATTR_ACTIONS_IF_LESS_EQUAL),
+                            way);
+            break;
+        case OVS_ACTION_ATTR_RECIRC: /* the next flow says */
+        case OVS_ACTION_ATTR_TUNNEL_POP:
+            way->status = RECORD_UNKNOWN;
+            return;
+        default:
+            break;
+        }
+    }
+}
+
+void
+dp_record_find_way(const struct nlattr *actions, size_t len, struct record_way *way)
+{
+    memset(way, 0, sizeof *way);
+    way->status = RECORD_DROPPED;
+    find_way(actions, len, way);
+    if (way->status == RECORD_DROPPED) {
+        way->drop = RECORD_DROP_POLICY;
+        way->out = ENGINE_PORTS_MAX;
+    }
+}
+
+/* --- packets ---------------------------------------------------------------------- */
+
+static void
+add_label(struct record_way *way, uint64_t label)
+{
+    if ((uint32_t)label) {
+        way->rule_out = label;
+    }
+    if (label >> 32) {
+        way->rule_in = label >> 32;
+    }
+}
+
+void
+dp_record_way(struct worker *worker, const struct program *p, const void *verdict,
+              struct record_way *way)
+{
+    const struct dp_actions *da = p->slow;
+    uint64_t label;
+
+    if (da) {
+        if (p->kind == PROGRAM_SLOW || p->kind == PROGRAM_TRACK) {
+            *way = da->way;
+        } else {
+            way->rule_out = da->way.rule_out;
+            way->rule_in = da->way.rule_in;
+        }
+    }
+    if (verdict) {
+        dp_worker_rcu(dp_worker_of(worker));
+        if (ct_ref_label(verdict, &label)) {
+            add_label(way, label);
+        }
+    }
+}
+
+/* A packet that a tunnel had in it. */
+static bool
+came_by_tunnel(const struct dp_packet *b)
+{
+    return flow_tnl_dst_is_set(&b->md.tunnel);
+}
+
+static uint64_t
+tunnel_key(const struct dp_packet *b)
+{
+    return came_by_tunnel(b) ? ntohll(b->md.tunnel.tun_id) : 0;
+}
+
+static void
+record(struct dp_worker *w, uint16_t in_port, const struct dp_packet *b,
+       const struct record_way *way)
+{
+    if (came_by_tunnel(b)) {
+        worker_record_tunnel(w->worker, in_port, &b->mbuf, tunnel_key(b), way);
+    } else {
+        worker_record(w->worker, in_port, &b->mbuf, way);
+    }
+}
+
+void
+dp_record_packets(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f,
+                  struct dp_packet *const packets[], unsigned n)
+{
+    const struct record_way *way = f ? &dp_flow_actions(f)->way : NULL;
+
+    for (unsigned i = 0; i < n; i++) {
+        if (packets[i]->packet_type == htonl(PT_ETH)) {
+            record(w, in_port, packets[i], way && way->status ? way : NULL);
+        }
+    }
+}
+
+void
+dp_record_outcome(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f,
+                  struct dp_packet *const packets[], unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        const struct dp_packet *b = packets[i];
+        struct record_way way = dp_flow_actions(f)->way;
+
+        if (b->packet_type != htonl(PT_ETH) || !way.status) {
+            continue;
+        }
+        if (b->md.ct_state) {
+            add_label(&way, b->md.ct_label.u64.lo);
+        }
+        worker_record_way(w->worker, in_port, &b->mbuf, came_by_tunnel(b), tunnel_key(b), &way);
+    }
+}
+
+void
+dp_record_lost(struct dp_worker *w, uint16_t in_port, const struct dp_packet *b)
+{
+    static const struct record_way way = {
+        .status = RECORD_DROPPED, .drop = RECORD_DROP_UPCALL, .out = ENGINE_PORTS_MAX};
+
+    if (b->packet_type == htonl(PT_ETH)) {
+        worker_record_way(w->worker, in_port, &b->mbuf, came_by_tunnel(b), tunnel_key(b), &way);
+    }
+}

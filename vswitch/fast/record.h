@@ -1,0 +1,209 @@
+/* record: what flows' packets were, counted by each worker in records of its
+ * own; the source of NetFlow and IPFIX.
+ *
+ * Theory of operation.  The exact-match cache knows packets by what flows look
+ * at, which is often less than a 5-tuple; records know them by what people ask
+ * for, and so have a table beside it: buckets of tags like exact.h's, and an
+ * array of records of two lines, of which the common packet needs one.  A
+ * burst is looked up in both tables at once (burst.c), so that what the one
+ * waits for arrives while the other is at work.  What the cache does not know
+ * is recorded by who classifies it (worker_record()).
+ *
+ * A packet is counted once, where it came in, in the record of its port, its
+ * Ethernet addresses, VLAN and 5-tuple.  TOS, priority and flow label do not
+ * make records of their own.  Where a packet went is the record's, too: when
+ * that changes, the record ends and a new one begins.
+ *
+ * Records end when nobody has used them for a while, are told of when they
+ * last long, and leave early when the table is full (the oldest of a few are
+ * chosen).  A worker at work does that as it goes, a little each turn.  One at
+ * rest has parked its table, and the collector (engine_record_collect()) takes
+ * it for a look.  Nobody waits: a worker that finds no table parked makes a
+ * new one, and the collector that finds one where it wants to put its own back
+ * ends all records of that.
+ *
+ * What has ended goes to the collector in blocks, by a list that is pushed
+ * with one compare-and-swap.  Their number is bounded: what finds no room
+ * waits in the table, and is counted as lost if the table is full, too.
+ *
+ * Threads: a table belongs to one thread at a time, the worker's or the
+ * collector's.  struct recording: settings by one thread, atomics. */
+#ifndef RECORD_H
+#define RECORD_H
+
+#include <pthread.h>
+
+#include "exact.h"
+
+enum record_status { /* flowrec's, as in forwardingStatus */
+                     RECORD_UNKNOWN,
+                     RECORD_FORWARDED,
+                     RECORD_DROPPED,
+};
+
+enum record_end { /* as flowEndReason */
+                  RECORD_END_IDLE = 1,
+                  RECORD_END_ACTIVE = 2,
+                  RECORD_END_DETECTED = 3,
+                  RECORD_END_FORCED = 4,
+                  RECORD_END_RESOURCES = 5,
+};
+
+/* Why a flow's packets go nowhere; the adapter maps it to lib/drop.h. */
+enum record_drop { RECORD_DROP_NONE, RECORD_DROP_POLICY, RECORD_DROP_NO_PORT, RECORD_DROP_UPCALL };
+
+/* In key.nw_tos of a record's key: what else makes it. */
+enum { RECORD_FRAGMENT = 1 /* not the first one */, RECORD_INNER_VLAN = 2, RECORD_TUNNEL = 4 };
+
+/* What makes a record's key beside struct key where one of those is set, or
+ * for IPv6.  IPv6 has 'vlan' and 'tunnel' in key.zero and key.ip6_label. */
+struct record_more {
+    uint64_t tunnel;
+    uint16_t vlan, pad[3];
+    uint64_t rest[2];
+};
+_Static_assert(sizeof(struct record_more) == sizeof(struct key_addr), "in its place");
+
+struct record {
+    struct key key;
+    uint64_t packets, bytes; /* L3's bytes, or the frame's if it is not IP */
+    uint32_t last, first;    /* ms of the worker's clock, low bits */
+    uint16_t tcp_flags;
+    uint16_t out;   /* port */
+    uint8_t status; /* enum record_status */
+    uint8_t drop;   /* enum record_drop */
+    uint8_t tos;    /* of the first packet */
+    uint8_t end;    /* enum record_end, once it has; in the table: RECORD_IN_USE, _FREE */
+
+    union {
+        struct key_addr ip6;
+        struct record_more more;
+    };
+    uint32_t rule_out, rule_in; /* who decided, on the source's and destination's side */
+    uint32_t hash;
+    uint32_t pad[5];
+};
+_Static_assert(sizeof(struct record) == 128, "two lines");
+
+#define RECORD_BLOCK 31u
+struct record_block {
+    struct record_block *next;
+    int64_t now; /* of the clock that the records' times are in */
+    unsigned n;
+    struct record records[RECORD_BLOCK];
+};
+
+/* Where a packet went, or will. */
+struct record_way {
+    uint8_t status, drop;
+    uint16_t out;
+    uint32_t rule_out, rule_in; /* 0: not said */
+};
+
+struct record_table;
+
+#define RECORD_BLOCKS_MAX 8192u /* about 32 MiB on their way */
+
+/* The engine's part: settings, and what has ended. */
+struct recording {
+    atomic_bool on;
+    _Atomic uint32_t idle_ms, active_ms;
+    _Atomic uint32_t max;      /* records of one table */
+    _Atomic uint32_t sampling; /* one packet in so many; at least 1 */
+    _Atomic uint64_t *ports;   /* ENGINE_PORTS_MAX bits: whose packets are recorded */
+    struct record_block *_Atomic ended;
+    struct record_table *_Atomic orphans;
+    _Atomic uint32_t n_blocks;
+    /* What could not be kept. */
+    _Atomic uint64_t lost_records, lost_packets, lost_bytes;
+    _Atomic uint64_t pushed_out; /* ended for lack of room */
+    pthread_mutex_t workers_lock;
+    struct worker *workers; /* under the lock */
+};
+
+int recording_init(struct recording *); /* ENOMEM */
+void recording_done(struct recording *);
+
+static inline bool
+recording_of_port(const struct recording *r, uint16_t port)
+{
+    return atomic_load_explicit(&r->ports[port / 64], memory_order_relaxed) >> port % 64 & 1;
+}
+
+/* --- one table -------------------------------------------------------------- */
+
+struct record_table *record_table_create(uint32_t max); /* NULL: no memory */
+/* Its records end, for 'end'; frees it. */
+void record_table_end(struct recording *, struct record_table *, int64_t now, enum record_end);
+uint32_t record_table_count(const struct record_table *);
+uint32_t record_table_max(const struct record_table *);
+/* A list of tables, for whoever has them. */
+struct record_table *record_table_next(const struct record_table *);
+void record_table_set_next(struct record_table *, struct record_table *next);
+
+/* Prefetches what record_find() will want. */
+void record_prefetch(const struct record_table *, uint32_t hash);
+/* Perhaps the record of a key with that hash, prefetched; or NULL. */
+struct record *record_guess(const struct record_table *, uint32_t hash);
+/* 'k' is a struct key_wide.  NULL: there is none. */
+struct record *record_find(const struct record_table *, const struct key_wide *k, uint32_t hash);
+/* The same, or a new one without packets; one may have to leave.  NULL: no memory. */
+struct record *record_get(struct recording *, struct record_table *, const struct key_wide *k,
+                          uint32_t hash, int64_t now);
+/* Ends those that are due; 'all': looks at all of them, else at some, by the
+ * time that has passed. */
+void record_sweep(struct recording *, struct record_table *, int64_t now, bool all);
+/* Hands over what has been gathered. */
+void record_flush(struct recording *, struct record_table *);
+/* What has its packets so far ends, and it goes on. */
+void record_split(struct recording *, struct record_table *, struct record *, int64_t now,
+                  enum record_end);
+
+/* A key has its ip6 (or more) part. */
+static inline bool
+record_is_wide(const struct key *k)
+{
+    return k->eth_type == 0xdd86 || k->nw_tos;
+}
+
+static inline uint32_t
+record_hash(const struct key_wide *k)
+{
+    return record_is_wide(&k->key) ? key_hash_wide(k) : key_hash(&k->key);
+}
+
+static inline bool
+record_is(const struct record *r, const struct key_wide *k, bool wide)
+{
+    __m256i differ = _mm256_xor_si256(_mm256_load_si256(&r->key.v), _mm256_load_si256(&k->key.v));
+
+    if (wide) {
+        differ = _mm256_or_si256(
+            differ, _mm256_xor_si256(_mm256_load_si256(&r->ip6.v), _mm256_load_si256(&k->ip6.v)));
+    }
+    return _mm256_testz_si256(differ, differ);
+}
+
+static inline void
+record_count(struct record *r, unsigned packets, uint64_t bytes, uint16_t tcp_flags, uint32_t now)
+{
+    if (__builtin_expect(!r->packets, 0)) {
+        r->first = now;
+    }
+    r->packets += packets;
+    r->bytes += bytes;
+    r->last = now;
+    r->tcp_flags |= tcp_flags;
+}
+
+/* --- frames to keys (record_key.c) -------------------------------------------- */
+
+/* What of a parsed key makes a record: all but TOS, priority and label. */
+extern const struct key_masks record_masks;
+
+/* Any frame of at least 14 bytes; 'k' is whole.  Returns its bytes as a record
+ * counts them. */
+uint32_t record_parse(const uint8_t *frame, uint32_t len, uint16_t in_port, uint64_t tunnel,
+                      bool tunneled, struct key_wide *k, uint16_t *tcp_flags, uint8_t *tos);
+
+#endif

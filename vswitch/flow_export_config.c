@@ -1,0 +1,404 @@
+/* Which bridges export flows, how, and whose ports are whose: see
+ * flow_export.h.
+ *
+ * The database is read by a connection of its own, as the bridges' is private
+ * to them. */
+#include <config.h>
+
+#include "flow_export.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "dp.h"
+#include "dpif.h"
+#include "flow_export_priv.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "ovsdb-idl.h"
+#include "smap.h"
+#include "timeval.h"
+#include "util.h"
+#include "vswitch-idl.h"
+
+VLOG_DEFINE_THIS_MODULE(flow_export_config);
+
+#define IDLE_S 15
+#define ACTIVE_S 60
+#define CACHE_MAX (1u << 16)
+#define AGAIN_MS 5000 /* ports come and go without the database's doing */
+
+static struct ovsdb_idl *idl;
+static unsigned seen_seqno;
+static long long again_at;
+static struct dpif *dpif; /* open while flows are exported */
+
+/* --- settings ------------------------------------------------------------------------ */
+
+/* A row's own keys, then the bridge's. */
+struct keys {
+    const struct smap *row, *bridge;
+    const char *name; /* the bridge's, for messages */
+};
+
+static const char *
+get(const struct keys *k, const char *key)
+{
+    const char *v = smap_get(k->row, key);
+
+    return v ? v : smap_get(k->bridge, key);
+}
+
+static unsigned
+get_uint(const struct keys *k, const char *key, unsigned min, unsigned max, unsigned def)
+{
+    const char *text = get(k, key);
+    unsigned value;
+
+    if (!text) {
+        return def;
+    }
+    if (!str_to_uint(text, 10, &value) || value < min || value > max) {
+        VLOG_WARN("bridge %s: %s=%s is not a number from %u to %u: %u is used", k->name, key, text,
+                  min, max, def);
+        return def;
+    }
+    return value;
+}
+
+static enum export_version
+get_version(const struct keys *k, enum export_version def)
+{
+    const char *v = get(k, "weft-version");
+
+    if (!v) {
+        return def;
+    }
+    if (!strcmp(v, "v5") || !strcmp(v, "5")) {
+        return EXPORT_V5;
+    } else if (!strcmp(v, "v9") || !strcmp(v, "9")) {
+        return EXPORT_V9;
+    } else if (!strcmp(v, "ipfix") || !strcmp(v, "10")) {
+        return EXPORT_IPFIX;
+    }
+    VLOG_WARN("bridge %s: weft-version=%s is none of v5, v9 and ipfix", k->name, v);
+    return def;
+}
+
+static void
+copy_file(char to[EXPORT_FILE_MAX], const char *from)
+{
+    ovs_strlcpy(to, from ? from : "", EXPORT_FILE_MAX);
+}
+
+/* The settings of the datapath's records are one for all bridges: who asks for
+ * most gets it. */
+static void
+want(struct record_settings *s, const struct keys *k, unsigned active_s, unsigned max,
+     unsigned sampling)
+{
+    unsigned idle = get_uint(k, "weft-idle-timeout", 1, 3600, IDLE_S) * 1000;
+    unsigned active = get_uint(k, "weft-active-timeout", 1, 86400, active_s) * 1000;
+
+    max = get_uint(k, "weft-cache-max", 64, 1u << 22, max);
+    s->idle_ms = MIN(s->idle_ms, idle);
+    s->active_ms = MIN(s->active_ms, active);
+    s->max = MAX(s->max, max);
+    s->sampling = MIN(s->sampling, sampling);
+}
+
+static void
+set_targets(struct export_config *c, char *const *targets, size_t n)
+{
+    if (n > EXPORT_COLLECTORS_MAX) {
+        VLOG_WARN("%zu collectors are more than %u: the last ones get nothing", n,
+                  EXPORT_COLLECTORS_MAX);
+        n = EXPORT_COLLECTORS_MAX;
+    }
+    c->n_targets = n;
+    for (size_t i = 0; i < n; i++) {
+        ovs_strlcpy(c->targets[i], targets[i], EXPORT_TARGET_MAX);
+    }
+}
+
+static struct export_config *
+add_export(struct plan_bridge *b, const struct keys *k, enum export_version def)
+{
+    struct export_config *c = &b->exports[b->n_exports++];
+
+    memset(c, 0, sizeof *c);
+    c->version = get_version(k, def);
+    c->refresh_s = get_uint(k, "weft-template-refresh", 1, 60, 60);
+    c->source_port = get_uint(k, "weft-source-port", 0, 65535, 0);
+    c->queue_bytes = get_uint(k, "weft-queue-bytes", 65536, 1u << 30, EXPORT_QUEUE_DEFAULT);
+    copy_file(c->key, get(k, "weft-private-key"));
+    copy_file(c->certificate, get(k, "weft-certificate"));
+    copy_file(c->ca, get(k, "weft-ca-cert"));
+    return c;
+}
+
+static void
+plan_netflow(struct plan *p, struct plan_bridge *b, const struct ovsrec_bridge *br)
+{
+    const struct ovsrec_netflow *row = br->netflow;
+    const struct keys k = {&row->external_ids, &br->other_config, br->name};
+    struct export_config *c = add_export(b, &k, EXPORT_V5);
+    uint8_t type = row->engine_type ? *row->engine_type : 0;
+    uint8_t id = row->engine_id ? *row->engine_id : 0;
+
+    c->domain = type << 8 | id;
+    set_targets(c, row->targets, row->n_targets);
+    want(&p->settings, &k, row->active_timeout > 0 ? row->active_timeout : ACTIVE_S, CACHE_MAX,
+         get_uint(&k, "weft-sampling", 1, UINT16_MAX, 1));
+}
+
+static void
+plan_ipfix(struct plan *p, struct plan_bridge *b, const struct ovsrec_bridge *br)
+{
+    const struct ovsrec_ipfix *row = br->ipfix;
+    const struct keys k = {&row->other_config, &br->other_config, br->name};
+    struct export_config *c = add_export(b, &k, EXPORT_IPFIX);
+    unsigned active = row->cache_active_timeout ? *row->cache_active_timeout : 0;
+    unsigned max = row->cache_max_flows ? *row->cache_max_flows : 0;
+
+    c->domain = row->obs_domain_id ? *row->obs_domain_id : 0;
+    set_targets(c, row->targets, row->n_targets);
+    want(&p->settings, &k, active ? active : ACTIVE_S, max ? MAX(max, 64) : CACHE_MAX,
+         get_uint(&k, "weft-sampling", 1, UINT16_MAX, row->sampling ? *row->sampling : 1));
+}
+
+/* --- ports ----------------------------------------------------------------------------- */
+
+static void
+describe(struct export_interface *i, const struct ovsrec_interface *row)
+{
+    const struct smap *ids = &row->external_ids;
+
+    memset(i, 0, sizeof *i);
+    i->index = *row->ofport;
+    ovs_strlcpy(i->name, row->name, sizeof i->name);
+    ovs_strlcpy(i->description, smap_get_def(ids, "vm-name", ""), sizeof i->description);
+    ovs_strlcpy(i->vif, smap_get_def(ids, "xs-vif-uuid", ""), sizeof i->vif);
+    ovs_strlcpy(i->vm, smap_get_def(ids, "xs-vm-uuid", ""), sizeof i->vm);
+    ovs_strlcpy(i->network, smap_get_def(ids, "xs-network-uuid", ""), sizeof i->network);
+}
+
+/* The datapath's port of an interface.  Tunnels of a kind share one. */
+static bool
+find_port(const struct ovsrec_interface *row, odp_port_t *port_no)
+{
+    struct dpif_port_dump dump;
+    struct dpif_port port;
+    size_t len = strlen(row->type);
+    bool found = false;
+
+    if (!dpif_port_query_by_name(dpif, row->name, &port)) {
+        *port_no = port.port_no;
+        dpif_port_destroy(&port);
+        return true;
+    }
+    if (!len) {
+        return false;
+    }
+    DPIF_PORT_FOR_EACH(&port, &dump, dpif)
+    {
+        if (!found && !strncmp(port.name, row->type, len) && !strncmp(port.name + len, "_sys", 4)) {
+            *port_no = port.port_no;
+            found = true;
+        }
+    }
+    return found;
+}
+
+static void
+plan_interface(struct plan *p, struct plan_bridge *b, size_t index,
+               const struct ovsrec_interface *row)
+{
+    struct plan_port *port;
+    odp_port_t port_no;
+
+    if (!row->n_ofport || *row->ofport <= 0) {
+        return;
+    }
+    b->interfaces = xrealloc(b->interfaces, (b->n_interfaces + 1) * sizeof *b->interfaces);
+    describe(&b->interfaces[b->n_interfaces++], row);
+    if (!find_port(row, &port_no) || odp_to_u32(port_no) >= ENGINE_PORTS_MAX) {
+        return;
+    }
+    port = &p->ports[odp_to_u32(port_no)];
+    port->exists = true;
+    port->bridge = index + 1;
+    port->of_port = *row->ofport;
+    port->vif = smap_get_uint(&row->external_ids, "weft-vif-key", 0);
+    port->network = smap_get_uint(&row->external_ids, "weft-network-key", 0);
+}
+
+static bool
+exports(const struct ovsrec_bridge *br)
+{
+    bool ours = br->datapath_type[0] ? !strcmp(br->datapath_type, DP_TYPE) : dpif_weft_is_default;
+
+    return ours && ((br->netflow && br->netflow->n_targets) || (br->ipfix && br->ipfix->n_targets));
+}
+
+static void
+plan_bridge(struct plan *p, size_t index, const struct ovsrec_bridge *br)
+{
+    struct plan_bridge *b = &p->bridges[index];
+
+    ovs_strlcpy(b->name, br->name, sizeof b->name);
+    if (br->netflow && br->netflow->n_targets) {
+        plan_netflow(p, b, br);
+    }
+    if (br->ipfix && br->ipfix->n_targets) {
+        plan_ipfix(p, b, br);
+    }
+    for (size_t i = 0; i < br->n_ports; i++) {
+        for (size_t j = 0; j < br->ports[i]->n_interfaces; j++) {
+            plan_interface(p, b, index, br->ports[i]->interfaces[j]);
+        }
+    }
+}
+
+/* What other ports there are: packets may leave through them, too. */
+static void
+plan_others(struct plan *p)
+{
+    struct dpif_port_dump dump;
+    struct dpif_port port;
+
+    DPIF_PORT_FOR_EACH(&port, &dump, dpif)
+    {
+        if (odp_to_u32(port.port_no) < ENGINE_PORTS_MAX) {
+            p->ports[odp_to_u32(port.port_no)].exists = true;
+        }
+    }
+}
+
+static struct plan *
+make_plan(size_t n)
+{
+    const struct ovsrec_bridge *br;
+    struct plan *p = xzalloc(sizeof *p);
+
+    p->ports = xcalloc(ENGINE_PORTS_MAX, sizeof *p->ports);
+    p->bridges = xcalloc(n, sizeof *p->bridges);
+    p->settings = (struct record_settings){UINT32_MAX, UINT32_MAX, 0, UINT32_MAX};
+    OVSREC_BRIDGE_FOR_EACH (br, idl) {
+        if (exports(br) && p->n_bridges < n) {
+            plan_bridge(p, p->n_bridges++, br);
+        }
+    }
+    plan_others(p);
+    return p;
+}
+
+void
+plan_destroy(struct plan *p)
+{
+    if (p) {
+        for (size_t i = 0; i < p->n_bridges; i++) {
+            free(p->bridges[i].interfaces);
+        }
+        free(p->bridges);
+        free(p->ports);
+        free(p);
+    }
+}
+
+/* --- driving it ----------------------------------------------------------------------------- */
+
+static void
+end(void)
+{
+    if (dpif) {
+        flow_export_apply(NULL, NULL);
+        dpif_close(dpif);
+        dpif = NULL;
+    }
+}
+
+static void
+reconsider(void)
+{
+    const struct ovsrec_bridge *br;
+    size_t n = 0;
+
+    OVSREC_BRIDGE_FOR_EACH (br, idl) {
+        n += exports(br);
+    }
+    if (!n) {
+        end();
+        return;
+    }
+    if (!dpif && dpif_open("ovs-" DP_TYPE, DP_TYPE, &dpif)) {
+        dpif = NULL; /* not there yet */
+        again_at = time_msec() + 100;
+        return;
+    }
+    flow_export_apply(dp_of(dpif), make_plan(n));
+}
+
+void
+flow_export_init(const char *database)
+{
+    static const struct ovsdb_idl_column *const columns[] = {
+        &ovsrec_bridge_col_name,
+        &ovsrec_bridge_col_datapath_type,
+        &ovsrec_bridge_col_ports,
+        &ovsrec_bridge_col_netflow,
+        &ovsrec_bridge_col_ipfix,
+        &ovsrec_bridge_col_other_config,
+        &ovsrec_port_col_interfaces,
+        &ovsrec_interface_col_name,
+        &ovsrec_interface_col_type,
+        &ovsrec_interface_col_ofport,
+        &ovsrec_interface_col_external_ids,
+        &ovsrec_netflow_col_targets,
+        &ovsrec_netflow_col_engine_type,
+        &ovsrec_netflow_col_engine_id,
+        &ovsrec_netflow_col_active_timeout,
+        &ovsrec_netflow_col_external_ids,
+        &ovsrec_ipfix_col_targets,
+        &ovsrec_ipfix_col_sampling,
+        &ovsrec_ipfix_col_obs_domain_id,
+        &ovsrec_ipfix_col_cache_active_timeout,
+        &ovsrec_ipfix_col_cache_max_flows,
+        &ovsrec_ipfix_col_other_config,
+    };
+
+    idl = ovsdb_idl_create(database, &ovsrec_idl_class, false, true);
+    for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
+        ovsdb_idl_add_column(idl, columns[i]);
+    }
+    flow_export_show_init();
+}
+
+void
+flow_export_run(void)
+{
+    ovsdb_idl_run(idl);
+    if (ovsdb_idl_has_ever_connected(idl) &&
+        (ovsdb_idl_get_seqno(idl) != seen_seqno || time_msec() >= again_at)) {
+        seen_seqno = ovsdb_idl_get_seqno(idl);
+        again_at = time_msec() + AGAIN_MS;
+        reconsider();
+    }
+}
+
+void
+flow_export_wait(void)
+{
+    ovsdb_idl_wait(idl);
+    if (dpif) {
+        poll_timer_wait_until(again_at);
+    }
+}
+
+void
+flow_export_exit(void)
+{
+    end();
+    ovsdb_idl_destroy(idl);
+    idl = NULL;
+}
