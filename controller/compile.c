@@ -174,6 +174,24 @@ run_vifs_on_host(struct compile *c, const struct chost *host)
     run_keys(c, &keys);
 }
 
+/* By host and network, so that what is worked on lies close together. */
+static int
+compare_vifs(const void *a_, const void *b_)
+{
+    const struct model_vif *a = model_vif(*(struct model_obj *const *)a_);
+    const struct model_vif *b = model_vif(*(struct model_obj *const *)b_);
+    uint32_t host_a = a->host ? a->host->obj.key : 0, host_b = b->host ? b->host->obj.key : 0;
+    uint32_t net_a = a->network->obj.key, net_b = b->network->obj.key;
+
+    if (host_a != host_b) {
+        return host_a < host_b ? -1 : 1;
+    }
+    if (net_a != net_b) {
+        return net_a < net_b ? -1 : 1;
+    }
+    return a->obj.key < b->obj.key ? -1 : a->obj.key > b->obj.key;
+}
+
 static void
 run_vifs(struct compile *c)
 {
@@ -182,6 +200,9 @@ run_vifs(struct compile *c)
     struct model_obj **vifs = changed(c, REC_VIF, &n_vifs);
     struct chost *h;
 
+    if (!c->started && n_vifs) {
+        qsort(vifs, n_vifs, sizeof *vifs, compare_vifs);
+    }
     for (size_t i = 0; i < n_vifs; i++) {
         run_vif(c, vifs[i]->key);
     }
@@ -326,6 +347,14 @@ compile_host_flows(struct compile *c, uint32_t host_key)
     struct chost *h = find_chost(c, host_key);
 
     return h ? &h->table : NULL;
+}
+
+const struct mtable *
+compile_host_meters(struct compile *c, uint32_t host_key)
+{
+    struct chost *h = find_chost(c, host_key);
+
+    return h ? &h->meters : NULL;
 }
 
 uint32_t

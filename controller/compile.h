@@ -17,6 +17,7 @@
 struct compile;
 struct ds;
 struct ftable;
+struct mtable;
 struct model;
 struct model_host;
 
@@ -25,6 +26,11 @@ struct model_host;
     {                                                                                              \
         "weft-vxlan", "weft-geneve", "weft-gre"                                                    \
     }
+
+/* Packets that deny and stateless rules decide are samples of this set: the
+ * observation point is the rule's key, the domain says whose side it decided. */
+#define COMPILE_COLLECTOR_SET 1
+enum { COMPILE_DOMAIN_OUT = 1, COMPILE_DOMAIN_IN = 2 };
 
 /* A compiler that has seen nothing yet: its first compile_run() computes
  * everything that is in the model then. */
@@ -38,6 +44,8 @@ void compile_run(struct compile *);
 /* The flows wanted on a host; NULL: the host is not live or compile_run() has
  * not seen it.  Good until a compile_run() that sees the host go. */
 struct ftable *compile_host_flows(struct compile *, uint32_t host_key);
+/* The meters that these flows go through; likewise. */
+const struct mtable *compile_host_meters(struct compile *, uint32_t host_key);
 
 /* The ct_mark of connections that the present policy has passed in a network on
  * a host; 0: the network is not there. */

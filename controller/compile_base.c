@@ -77,10 +77,36 @@ static const char *const pipeline[] = {
     "table=40,priority=110,ct_state=+new+trk,ipv6,nw_frag=later,"
     "actions=resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
     "table=40,priority=100,ct_state=+new+trk,actions=resubmit(,50),resubmit(,51),goto_table:55",
-    /* An older epoch: what would policy say of the connection's first packet? */
-    "table=40,priority=90,ct_state=+est-rpl+trk,"
+    "table=40,priority=90,ct_state=+est+trk,actions=goto_table:43",
+
+    /* A connection is that of the vifs in its label; each local vif has flows of
+     * its own here.  Who is not on this host cannot be told apart. */
+    "table=41,priority=100,reg14=0,ct_state=-rpl,"
+    "ct_label=0/0xffffffff0000000000000000,actions=goto_table:42",
+    "table=41,priority=100,reg14=0,ct_state=-rpl,"
+    "ct_label=0xffffff000000000000000000/0xffffff000000000000000000,actions=goto_table:42",
+    "table=41,priority=100,reg14=0,ct_state=+rpl,"
+    "ct_label=0/0xffffffff000000000000000000000000,actions=goto_table:42",
+    "table=41,priority=100,reg14=0,ct_state=+rpl,"
+    "ct_label=0xffffff00000000000000000000000000/0xffffff00000000000000000000000000,"
+    "actions=goto_table:42",
+    "table=41,priority=1,actions=goto_table:43",
+    "table=42,priority=100,reg15=0xffffff00/0xffffff00,ct_state=-rpl,"
+    "ct_label=0/0xffffffff000000000000000000000000,actions=goto_table:60",
+    "table=42,priority=100,reg15=0xffffff00/0xffffff00,ct_state=-rpl,"
+    "ct_label=0xffffff00000000000000000000000000/0xffffff00000000000000000000000000,"
+    "actions=goto_table:60",
+    "table=42,priority=100,reg15=0xffffff00/0xffffff00,ct_state=+rpl,"
+    "ct_label=0/0xffffffff0000000000000000,actions=goto_table:60",
+    "table=42,priority=100,reg15=0xffffff00/0xffffff00,ct_state=+rpl,"
+    "ct_label=0xffffff000000000000000000/0xffffff000000000000000000,actions=goto_table:60",
+    "table=42,priority=1,actions=goto_table:43",
+
+    /* An older epoch, or other vifs: what would policy say of the connection's first
+     * packet? */
+    "table=43,priority=100,ct_state=+est-rpl+trk,"
     "actions=resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
-    "table=40,priority=90,ct_state=+est+rpl+trk,"
+    "table=43,priority=100,ct_state=+est+rpl+trk,"
     "actions=push:NXM_NX_REG14[],push:NXM_NX_REG15[],pop:NXM_NX_REG14[],pop:NXM_NX_REG15[],"
     "resubmit(,50,ct),resubmit(,51,ct),"
     "push:NXM_NX_REG14[],push:NXM_NX_REG15[],pop:NXM_NX_REG14[],pop:NXM_NX_REG15[],"
@@ -153,6 +179,19 @@ make_pipeline(struct compile *c, struct flows *out, enum model_action default_ac
     build_uninit(&b);
 }
 
+/* A mirror's copies, to the uplink and nowhere else. */
+static void
+make_span(struct build *b, const struct cspan *span, uint32_t uplink)
+{
+    ovs_be16 vid = htons(span->vlan | VLAN_CFI);
+
+    match_set_in_port(&b->m, u16_to_ofp(span->ofport));
+    ofpact_put_PUSH_VLAN(&b->acts)->ethertype = htons(ETH_TYPE_VLAN_8021Q);
+    act_field(b, MFF_VLAN_VID, &vid);
+    act_output(b, uplink);
+    emit(b, TBL_CLASSIFY, 1000);
+}
+
 /* The host's own traffic, tunnels' outer packets among it: untagged between
  * its stack and the uplink, and nowhere else. */
 void
@@ -170,6 +209,9 @@ make_base(struct compile *c, const struct chost *h, struct flows *out)
         match_set_dl_tci_masked(&b.m, 0, htons(VLAN_CFI));
         act_output(&b, ports[!i]);
         emit(&b, TBL_CLASSIFY, 900);
+    }
+    for (size_t i = 0; i < h->n_spans; i++) {
+        make_span(&b, &h->spans[i], h->uplink);
     }
     build_uninit(&b);
 }

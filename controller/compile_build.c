@@ -108,7 +108,7 @@ bits(enum mf_field_id id, unsigned ofs, unsigned n)
 }
 
 void
-act_commit(struct build *b, uint32_t epoch)
+act_commit(struct build *b, uint32_t epoch, bool reply)
 {
     size_t start = b->acts.size;
     struct ofpact_conntrack *ct = ofpact_put_CT(&b->acts);
@@ -121,10 +121,12 @@ act_commit(struct build *b, uint32_t epoch)
     ofpbuf_pull(&b->acts, start + sizeof *ct);
     ovs_be32 mark = htonl(epoch);
     act_field(b, MFF_CT_MARK, &mark);
-    for (unsigned i = 0; i < 2; i++) {
+    const unsigned regs[] = {REG_OUT_RULE, REG_IN_RULE, reply ? REG_DST : REG_SRC,
+                             reply ? REG_SRC : REG_DST};
+    for (unsigned i = 0; i < ARRAY_SIZE(regs); i++) {
         struct ofpact_reg_move *move = ofpact_put_REG_MOVE(&b->acts);
 
-        move->src = bits(MFF_REG0 + (i ? REG_IN_RULE : REG_OUT_RULE), 0, 32);
+        move->src = bits(MFF_REG0 + regs[i], 0, 32);
         move->dst = bits(MFF_CT_LABEL, i * 32, 32);
     }
     ct = ofpbuf_push_uninit(&b->acts, sizeof *ct);

@@ -5,6 +5,7 @@
 
 #include "compile_impl.h"
 #include "hash.h"
+#include "host_extra.h"
 #include "util.h"
 
 /* OpenFlow ports above are reserved. */
@@ -42,6 +43,7 @@ create_host(struct compile *c, uint32_t key)
     h->key = key;
     ovs_list_init(&h->touched_node);
     ftable_init(&h->table);
+    mtable_init(&h->meters);
     hmap_init(&h->units);
     ovs_list_init(&h->presences);
     hmap_insert(&c->hosts, &h->node, hash_int(key, 0));
@@ -52,6 +54,50 @@ create_host(struct compile *c, uint32_t key)
     return h;
 }
 
+static int
+compare_spans(const void *a_, const void *b_)
+{
+    const struct cspan *a = a_, *b = b_;
+
+    return a->vlan < b->vlan ? -1 : a->vlan > b->vlan;
+}
+
+/* The ports that mirrors to VLANs have here.  The caller frees them. */
+static struct cspan *
+find_spans(const struct compile *c, const struct model_host *mh, size_t *n)
+{
+    struct cspan *spans = NULL;
+    const struct model_obj *obj;
+
+    *n = 0;
+    MODEL_FOR_EACH (obj, c->model, REC_MIRROR) {
+        uint16_t vlan = obj->live ? model_mirror(obj)->output_vlan : 0;
+        char in[16], out[16];
+        uint32_t ofport;
+
+        if (vlan) {
+            host_mirror_vlan_ports(vlan, in, out);
+            ofport = port_number(c, mh, out);
+            if (ofport) {
+                spans = xrealloc(spans, (*n + 1) * sizeof *spans);
+                memset(&spans[*n], 0, sizeof *spans);
+                spans[*n].ofport = ofport;
+                spans[(*n)++].vlan = vlan;
+            }
+        }
+    }
+    if (*n) {
+        qsort(spans, *n, sizeof *spans, compare_spans);
+    }
+    return spans;
+}
+
+static bool
+same_spans(const struct cspan *a, size_t n_a, const struct cspan *b, size_t n_b)
+{
+    return n_a == n_b && (!n_a || !memcmp(a, b, n_a * sizeof *a));
+}
+
 void
 update_host(struct compile *c, const struct model_host *mh)
 {
@@ -59,16 +105,24 @@ update_host(struct compile *c, const struct model_host *mh)
     struct chost *h = find_chost(c, mh->obj.key);
     uint32_t uplink = port_number(c, mh, mh->uplink), tunnel[3];
     struct flows flows = {0};
+    struct cspan *spans;
+    size_t n_spans;
 
     for (unsigned i = 0; i < ARRAY_SIZE(tunnel); i++) {
         tunnel[i] = port_number(c, mh, tunnels[i]);
     }
+    spans = find_spans(c, mh, &n_spans);
     if (!h) {
         h = create_host(c, mh->obj.key);
     } else if (h->uplink == uplink && !memcmp(h->tunnel, tunnel, sizeof tunnel) &&
-               ipv6_addr_equals(&h->tunnel_ip, &mh->tunnel_ip)) {
+               ipv6_addr_equals(&h->tunnel_ip, &mh->tunnel_ip) &&
+               same_spans(h->spans, h->n_spans, spans, n_spans)) {
+        free(spans);
         return;
     }
+    free(h->spans);
+    h->spans = spans;
+    h->n_spans = n_spans;
     h->uplink = uplink;
     memcpy(h->tunnel, tunnel, sizeof tunnel);
     h->tunnel_ip = mh->tunnel_ip;
@@ -153,6 +207,8 @@ free_host(struct compile *c, struct chost *h)
     hmap_destroy(&h->units);
     ovs_list_remove(&h->touched_node);
     ftable_destroy(&h->table);
+    mtable_destroy(&h->meters);
+    free(h->spans);
     hmap_remove(&c->hosts, &h->node);
     free(h);
 }

@@ -13,6 +13,7 @@
 #include "openvswitch/ofpbuf.h"
 #include "packets.h"
 #include "pflow.h"
+#include "pmeter.h"
 
 /* --- registers ------------------------------------------------------------------ */
 
@@ -71,6 +72,12 @@ struct unit {
     struct flows flows;
 };
 
+/* Where a mirror's copies come back into the bridge, to leave with a tag. */
+struct cspan {
+    uint32_t ofport;
+    uint16_t vlan;
+};
+
 struct chost {
     struct hmap_node node; /* in compile.hosts */
     uint32_t key;
@@ -80,6 +87,9 @@ struct chost {
     uint32_t tunnel[3];           /* by enum model_encap; 0: none */
     struct in6_addr tunnel_ip;
     struct ftable table;
+    struct mtable meters;
+    struct cspan *spans;
+    size_t n_spans;
     struct hmap units;
     struct ovs_list presences; /* struct cpresence by host_node */
 };
@@ -224,8 +234,9 @@ void act_goto(struct build *, uint8_t table);
 void act_resubmit(struct build *, uint8_t table);
 void act_output(struct build *, uint32_t ofport);
 void act_conjunction(struct build *, uint32_t id, unsigned clause, unsigned n_clauses);
-/* ct(commit,zone=NXM_NX_REG13[0..15],exec(ct_mark=epoch, ct_label=deciding rules)) */
-void act_commit(struct build *, uint32_t epoch);
+/* ct(commit,zone=NXM_NX_REG13[0..15],exec(ct_mark=epoch, ct_label=deciding rules and the
+ * two vifs)); of a reply, sender and receiver are the other way around */
+void act_commit(struct build *, uint32_t epoch, bool reply);
 
 void match_network(struct match *, uint32_t key);
 /* 'p' on the source or the destination address, with its dl_type. */

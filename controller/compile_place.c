@@ -156,6 +156,30 @@ add_place(struct compile *c, struct cvif *v, struct chost *h)
     return place;
 }
 
+/* The number may be another vif's by now, and so may the meters. */
+static void
+clear_meters(struct chost *h, uint32_t vif_key, uint32_t ofport)
+{
+    for (unsigned way = 0; way < 2; way++) {
+        mtable_remove(&h->meters, pmeter_id(ofport, way), vif_key);
+    }
+}
+
+static void
+set_meters(struct chost *h, const struct model_vif *mv, uint32_t ofport)
+{
+    for (unsigned way = 0; way < 2; way++) {
+        const struct model_limit *limit = &mv->limit[way];
+
+        if (limit->kbps && mv->locking != MODEL_DISABLED) {
+            mtable_set(&h->meters, pmeter_id(ofport, way), limit->kbps,
+                       pmeter_burst(limit->kbps, limit->burst), mv->obj.key);
+        } else {
+            mtable_remove(&h->meters, pmeter_id(ofport, way), mv->obj.key);
+        }
+    }
+}
+
 static void
 drop_place(struct compile *c, struct cvif *v, size_t i)
 {
@@ -164,6 +188,7 @@ drop_place(struct compile *c, struct cvif *v, size_t i)
 
     scope_place(c, v, p->host, false);
     unit_clear(c, p->host, UNIT_VIF, v->key, 0);
+    clear_meters(p->host, v->key, place->ofport);
     v->places[i] = v->places[--v->n_places];
     ovs_list_remove(&place->presence_node);
     free(place);
@@ -232,7 +257,11 @@ place_port(struct compile *c, struct cvif *v, struct model_vif *mv, struct chost
         place->isolated = mv->isolated;
         dirty_flood(c, place->presence);
     }
-    place->ofport = ofport;
+    if (place->ofport != ofport) {
+        clear_meters(h, v->key, place->ofport);
+        place->ofport = ofport;
+    }
+    set_meters(h, mv, ofport);
     make_vif(c, mv, ofport, &flows);
     unit_set(c, h, UNIT_VIF, v->key, 0, &flows);
 }

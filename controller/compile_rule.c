@@ -193,6 +193,34 @@ table_of(const struct dims *d)
     return d->out ? TBL_POLICY_OUT : TBL_POLICY_IN;
 }
 
+/* Bytes of a packet that the log gets: enough for its headers. */
+#define LOG_BYTES 128
+
+static void
+act_log(struct build *b)
+{
+    struct ofpact_controller *oc = ofpact_put_CONTROLLER(&b->acts);
+
+    oc->max_len = LOG_BYTES;
+    oc->reason = OFPR_ACTION;
+    oc->meter_id = NX_CTLR_NO_METER;
+    oc->provider_meter_id = UINT32_MAX;
+}
+
+/* A connection that is passed has its rules in ct_label; what is not one tells
+ * the collectors by itself. */
+static void
+act_sample(struct build *b, const struct dims *d)
+{
+    struct ofpact_sample *os = ofpact_put_SAMPLE(&b->acts);
+
+    os->probability = UINT16_MAX / d->rule->sample;
+    os->collector_set_id = COMPILE_COLLECTOR_SET;
+    os->obs_domain_id = d->out ? COMPILE_DOMAIN_OUT : COMPILE_DOMAIN_IN;
+    os->obs_point_id = d->rule->obj.key;
+    os->sampling_port = OFPP_NONE;
+}
+
 /* Ends the flow with the rule's verdict. */
 static void
 emit_verdict(struct build *b, const struct dims *d)
@@ -204,6 +232,12 @@ emit_verdict(struct build *b, const struct dims *d)
 
     act_reg(b, d->out ? REG_OUT : REG_IN, v);
     act_reg(b, d->out ? REG_OUT_RULE : REG_IN_RULE, r->obj.key);
+    if (r->log) {
+        act_log(b);
+    }
+    if (v != PASS_STATEFUL && r->sample) {
+        act_sample(b, d);
+    }
     emit(b, table_of(d), d->priority);
 }
 

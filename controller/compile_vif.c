@@ -17,12 +17,38 @@ from(struct build *b, const struct model_vif *v)
 }
 
 static void
+act_meter(struct build *b, uint32_t id)
+{
+    ofpact_put_METER(&b->acts)->meter_id = id;
+}
+
+/* A meter drops the packet for all that comes after it: with other copies of a
+ * flooded one behind, only the clone ends. */
+static void
+act_metered_output(struct build *b, uint32_t meter, uint32_t ofport)
+{
+    size_t start = b->acts.size;
+    struct ofpact_nest *clone = ofpact_put_CLONE(&b->acts);
+
+    ofpbuf_pull(&b->acts, start + sizeof *clone);
+    act_meter(b, meter);
+    act_output(b, ofport);
+    clone = ofpbuf_push_uninit(&b->acts, sizeof *clone);
+    b->acts.header = clone;
+    ofpact_finish_CLONE(&b->acts, &clone);
+    ofpbuf_push_uninit(&b->acts, start);
+}
+
+static void
 make_classify(struct build *b, const struct model_vif *v, uint32_t ofport)
 {
     ovs_be64 network = htonll(v->network->obj.key);
 
     match_set_in_port(&b->m, u16_to_ofp(ofport));
     if (v->locking != MODEL_DISABLED) {
+        if (v->limit[MODEL_OUT].kbps) {
+            act_meter(b, pmeter_id(ofport, MODEL_OUT));
+        }
         act_field(b, MFF_METADATA, &network);
         act_reg(b, REG_ZONE, v->network->zone);
         act_reg(b, REG_SRC, v->obj.key);
@@ -196,6 +222,25 @@ make_unlocked(struct build *b, const struct model_vif *v)
     emit(b, TBL_SPOOF, 100);
 }
 
+/* A connection's packets pass between the vifs whose it is, which are in the upper
+ * half of its label; others are for policy to judge. */
+static void
+make_owner(struct build *b, uint32_t key)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        bool reply = i & 1, receives = i & 2;
+        unsigned shift = reply == receives ? 0 : 32;
+        ovs_u128 label = {.u64.hi = (uint64_t)key << shift};
+        ovs_u128 mask = {.u64.hi = (uint64_t)UINT32_MAX << shift};
+
+        match_set_reg(&b->m, receives ? REG_DST : REG_SRC, key);
+        match_set_ct_state_masked(&b->m, reply ? CS_REPLY_DIR : 0, CS_REPLY_DIR);
+        match_set_ct_label_masked(&b->m, label, mask);
+        act_goto(b, receives ? TBL_OUTPUT : TBL_RECEIVER);
+        emit(b, receives ? TBL_RECEIVER : TBL_SENDER, 100);
+    }
+}
+
 void
 make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, struct flows *out)
 {
@@ -214,6 +259,8 @@ make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, struct f
         make_unlocked(&b, v);
     }
 
+    make_owner(&b, v->obj.key);
+
     match_network(&b.m, v->network->obj.key);
     match_set_dl_dst(&b.m, v->mac);
     act_reg(&b, REG_DST, v->obj.key);
@@ -222,7 +269,11 @@ make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, struct f
     emit(&b, TBL_LOOKUP, 100);
 
     match_set_reg(&b.m, REG_DST, v->obj.key);
-    act_output(&b, ofport);
+    if (v->limit[MODEL_IN].kbps) {
+        act_metered_output(&b, pmeter_id(ofport, MODEL_IN), ofport);
+    } else {
+        act_output(&b, ofport);
+    }
     emit(&b, TBL_OUTPUT, 100);
     build_uninit(&b);
 }

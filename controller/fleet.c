@@ -8,7 +8,9 @@
 
 #include "compile.h"
 #include "hash.h"
+#include "hmapx.h"
 #include "host.h"
+#include "host_extra.h"
 #include "model.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/hmap.h"
@@ -33,6 +35,7 @@ struct member {
     struct hmap_node node; /* by key */
     uint32_t key;          /* of the model's host */
     struct host *host;
+    uint64_t epoch;       /* 0: another controller leads it */
     struct ftable *table; /* that the host was given, or NULL */
     uint64_t ports_seqno; /* that the model knows */
     uint32_t refused_key; /* of the object whose flow the switch refused, or 0 */
@@ -44,7 +47,7 @@ struct fleet {
     struct model *model;
     struct compile *compile;
     struct hmap members;
-    uint64_t epoch;
+    size_t n_led;
     long long int act_at; /* without having heard all hosts; 0: they have been */
 
     size_t n_overlays[HOST_N_TUNNELS];
@@ -83,33 +86,6 @@ fleet_destroy(struct fleet *f)
     }
 }
 
-void
-fleet_set_epoch(struct fleet *f, uint64_t epoch)
-{
-    struct member *m;
-
-    if (f->epoch != epoch) {
-        f->epoch = epoch;
-        f->act_at = time_msec() + HEAR_ALL_MS;
-        HMAP_FOR_EACH (m, node, &f->members) {
-            host_set_epoch(m->host, epoch);
-        }
-    }
-}
-
-bool
-fleet_is_stale(const struct fleet *f)
-{
-    const struct member *m;
-
-    HMAP_FOR_EACH (m, node, &f->members) {
-        if (host_get_status(m->host)->stale) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static struct member *
 find(const struct fleet *f, uint32_t key)
 {
@@ -127,6 +103,46 @@ static struct model_host *
 host_of(const struct fleet *f, const struct member *m)
 {
     return model_host(model_by_key(f->model, m->key));
+}
+
+/* --- which of them are ours -------------------------------------------------------------- */
+
+void
+fleet_lead(struct fleet *f, uint64_t (*epoch_of)(const struct share *, const struct uuid *),
+           const struct share *share)
+{
+    size_t before = f->n_led;
+    struct member *m;
+
+    f->n_led = 0;
+    HMAP_FOR_EACH (m, node, &f->members) {
+        struct model_host *mh = host_of(f, m);
+        uint64_t epoch = epoch_of(share, &mh->obj.uuid);
+
+        f->n_led += epoch > 0;
+        mh->led = epoch > 0;
+        if (epoch != m->epoch) {
+            m->epoch = epoch;
+            host_set_epoch(m->host, epoch);
+            memset(&m->status, 0, sizeof m->status);
+        }
+    }
+    if (!before && f->n_led) {
+        f->act_at = time_msec() + HEAR_ALL_MS;
+    }
+}
+
+const struct uuid *
+fleet_stale(const struct fleet *f)
+{
+    const struct member *m;
+
+    HMAP_FOR_EACH (m, node, &f->members) {
+        if (m->epoch && host_get_status(m->host)->stale) {
+            return &host_of(f, m)->obj.uuid;
+        }
+    }
+    return NULL;
 }
 
 /* --- from the model to the hosts ------------------------------------------------------ */
@@ -176,7 +192,7 @@ add_member(struct fleet *f, const struct model_host *mh)
     m->host = host_create(mh->obj.name);
     hmap_insert(&f->members, &m->node, hash_int(m->key, 0));
     configure(f, m, mh);
-    host_set_epoch(m->host, f->epoch);
+    host_watch(m->host);
 }
 
 /* Which kinds of tunnels the pool's networks use. */
@@ -265,6 +281,26 @@ report_ports(struct fleet *f, struct member *m)
     return true;
 }
 
+static void
+sync_extra(struct fleet *f)
+{
+    struct hmapx hosts = HMAPX_INITIALIZER(&hosts);
+    struct member *m;
+
+    fleet_extra_changed(f->model, &hosts);
+    if (!hmapx_is_empty(&hosts)) {
+        HMAP_FOR_EACH (m, node, &f->members) {
+            struct model_host *mh = host_of(f, m);
+
+            if (hmapx_contains(&hosts, mh)) {
+                host_set_extra(m->host, fleet_extra(f->model, mh));
+            }
+        }
+        fleet_extra_errors(f->model);
+    }
+    hmapx_destroy(&hosts);
+}
+
 void
 fleet_sync(struct fleet *f)
 {
@@ -278,6 +314,7 @@ fleet_sync(struct fleet *f)
     if (ports) {
         model_settle(f->model);
     }
+    sync_extra(f);
 }
 
 /* The object whose flow a switch refused says so until the switch has taken it. */
@@ -348,17 +385,18 @@ fleet_run(struct fleet *f)
     struct member *m;
 
     HMAP_FOR_EACH (m, node, &f->members) {
-        struct ftable *table = compile_host_flows(f->compile, m->key);
+        struct ftable *table = m->epoch ? compile_host_flows(f->compile, m->key) : NULL;
 
         if (table && table != m->table) {
             host_set_table(m->host, table);
+            host_set_meters(m->host, compile_host_meters(f->compile, m->key));
             m->table = table;
         }
         if (table && m->ports_seqno && act) {
             host_commit(m->host, f->model->generation, m->ports_seqno);
         }
         host_run(m->host);
-        if (f->epoch) {
+        if (m->epoch) {
             report_refusal(f, m, host_get_status(m->host));
             report_status(f, m);
         }
@@ -379,6 +417,28 @@ fleet_wait(struct fleet *f)
             poll_immediate_wake();
         }
     }
+}
+
+size_t
+fleet_tap(struct fleet *f, unsigned seconds)
+{
+    struct member *m;
+    size_t n = 0;
+
+    HMAP_FOR_EACH (m, node, &f->members) {
+        n += host_tap(m->host, seconds);
+    }
+    return n;
+}
+
+bool
+fleet_tap_vif(struct fleet *f, const struct model_vif *vif, const struct match *filter,
+              unsigned seconds)
+{
+    struct member *m = vif->host ? find(f, vif->host->obj.key) : NULL;
+    const struct model_port *port = m ? model_vif_port(vif, vif->host) : NULL;
+
+    return port && host_tap_port(m->host, port->ofport, vif->obj.key, filter, seconds);
 }
 
 /* --- for people ------------------------------------------------------------------------------ */

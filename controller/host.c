@@ -1,5 +1,6 @@
 #include <config.h>
 
+#include "host_extra.h"
 #include "host_priv.h"
 
 #include <signal.h>
@@ -63,6 +64,7 @@ host_destroy(struct host *h)
     host_peer_forget(&h->ovsdb_peer);
     host_peer_forget(&h->openflow_peer);
     host_db_free_ports(h->ports, h->n_ports);
+    host_extra_free(h->extra);
     free_config(&h->cfg);
     free(h->name);
     free(h);
@@ -126,7 +128,7 @@ check_targets(struct host *h)
 static void
 set_connections(struct host *h)
 {
-    if (h->epoch && h->cfg.enabled && check_targets(h)) {
+    if ((h->epoch || h->watch) && h->cfg.name && h->cfg.enabled && check_targets(h)) {
         host_db_open(h);
     } else {
         host_of_close(h);
@@ -169,8 +171,16 @@ host_set_epoch(struct host *h, uint64_t epoch)
         host_of_close(h);
         h->epoch = epoch;
         h->status.stale = false;
+        host_db_again(h);
         set_connections(h);
     }
+}
+
+void
+host_watch(struct host *h)
+{
+    h->watch = true;
+    set_connections(h);
 }
 
 void
@@ -183,6 +193,25 @@ host_set_table(struct host *h, struct ftable *want)
     h->want_ports_seqno = 0;
     ftable_track(want, true);
     h->of.in_step = false;
+}
+
+void
+host_set_meters(struct host *h, const struct mtable *meters)
+{
+    h->meters = meters;
+    h->of.meters_seen = 0;
+}
+
+void
+host_set_extra(struct host *h, struct host_extra *extra)
+{
+    if (host_extra_equal(h->extra, extra)) {
+        host_extra_free(extra);
+        return;
+    }
+    host_extra_free(h->extra);
+    h->extra = extra;
+    h->db.dirty = true;
 }
 
 void
@@ -216,8 +245,17 @@ update_status(struct host *h)
 void
 host_run(struct host *h)
 {
+    bool limits = h->meters && mtable_count(h->meters);
+
+    if (limits != h->limits) {
+        h->limits = limits;
+        h->db.dirty = true;
+    }
+    host_limit_begin(&h->db.limit);
     host_db_run(h);
+    host_limit_begin(NULL);
     host_of_run(h);
+    host_limit_end();
     update_status(h);
 }
 
@@ -287,7 +325,8 @@ host_format(const struct host *h, struct ds *ds)
                   " waiting; %" PRIu64 " sent in %" PRIu64 " bundles, %" PRIu64 " refused\n",
                   h->want ? ftable_count(h->want) : 0, fdelta_count(&h->of.inflight),
                   fdelta_count(&h->of.pending), s->n_flow_mods, s->n_pushes, s->n_refused);
-    ds_put_format(ds, "  ports: %" PRIuSIZE "\n", h->n_ports);
+    ds_put_format(ds, "  ports: %" PRIuSIZE "; meters: %" PRIuSIZE "\n", h->n_ports,
+                  mtable_count(&h->of.meters_have));
     if (s->drift.at_ms) {
         ds_put_format(ds,
                       "  compared %lld s ago: %" PRIuSIZE " missing, %" PRIuSIZE

@@ -9,7 +9,8 @@
  *
  * A host acts only while host_set_epoch() says that we lead: it takes the
  * OpenFlow role MASTER with the epoch as generation id, so that a switch obeys
- * no controller of an older epoch.
+ * no controller of an older epoch.  While we do not, host_watch() has it read
+ * the ports.
  *
  * Nothing is pushed before the switch's ports are known and host_commit() has
  * said that the table reckons with them: a controller that starts must not take
@@ -31,7 +32,11 @@
 #include "openvswitch/uuid.h"
 
 struct ds;
+struct flow;
 struct ftable;
+struct host;
+struct match;
+struct mtable;
 
 /* Tunnel ports that a bridge may have: "weft-vxlan", "weft-geneve", "weft-gre". */
 enum host_tunnel { HOST_VXLAN, HOST_GENEVE, HOST_GRE, HOST_N_TUNNELS };
@@ -78,6 +83,26 @@ struct host_status {
     uint64_t refused_cookie; /* of the flow that it refused, until a bundle is confirmed; 0: none */
 };
 
+/* A packet that a flow of ours reports. */
+struct host_packet {
+    uint64_t cookie; /* of the flow */
+    uint8_t table;
+    const struct flow *metadata; /* port, registers, connection; the rest is 0 */
+    const struct flow *packet;   /* the packet's headers; the rest is 0 */
+};
+/* From now on called for each, from host_run(), whose host it may not destroy;
+ * at most some hundred a second and host. */
+void host_on_packet(void (*)(void *aux, struct host *, const struct host_packet *), void *aux);
+
+/* The switch reports packets of new connections for so many seconds, as many as
+ * its meter lets pass (cookies of kind FLOW_TAP); then it stops by itself.  0:
+ * at once.  False: it is not connected, or reports none. */
+bool host_tap(struct host *, unsigned seconds);
+/* The same of a port's packets that fit the filter, each as it enters and, if
+ * conntrack sees it, once more with what that says; cookies have 'key'. */
+bool host_tap_port(struct host *, uint32_t ofport, uint32_t key, const struct match *filter,
+                   unsigned seconds);
+
 /* Plain TCP on loopback is fine from now on. */
 void host_allow_plain(void);
 /* Mean time between two comparisons of a host's flows with the wanted ones; 0:
@@ -88,11 +113,16 @@ struct host *host_create(const char *name);
 void host_destroy(struct host *); /* leaves the switch as it is */
 
 void host_configure(struct host *, const struct host_config *);
-/* 0: we do not lead; the connections are closed. */
+/* 0: we do not lead; the connections are closed, or only watch. */
 void host_set_epoch(struct host *, uint64_t epoch);
+/* Learns the ports of hosts that others lead, too. */
+void host_watch(struct host *);
 
 /* The flows that the switch should have.  The host tracks the table. */
 void host_set_table(struct host *, struct ftable *);
+/* The meters that these flows go through: they are there before the flows, and
+ * go after them.  NULL, as at first: the switch's meters are left alone. */
+void host_set_meters(struct host *, const struct mtable *);
 /* The table now is what 'generation' of the stated configuration means, given
  * the ports as of 'ports_seqno'. */
 void host_commit(struct host *, int64_t generation, uint64_t ports_seqno);

@@ -2,8 +2,9 @@
  *
  * Ours is: fail_mode, that our OpenFlow versions are among the protocols, a
  * listener for ourselves, the uplink (if no bridge has it yet), one port for
- * each kind of tunnel and, with tunnels, that the bridge keeps its MAC.  Rows of ours that are not
- * wanted any more go; nothing else is touched. */
+ * each kind of tunnel and, with tunnels, that the bridge keeps its MAC; mirrors
+ * and exporters are host_db_extra.c's.  Rows of ours that are not wanted any more
+ * go; nothing else is touched. */
 #include <config.h>
 
 #include "host_priv.h"
@@ -39,9 +40,10 @@ ours(const struct smap *external_ids)
 /* --- settings of the bridge ----------------------------------------------------------- */
 
 static void
-want_settings(const struct ovsrec_bridge *br)
+want_settings(const struct host *h, const struct ovsrec_bridge *br)
 {
     bool bundles = !br->n_protocols; /* empty: all versions */
+    bool v15 = !br->n_protocols;
 
     if (!br->fail_mode || strcmp(br->fail_mode, "secure")) {
         ovsrec_bridge_set_fail_mode(br, "secure");
@@ -49,9 +51,12 @@ want_settings(const struct ovsrec_bridge *br)
     for (size_t i = 0; i < br->n_protocols; i++) {
         bundles = bundles || !strcmp(br->protocols[i], "OpenFlow13") ||
                   !strcmp(br->protocols[i], "OpenFlow15");
+        v15 = v15 || !strcmp(br->protocols[i], "OpenFlow15");
     }
     if (!bundles) {
         ovsrec_bridge_update_protocols_addvalue(br, "OpenFlow13");
+    }
+    if (!bundles || (h->limits && !v15)) {
         ovsrec_bridge_update_protocols_addvalue(br, "OpenFlow15");
     }
 }
@@ -130,8 +135,8 @@ want_listener(struct host *h, const struct ovsrec_bridge *br)
 /* --- ports ------------------------------------------------------------------------------ */
 
 /* The port of that name, and its bridge; NULL if there is none. */
-static const struct ovsrec_port *
-find_port(const struct host *h, const char *name, const struct ovsrec_bridge **bridge)
+const struct ovsrec_port *
+host_db_find_port(const struct host *h, const char *name, const struct ovsrec_bridge **bridge)
 {
     const struct ovsrec_bridge *br;
 
@@ -146,9 +151,9 @@ find_port(const struct host *h, const char *name, const struct ovsrec_bridge **b
     return NULL;
 }
 
-static void
-add_port(struct host *h, const struct ovsrec_bridge *br, const char *name, const char *type,
-         const struct smap *options, const char *role)
+const struct ovsrec_port *
+host_db_add_port(struct host *h, const struct ovsrec_bridge *br, const char *name, const char *type,
+                 const struct smap *options, const char *role)
 {
     struct ovsrec_interface *iface = ovsrec_interface_insert(h->db.txn);
     struct ovsrec_port *port = ovsrec_port_insert(h->db.txn);
@@ -162,6 +167,7 @@ add_port(struct host *h, const struct ovsrec_bridge *br, const char *name, const
     ovsrec_port_set_external_ids(port, &ids);
     ovsrec_bridge_update_ports_addvalue(br, port);
     VLOG_INFO("%s: adds %s %s to %s", h->name, role, name, br->name);
+    return port;
 }
 
 static void
@@ -172,12 +178,12 @@ want_uplink(struct host *h, const struct ovsrec_bridge *br)
     const struct ovsrec_bridge *where;
     const struct ovsrec_port *port;
 
-    if (!name[0]) {
+    if (!name[0] || host_db_bond(h)) {
         return;
     }
-    port = find_port(h, name, &where);
+    port = host_db_find_port(h, name, &where);
     if (!port) {
-        add_port(h, br, name, "", &none, "uplink");
+        host_db_add_port(h, br, name, "", &none, "uplink");
     } else if (where != br) {
         host_set_error(h->db_error, sizeof h->db_error, "uplink: %s is a port of bridge %s", name,
                        where->name);
@@ -195,14 +201,14 @@ want_tunnel(struct host *h, const struct ovsrec_bridge *br, enum host_tunnel t)
     char ip[INET6_ADDRSTRLEN];
     struct smap options = SMAP_INITIALIZER(&options);
     const struct ovsrec_bridge *where;
-    const struct ovsrec_port *port = find_port(h, name, &where);
+    const struct ovsrec_port *port = host_db_find_port(h, name, &where);
 
     ipv6_string_mapped(ip, &h->cfg.tunnel_ip);
     smap_add(&options, "local_ip", ip);
     smap_add(&options, "remote_ip", "flow");
     smap_add(&options, "key", "flow");
     if (!port) {
-        add_port(h, br, name, tunnel_names[t].type, &options, "tunnel");
+        host_db_add_port(h, br, name, tunnel_names[t].type, &options, "tunnel");
     } else if (where != br || strcmp(ours(&port->external_ids), "tunnel") ||
                port->n_interfaces != 1) {
         host_set_error(h->db_error, sizeof h->db_error,
@@ -222,7 +228,10 @@ is_wanted(const struct host *h, const struct ovsrec_bridge *br, const struct ovs
         return false;
     }
     if (!strcmp(role, "uplink")) {
-        return !strcmp(port->name, h->cfg.uplink);
+        return !strcmp(port->name, host_db_bond(h) ? HOST_DB_BOND_PORT : h->cfg.uplink);
+    }
+    if (!strcmp(role, "mirror")) {
+        return host_db_extra_wants(h, port->name);
     }
     for (enum host_tunnel t = 0; t < HOST_N_TUNNELS; t++) {
         if (!strcmp(port->name, tunnel_names[t].port)) {
@@ -252,18 +261,21 @@ remove_unwanted(struct host *h)
 void
 host_db_apply(struct host *h, const struct ovsrec_bridge *br)
 {
-    want_settings(br);
+    want_settings(h, br);
     want_listener(h, br);
-    if (ipv6_addr_is_set(&h->cfg.tunnel_ip) && !want_mac(h, br)) {
+    if ((ipv6_addr_is_set(&h->cfg.tunnel_ip) || host_db_extra_has_ports(h) || host_db_bond(h)) &&
+        !want_mac(h, br)) {
         host_set_error(h->db_error, sizeof h->db_error, "bridge: the MAC of %s is not known yet",
                        br->name);
         return;
     }
     remove_unwanted(h);
+    host_db_apply_bond(h, br);
     want_uplink(h, br);
     for (enum host_tunnel t = 0; t < HOST_N_TUNNELS; t++) {
         if (h->cfg.tunnels[t] && ipv6_addr_is_set(&h->cfg.tunnel_ip)) {
             want_tunnel(h, br, t);
         }
     }
+    host_db_apply_extra(h, br);
 }

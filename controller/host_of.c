@@ -61,6 +61,8 @@ VLOG_DEFINE_THIS_MODULE(host_of);
 #define BACKOFF_MAX_MS 8000
 /* Messages handled per host and turn. */
 #define RECV_BATCH 100
+/* A connection that was of use for this long is followed by a quick one. */
+#define STABLE_MS 2000
 
 static unsigned audit_interval_s = 60;
 
@@ -93,6 +95,7 @@ host_of_init(struct host *h)
     ftable_init(&h->of.have);
     fdelta_init(&h->of.pending);
     fdelta_init(&h->of.inflight);
+    host_meter_init(h);
 }
 
 void
@@ -102,6 +105,7 @@ host_of_destroy(struct host *h)
     ftable_destroy(&h->of.have);
     fdelta_destroy(&h->of.pending);
     fdelta_destroy(&h->of.inflight);
+    host_meter_destroy(h);
 }
 
 void
@@ -148,7 +152,10 @@ disconnect(struct host *h)
     of->rconn = NULL;
     of->queued = NULL;
     of->in_step = false;
+    of->log_xid = 0;
+    of->reports = false;
     ftable_clear(&of->have);
+    host_meter_forget(h);
     fdelta_clear(&of->pending);
     fdelta_clear(&of->inflight);
     host_of_enter(h, OF_DOWN, 0);
@@ -239,8 +246,10 @@ take_role(struct host *h, const struct ofp_header *oh)
     h->of_error[0] = '\0';
     of->retry_at = 0;
     of->hold_ms = 0;
+    of->connected_at = time_msec();
     schedule_audit(h);
     host_of_enter(h, OF_READY, 0);
+    host_log_start(h);
     host_step(h, "connected");
 }
 
@@ -252,6 +261,9 @@ take_error(struct host *h, const struct ofp_header *oh)
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(5, 10);
     enum ofperr error = ofperr_decode_msg(oh, NULL);
 
+    if (host_log_error(h, oh->xid, ofperr_get_name(error))) {
+        return;
+    }
     switch (h->of.state) {
     case OF_ROLE:
         if (oh->xid == htonl(h->of.xid)) {
@@ -305,7 +317,10 @@ take_message(struct host *h, struct ofpbuf *msg)
     }
     switch ((int)type) {
     case OFPTYPE_ECHO_REQUEST:
-        rconn_send(h->of.rconn, ofputil_encode_echo_reply(oh), NULL);
+        rconn_send(h->of.rconn, ofputil_encode_echo_reply(oh), h->of.queued);
+        if (rconn_packet_counter_n_bytes(h->of.queued) > HOST_LIMIT_UNREAD) {
+            host_of_fail(h, "openflow: the switch sends and does not read");
+        }
         break;
     case OFPTYPE_ERROR:
         take_error(h, oh);
@@ -322,14 +337,24 @@ take_message(struct host *h, struct ofpbuf *msg)
             host_read_reply(h, msg);
         }
         break;
+    case OFPTYPE_METER_CONFIG_STATS_REPLY:
+        if (h->of.state == OF_READ && oh->xid == htonl(h->of.xid + 1)) {
+            host_meter_reply(h, msg);
+        }
+        break;
     case OFPTYPE_BUNDLE_CONTROL:
         host_push_bundle_reply(h, oh);
         break;
     case OFPTYPE_BARRIER_REPLY:
-        host_push_barrier_reply(h, oh->xid);
+        if (!host_log_barrier(h, oh->xid)) {
+            host_push_barrier_reply(h, oh->xid);
+        }
+        break;
+    case OFPTYPE_PACKET_IN:
+        host_log_packet(h, oh);
         break;
     default:
-        /* Packets, ports and removed flows tell a controller that learns
+        /* Ports and removed flows tell a controller that learns
          * ports by OVSDB and compares flows by itself nothing. */
         break;
     }
@@ -355,7 +380,23 @@ receive(struct host *h)
 static bool
 may_act(const struct host *h)
 {
-    return h->want && h->want_ports_seqno && time_msec() >= h->of.retry_at;
+    return h->want && h->want_ports_seqno && time_msec() >= h->of.retry_at &&
+           !host_meter_needs_15(h);
+}
+
+/* Any flow will do. */
+static void
+retouch(struct host *h)
+{
+    const struct fnode *node;
+
+    if (h->retouch) {
+        h->retouch = false;
+        FTABLE_FOR_EACH (node, h->want) {
+            fdelta_add(&h->of.pending, NULL, node->flow);
+            break;
+        }
+    }
 }
 
 static void
@@ -371,8 +412,12 @@ run_ready(struct host *h)
         return;
     }
     ftable_take(h->want, &of->pending);
-    if (!fdelta_is_empty(&of->pending)) {
+    retouch(h);
+    if (!fdelta_is_empty(&of->pending) || host_meter_behind(h)) {
         host_push_start(h);
+        return;
+    }
+    if (!host_db_is_settled(h)) {
         return;
     }
     h->status.applied_generation = h->want_generation;
@@ -390,9 +435,14 @@ run_read(struct host *h)
     /* A change must not wait for an audit. */
     if (of->audit) {
         ftable_take(h->want, &of->pending);
-        if (!fdelta_is_empty(&of->pending)) {
+        if (!fdelta_is_empty(&of->pending) ||
+            (h->meters && of->meters_seen != h->meters->version)) {
             host_read_cancel(h);
+            return;
         }
+    }
+    if (time_msec() >= of->read_until) {
+        host_of_fail(h, "openflow: the switch does not come to an end of its flows");
     }
 }
 
@@ -447,7 +497,8 @@ host_of_run(struct host *h)
         before = of->state;
         run_state(h);
     } while (of->state != before && of->state != OF_DOWN);
-    if (of->state == OF_READY && of->in_step && of->backoff_ms) {
+    if (of->state == OF_READY && of->in_step && of->backoff_ms &&
+        time_msec() - of->connected_at >= STABLE_MS) {
         of->backoff_ms = 0;
     }
     if (of->deadline && time_msec() >= of->deadline) {
@@ -474,8 +525,10 @@ host_of_wait(struct host *h)
     if (of->state == OF_ADD && host_push_can_send(h)) {
         poll_immediate_wake();
     } else if (of->state == OF_READY && h->want && h->want_ports_seqno) {
-        bool behind = of->in_step && (!fdelta_is_empty(h->want->delta) ||
-                                      h->status.applied_generation != h->want_generation);
+        bool behind =
+            of->in_step &&
+            (!fdelta_is_empty(h->want->delta) || host_meter_behind(h) ||
+             (h->status.applied_generation != h->want_generation && host_db_is_settled(h)));
 
         poll_timer_wait_until(of->retry_at ? of->retry_at : behind ? 0 : of->audit_at);
     }

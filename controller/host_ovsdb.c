@@ -30,6 +30,17 @@ VLOG_DEFINE_THIS_MODULE(host_ovsdb);
 
 /* After the database refused a transaction. */
 #define RETRY_MS 1000
+/* After the host sent more than a host's database can be, doubled each time it
+ * does so again soon. */
+#define REOPEN_MIN_MS 1000
+#define REOPEN_MAX_MS 60000
+/* Comparisons: so many at once, then one for each TOKENS_PER_LOOK ms.  A host
+ * whose ports come and go faster, or that has many, is heard less often, for each
+ * change may concern the whole pool. */
+#define LOOKS 100
+#define TOKENS_PER_LOOK 50
+#define PORTS_PER_TOKEN 16
+#define LOOK_LATER_MS 100
 #define PROBE_MS 5000
 /* A host that says it has more is not believed. */
 #define MAX_PORTS 16384
@@ -40,6 +51,7 @@ add_columns(struct ovsdb_idl *idl)
 {
     static const struct ovsdb_idl_column *const columns[] = {
         &ovsrec_open_vswitch_col_bridges,
+        &ovsrec_open_vswitch_col_cur_cfg,
         &ovsrec_open_vswitch_col_datapath_types,
         &ovsrec_open_vswitch_col_ovs_version,
         &ovsrec_bridge_col_name,
@@ -50,12 +62,49 @@ add_columns(struct ovsdb_idl *idl)
         &ovsrec_bridge_col_controller,
         &ovsrec_bridge_col_other_config,
         &ovsrec_bridge_col_external_ids,
+        &ovsrec_bridge_col_mirrors,
+        &ovsrec_bridge_col_netflow,
+        &ovsrec_bridge_col_sflow,
+        &ovsrec_bridge_col_ipfix,
+        &ovsrec_mirror_col_name,
+        &ovsrec_mirror_col_select_src_port,
+        &ovsrec_mirror_col_select_dst_port,
+        &ovsrec_mirror_col_output_port,
+        &ovsrec_mirror_col_snaplen,
+        &ovsrec_mirror_col_external_ids,
+        &ovsrec_netflow_col_targets,
+        &ovsrec_netflow_col_active_timeout,
+        &ovsrec_netflow_col_engine_id,
+        &ovsrec_netflow_col_external_ids,
+        &ovsrec_sflow_col_targets,
+        &ovsrec_sflow_col_sampling,
+        &ovsrec_sflow_col_polling,
+        &ovsrec_sflow_col_header,
+        &ovsrec_sflow_col_agent,
+        &ovsrec_sflow_col_external_ids,
+        &ovsrec_ipfix_col_targets,
+        &ovsrec_ipfix_col_sampling,
+        &ovsrec_ipfix_col_obs_domain_id,
+        &ovsrec_ipfix_col_cache_active_timeout,
+        &ovsrec_ipfix_col_cache_max_flows,
+        &ovsrec_ipfix_col_other_config,
+        &ovsrec_ipfix_col_external_ids,
+        &ovsrec_flow_sample_collector_set_col_id,
+        &ovsrec_flow_sample_collector_set_col_bridge,
+        &ovsrec_flow_sample_collector_set_col_ipfix,
+        &ovsrec_flow_sample_collector_set_col_external_ids,
         &ovsrec_controller_col_target,
         &ovsrec_controller_col_connection_mode,
         &ovsrec_controller_col_external_ids,
         &ovsrec_port_col_name,
         &ovsrec_port_col_interfaces,
         &ovsrec_port_col_external_ids,
+        &ovsrec_port_col_bond_mode,
+        &ovsrec_port_col_bond_updelay,
+        &ovsrec_port_col_bond_downdelay,
+        &ovsrec_port_col_lacp,
+        &ovsrec_port_col_tag,
+        &ovsrec_port_col_other_config,
         &ovsrec_interface_col_name,
         &ovsrec_interface_col_type,
         &ovsrec_interface_col_options,
@@ -79,22 +128,56 @@ drop_txn(struct db_conn *db)
     }
 }
 
+static void
+create_idl(struct host *h)
+{
+    struct db_conn *db = &h->db;
+
+    db->idl = ovsdb_idl_create(h->cfg.ovsdb, &ovsrec_idl_class, false, true);
+    add_columns(db->idl);
+    ovsdb_idl_set_write_changed_only_all(db->idl, true);
+    ovsdb_idl_set_probe_interval(db->idl, PROBE_MS);
+    db->seqno = 0;
+    db->retry_at = 0;
+    db->dirty = true;
+    db->ready = false;
+    db->limit.cost = 0;
+    db->cfg_awaited = 0;
+    db->opened_at = time_msec();
+}
+
 void
 host_db_open(struct host *h)
 {
     struct db_conn *db = &h->db;
 
     if (!db->idl) {
-        db->idl = ovsdb_idl_create(h->cfg.ovsdb, &ovsrec_idl_class, false, true);
-        add_columns(db->idl);
-        ovsdb_idl_set_probe_interval(db->idl, PROBE_MS);
-        db->seqno = 0;
-        db->retry_at = 0;
-        db->dirty = true;
-        db->ready = false;
+        create_idl(h);
+        token_bucket_init(&db->looks, 1, LOOKS * TOKENS_PER_LOOK);
+        db->reopen_at = 0;
+        db->reopen_ms = 0;
         h->ports_seqno = 0;
         h->want_ports_seqno = 0;
     }
+}
+
+/* Gives back what the host's messages have led to and begins anew: at once if
+ * that took its time, as changes of years do.  Ports are believed to be there
+ * until they have been read again. */
+static void
+start_over(struct host *h)
+{
+    struct db_conn *db = &h->db;
+    bool soon = time_msec() - db->opened_at < REOPEN_MAX_MS;
+
+    db->reopen_ms = soon ? MAX(REOPEN_MIN_MS, MIN(2 * db->reopen_ms, REOPEN_MAX_MS)) : 0;
+    db->reopen_at = time_msec() + db->reopen_ms;
+    host_set_error(h->db_error, sizeof h->db_error, "ovsdb: %s: the host sends too much",
+                   h->cfg.ovsdb);
+    VLOG_WARN("%s: %s; next try in %u ms", h->name, h->db_error, db->reopen_ms);
+    drop_txn(db);
+    ovsdb_idl_destroy(db->idl);
+    create_idl(h);
 }
 
 void
@@ -109,6 +192,15 @@ host_db_close(struct host *h)
         db->ready = false;
         h->db_error[0] = '\0';
     }
+}
+
+void
+host_db_again(struct host *h)
+{
+    drop_txn(&h->db);
+    h->db.ready = false;
+    h->db.dirty = true;
+    h->db.retry_at = 0;
 }
 
 /* --- reading ------------------------------------------------------------------------ */
@@ -166,6 +258,16 @@ host_db_free_ports(struct host_port *ports, size_t n)
     free(ports);
 }
 
+/* A bond's name stands for its first interface, and the uplink's for the port
+ * that leads to its bond. */
+static const char *
+port_name(const struct host *h, const struct ovsrec_port *port, size_t i)
+{
+    return host_db_bond(h) && !strcmp(port->name, HOST_DB_BOND_PORT) ? h->cfg.uplink
+           : i                                                       ? port->interfaces[i]->name
+                                                                     : port->name;
+}
+
 static void
 read_ports(struct host *h, const struct ovsrec_bridge *bridge)
 {
@@ -182,12 +284,13 @@ read_ports(struct host *h, const struct ovsrec_bridge *bridge)
                 if (n == allocated) {
                     ports = x2nrealloc(ports, &allocated, sizeof *ports);
                 }
-                parse_port(iface, j ? iface->name : port->name, &ports[n++]);
+                parse_port(iface, port_name(h, port, j), &ports[n++]);
             }
         }
     }
     if (n) {
         qsort(ports, n, sizeof *ports, compare_ports);
+        host_limit_claims(ports, n);
     }
     if (h->ports_seqno && same_ports(ports, n, h->ports, h->n_ports)) {
         host_db_free_ports(ports, n);
@@ -251,6 +354,9 @@ finish_txn(struct host *h)
     } else if (status == TXN_SUCCESS) {
         host_step(h, "configured");
         db->dirty = true;
+        if (db->mirrors_changed) {
+            db->cfg_awaited = ovsdb_idl_txn_get_increment_new_value(db->txn);
+        }
     } else {
         if (status != TXN_TRY_AGAIN) {
             const char *error = ovsdb_idl_txn_get_error(db->txn);
@@ -265,12 +371,30 @@ finish_txn(struct host *h)
     return true;
 }
 
+/* Open vSwitch does not look at its datapath's flows again when mirrors change,
+ * but it does when a flow is added: once it has the mirrors, it gets one. */
+static void
+await_mirrors(struct host *h)
+{
+    const struct ovsrec_open_vswitch *ovs = ovsrec_open_vswitch_first(h->db.idl);
+
+    if (h->db.cfg_awaited && ovs && ovs->cur_cfg >= h->db.cfg_awaited) {
+        h->db.cfg_awaited = 0;
+        h->retouch = true;
+    }
+}
+
 static void
 reconcile(struct host *h)
 {
     struct db_conn *db = &h->db;
     const struct ovsrec_bridge *bridge = find_bridge(h);
 
+    if (!token_bucket_withdraw(&db->looks, TOKENS_PER_LOOK + h->n_ports / PORTS_PER_TOKEN)) {
+        db->dirty = true;
+        db->retry_at = time_msec() + LOOK_LATER_MS;
+        return;
+    }
     h->db_error[0] = '\0';
     db->retry_at = 0;
     db->dirty = false;
@@ -283,6 +407,11 @@ reconcile(struct host *h)
     }
     read_ports(h, bridge);
     read_switch(h, bridge);
+    if (!h->epoch) {
+        return;
+    }
+    await_mirrors(h);
+    db->mirrors_changed = false;
     db->txn = ovsdb_idl_txn_create(db->idl);
     ovsdb_idl_txn_add_comment(db->txn, "weft-controllerd: bridge %s as stated", h->cfg.bridge);
     host_db_apply(h, bridge);
@@ -294,10 +423,14 @@ host_db_run(struct host *h)
 {
     struct db_conn *db = &h->db;
 
-    if (!db->idl) {
+    if (!db->idl || time_msec() < db->reopen_at) {
         return;
     }
     ovsdb_idl_run(db->idl);
+    if (host_limit_exceeded(&db->limit)) {
+        start_over(h);
+        return;
+    }
     if (!ovsdb_idl_is_connected(db->idl) || !ovsdb_idl_has_ever_connected(db->idl)) {
         int error = ovsdb_idl_get_last_error(db->idl);
 
@@ -314,12 +447,22 @@ host_db_run(struct host *h)
     }
 }
 
+bool
+host_db_is_settled(const struct host *h)
+{
+    return h->db.ready && !h->db.dirty && !h->db.txn && !h->db.cfg_awaited && !h->retouch;
+}
+
 void
 host_db_wait(struct host *h)
 {
     struct db_conn *db = &h->db;
 
     if (!db->idl) {
+        return;
+    }
+    if (time_msec() < db->reopen_at) {
+        poll_timer_wait_until(db->reopen_at);
         return;
     }
     ovsdb_idl_wait(db->idl);

@@ -23,7 +23,8 @@ VLOG_DEFINE_THIS_MODULE(host_push);
 #define HOLD_MAX_MS 60000
 #define FLAGS (OFPBF_ATOMIC | OFPBF_ORDERED)
 
-/* xids of a bundle of n flows: xid for "open", then n for the flows, then these. */
+/* xids of a bundle of n flows: xid for "open", then n for the flows, then these,
+ * then one for each meter. */
 enum { XID_CLOSE = 1, XID_COMMIT, XID_BARRIER, XID_N };
 
 static uint32_t
@@ -56,8 +57,11 @@ host_push_start(struct host *h)
     of->committed = false;
     of->generation = h->want_generation;
     of->bundle_id++;
-    host_of_next_xid(h, fdelta_count(&of->inflight) + XID_N);
+    of->n_meters = host_meter_start(h);
+    host_of_next_xid(h, fdelta_count(&of->inflight) + XID_N + of->n_meters);
     host_of_enter(h, OF_ADD, REPLY_TIMEOUT_MS);
+    host_meter_send(h, xid_after(of, XID_N));
+    host_step(h, "meters");
     send_control(h, OFPBCT_OPEN_REQUEST, of->xid);
     host_step(h, "open");
 }
@@ -150,7 +154,9 @@ host_push_barrier_reply(struct host *h, ovs_be32 xid)
         host_push_error(h, htonl(xid_after(of, XID_COMMIT)), "no reply to the commit");
         return;
     }
-    h->status.applied_generation = of->generation;
+    if (host_db_is_settled(h)) {
+        h->status.applied_generation = of->generation;
+    }
     h->status.n_pushes++;
     h->status.refused_cookie = 0;
     h->of_error[0] = '\0';
@@ -158,6 +164,7 @@ host_push_barrier_reply(struct host *h, ovs_be32 xid)
     VLOG_DBG("%s: %" PRIuSIZE " flows confirmed, generation %" PRId64, h->name,
              fdelta_count(&of->inflight), of->generation);
     fdelta_clear(&of->inflight);
+    host_meter_confirmed(h);
     host_of_enter(h, OF_READY, 0);
     host_step(h, "confirmed");
 }
@@ -187,16 +194,20 @@ host_push_error(struct host *h, ovs_be32 xid_, const char *error)
     const struct pflow *flow;
     struct ds ds = DS_EMPTY_INITIALIZER;
 
-    if (xid - of->xid > fdelta_count(&of->inflight) + XID_BARRIER) {
+    if (xid - of->xid >= fdelta_count(&of->inflight) + XID_N + of->n_meters) {
         return;
     }
     flow = flow_of_xid(of, xid);
     if (flow) {
         pflow_format(flow, &ds);
         h->status.refused_cookie = flow->cookie;
+    } else if (xid - xid_after(of, XID_N) < of->n_meters) {
+        uint32_t vif = host_meter_owner(h, xid - xid_after(of, XID_N), &ds);
+
+        h->status.refused_cookie = flow_cookie(FLOW_VIF, vif);
     }
     host_set_error(h->of_error, sizeof h->of_error,
-                   "openflow: the switch refused the change: %s%s%s", error, flow ? ": " : "",
+                   "openflow: the switch refused the change: %s%s%s", error, ds.length ? ": " : "",
                    ds_cstr(&ds));
     VLOG_WARN("%s: %s", h->name, h->of_error);
     ds_destroy(&ds);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "byte-order.h"
 #include "openvswitch/match.h"
 #include "openvswitch/ofp-flow.h"
 #include "openvswitch/ofp-group.h"
@@ -19,9 +20,9 @@
 
 VLOG_DEFINE_THIS_MODULE(host_read);
 
+/* To the next part of the answer, and to its end. */
 #define REPLY_TIMEOUT_MS 30000
-/* A switch that says it has more in our tables is not believed. */
-#define MAX_FLOWS 2000000
+#define READ_TIMEOUT_MS 120000
 
 void
 host_read_start(struct host *h, bool audit)
@@ -35,13 +36,17 @@ host_read_start(struct host *h, bool audit)
 
     of->audit = audit;
     of->retry_at = 0;
+    of->read_bytes = 0;
+    of->read_until = time_msec() + READ_TIMEOUT_MS;
     ftable_clear(&of->have);
     match_init_catchall(&request.match);
     host_of_enter(h, OF_READ, REPLY_TIMEOUT_MS);
+    host_of_next_xid(h, 2);
+    host_meter_read(h, of->xid + 1);
     host_of_send(
         h,
         ofputil_encode_flow_stats_request(&request, ofputil_protocol_from_ofp_version(of->version)),
-        host_of_next_xid(h, 1));
+        of->xid);
     host_step(h, "read");
 }
 
@@ -106,7 +111,7 @@ compare(struct host *h)
 {
     struct of_conn *of = &h->of;
     struct host_drift *drift = &h->status.drift;
-    size_t n_missing = 0, n_foreign;
+    size_t n_missing = 0, n_foreign, n_meters, n_meters_missing = 0, n_meters_foreign = 0;
     const struct fchange *c;
     struct fdelta seen;
 
@@ -122,15 +127,19 @@ compare(struct host *h)
         n_missing += c->after != NULL;
     }
     n_foreign = fdelta_count(&of->pending) - n_missing;
+    host_meter_take(h, &n_meters_missing, &n_meters_foreign);
+    n_meters = n_meters_missing + n_meters_foreign;
+    n_missing += n_meters_missing;
+    n_foreign += n_meters_foreign;
     drift->at_ms = time_msec();
     drift->missing = is_drift(h) ? n_missing : 0;
     drift->foreign = is_drift(h) ? n_foreign : 0;
-    if (of->audit && !fdelta_is_empty(&of->pending)) {
-        VLOG_WARN("%s: %" PRIuSIZE " flows were missing or changed and %" PRIuSIZE
+    if (of->audit && n_missing + n_foreign) {
+        VLOG_WARN("%s: %" PRIuSIZE " flows and meters were missing or changed and %" PRIuSIZE
                   " foreign without our doing",
                   h->name, n_missing, n_foreign);
         log_drift(h);
-        h->status.n_drift += fdelta_count(&of->pending);
+        h->status.n_drift += fdelta_count(&of->pending) + n_meters;
     } else if (!of->audit) {
         VLOG_INFO("%s: has %" PRIuSIZE " flows in our tables; %" PRIuSIZE " to set, %" PRIuSIZE
                   " to remove",
@@ -142,6 +151,14 @@ compare(struct host *h)
     host_step(h, "compared");
 }
 
+/* A switch that says it has more is not believed. */
+static bool
+is_too_much(const struct host *h)
+{
+    return h->of.read_bytes >
+           HOST_LIMIT_FLOW_BYTES + ftable_count(h->want) * (size_t)HOST_LIMIT_PER_FLOW;
+}
+
 /* --- the answer ---------------------------------------------------------------------------- */
 
 static void
@@ -151,6 +168,9 @@ take_flow(struct host *h, const struct ofputil_flow_stats *fs)
 
     if (!flow_table_is_ours(fs->table_id)) {
         return;
+    }
+    if (flow_cookie_kind(ntohll(fs->cookie)) == FLOW_TAP && fs->hard_timeout) {
+        return; /* it goes by itself */
     }
     flow = pflow_from_stats(fs);
     if (!flow) {
@@ -171,12 +191,13 @@ host_read_reply(struct host *h, struct ofpbuf *msg)
     struct ofpbuf ofpacts = OFPBUF_STUB_INITIALIZER(stub);
     int error;
 
+    h->of.read_bytes += msg->size;
+    if (is_too_much(h)) {
+        host_of_fail(h, "openflow: the switch has too many flows");
+        return;
+    }
     while (!(error = ofputil_decode_flow_stats_reply(&fs, msg, false, &ofpacts))) {
         take_flow(h, &fs);
-        if (ftable_count(&h->of.have) > MAX_FLOWS) {
-            error = E2BIG;
-            break;
-        }
     }
     ofpbuf_uninit(&ofpacts);
     if (error != EOF) {

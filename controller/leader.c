@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fence.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
@@ -20,12 +21,13 @@ VLOG_DEFINE_THIS_MODULE(leader);
 #define LEASE_MIN_MS 500
 #define LEASE_MAX_MS 60000
 #define PROBE_MS 5000
-/* After a failure, or after a switch refused our epoch. */
+/* After a failure. */
 #define RETRY_MS 1000
 
 struct leader {
     char *id;
     struct ovsdb_idl *idl;
+    struct fence_link link;
     struct ovsdb_idl_txn *txn; /* under way, or NULL */
     bool taking;               /* it takes the lead, rather than renewing */
 
@@ -50,8 +52,12 @@ leader_create(const char *database, const char *id)
     l->id = xstrdup(id);
     l->holder = xstrdup("");
     l->lease_ms = LEASE_MAX_MS;
+    l->link.remote = xstrdup(database);
     l->idl = ovsdb_idl_create(database, &poolrec_idl_class, false, true);
     ovsdb_idl_set_probe_interval(l->idl, PROBE_MS);
+    /* What a follower of a cluster shows may be old; conditions are judged by all. */
+    ovsdb_idl_set_leader_only(l->idl, false);
+    fence_monitor(l->idl);
     ovsdb_idl_add_column(l->idl, &poolrec_pool_col_leader);
     ovsdb_idl_add_column(l->idl, &poolrec_pool_col_leader_epoch);
     ovsdb_idl_add_column(l->idl, &poolrec_pool_col_lease_ms);
@@ -67,6 +73,7 @@ leader_destroy(struct leader *l)
             ovsdb_idl_txn_destroy(l->txn);
         }
         ovsdb_idl_destroy(l->idl);
+        free(l->link.remote);
         free(l->holder);
         free(l->id);
         free(l);
@@ -77,16 +84,6 @@ uint64_t
 leader_epoch(const struct leader *l)
 {
     return l->epoch;
-}
-
-void
-leader_deposed(struct leader *l)
-{
-    if (l->epoch) {
-        VLOG_WARN("leads no more: a switch obeys a newer epoch than %" PRIu64, l->epoch);
-        l->epoch = 0;
-        l->retry_at = time_msec() + RETRY_MS;
-    }
 }
 
 /* --- what the row says ------------------------------------------------------------- */
@@ -153,6 +150,7 @@ start_txn(struct leader *l, const struct poolrec_pool *pool, uint64_t epoch)
     l->taking = !l->epoch;
     l->taking_as = epoch;
     l->txn = ovsdb_idl_txn_create(l->idl);
+    fence_verify(l->idl);
     poolrec_pool_verify_leader(pool);
     poolrec_pool_verify_leader_epoch(pool);
     if (l->taking) {
@@ -172,7 +170,7 @@ leader_run(struct leader *l)
     const struct poolrec_pool *pool;
 
     ovsdb_idl_run(l->idl);
-    if (!ovsdb_idl_is_connected(l->idl)) {
+    if (!fence_good(l->idl, &l->link, "leader") || !ovsdb_idl_is_connected(l->idl)) {
         /* Nobody's lease can be judged from here. */
         if (l->txn) {
             ovsdb_idl_txn_destroy(l->txn);
@@ -197,7 +195,7 @@ leader_run(struct leader *l)
             start_txn(l, pool, l->epoch);
         }
     } else if (time_msec() >= take_at(l)) {
-        start_txn(l, pool, l->seen_epoch + 1);
+        start_txn(l, pool, MAX((uint64_t)l->seen_epoch, fence_floor()) + 1);
     }
 }
 
@@ -205,6 +203,7 @@ void
 leader_wait(struct leader *l)
 {
     ovsdb_idl_wait(l->idl);
+    fence_wait(&l->link);
     if (l->txn) {
         ovsdb_idl_txn_wait(l->txn);
     } else if (l->seen_at) {

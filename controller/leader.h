@@ -1,15 +1,14 @@
-/* leader: which of the pool's controllers acts.
+/* leader: which of the pool's controllers does what is the pool's rather than a
+ * host's: keys, zones, status of everything but hosts, warnings.
  *
  * Leadership is the row Pool in the pool database: holder, epoch, and a lease
  * that the holder renews.  It changes hands by compare-and-swap: whoever has
- * seen the lease stand still for its length, by its own monotonic clock, writes
- * its name and the next epoch on condition that nobody did so before.  Wall
- * clocks play no part.
+ * seen the lease stand still for one and a half times its length, by its own
+ * monotonic clock, writes its name and the next epoch on condition that nobody
+ * did so before.  Wall clocks play no part.
  *
- * The epoch is the OpenFlow generation id, so a switch obeys the newest leader
- * whatever an older one still believes.  That is what makes it safe; the lease
- * only says when to try.  Hence a leader that loses the database goes on with
- * what it knows until it hears of a newer epoch.
+ * Nothing is wrong while two believe to lead: what they write is conditional in
+ * itself.  Who leads which host is share.h's.
  *
  * Threads: the daemon's main loop.  Owns a connection to the database of its
  * own, so that renewals wait for nothing else. */
@@ -32,8 +31,6 @@ void leader_wait(struct leader *);
 
 /* 0: somebody else leads, or nobody yet. */
 uint64_t leader_epoch(const struct leader *);
-/* A switch obeys a newer epoch: we do not lead, whatever the database said. */
-void leader_deposed(struct leader *);
 void leader_format(const struct leader *, struct ds *);
 
 #endif

@@ -15,11 +15,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "capture.h"
 #include "command-line.h"
 #include "compile.h"
 #include "daemon.h"
 #include "dirs.h"
 #include "fatal-signal.h"
+#include "fence.h"
 #include "fleet.h"
 #include "host.h"
 #include "host_peer.h"
@@ -32,7 +34,11 @@
 #include "ovsdb-idl.h"
 #include "plan.h"
 #include "pool_db.h"
+#include "questions.h"
 #include "rest_pool.h"
+#include "rule_log.h"
+#include "samples.h"
+#include "share.h"
 #include "stream-ssl.h"
 #include "stream.h"
 #include "timeval.h"
@@ -49,7 +55,7 @@ struct options {
     size_t n_listen;
     const char *private_key, *certificate, *ca_cert, *crl;
     const char *rest_private_key, *rest_certificate, *rest_ca_cert, *rest_crl, *audit_log;
-    const char *compile, *host;
+    const char *compile, *trace, *host, *fence;
 };
 
 struct controller {
@@ -57,8 +63,12 @@ struct controller {
     struct compile *compile;
     struct pool_db *db;
     struct leader *leader;
+    struct share *share;
     struct fleet *fleet;
     struct rest_pool *rest;
+    struct rule_log *log;
+    struct samples *samples;
+    struct capture *capture;
     bool exiting;
 };
 
@@ -67,12 +77,15 @@ usage(void)
 {
     printf("weft-controllerd: programs every host's switch from the pool's database\n"
            "usage: weft-controllerd [OPTIONS]\n"
-           "       weft-controllerd --compile FILE [--host NAME]\n"
+           "       weft-controllerd --compile FILE [--host NAME] [--trace QUESTION]\n"
            "\nThe pool:\n"
            "  --db=TARGET               pool database (default: unix:%s/pool.sock)\n"
+           "                            several of one pool: ssl:IP:PORT,ssl:IP:PORT\n"
+           "  --fence-file=FILE         remembers which of these is the newest\n"
+           "                            (default: %s/weft-controllerd.fence)\n"
            "  --id=NAME                 tells this controller from the pool's others\n"
            "                            (default: the host's name)\n"
-           "  --rest=ADDRESS            unix:PATH or ssl:PORT[:IP]; may be repeated\n"
+           "  --rest=ADDRESS            unix:PATH, ssl:PORT[:IP], token:PORT[:IP]; several\n"
            "                            (default: unix:%s/weft-controllerd.rest)\n"
            "  --rest-private-key=FILE, --rest-certificate=FILE, --rest-ca-cert=FILE,\n"
            "  --rest-crl=FILE           for REST, if others than those below\n"
@@ -86,8 +99,11 @@ usage(void)
            "                            0: only when it connects)\n"
            "\nWithout a database:\n"
            "  --compile=FILE            print the flows that a document means, and end\n"
-           "  --host=NAME               those of one host\n",
-           ovs_rundir(), ovs_rundir(), ovs_logdir());
+           "  --host=NAME               those of one host\n"
+           "  --trace=QUESTION          instead, a packet's way; QUESTION as for POST /v1/trace:\n"
+           "                            {\"from\": VIF, \"to\": VIF, \"protocol\": \"tcp\", "
+           "\"port\": 80}\n",
+           ovs_rundir(), ovs_dbdir(), ovs_rundir(), ovs_logdir());
     stream_usage("TARGET", true, false, false);
     daemon_usage();
     vlog_usage();
@@ -100,6 +116,7 @@ usage(void)
 
 enum {
     OPT_DB = UCHAR_MAX + 1,
+    OPT_FENCE_FILE,
     OPT_ID,
     OPT_REST,
     OPT_REST_PRIVATE_KEY,
@@ -113,6 +130,7 @@ enum {
     OPT_AUDIT_INTERVAL,
     OPT_COMPILE,
     OPT_HOST,
+    OPT_TRACE,
     OPT_UNIXCTL,
     VLOG_OPTION_ENUMS,
     DAEMON_OPTION_ENUMS,
@@ -123,6 +141,7 @@ static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, 'V'},
     {"db", required_argument, NULL, OPT_DB},
+    {"fence-file", required_argument, NULL, OPT_FENCE_FILE},
     {"id", required_argument, NULL, OPT_ID},
     {"rest", required_argument, NULL, OPT_REST},
     {"rest-private-key", required_argument, NULL, OPT_REST_PRIVATE_KEY},
@@ -136,6 +155,7 @@ static const struct option long_options[] = {
     {"audit-interval", required_argument, NULL, OPT_AUDIT_INTERVAL},
     {"compile", required_argument, NULL, OPT_COMPILE},
     {"host", required_argument, NULL, OPT_HOST},
+    {"trace", required_argument, NULL, OPT_TRACE},
     {"unixctl", required_argument, NULL, OPT_UNIXCTL},
     VLOG_LONG_OPTIONS,
     DAEMON_LONG_OPTIONS,
@@ -189,6 +209,9 @@ take_option(int c, struct options *o)
     case OPT_DB:
         o->db = optarg;
         break;
+    case OPT_FENCE_FILE:
+        o->fence = optarg;
+        break;
     case OPT_ID:
         o->id = optarg;
         break;
@@ -229,6 +252,9 @@ take_option(int c, struct options *o)
     case OPT_HOST:
         o->host = optarg;
         break;
+    case OPT_TRACE:
+        o->trace = optarg;
+        break;
     case OPT_UNIXCTL:
         o->unixctl = optarg;
         break;
@@ -266,8 +292,8 @@ parse_options(int argc, char *argv[])
     if (optind < argc) {
         ovs_fatal(0, "no arguments are accepted; use --help for usage");
     }
-    if (o.host && !o.compile) {
-        ovs_fatal(0, "--host goes with --compile");
+    if ((o.host || o.trace) && !o.compile) {
+        ovs_fatal(0, "--host and --trace go with --compile");
     }
     if (!o.db) {
         o.db = xasprintf("unix:%s/pool.sock", ovs_rundir());
@@ -277,6 +303,9 @@ parse_options(int argc, char *argv[])
     }
     if (!o.n_listen) {
         add_listen(&o, xasprintf("unix:%s/weft-controllerd.rest", ovs_rundir()));
+    }
+    if (!o.fence) {
+        o.fence = xasprintf("%s/weft-controllerd.fence", ovs_dbdir());
     }
     if (!o.audit_log) {
         o.audit_log = xasprintf("%s/weft-audit.log", ovs_logdir());
@@ -307,6 +336,7 @@ handle_status(struct unixctl_conn *conn, int argc, const char *argv[], void *ctl
     struct ds ds = DS_EMPTY_INITIALIZER;
 
     leader_format(ctl->leader, &ds);
+    share_format(ctl->share, &ds);
     ds_put_format(&ds, "pool database: %s, generation %" PRId64 "\n",
                   !pool_db_ready(ctl->db)      ? "not read yet"
                   : pool_db_connected(ctl->db) ? "connected"
@@ -338,23 +368,28 @@ handle_audit(struct unixctl_conn *conn, int argc, const char *argv[], void *ctl_
 static void
 run_once(struct controller *ctl, struct unixctl_server *unixctl)
 {
+    const struct uuid *stale;
+
     pool_db_run(ctl->db);
     leader_run(ctl->leader);
-    if (fleet_is_stale(ctl->fleet)) {
-        leader_deposed(ctl->leader);
-    }
-    fleet_set_epoch(ctl->fleet, leader_epoch(ctl->leader));
+    share_run(ctl->share);
+    pool_db_share(ctl->db, leader_epoch(ctl->leader) > 0);
     fleet_sync(ctl->fleet);
+    fleet_lead(ctl->fleet, share_epoch, ctl->share);
     if (model_has_changes(ctl->model)) {
         compile_run(ctl->compile);
         model_changes_clear(ctl->model);
     }
     fleet_run(ctl->fleet);
+    if ((stale = fleet_stale(ctl->fleet))) {
+        share_deposed(ctl->share, stale);
+    }
     rest_pool_run(ctl->rest);
     unixctl_server_run(unixctl);
 
     pool_db_wait(ctl->db);
     leader_wait(ctl->leader);
+    share_wait(ctl->share);
     fleet_wait(ctl->fleet);
     rest_pool_wait(ctl->rest);
     unixctl_server_wait(unixctl);
@@ -396,22 +431,47 @@ invent_ports(struct model *model)
 }
 
 static bool
-print_flows(struct model *model, const struct options *o)
+print_trace(struct model *model, struct compile *compile, const struct options *o)
 {
-    struct compile *compile = compile_create(model);
-    struct ds ds = DS_EMPTY_INITIALIZER;
-    bool ok;
+    struct trace_fault fault;
+    char *said = trace_answer(model, compile, o->trace, true, &fault);
 
-    invent_ports(model);
-    compile_run(compile);
-    model_changes_clear(model);
-    ok = !compile_print(compile, o->host, &ds);
+    if (said) {
+        fputs(said, stdout);
+    } else {
+        ovs_error(0, "--trace: %s%s%s", fault.field, fault.field[0] ? ": " : "", fault.message);
+    }
+    bool ok = said != NULL;
+
+    free(said);
+    return ok;
+}
+
+static bool
+print_table(struct compile *compile, const struct options *o)
+{
+    struct ds ds = DS_EMPTY_INITIALIZER;
+    bool ok = !compile_print(compile, o->host, &ds);
+
     if (ok) {
         fputs(ds_cstr(&ds), stdout);
     } else {
         ovs_error(0, "%s: there is no host %s", o->compile, o->host);
     }
     ds_destroy(&ds);
+    return ok;
+}
+
+static bool
+print_flows(struct model *model, const struct options *o)
+{
+    struct compile *compile = compile_create(model);
+    bool ok;
+
+    invent_ports(model);
+    compile_run(compile);
+    model_changes_clear(model);
+    ok = o->trace ? print_trace(model, compile, o) : print_table(compile, o);
     compile_destroy(compile);
     return ok;
 }
@@ -427,9 +487,19 @@ compile_file(const struct options *o)
 }
 
 static void
+take_packet(void *ctl_, struct host *host, const struct host_packet *packet)
+{
+    struct controller *ctl = ctl_;
+
+    rule_log_packet(ctl->log, host_name(host), packet);
+    samples_packet(ctl->samples, packet);
+    capture_packet(ctl->capture, host_name(host), packet);
+}
+
+static void
 open_all(struct controller *ctl, const struct options *o)
 {
-    const struct rest_pool_options rest = {
+    struct rest_pool_options rest = {
         .listen = o->listen,
         .n_listen = o->n_listen,
         .private_key = o->rest_private_key,
@@ -440,11 +510,23 @@ open_all(struct controller *ctl, const struct options *o)
     };
     char why[256];
 
+    fence_open(o->fence);
     ctl->model = model_create();
     ctl->compile = compile_create(ctl->model);
     ctl->db = pool_db_open(o->db, ctl->model);
+    pool_db_share(ctl->db, false);
     ctl->leader = leader_create(o->db, o->id);
+    ctl->share = share_create(o->db, o->id);
+    ctl->log = rule_log_create(ctl->model);
+    ctl->samples = samples_create(ctl->model);
+    host_on_packet(take_packet, ctl);
     ctl->fleet = fleet_create(ctl->model, ctl->compile);
+    ctl->capture = capture_create(ctl->model, ctl->compile, ctl->fleet);
+    rest.compile = ctl->compile;
+    rest.log = ctl->log;
+    rest.samples = ctl->samples;
+    rest.fleet = ctl->fleet;
+    rest.capture = ctl->capture;
     if (rest_pool_create(&rest, ctl->db, ctl->model, &ctl->rest, why, sizeof why)) {
         ovs_fatal(0, "--rest: %s", why);
     }
@@ -456,6 +538,11 @@ close_all(struct controller *ctl)
     rest_pool_destroy(ctl->rest);
     /* Switches keep what they have. */
     fleet_destroy(ctl->fleet);
+    host_on_packet(NULL, NULL);
+    rule_log_destroy(ctl->log);
+    samples_destroy(ctl->samples);
+    capture_destroy(ctl->capture);
+    share_destroy(ctl->share);
     leader_destroy(ctl->leader);
     pool_db_close(ctl->db);
     compile_destroy(ctl->compile);
@@ -473,6 +560,8 @@ main(int argc, char *argv[])
     ovsthread_id_init();
     ovs_cmdl_proctitle_init(argc, argv);
     service_start(&argc, &argv);
+    /* A line for each attempt to reach each address would be too many. */
+    vlog_set_levels(vlog_module_from_name("reconnect"), VLF_ANY_DESTINATION, VLL_WARN);
     options = parse_options(argc, argv);
     fatal_ignore_sigpipe();
     if (options.compile) {

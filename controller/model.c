@@ -10,11 +10,13 @@
 #include "util.h"
 
 static const size_t obj_sizes[REC_N_KINDS] = {
-    [REC_HOST] = sizeof(struct model_host),       [REC_TENANT] = sizeof(struct model_tenant),
-    [REC_NETWORK] = sizeof(struct model_network), [REC_VM] = sizeof(struct model_vm),
-    [REC_VIF] = sizeof(struct model_vif),         [REC_GROUP] = sizeof(struct model_group),
-    [REC_POLICY] = sizeof(struct model_policy),   [REC_RULE] = sizeof(struct model_rule),
-    [REC_USER] = sizeof(struct model_user),
+    [REC_HOST] = sizeof(struct model_host),         [REC_TENANT] = sizeof(struct model_tenant),
+    [REC_NETWORK] = sizeof(struct model_network),   [REC_VM] = sizeof(struct model_vm),
+    [REC_VIF] = sizeof(struct model_vif),           [REC_GROUP] = sizeof(struct model_group),
+    [REC_POLICY] = sizeof(struct model_policy),     [REC_RULE] = sizeof(struct model_rule),
+    [REC_USER] = sizeof(struct model_user),         [REC_MIRROR] = sizeof(struct model_mirror),
+    [REC_EXPORTER] = sizeof(struct model_exporter),
+    [REC_BOND] = sizeof(struct model_bond),
 };
 
 /* --- life -------------------------------------------------------------------------- */
@@ -57,6 +59,8 @@ init_lists(struct model_obj *obj)
         lists[0] = &model_host(obj)->vifs;
         lists[1] = &model_host(obj)->ports;
         lists[2] = &model_host(obj)->presences;
+        ovs_list_init(&model_host(obj)->exporters);
+        ovs_list_init(&model_host(obj)->bonds);
         break;
     case REC_TENANT:
         lists[0] = &model_tenant(obj)->networks;
@@ -68,6 +72,7 @@ init_lists(struct model_obj *obj)
         lists[0] = &model_network(obj)->vifs;
         lists[1] = &model_network(obj)->policies;
         lists[2] = &model_network(obj)->presences;
+        ovs_list_init(&model_network(obj)->mirrors);
         break;
     case REC_VM:
         lists[0] = &model_vm(obj)->vifs;
@@ -78,6 +83,8 @@ init_lists(struct model_obj *obj)
         lists[0] = &model_vif(obj)->ports;
         lists[1] = &model_vif(obj)->groups;
         lists[2] = &model_vif(obj)->policies;
+        ovs_list_init(&model_vif(obj)->mirrors);
+        ovs_list_init(&model_vif(obj)->mirrors_to);
         break;
     case REC_GROUP:
         lists[0] = &model_group(obj)->groups;
@@ -173,10 +180,19 @@ put_pool(struct model *m, const struct rec *r)
 {
     enum model_action action =
         !strcmp(r->v[REC_POOL_DEFAULT_ACTION].s, "allow") ? MODEL_ALLOW : MODEL_DENY;
+    struct model_rates rates = model_parse_rates(r, REC_POOL_RATE_IN);
 
     if (action != m->default_action) {
         m->default_action = action;
         m->change |= MODEL_CFG;
+    }
+    if (memcmp(&rates, &m->rates, sizeof rates)) {
+        struct model_obj *vif;
+
+        m->rates = rates;
+        MODEL_FOR_EACH (vif, m, REC_VIF) {
+            model_dirty(m, vif);
+        }
     }
     free(m->pool_name);
     m->pool_name = xstrdup(r->name);
@@ -221,7 +237,12 @@ model_put(struct model *m, const struct uuid *uuid, const struct rec *r)
     obj->fault = NULL;
     if (!rec_check(r, &field, why, sizeof why)) {
         obj->fault = xasprintf("%s: %s", field, why);
-        put_faulty(m, obj, r);
+        obj->widened = model_parse_widened(m, obj, r);
+        if (obj->widened) {
+            model_mark(m, obj, MODEL_CFG);
+        } else {
+            put_faulty(m, obj, r);
+        }
     } else {
         model_parse(m, obj, r);
         model_mark(m, obj, MODEL_CFG);
@@ -313,17 +334,19 @@ static struct model_obj *
 by_claim(const struct model *m, char *what, bool live)
 {
     struct model_claim_set *set = model_claim_find(m, what);
+    struct model_obj *found = NULL;
     struct model_claim *claim;
 
     free(what);
     if (set) {
         LIST_FOR_EACH (claim, set_node, &set->claims) {
-            if (claim->obj->live || !live) {
+            if (claim->obj->state == GOOD || !live) {
                 return claim->obj;
             }
+            found = claim->obj->live && !found ? claim->obj : found;
         }
     }
-    return NULL;
+    return found;
 }
 
 struct model_obj *

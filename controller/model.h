@@ -28,6 +28,7 @@
 #include "openvswitch/types.h"
 #include "openvswitch/uuid.h"
 #include "record.h"
+#include "svec.h"
 
 /* --- parts of objects ------------------------------------------------------- */
 
@@ -56,10 +57,11 @@ struct model_obj {
     uint32_t key; /* 1..MODEL_KEY_MAX, unique in the pool over all kinds; 0: none yet */
     bool live;
     unsigned change; /* enum model_change; 0: not in the change set */
-    char *error;     /* "field: message", or NULL */
+    char *error;     /* "field: message", or NULL; what denies may be live with one */
     char *warning;   /* policies and rules: from lint; or NULL */
 
-    char *refused; /* model_set_error(); or NULL */
+    char *refused;     /* model_set_error(); or NULL */
+    bool refused_told; /* private to pool_db.c: the database says so */
 
     /* private to model*.c and pool_db.c */
     struct hmap_node uuid_node, key_node;
@@ -70,6 +72,7 @@ struct model_obj {
     unsigned long long int round; /* of the last visit by a walk */
     bool present;                 /* its row exists */
     unsigned char state;          /* enum model_state */
+    bool widened;                 /* has a fault; what it says without is parsed */
     unsigned n_warnings;          /* of a policy's rules, while lint counts */
     bool enabled;
     bool was_live; /* when the change set was last cleared */
@@ -114,6 +117,17 @@ struct model_ports {
 
 enum model_action { MODEL_DENY, MODEL_ALLOW };
 
+/* What a scope states of rates, in kbit/s and kbit; 0: nothing, for a burst what
+ * suits the rate. */
+struct model_rates {
+    uint32_t in, out; /* to, from each vif; REC_RATE_LIFTED: no limit */
+    uint32_t burst;
+};
+/* A limit that holds; kbps 0: there is none. */
+struct model_limit {
+    uint32_t kbps, burst;
+};
+
 /* --- the objects -------------------------------------------------------------- */
 
 struct model_host {
@@ -123,10 +137,13 @@ struct model_host {
     char *uplink;              /* port name, or "" */
     struct in6_addr tunnel_ip; /* :: none; IPv4 mapped */
     bool enabled;              /* false: leave the host alone */
+    bool led;                  /* by us rather than another controller: fleet.c */
     bool reported;             /* it has said what ports it has: model_ports_end() */
     struct ovs_list vifs;      /* refs by vifs that state this host */
     struct ovs_list ports;     /* struct model_port by host_node, known vifs' and others' */
     struct ovs_list presences; /* struct model_presence by host_node */
+    struct ovs_list exporters; /* refs by exporters that state this host */
+    struct ovs_list bonds;     /* refs */
 
     struct model_host_status {
         bool connected;
@@ -166,18 +183,24 @@ struct model_network {
     bool allow_dhcp_server, allow_ra;
     uint16_t zone;         /* conntrack zone 1..65535 */
     uint32_t policy_epoch; /* stated; another one has connections judged again */
-    struct ovs_list vifs;  /* refs */
+    struct model_rates rates;
+    struct ovs_list vifs; /* refs */
     struct ovs_list policies;
     struct ovs_list presences; /* struct model_presence by network_node */
+    struct ovs_list mirrors;   /* refs */
 };
 
 struct model_vm {
     struct model_obj obj;
     struct model_tenant *tenant; /* or NULL */
+    struct model_rates rates;
     struct ovs_list vifs, groups, policies;
 };
 
 enum model_locking { MODEL_LOCKED, MODEL_UNLOCKED, MODEL_DISABLED };
+
+/* Seen from the vif. */
+enum model_way { MODEL_IN, MODEL_OUT };
 
 struct model_vif {
     struct model_obj obj;
@@ -190,10 +213,11 @@ struct model_vif {
     struct model_prefixes addresses;                  /* known, stated */
     /* What groups count as this vif's: the allowed ones if locked, else the known ones. */
     struct model_prefixes effective;
-    enum model_locking locking;                     /* network_default resolved */
-    bool isolated;                                  /* own or by the network */
-    uint32_t rate_in_kbps, rate_out_kbps, burst_kb; /* 0: no limit */
-    struct model_host *stated_host;                 /* or NULL */
+    enum model_locking locking;     /* network_default resolved */
+    bool isolated;                  /* own or by the network */
+    struct model_limit limit[2];    /* by enum model_way: of the narrowest scope that states one */
+    struct model_rates rates;       /* its own */
+    struct model_host *stated_host; /* or NULL */
     /* Where the pool takes it to be: the stated host if there is one, else that
      * of the port seen last, else, until that host has said what ports it has,
      * where the database says it was; else NULL. */
@@ -201,6 +225,7 @@ struct model_vif {
     struct ovs_list
         ports; /* struct model_port by vif_node; on 'host' and, while it moves, others */
     struct ovs_list groups, policies;
+    struct ovs_list mirrors, mirrors_to; /* refs by mirrors of it, and of which it is the output */
     /* private */
     struct hmap_node xs_node, mac_node;
     bool indexed, network_default, stated_isolated;
@@ -262,6 +287,48 @@ struct model_rule {
     size_t n_ports;                     /* 0: any */
     int icmp_type, icmp_code;           /* -1: any */
     bool stateful, log;
+    uint16_t sample; /* deny, stateless: one packet in so many to the collectors; 0 none */
+};
+
+/* Copies of packets.  Its sources are the references out of FIELD_MIRROR_VIF and
+ * _NETWORK: model_mirror_vifs(). */
+struct model_mirror {
+    struct model_obj obj;
+    bool in, out;                 /* to, from the vifs */
+    struct model_vif *output_vif; /* or NULL */
+    uint16_t output_vlan;         /* or 0 */
+    struct in6_addr output_ip;    /* or ::; IPv4 mapped */
+    bool erspan;                  /* else GRE */
+    uint16_t session;             /* of ERSPAN; key of GRE */
+    uint16_t snaplen;             /* 0: whole packets */
+};
+
+enum model_protocol { MODEL_NETFLOW, MODEL_SFLOW, MODEL_IPFIX, MODEL_N_PROTOCOLS };
+
+/* What a host's switch tells collectors.  0: the switch's default. */
+struct model_exporter {
+    struct model_obj obj;
+    enum model_protocol protocol;
+    struct model_host *host; /* NULL: all that have none of their own */
+    struct svec targets;
+    struct svec options; /* "KEY=VALUE" */
+    uint32_t sampling, active_timeout, cache_max_flows, polling, header;
+};
+
+enum model_bond_mode { MODEL_ACTIVE_BACKUP, MODEL_BALANCE_SLB, MODEL_BALANCE_TCP };
+enum model_lacp { MODEL_LACP_OFF, MODEL_LACP_PASSIVE, MODEL_LACP_ACTIVE };
+
+/* A host's physical interfaces as one port: its uplink, if that has the name. */
+struct model_bond {
+    struct model_obj obj;
+    struct model_host *host;
+    char *port;
+    struct svec interfaces;
+    enum model_bond_mode mode;
+    enum model_lacp lacp;
+    bool lacp_fast;
+    char *primary;               /* or "" */
+    uint32_t updelay, downdelay; /* ms */
 };
 
 /* A port of a managed switch that belongs, or might one day, to a vif. */
@@ -291,6 +358,7 @@ struct model_presence {
 
 struct model {
     enum model_action default_action;
+    struct model_rates rates; /* the pool's */
     char *pool_name;
     int64_t generation; /* of the stated configuration that the model shows */
     struct ovs_list global_policies, pool_policies; /* struct model_policy by node */
@@ -327,6 +395,9 @@ MODEL_CAST(group, REC_GROUP)
 MODEL_CAST(policy, REC_POLICY)
 MODEL_CAST(rule, REC_RULE)
 MODEL_CAST(user, REC_USER)
+MODEL_CAST(mirror, REC_MIRROR)
+MODEL_CAST(exporter, REC_EXPORTER)
+MODEL_CAST(bond, REC_BOND)
 
 /* --- life ------------------------------------------------------------------------- */
 
@@ -386,7 +457,13 @@ bool model_group_has_vif(struct model *, const struct model_group *, const struc
 /* Calls for each group that holds the vif, once each. */
 void model_vif_groups(struct model *, struct model_vif *, void (*)(struct model_group *, void *aux),
                       void *aux);
+/* The live vif of a network that has this MAC, or NULL. */
+struct model_vif *model_vif_by_mac(const struct model *, const struct model_network *,
+                                   struct eth_addr);
 struct model_port *model_vif_port(const struct model_vif *, const struct model_host *);
+/* The vifs that a mirror copies from, each once, in order of keys; the caller
+ * frees the array. */
+struct model_vif **model_mirror_vifs(const struct model *, const struct model_mirror *, size_t *n);
 /* Any port that was reported. */
 struct model_port *model_port_by_name(const struct model *, const struct model_host *,
                                       const char *);

@@ -25,6 +25,7 @@ enum model_state {
     GOOD,  /* live */
     WAITS, /* nothing is wrong: no key yet, disabled, gone, or what it needs waits */
     WRONG,
+    SICK, /* wrong, but live for deny rules: see model_link.c */
 };
 
 enum model_field {
@@ -44,6 +45,11 @@ enum model_field {
     FIELD_POLICY_VIF,
     FIELD_RULE_POLICY,
     FIELD_RULE_REMOTE_GROUP,
+    FIELD_MIRROR_VIF,
+    FIELD_MIRROR_NETWORK,
+    FIELD_MIRROR_OUTPUT_VIF,
+    FIELD_EXPORTER_HOST,
+    FIELD_BOND_HOST,
     N_FIELDS
 };
 struct model_field_info {
@@ -90,7 +96,13 @@ char *model_name_claim(enum rec_kind, const char *name, const struct uuid *polic
 
 /* Fields from a record that passed rec_check().  References and claims too. */
 void model_parse(struct model *, struct model_obj *, const struct rec *);
+/* The same from one that did not pass, if a deny rule could go by it: without
+ * what is in doubt, so that it says too much rather than too little.  False:
+ * nothing was parsed. */
+bool model_parse_widened(struct model *, struct model_obj *, const struct rec *);
 void model_free_fields(struct model_obj *);
+/* From the fields rate_in_kbps, rate_out_kbps and burst_kb, in this order. */
+struct model_rates model_parse_rates(const struct rec *, unsigned first_field);
 
 /* --- model_link.c ------------------------------------------------------------------- */
 
@@ -119,6 +131,10 @@ bool model_group_loops(struct model *, struct model_group *, struct model_group 
 /* Sorts and removes what is inside another. */
 void model_prefixes_reduce(struct model_prefixes *);
 bool model_prefixes_equal(const struct model_prefixes *, const struct model_prefixes *);
+
+/* --- model_extra.c ---------------------------------------------------------------------- */
+
+void model_derive_limits(struct model *, struct model_vif *); /* it is live */
 
 /* --- model_port.c ----------------------------------------------------------------------- */
 

@@ -1,4 +1,10 @@
-/* Deciding what is live, and linking it. */
+/* Deciding what is live, and linking it.
+ *
+ * What is in error is left out, and what names it, too: nobody gets more than
+ * was stated.  For a deny rule that is the wrong way around.  So a deny rule in
+ * error stays live, SICK, and speaks of everybody if its remote group is, and of
+ * all services if its record is.  So do, for deny rules alone, its policy and
+ * the groups that are its policy's scope: a group holds what of it there is. */
 #include <config.h>
 
 #include <stdarg.h>
@@ -26,6 +32,11 @@ const struct model_field_info model_fields[N_FIELDS] = {
     [FIELD_POLICY_VIF] = {REC_POLICY, REC_POLICY_VIF},
     [FIELD_RULE_POLICY] = {REC_RULE, REC_RULE_POLICY},
     [FIELD_RULE_REMOTE_GROUP] = {REC_RULE, REC_RULE_REMOTE_GROUP},
+    [FIELD_MIRROR_VIF] = {REC_MIRROR, REC_MIRROR_VIFS, true},
+    [FIELD_MIRROR_NETWORK] = {REC_MIRROR, REC_MIRROR_NETWORKS, true},
+    [FIELD_MIRROR_OUTPUT_VIF] = {REC_MIRROR, REC_MIRROR_OUTPUT_VIF},
+    [FIELD_EXPORTER_HOST] = {REC_EXPORTER, REC_EXPORTER_HOST},
+    [FIELD_BOND_HOST] = {REC_BOND, REC_BOND_HOST},
 };
 
 static const struct rec_field *
@@ -144,6 +155,16 @@ back_list(enum model_field f, const struct model_obj *to)
         return &model_policy(to)->rules;
     case FIELD_RULE_REMOTE_GROUP:
         return &model_group(to)->rules;
+    case FIELD_MIRROR_VIF:
+        return &model_vif(to)->mirrors;
+    case FIELD_MIRROR_NETWORK:
+        return &model_network(to)->mirrors;
+    case FIELD_MIRROR_OUTPUT_VIF:
+        return &model_vif(to)->mirrors_to;
+    case FIELD_EXPORTER_HOST:
+        return &model_host(to)->exporters;
+    case FIELD_BOND_HOST:
+        return &model_host(to)->bonds;
     case N_FIELDS:
         break;
     }
@@ -184,6 +205,17 @@ set_pointer(enum model_field f, struct model_obj *from, struct model_obj *to)
     case FIELD_RULE_REMOTE_GROUP:
         model_rule(from)->remote_group = model_group(to);
         break;
+    case FIELD_MIRROR_OUTPUT_VIF:
+        model_mirror(from)->output_vif = model_vif(to);
+        break;
+    case FIELD_EXPORTER_HOST:
+        model_exporter(from)->host = model_host(to);
+        break;
+    case FIELD_BOND_HOST:
+        model_bond(from)->host = model_host(to);
+        break;
+    case FIELD_MIRROR_VIF:
+    case FIELD_MIRROR_NETWORK:
     case FIELD_USER_TENANT:
     case FIELD_GROUP_VIF:
     case FIELD_GROUP_VM:
@@ -225,9 +257,16 @@ edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct
     case FIELD_POLICY_VIF:
         model_mark(m, to, MODEL_POLICIES);
         break;
+    case FIELD_MIRROR_VIF:
+    case FIELD_MIRROR_NETWORK:
+        model_mark(m, from, MODEL_MEMBERS);
+        break;
     case FIELD_GROUP_TENANT:
     case FIELD_USER_TENANT:
     case FIELD_RULE_REMOTE_GROUP:
+    case FIELD_MIRROR_OUTPUT_VIF:
+    case FIELD_EXPORTER_HOST:
+    case FIELD_BOND_HOST:
     case N_FIELDS:
         break;
     }
@@ -430,10 +469,10 @@ check_refs(struct model *m, struct model_obj *obj, char **why)
                         : wrong(why, field, "names a %s that is not there, " UUID_FMT, noun,
                                 UUID_ARGS(&ref->want->uuid));
         }
-        if (to->live || model_fields[ref->field].member) {
+        if ((to->live && to->state != SICK) || model_fields[ref->field].member) {
             continue;
         }
-        if (to->state == WRONG) {
+        if (to->state == WRONG || to->state == SICK) {
             return wrong(why, field, "names %s \"%s\", which is in error", noun, to->name);
         }
         state = WAITS;
@@ -519,6 +558,29 @@ check_group(struct model *m, struct model_obj *obj, char **why)
     return GOOD;
 }
 
+/* What a mirror sends out it must not take in again. */
+static enum model_state
+check_mirror(struct model *m, struct model_obj *obj, char **why)
+{
+    struct model_obj *output = target_of(m, obj, FIELD_MIRROR_OUTPUT_VIF);
+    struct model_obj *network = output ? target_of(m, output, FIELD_VIF_NETWORK) : NULL;
+    struct model_ref *ref;
+
+    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
+        const struct uuid *to = &ref->want->uuid;
+
+        if (output && ref->field == FIELD_MIRROR_VIF && uuid_equals(to, &output->uuid)) {
+            return wrong(why, "output_vif", "vif \"%s\" is one of those that are mirrored",
+                         output->name);
+        }
+        if (network && ref->field == FIELD_MIRROR_NETWORK && uuid_equals(to, &network->uuid)) {
+            return wrong(why, "output_vif", "vif \"%s\" is in network \"%s\", which is mirrored",
+                         output->name, network->name);
+        }
+    }
+    return GOOD;
+}
+
 /* A loop comes first: its members would blame each other. */
 static enum model_state
 check_loop(struct model *m, struct model_obj *obj, char **why)
@@ -531,8 +593,9 @@ check_loop(struct model *m, struct model_obj *obj, char **why)
     return GOOD;
 }
 
+/* As far as it goes by itself. */
 static enum model_state
-check(struct model *m, struct model_obj *obj, char **why)
+examine(struct model *m, struct model_obj *obj, char **why)
 {
     enum model_state state = GOOD;
 
@@ -554,12 +617,68 @@ check(struct model *m, struct model_obj *obj, char **why)
         state = check_vif(m, obj, why);
     } else if (state == GOOD && obj->kind == REC_GROUP) {
         state = check_group(m, obj, why);
+    } else if (state == GOOD && obj->kind == REC_MIRROR) {
+        state = check_mirror(m, obj, why);
     }
     if (state == GOOD &&
         (!obj->key || !obj->enabled || (obj->kind == REC_NETWORK && !model_network(obj)->zone))) {
         state = WAITS;
     }
     return state;
+}
+
+static bool
+has_its_key(const struct model_obj *obj)
+{
+    struct model_claim *mine, *other;
+
+    LIST_FOR_EACH (mine, obj_node, &obj->claims) {
+        LIST_FOR_EACH (other, set_node, &mine->set->claims) {
+            if (!strcmp(mine->field, "key") && other->obj != obj && older(other->obj, obj)) {
+                return false;
+            }
+        }
+    }
+    return obj->key != 0;
+}
+
+/* Whether 'obj', which is wrong, is to be gone by where something is denied. */
+static bool
+denies_still(const struct model *m, const struct model_obj *obj)
+{
+    struct model_ref *ref;
+
+    if ((obj->kind != REC_GROUP && obj->kind != REC_POLICY &&
+         (obj->kind != REC_RULE || model_rule(obj)->action != MODEL_DENY)) ||
+        !obj->enabled || !has_its_key(obj) || (obj->fault && !obj->widened)) {
+        return false;
+    }
+    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
+        if (ref->field != FIELD_RULE_REMOTE_GROUP && ref->field != FIELD_GROUP_GROUP &&
+            !model_fields[ref->field].member &&
+            !model_by_uuid(m, rec_field_of(ref->field)->ref, &ref->want->uuid)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum model_state
+check(struct model *m, struct model_obj *obj, char **why)
+{
+    enum model_state state = examine(m, obj, why);
+
+    if (state != WRONG || !denies_still(m, obj)) {
+        return state;
+    }
+    if (obj->kind == REC_RULE) {
+        char *text =
+            xasprintf("%s; until that is corrected, all that the rule could mean is denied", *why);
+
+        free(*why);
+        *why = text;
+    }
+    return SICK;
 }
 
 /* --- up and down ---------------------------------------------------------------------------- */
@@ -600,6 +719,10 @@ link_all(struct model *m, struct model_obj *obj)
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
         struct model_obj *to = model_by_uuid(m, rec_field_of(ref->field)->ref, &ref->want->uuid);
 
+        if (to && to->state == SICK && ref->field == FIELD_RULE_REMOTE_GROUP) {
+            /* Whom it holds is in doubt: the rule, which denies, is about everybody. */
+            to = NULL;
+        }
         if (ref->to != to) {
             unlink_ref(m, ref);
         }
@@ -637,6 +760,7 @@ derive_vif(struct model *m, struct model_vif *vif)
     } else {
         append(&effective, &vif->addresses);
     }
+    model_derive_limits(m, vif);
     if (vif->isolated != isolated || vif->locking != locking) {
         vif->isolated = isolated;
         vif->locking = locking;
@@ -734,11 +858,17 @@ evaluate(struct model *m, struct model_obj *obj)
 
     set_why(m, obj, why);
     obj->state = state;
-    if (state == GOOD) {
+    if (state == GOOD || state == SICK) {
+        const struct model_group *remote =
+            obj->kind == REC_RULE ? model_rule(obj)->remote_group : NULL;
+
         if (!was_live) {
             go_up(m, obj);
         }
         link_all(m, obj);
+        if (was_live && obj->kind == REC_RULE && model_rule(obj)->remote_group != remote) {
+            model_mark(m, obj, MODEL_CFG);
+        }
         if (obj->kind == REC_VIF) {
             derive_vif(m, model_vif(obj));
             model_vif_enter(m, model_vif(obj));

@@ -63,6 +63,26 @@ parse_host(struct model_host *host, const struct rec *r)
     host->enabled = r->v[REC_HOST_ENABLED].i;
 }
 
+struct model_rates
+model_parse_rates(const struct rec *r, unsigned first)
+{
+    return (struct model_rates){
+        .in = r->v[first].i, .out = r->v[first + 1].i, .burst = r->v[first + 2].i};
+}
+
+/* Into '*rates'; those who take them over hear of it. */
+static void
+parse_rates(struct model *m, struct model_obj *obj, struct model_rates *rates, const struct rec *r,
+            unsigned first)
+{
+    struct model_rates now = model_parse_rates(r, first);
+
+    if (memcmp(&now, rates, sizeof now)) {
+        *rates = now;
+        model_dirty_referrers(m, obj);
+    }
+}
+
 static void
 parse_network(struct model *m, struct model_network *net, const struct rec *r)
 {
@@ -83,6 +103,7 @@ parse_network(struct model *m, struct model_network *net, const struct rec *r)
     net->allow_ra = r->v[REC_NETWORK_RA].i;
     net->policy_epoch = r->v[REC_NETWORK_POLICY_EPOCH].i;
     net->zone = net->zone ? net->zone : r->zone;
+    parse_rates(m, &net->obj, &net->rates, r, REC_NETWORK_RATE_IN);
     if (net->type == MODEL_VLAN) {
         model_claim(m, &net->obj, "tag", xasprintf("tag %u", net->tag));
     } else {
@@ -120,9 +141,7 @@ parse_vif(struct model *m, struct model_vif *vif, const struct rec *r)
     vif->network_default = !locking;
     vif->stated_locking = locking ? (enum model_locking)(locking - 1) : MODEL_UNLOCKED;
     vif->stated_isolated = r->v[REC_VIF_ISOLATED].i;
-    vif->rate_in_kbps = r->v[REC_VIF_RATE_IN].i;
-    vif->rate_out_kbps = r->v[REC_VIF_RATE_OUT].i;
-    vif->burst_kb = r->v[REC_VIF_BURST].i;
+    vif->rates = model_parse_rates(r, REC_VIF_RATE_IN);
     model_claim(m, &vif->obj, "mac",
                 xasprintf("mac %s " ETH_ADDR_FMT, r->v[REC_VIF_NETWORK].s, ETH_ADDR_ARGS(mac)));
     model_claim(m, &vif->obj, "xs_uuid", xasprintf("vif " UUID_FMT, UUID_ARGS(&xs_uuid)));
@@ -140,6 +159,76 @@ parse_policy(struct model_policy *policy, const struct rec *r)
 {
     set_text(&policy->author, r->v[REC_POLICY_AUTHOR].s);
     policy->scope = choice_of(r, REC_POLICY_SCOPE);
+}
+
+static void
+parse_mirror(struct model *m, struct model_mirror *mirror, const struct rec *r)
+{
+    const char *ip = r->v[REC_MIRROR_OUTPUT_IP].s;
+    int64_t vlan = r->v[REC_MIRROR_OUTPUT_VLAN].i;
+    uint8_t plen;
+
+    mirror->in = strcmp(r->v[REC_MIRROR_DIRECTION].s, "out");
+    mirror->out = strcmp(r->v[REC_MIRROR_DIRECTION].s, "in");
+    mirror->output_vlan = vlan > 0 ? vlan : 0;
+    memset(&mirror->output_ip, 0, sizeof mirror->output_ip);
+    if (*ip) {
+        rec_parse_prefix(ip, mirror->output_ip.s6_addr, &plen);
+    }
+    mirror->erspan = choice_of(r, REC_MIRROR_ENCAPSULATION) == 1;
+    mirror->session = r->v[REC_MIRROR_SESSION].i;
+    mirror->snaplen = r->v[REC_MIRROR_SNAPLEN].i;
+    mirror->obj.enabled = r->v[REC_MIRROR_ENABLED].i;
+    if (vlan > 0) {
+        model_claim(m, &mirror->obj, "output_vlan", xasprintf("tag %u", mirror->output_vlan));
+    }
+}
+
+static void
+parse_list(struct svec *to, const struct rec_value *v)
+{
+    svec_clear(to);
+    for (size_t i = 0; i < v->n; i++) {
+        svec_add(to, v->list[i]);
+    }
+}
+
+static void
+parse_exporter(struct model *m, struct model_exporter *e, const struct rec *r)
+{
+    e->protocol = choice_of(r, REC_EXPORTER_PROTOCOL);
+    parse_list(&e->targets, &r->v[REC_EXPORTER_TARGETS]);
+    parse_list(&e->options, &r->v[REC_EXPORTER_OPTIONS]);
+    e->sampling = r->v[REC_EXPORTER_SAMPLING].i;
+    e->active_timeout = r->v[REC_EXPORTER_ACTIVE_TIMEOUT].i;
+    e->cache_max_flows = r->v[REC_EXPORTER_CACHE_MAX_FLOWS].i;
+    e->polling = r->v[REC_EXPORTER_POLLING].i;
+    e->header = r->v[REC_EXPORTER_HEADER].i;
+    e->obj.enabled = r->v[REC_EXPORTER_ENABLED].i;
+    model_claim(
+        m, &e->obj, "protocol",
+        xasprintf("exporter %s %s", r->v[REC_EXPORTER_PROTOCOL].s, r->v[REC_EXPORTER_HOST].s));
+}
+
+/* A device is in one bond. */
+static void
+parse_bond(struct model *m, struct model_bond *bond, const struct rec *r)
+{
+    const char *host = r->v[REC_BOND_HOST].s;
+
+    set_text(&bond->port, r->v[REC_BOND_PORT].s);
+    set_text(&bond->primary, r->v[REC_BOND_PRIMARY].s);
+    parse_list(&bond->interfaces, &r->v[REC_BOND_INTERFACES]);
+    bond->mode = choice_of(r, REC_BOND_MODE);
+    bond->lacp = choice_of(r, REC_BOND_LACP);
+    bond->lacp_fast = r->v[REC_BOND_LACP_FAST].i;
+    bond->updelay = r->v[REC_BOND_UPDELAY].i;
+    bond->downdelay = r->v[REC_BOND_DOWNDELAY].i;
+    model_claim(m, &bond->obj, "port", xasprintf("bond %s %s", host, bond->port));
+    for (size_t i = 0; i < bond->interfaces.n; i++) {
+        model_claim(m, &bond->obj, "interfaces",
+                    xasprintf("interface %s %s", host, bond->interfaces.names[i]));
+    }
 }
 
 /* What the rule's protocol and remote side leave of its ethertype. */
@@ -183,6 +272,7 @@ parse_rule(struct model_rule *rule, const struct rec *r)
     rule->icmp_code = r->v[REC_RULE_ICMP_CODE].i;
     rule->stateful = r->v[REC_RULE_STATEFUL].i;
     rule->log = r->v[REC_RULE_LOG].i;
+    rule->sample = r->v[REC_RULE_SAMPLE].i;
     rule->obj.enabled = r->v[REC_RULE_ENABLED].i;
 }
 
@@ -253,6 +343,9 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     case REC_NETWORK:
         parse_network(m, model_network(obj), r);
         break;
+    case REC_VM:
+        parse_rates(m, obj, &model_vm(obj)->rates, r, REC_VM_RATE_IN);
+        break;
     case REC_VIF:
         parse_vif(m, model_vif(obj), r);
         break;
@@ -266,6 +359,15 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
         uuid_from_string(&policy, r->v[REC_RULE_POLICY].s);
         parse_rule(model_rule(obj), r);
         break;
+    case REC_MIRROR:
+        parse_mirror(m, model_mirror(obj), r);
+        break;
+    case REC_EXPORTER:
+        parse_exporter(m, model_exporter(obj), r);
+        break;
+    case REC_BOND:
+        parse_bond(m, model_bond(obj), r);
+        break;
     default:
         break;
     }
@@ -273,6 +375,64 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     if (obj->key) {
         model_claim(m, obj, "key", xasprintf("key %u", obj->key));
     }
+}
+
+static void
+keep_field(struct rec *to, const struct rec *from, unsigned field)
+{
+    const struct rec_value *v = &from->v[field];
+
+    switch (rec_tables[from->kind].fields[field].type) {
+    case REC_STRING:
+    case REC_REF:
+    case REC_ENUM:
+        rec_set_string(to, field, v->s);
+        break;
+    case REC_INT:
+    case REC_OPT_INT:
+    case REC_BOOL:
+        rec_set_int(to, field, v->i);
+        break;
+    case REC_STRINGS:
+    case REC_REFS:
+        for (size_t i = 0; i < v->n; i++) {
+            rec_add(to, field, v->list[i]);
+        }
+        break;
+    }
+}
+
+bool
+model_parse_widened(struct model *m, struct model_obj *obj, const struct rec *r)
+{
+    static const unsigned of_rule[] = {REC_RULE_POLICY,    REC_RULE_PART,   REC_RULE_ORDER,
+                                       REC_RULE_DIRECTION, REC_RULE_ACTION, REC_RULE_ENABLED};
+    static const unsigned of_group[] = {REC_GROUP_TENANT, REC_GROUP_VIFS, REC_GROUP_VMS,
+                                        REC_GROUP_GROUPS};
+    const unsigned *kept = r->kind == REC_RULE ? of_rule : of_group;
+    size_t n = r->kind == REC_RULE ? ARRAY_SIZE(of_rule) : ARRAY_SIZE(of_group);
+    const char *field;
+    struct rec wide;
+    char why[512];
+    bool ok;
+
+    if ((r->kind != REC_RULE || strcmp(r->v[REC_RULE_ACTION].s, "deny")) && r->kind != REC_GROUP) {
+        return false;
+    }
+    rec_init(&wide, r->kind);
+    free(wide.name);
+    wide.name = xstrdup(r->name);
+    wide.key = r->key;
+    for (size_t i = 0; i < n; i++) {
+        keep_field(&wide, r, kept[i]);
+    }
+    rec_normalize(&wide);
+    ok = rec_check(&wide, &field, why, sizeof why);
+    if (ok) {
+        model_parse(m, obj, &wide);
+    }
+    rec_destroy(&wide);
+    return ok;
 }
 
 void
@@ -303,6 +463,15 @@ model_free_fields(struct model_obj *obj)
     case REC_RULE:
         free(model_rule(obj)->remote_cidrs.p);
         free(model_rule(obj)->ports);
+        break;
+    case REC_EXPORTER:
+        svec_destroy(&model_exporter(obj)->targets);
+        svec_destroy(&model_exporter(obj)->options);
+        break;
+    case REC_BOND:
+        svec_destroy(&model_bond(obj)->interfaces);
+        free(model_bond(obj)->port);
+        free(model_bond(obj)->primary);
         break;
     default:
         break;

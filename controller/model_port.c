@@ -178,6 +178,19 @@ attach(struct model *m, struct model_port *port, struct model_vif *vif)
     }
 }
 
+struct model_vif *
+model_vif_by_mac(const struct model *m, const struct model_network *n, struct eth_addr mac)
+{
+    struct model_vif *vif;
+
+    HMAP_FOR_EACH_WITH_HASH (vif, mac_node, hash_addr(&mac), &m->vif_by_mac) {
+        if (vif->obj.live && vif->network == n && eth_addr_equals(vif->mac, mac)) {
+            return vif;
+        }
+    }
+    return NULL;
+}
+
 /* The vif that a port names.  A MAC may be in several networks: then the vif that
  * is expected on this host, if there is but one such. */
 static struct model_vif *

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "byte-order.h"
 #include "hash.h"
-#include "nx-match.h"
 #include "openflow/openflow.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/match.h"
@@ -15,6 +15,7 @@
 #include "openvswitch/ofp-match.h"
 #include "openvswitch/ofp-msgs.h"
 #include "openvswitch/ofpbuf.h"
+#include "pflow_bytes.h"
 #include "util.h"
 
 /* The version whose encoding is the canonical one. */
@@ -23,6 +24,7 @@
 static const char *const kind_names[] = {
     [FLOW_BASE] = "base",       [FLOW_VIF] = "vif",   [FLOW_REMOTE] = "remote",
     [FLOW_NETWORK] = "network", [FLOW_RULE] = "rule", [FLOW_DEFAULT] = "default",
+    [FLOW_TAP] = "tap",
 };
 
 enum flow_kind
@@ -30,7 +32,7 @@ flow_cookie_kind(uint64_t cookie)
 {
     uint8_t kind = cookie >> 48;
 
-    return (cookie & FLOW_COOKIE_MASK) == FLOW_COOKIE_OURS && kind <= FLOW_DEFAULT ? kind : 0;
+    return (cookie & FLOW_COOKIE_MASK) == FLOW_COOKIE_OURS && kind <= FLOW_TAP ? kind : 0;
 }
 
 const char *
@@ -43,13 +45,23 @@ const char *
 flow_table_name(uint8_t table)
 {
     static const char *const names[TBL_TUNNEL_OUT + 1] = {
-        [TBL_CLASSIFY] = "classify",   [TBL_TUNNEL_IN] = "tunnel-in",
-        [TBL_SPOOF] = "spoof",         [TBL_SPOOF_ND] = "spoof-nd",
-        [TBL_KIND] = "kind",           [TBL_LOOKUP] = "lookup",
-        [TBL_FLOOD] = "flood",         [TBL_ISOLATE] = "isolate",
-        [TBL_STATE] = "state",         [TBL_POLICY_OUT] = "policy-out",
-        [TBL_POLICY_IN] = "policy-in", [TBL_VERDICT] = "verdict",
-        [TBL_OUTPUT] = "output",       [TBL_TUNNEL_OUT] = "tunnel-out",
+        [TBL_CLASSIFY] = "classify",
+        [TBL_TUNNEL_IN] = "tunnel-in",
+        [TBL_SPOOF] = "spoof",
+        [TBL_SPOOF_ND] = "spoof-nd",
+        [TBL_KIND] = "kind",
+        [TBL_LOOKUP] = "lookup",
+        [TBL_FLOOD] = "flood",
+        [TBL_ISOLATE] = "isolate",
+        [TBL_SENDER] = "sender",
+        [TBL_RECEIVER] = "receiver",
+        [TBL_REJUDGE] = "rejudge",
+        [TBL_STATE] = "state",
+        [TBL_POLICY_OUT] = "policy-out",
+        [TBL_POLICY_IN] = "policy-in",
+        [TBL_VERDICT] = "verdict",
+        [TBL_OUTPUT] = "output",
+        [TBL_TUNNEL_OUT] = "tunnel-out",
     };
 
     return table < ARRAY_SIZE(names) ? names[table] : NULL;
@@ -78,13 +90,11 @@ pflow_create(uint8_t table, uint16_t priority, uint64_t cookie, const struct mat
     struct pflow *f;
     size_t match_len;
 
-    oxm_put_raw(&b, match, CANONICAL);
+    pflow_put_match(&b, match);
     match_len = b.size;
     /* Instructions are laid out on 8 bytes from the buffer's start. */
     ofpbuf_put_zeros(&b, PAD_SIZE(match_len, 8));
-    if (len) {
-        ofpacts_put_openflow_instructions(ofpacts, len, &b, CANONICAL);
-    }
+    pflow_put_instructions(&b, ofpacts, len);
 
     size_t padded = ROUND_UP(match_len, 8);
     ovs_assert(b.size - padded <= UINT16_MAX);

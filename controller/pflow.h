@@ -45,6 +45,7 @@ enum flow_kind {
     FLOW_NETWORK,  /* a network on a host */
     FLOW_RULE,     /* a rule of a policy */
     FLOW_DEFAULT,  /* what no rule decides: the pool's default action; key 0 */
+    FLOW_TAP,      /* reports packets for a while: has a timeout, and is in no table of ours */
 };
 
 static inline uint64_t
@@ -69,6 +70,9 @@ enum flow_table {
     TBL_FLOOD = 22,      /* everywhere */
     TBL_ISOLATE = 25,    /* isolated ports; then conntrack, by kind */
     TBL_STATE = 40,      /* what conntrack says */
+    TBL_SENDER = 41,     /* is the connection the sending vif's? */
+    TBL_RECEIVER = 42,   /* and the receiving one's? */
+    TBL_REJUDGE = 43,    /* policy decides about it again */
     TBL_POLICY_OUT = 50, /* the source's side; a subroutine */
     TBL_POLICY_IN = 51,  /* the destination's side; a subroutine */
     TBL_VERDICT = 55,
@@ -133,7 +137,10 @@ struct fdelta;
 struct ftable {
     struct hmap nodes;     /* of struct fnode */
     struct ovs_list stale; /* of struct fnode: ftable_settle() has not seen them */
-    struct fdelta *delta;  /* changes since the last ftable_take(), or NULL: not tracked */
+    /* Given to the table when it was empty; ftable_settle() puts them in all at once. */
+    struct pflow **fresh;
+    size_t n_fresh, fresh_allocated;
+    struct fdelta *delta; /* changes since the last ftable_take(), or NULL: not tracked */
 };
 
 struct fnode {

@@ -22,6 +22,8 @@ ftable_init(struct ftable *ft)
 {
     hmap_init(&ft->nodes);
     ovs_list_init(&ft->stale);
+    ft->fresh = NULL;
+    ft->n_fresh = ft->fresh_allocated = 0;
     ft->delta = NULL;
 }
 
@@ -86,19 +88,19 @@ note(struct ftable *ft, const struct pflow *before, const struct pflow *after)
     }
 }
 
+/* Takes over the caller's reference of 'f', as replace_flow() does. */
 static struct fnode *
-insert_node(struct ftable *ft, const struct pflow *f)
+insert_node(struct ftable *ft, struct pflow *f)
 {
     struct fnode *n = xmalloc(sizeof *n);
 
-    n->flow = pflow_ref(f);
+    n->flow = f;
     n->share = NULL;
     hmap_insert(&ft->nodes, &n->node, f->hash);
     note(ft, NULL, f);
     return n;
 }
 
-/* Takes over the caller's reference of 'f'. */
 static void
 replace_flow(struct ftable *ft, struct fnode *n, struct pflow *f)
 {
@@ -115,8 +117,7 @@ ftable_set(struct ftable *ft, const struct pflow *f)
     struct fnode *n = find_node(ft, f);
 
     if (!n) {
-        note(ft, NULL, f);
-        insert_node(ft, f);
+        insert_node(ft, pflow_ref(f));
     } else {
         replace_flow(ft, n, pflow_ref(f));
     }
@@ -147,6 +148,12 @@ ftable_clear(struct ftable *ft)
 {
     struct fnode *n, *next;
 
+    for (size_t i = 0; i < ft->n_fresh; i++) {
+        pflow_unref(ft->fresh[i]);
+    }
+    free(ft->fresh);
+    ft->fresh = NULL;
+    ft->n_fresh = ft->fresh_allocated = 0;
     HMAP_FOR_EACH_SAFE (n, next, node, &ft->nodes) {
         remove_node(ft, n);
     }
@@ -158,13 +165,14 @@ ftable_clear(struct ftable *ft)
  * some room for the rest. */
 #define MAX_CLAUSES 4000
 
+/* Takes over the caller's reference. */
 static void
-share_add(struct fshare *s, const struct pflow *f)
+share_add(struct fshare *s, struct pflow *f)
 {
     if (s->n_given == s->allocated) {
         s->given = x2nrealloc(s->given, &s->allocated, sizeof *s->given);
     }
-    s->given[s->n_given++] = pflow_ref(f);
+    s->given[s->n_given++] = f;
 }
 
 static void
@@ -175,8 +183,9 @@ share_stale(struct ftable *ft, struct fshare *s)
     }
 }
 
-void
-ftable_give(struct ftable *ft, const struct pflow *f)
+/* Takes over the caller's reference. */
+static void
+give(struct ftable *ft, struct pflow *f)
 {
     struct fnode *n = find_node(ft, f);
 
@@ -188,18 +197,51 @@ ftable_give(struct ftable *ft, const struct pflow *f)
         n->share = xzalloc(sizeof *n->share);
         n->share->n = n;
         ovs_list_init(&n->share->stale_node);
-        share_add(n->share, n->flow);
+        share_add(n->share, pflow_ref(n->flow));
     }
     share_add(n->share, f);
     share_stale(ft, n->share);
 }
 
+/* One table after the other, each in a bucket array of its final size: while they
+ * grow side by side, every step misses the cache. */
+static void
+take_fresh(struct ftable *ft)
+{
+    struct pflow **fresh = ft->fresh;
+    size_t n = ft->n_fresh;
+
+    ft->fresh = NULL;
+    ft->n_fresh = ft->fresh_allocated = 0;
+    hmap_reserve(&ft->nodes, 2 * n);
+    for (size_t i = 0; i < n; i++) {
+        give(ft, fresh[i]);
+    }
+    free(fresh);
+}
+
+void
+ftable_give(struct ftable *ft, const struct pflow *f)
+{
+    if (!hmap_is_empty(&ft->nodes)) {
+        give(ft, pflow_ref(f));
+        return;
+    }
+    if (ft->n_fresh == ft->fresh_allocated) {
+        ft->fresh = x2nrealloc(ft->fresh, &ft->fresh_allocated, sizeof *ft->fresh);
+    }
+    ft->fresh[ft->n_fresh++] = pflow_ref(f);
+}
+
 void
 ftable_withdraw(struct ftable *ft, const struct pflow *f)
 {
-    struct fnode *n = find_node(ft, f);
-    struct fshare *s = n ? n->share : NULL;
+    struct fnode *n;
+    struct fshare *s;
 
+    take_fresh(ft);
+    n = find_node(ft, f);
+    s = n ? n->share : NULL;
     if (!s) {
         ovs_assert(n && n->flow == f);
         remove_node(ft, n);
@@ -295,6 +337,7 @@ settle(struct ftable *ft, struct fnode *n)
 void
 ftable_settle(struct ftable *ft)
 {
+    take_fresh(ft);
     while (!ovs_list_is_empty(&ft->stale)) {
         struct fshare *s = CONTAINER_OF(ovs_list_front(&ft->stale), struct fshare, stale_node);
 

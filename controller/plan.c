@@ -692,6 +692,57 @@ plan_try(struct model *m, const struct plan *plan, struct doc_errors *errors,
     return ok;
 }
 
+/* --- a model aside ------------------------------------------------------------------ */
+
+static void
+copy_ports(const struct model *from, struct model *to)
+{
+    struct model_obj *obj;
+
+    MODEL_FOR_EACH (obj, from, REC_HOST) {
+        struct model_host *host = model_host(model_by_uuid(to, REC_HOST, &obj->uuid));
+        const struct model_port *port;
+
+        if (!host) {
+            continue;
+        }
+        model_ports_begin(to);
+        LIST_FOR_EACH (port, host_node, &model_host(obj)->ports) {
+            model_port_report(to, host, port->name, port->has_xs_uuid ? &port->xs_uuid : NULL,
+                              port->has_mac ? &port->mac : NULL, port->ofport);
+        }
+        if (model_host(obj)->reported) {
+            model_ports_end(to, host);
+        }
+    }
+    model_settle(to);
+}
+
+struct model *
+plan_model(struct model *m, const struct plan *plan, plan_read *read, void *aux)
+{
+    struct model *aside = model_create();
+    const struct uuid none = UUID_ZERO;
+    struct model_obj *obj;
+    struct rec r;
+
+    if (read(aux, REC_POOL, &none, &r)) {
+        model_put(aside, &none, &r);
+        rec_destroy(&r);
+    }
+    for (enum rec_kind kind = REC_HOST; kind < REC_N_KINDS; kind++) {
+        MODEL_FOR_EACH (obj, m, kind) {
+            if (read(aux, kind, &obj->uuid, &r)) {
+                model_put(aside, &obj->uuid, &r);
+                rec_destroy(&r);
+            }
+        }
+    }
+    do_ops(aside, plan);
+    copy_ports(m, aside); /* only what is live has ports */
+    return aside;
+}
+
 /* --- a model without a database
  * ---------------------------------------------------------------------- */
 

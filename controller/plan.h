@@ -37,6 +37,9 @@ bool plan_give_keys(struct model *, struct plan *, struct doc_errors *);
  * rules are compared with each other at once. */
 bool plan_try(struct model *, const struct plan *, struct doc_errors *,
               struct doc_errors *warnings);
+/* A model of its own of what the pool would be, ports and all: what stands is read
+ * with 'read'.  The caller's; its objects have the same keys and uuids. */
+struct model *plan_model(struct model *, const struct plan *, plan_read *read, void *aux);
 /* A free key or zone at or after '*next', which moves past it; 0: there is none. */
 uint32_t model_free_key(const struct model *, uint32_t *next);
 uint32_t model_free_zone(const struct model *, uint32_t *next);

@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fence.h"
 #include "model_impl.h"
 #include "model_lint.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "ovsdb-idl-provider.h"
 #include "plan.h"
+#include "pool_copy.h"
 #include "pool_db_priv.h"
 #include "pool_row.h"
 #include "timeval.h"
@@ -20,13 +22,15 @@
 VLOG_DEFINE_THIS_MODULE(pool_db);
 
 /* Status gathers this long before it is written. */
-#define STATUS_INTERVAL_MS 50
-/* Lint looks at rules when nothing changed for a while, some milliseconds at a time. */
+#define STATUS_INTERVAL_MS 10
+/* Lint looks at rules when nothing changed for a while, about a millisecond at a time. */
 #define LINT_CALM_MS 300
-#define LINT_STEPS 100000
+#define LINT_STEPS 10000
 /* Of a change that others' transactions keep overtaking. */
 #define MAX_TRIES 10
 #define RETRY_MS 500
+/* For the copy of the database to have a change. */
+#define COPY_TIMEOUT_MS 10000
 
 /* A change of what is stated, on its way. */
 struct apply {
@@ -40,13 +44,19 @@ struct apply {
     pool_done *done;
     void *aux;
     unsigned tries;
-    size_t counts[3];   /* by enum plan_what */
-    int64_t generation; /* that it makes */
+    size_t counts[3];         /* by enum plan_what */
+    int64_t generation;       /* that it makes */
+    long long int copy_until; /* written; the copy does not have it yet; 0: not written */
     struct doc_errors warnings;
 };
 
 struct pool_db {
     struct ovsdb_idl *idl;
+    struct fence_link link;
+    bool good;   /* it is the database that counts */
+    bool shared; /* with other controllers: pool_db_share() */
+    bool quiet;  /* another one writes what is not about our hosts */
+    struct pool_copy *copy;
     struct model *model;
     unsigned seqno; /* of what the model shows */
     bool ready;
@@ -79,9 +89,11 @@ pool_db_open(const char *remote, struct model *m)
 {
     struct pool_db *db = xzalloc(sizeof *db);
 
+    db->link.remote = xstrdup(remote);
     db->idl = ovsdb_idl_create(remote, &poolrec_idl_class, true, true);
     ovsdb_idl_set_leader_only(db->idl, false);
     pool_row_monitor(db->idl);
+    db->copy = pool_copy_create();
     db->model = m;
     db->pending_document = xstrdup("");
     db->pending_author = xstrdup("");
@@ -158,6 +170,7 @@ sync_pool(struct pool_db *db)
     db->pending_document = xstrdup(pool_row_get_string(row, REC_POOL, "pending_rollback"));
     db->pending_author = xstrdup(pool_row_get_string(row, REC_POOL, "pending_author"));
     db->pending.deadline_ms = pool_row_get_int(row, REC_POOL, "pending_deadline");
+    pool_copy_set(db->copy, pool_row_get_string(row, REC_POOL, "copy"));
 }
 
 static void
@@ -179,7 +192,7 @@ sync_row(struct pool_db *db, enum rec_kind kind, const struct uuid *uuid)
 static void
 sync_model(struct pool_db *db)
 {
-    if (db->seqno == ovsdb_idl_get_seqno(db->idl)) {
+    if (!db->good || db->seqno == ovsdb_idl_get_seqno(db->idl)) {
         return;
     }
     db->seqno = ovsdb_idl_get_seqno(db->idl);
@@ -195,8 +208,32 @@ sync_model(struct pool_db *db)
     ovsdb_idl_track_clear(db->idl);
     model_settle(db->model);
     db->ready = db->ready || pool_row(db);
-    stop_lint(db);
-    db->lint_due = time_msec() + LINT_CALM_MS;
+    /* The leader's lease alone gives no reason to look at all rules again. */
+    if (model_has_changes(db->model)) {
+        stop_lint(db);
+        db->lint_due = time_msec() + LINT_CALM_MS;
+    }
+}
+
+/* Hosts that other controllers lead are as these say. */
+static void
+show_others(struct pool_db *db)
+{
+    struct model_obj *obj;
+
+    if (!db->shared || !db->good) {
+        return;
+    }
+    MODEL_FOR_EACH (obj, db->model, REC_HOST) {
+        struct model_host *host = model_host(obj);
+        const struct ovsdb_idl_row *row =
+            host->led ? NULL : pool_row_find(db->idl, REC_HOST, &obj->uuid);
+
+        if (row) {
+            host->status.connected = pool_row_get_int(row, REC_HOST, "connected");
+            host->status.applied_generation = pool_row_get_int(row, REC_HOST, "applied_generation");
+        }
+    }
 }
 
 static void
@@ -221,7 +258,8 @@ ensure_pool(struct pool_db *db)
     struct ovsdb_idl_txn *txn;
     struct rec r;
 
-    if (pool_row(db) || !ovsdb_idl_has_ever_connected(db->idl) || db->status_txn || db->apply_txn) {
+    if (!db->good || pool_row(db) || !ovsdb_idl_has_ever_connected(db->idl) || db->status_txn ||
+        db->apply_txn) {
         return;
     }
     txn = ovsdb_idl_txn_create(db->idl);
@@ -295,11 +333,26 @@ static void
 write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_row *row)
 {
     const char *error = obj->error ? obj->error : obj->refused ? obj->refused : "";
+    struct model_host *host = model_host(obj);
 
-    write_numbers(db, obj, row);
-    if (obj->kind == REC_HOST) {
-        write_host_status(model_host(obj), row);
-        error = *error ? error : model_host(obj)->status.error;
+    if (db->quiet) {
+        /* Our own hosts, and what one of them refused. */
+        if ((!host || !host->led) && !obj->refused && !obj->refused_told) {
+            return;
+        }
+        obj->refused_told = obj->refused;
+    } else {
+        write_numbers(db, obj, row);
+    }
+    if (host && db->shared && !host->led) {
+        if (db->quiet || !obj->error) {
+            return;
+        }
+    } else if (host) {
+        write_host_status(host, row);
+        error = *error ? error : host->status.error;
+    } else if (db->quiet) {
+        /* The error only. */
     } else if (obj->kind == REC_VIF) {
         write_vif_status(model_vif(obj), row);
     } else if (obj->kind == REC_POLICY || obj->kind == REC_RULE) {
@@ -315,10 +368,11 @@ send_status(struct pool_db *db)
 
     /* Keys are of a count that a change in flight moves, too. */
     if (db->status_txn || db->apply_txn || !pool_row(db) || ovs_list_is_empty(&db->model->status) ||
-        time_msec() < db->status_due || !ovsdb_idl_is_connected(db->idl)) {
+        time_msec() < db->status_due || !pool_db_connected(db)) {
         return;
     }
     db->status_txn = ovsdb_idl_txn_create(db->idl);
+    fence_verify(db->idl);
     db->n_sent = 0;
     while (!ovs_list_is_empty(&db->model->status)) {
         struct model_obj *obj;
@@ -388,6 +442,29 @@ read_row(void *db_, enum rec_kind kind, const struct uuid *uuid, struct rec *r)
     return row;
 }
 
+struct model *
+pool_db_aside(struct pool_db *db, const struct doc *doc, struct doc_errors *errors)
+{
+    struct model *aside = NULL;
+    struct plan *plan;
+
+    if (!db->ready) {
+        doc_errors_add(errors, "", "", "the pool database has not been read yet");
+        return NULL;
+    }
+    stop_lint(db); /* a trial moves what it points to */
+    plan = plan_create(db->model, doc, true, read_row, db, errors);
+    if (plan) {
+        plan->key_next = db->key_next;
+        plan->zone_next = db->zone_next;
+        if (plan_give_keys(db->model, plan, errors) && plan_try(db->model, plan, errors, NULL)) {
+            aside = plan_model(db->model, plan, read_row, db);
+        }
+    }
+    plan_free(plan);
+    return aside;
+}
+
 static void
 write_ops(struct pool_db *db, struct ovsdb_idl_txn *txn, const struct plan *plan)
 {
@@ -416,6 +493,7 @@ send_apply(struct pool_db *db, struct apply *apply, const struct plan *plan)
     struct ovsdb_idl_txn *txn = ovsdb_idl_txn_create(db->idl);
     const struct ovsdb_idl_row *pool = pool_row(db);
 
+    fence_verify(db->idl);
     write_ops(db, txn, plan);
     if (plan->key_next != db->key_next || plan->zone_next != db->zone_next) {
         pool_row_verify(pool, REC_POOL, "key_next");
@@ -449,7 +527,10 @@ start_apply(struct pool_db *db)
         return false;
     }
     apply = CONTAINER_OF(ovs_list_front(&db->applies), struct apply, node);
-    if (!db->ready || !ovsdb_idl_is_connected(db->idl)) {
+    if (apply->copy_until) {
+        return false;
+    }
+    if (!db->ready || !pool_db_connected(db)) {
         doc_errors_add(&errors, "", "", "there is no connection to the pool database");
         finish(db, EAGAIN, &errors, db->model->generation);
         doc_errors_clear(&errors);
@@ -476,13 +557,49 @@ start_apply(struct pool_db *db)
     for (size_t i = 0; i < plan->n; i++) {
         apply->counts[plan->ops[i].what]++;
     }
-    if (apply->check_only || (!plan->n && !apply->has_pending)) {
+    if (apply->check_only) {
         finish(db, 0, NULL, db->model->generation);
+        plan_free(plan);
+        return true;
+    }
+    if (!plan->n && !apply->has_pending) {
+        /* As the database has it; the copy perhaps not yet. */
+        apply->generation = db->model->generation;
+        apply->copy_until = time_msec() + COPY_TIMEOUT_MS;
         plan_free(plan);
         return true;
     }
     send_apply(db, apply, plan);
     plan_free(plan);
+    return true;
+}
+
+/* The first one is written and waits for the copy of the database. */
+static bool
+run_copy(struct pool_db *db)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    struct apply *apply;
+    int64_t deadline;
+
+    if (ovs_list_is_empty(&db->applies)) {
+        return false;
+    }
+    apply = CONTAINER_OF(ovs_list_front(&db->applies), struct apply, node);
+    if (!apply->copy_until) {
+        return false;
+    }
+    deadline = apply->has_pending ? apply->pending_deadline : db->pending.deadline_ms;
+    if (pool_copy_has(db->copy, apply->generation, deadline)) {
+        finish(db, 0, NULL, apply->generation);
+        return true;
+    }
+    if (time_msec() < apply->copy_until) {
+        return false;
+    }
+    doc_errors_add(&errors, "", "", "written, but the pool database's copy has not confirmed it");
+    finish(db, EAGAIN, &errors, db->model->generation);
+    doc_errors_clear(&errors);
     return true;
 }
 
@@ -515,7 +632,7 @@ run_apply(struct pool_db *db)
     }
     db->retry_due = 0;
     if (status == TXN_SUCCESS || status == TXN_UNCHANGED) {
-        finish(db, 0, NULL, apply->generation);
+        apply->copy_until = time_msec() + COPY_TIMEOUT_MS;
     } else {
         if (!errors.n) {
             doc_errors_add(&errors, "", "", "others kept changing the pool meanwhile");
@@ -533,7 +650,7 @@ run_applies(struct pool_db *db)
         return;
     }
     db->applying = true;
-    while (run_apply(db) || start_apply(db)) {
+    while (run_apply(db) || run_copy(db) || start_apply(db)) {
         continue;
     }
     db->applying = false;
@@ -573,7 +690,10 @@ void
 pool_db_run(struct pool_db *db)
 {
     ovsdb_idl_run(db->idl);
+    pool_copy_run(db->copy);
+    db->good = fence_good(db->idl, &db->link, "pool");
     sync_model(db);
+    show_others(db);
     run_status(db);
     run_applies(db);
     ensure_pool(db);
@@ -586,9 +706,12 @@ void
 pool_db_wait(struct pool_db *db)
 {
     ovsdb_idl_wait(db->idl);
+    fence_wait(&db->link);
+    pool_copy_wait(db->copy);
     if (db->status_txn) {
         ovsdb_idl_txn_wait(db->status_txn);
-    } else if (!ovs_list_is_empty(&db->model->status) && !db->apply_txn) {
+    } else if (!ovs_list_is_empty(&db->model->status) && !db->apply_txn && pool_db_connected(db) &&
+               pool_row(db)) {
         poll_timer_wait_until(db->status_due);
     }
     if (db->lint) {
@@ -599,7 +722,9 @@ pool_db_wait(struct pool_db *db)
     if (db->apply_txn) {
         ovsdb_idl_txn_wait(db->apply_txn);
     } else if (!ovs_list_is_empty(&db->applies) && !db->status_txn) {
-        poll_timer_wait_until(db->retry_due);
+        struct apply *apply = CONTAINER_OF(ovs_list_front(&db->applies), struct apply, node);
+
+        poll_timer_wait_until(apply->copy_until ? apply->copy_until : db->retry_due);
     }
 }
 
@@ -624,9 +749,11 @@ pool_db_close(struct pool_db *db)
         ovsdb_idl_txn_destroy(db->status_txn);
     }
     model_lint_destroy(db->lint);
+    pool_copy_destroy(db->copy);
     ovsdb_idl_destroy(db->idl);
     free(db->pending_document);
     free(db->pending_author);
+    free(db->link.remote);
     free(db->sent);
     free(db);
 }
@@ -640,7 +767,25 @@ pool_db_ready(const struct pool_db *db)
 bool
 pool_db_connected(const struct pool_db *db)
 {
-    return ovsdb_idl_is_connected(db->idl);
+    return db->good && ovsdb_idl_is_connected(db->idl);
+}
+
+void
+pool_db_share(struct pool_db *db, bool leads)
+{
+    bool quiet = !leads;
+    struct model_obj *obj;
+
+    db->shared = true;
+    if (db->quiet == quiet) {
+        return;
+    }
+    db->quiet = quiet;
+    for (int k = 0; k < REC_N_KINDS && !quiet; k++) {
+        MODEL_FOR_EACH (obj, db->model, k) {
+            model_note(db->model, obj);
+        }
+    }
 }
 
 struct ovsdb_idl *

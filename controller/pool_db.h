@@ -32,6 +32,10 @@ void pool_db_wait(struct pool_db *);
 bool pool_db_ready(const struct pool_db *);
 bool pool_db_connected(const struct pool_db *);
 struct ovsdb_idl *pool_db_idl(struct pool_db *);
+/* There are other controllers: each writes the status of the hosts that it leads
+ * (model_host.led), the one that leads the pool everything else.  Without this
+ * call we are the only one. */
+void pool_db_share(struct pool_db *, bool leads);
 
 /* --- changes of what is stated (REST) -------------------------------------------- */
 
@@ -62,6 +66,9 @@ typedef void pool_done(const struct pool_result *, void *aux);
  * transaction, also if the document makes no difference. */
 void pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bool check_only,
                    const struct pool_pending *pending, pool_done *done, void *aux);
+/* A model aside, as the document would leave the pool if it replaced what it
+ * holds; the caller's.  NULL: see errors. */
+struct model *pool_db_aside(struct pool_db *, const struct doc *, struct doc_errors *);
 /* Good until the next pool_db_run(). */
 const struct pool_pending *pool_db_pending(struct pool_db *);
 

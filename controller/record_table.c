@@ -77,6 +77,12 @@ is_bridge(const char *s)
 }
 
 static bool
+is_interface_or_none(const char *s)
+{
+    return is_port_name(s, 15);
+}
+
+static bool
 is_uplink(const char *s)
 {
     return is_port_name(s, 63);
@@ -102,6 +108,33 @@ is_endpoint(const char *s, bool loopback)
         return false;
     }
     return !loopback || (v6 ? !strcmp(ip, "::1") : addr[12] == 127);
+}
+
+/* What weft-vswitchd sends IPFIX by; plain addresses are UDP. */
+static const char *
+after_transport(const char *s)
+{
+    return !strncmp(s, "udp:", 4) || !strncmp(s, "tcp:", 4) || !strncmp(s, "tls:", 4) ? s + 4 : s;
+}
+
+static bool
+is_collector(const char *s)
+{
+    return is_endpoint(after_transport(s), false);
+}
+
+/* KEY=VALUE, of a column that holds a map. */
+static bool
+is_option(const char *s)
+{
+    const char *equals = strchr(s, '=');
+
+    for (const char *p = s; equals && p < equals; p++) {
+        if (!isalnum((unsigned char)*p) && *p != '-' && *p != '_') {
+            return false;
+        }
+    }
+    return equals && equals > s && is_plain(s, 255);
 }
 
 static bool
@@ -199,6 +232,11 @@ static const char *const parts[] = {"mandatory", "default", NULL};
 static const char *const directions[] = {"in", "out", NULL};
 static const char *const roles[] = {"viewer", "tenant", "operator", "admin", NULL};
 static const char *const ethertypes[] = {"any", "ipv4", "ipv6", NULL};
+static const char *const mirror_directions[] = {"both", "in", "out", NULL};
+static const char *const mirror_encapsulations[] = {"gre", "erspan", NULL};
+static const char *const bond_modes[] = {"active-backup", "balance-slb", "balance-tcp", NULL};
+static const char *const lacp_modes[] = {"off", "passive", "active", NULL};
+static const char *const protocols[] = {"netflow", "sflow", "ipfix", NULL};
 
 #define ENUM(NAME, CHOICES, DEF)                                                                   \
     {                                                                                              \
@@ -233,8 +271,15 @@ static const char *const ethertypes[] = {"any", "ipv4", "ipv6", NULL};
         .name = NAME, .type = REC_REFS, .ref = KIND, .max = REC_MAX_LIST, .def = ""                \
     }
 
+/* Rate limits of a scope: see REC_RATE_LIFTED. */
+#define RATE_FIELDS(SCOPE)                                                                         \
+    [REC_##SCOPE##_RATE_IN] = INT("rate_in_kbps", 0, REC_RATE_LIFTED, "0"),                        \
+    [REC_##SCOPE##_RATE_OUT] = INT("rate_out_kbps", 0, REC_RATE_LIFTED, "0"),                      \
+    [REC_##SCOPE##_BURST] = INT("burst_kb", 0, REC_RATE_LIFTED, "0")
+
 static const struct rec_field pool_fields[] = {
     [REC_POOL_DEFAULT_ACTION] = ENUM("default_action", actions, "deny"),
+    RATE_FIELDS(POOL),
 };
 static const struct rec_field host_fields[] = {
     [REC_HOST_OVSDB] = STRING("ovsdb", NULL, is_target, TARGET_SHOULD),
@@ -259,9 +304,11 @@ static const struct rec_field network_fields[] = {
     [REC_NETWORK_DHCP_SERVER] = BOOL("allow_dhcp_server", "0"),
     [REC_NETWORK_RA] = BOOL("allow_ra", "0"),
     [REC_NETWORK_POLICY_EPOCH] = INT("policy_epoch", 1, 0xffffffff, "1"),
+    RATE_FIELDS(NETWORK),
 };
 static const struct rec_field vm_fields[] = {
     [REC_VM_TENANT] = REF("tenant", REC_TENANT, ""),
+    RATE_FIELDS(VM),
 };
 #define PREFIX_SHOULD "must be an address or ADDRESS/LENGTH with no bits set behind the length"
 static const struct rec_field vif_fields[] = {
@@ -276,9 +323,7 @@ static const struct rec_field vif_fields[] = {
     [REC_VIF_IPV6] = STRINGS("ipv6_allowed", 1024, is_prefix6, "(IPv6) " PREFIX_SHOULD),
     [REC_VIF_ADDRESSES] = STRINGS("addresses", 1024, is_prefix, PREFIX_SHOULD),
     [REC_VIF_ISOLATED] = BOOL("isolated", "0"),
-    [REC_VIF_RATE_IN] = INT("rate_in_kbps", 0, 4000000000, "0"),
-    [REC_VIF_RATE_OUT] = INT("rate_out_kbps", 0, 4000000000, "0"),
-    [REC_VIF_BURST] = INT("burst_kb", 0, 4000000000, "0"),
+    RATE_FIELDS(VIF),
 };
 static const struct rec_field group_fields[] = {
     [REC_GROUP_TENANT] = REF("tenant", REC_TENANT, ""),
@@ -313,12 +358,54 @@ static const struct rec_field rule_fields[] = {
     [REC_RULE_ICMP_CODE] = OPT_INT("icmp_code", 0, 255),
     [REC_RULE_STATEFUL] = BOOL("stateful", "1"),
     [REC_RULE_LOG] = BOOL("log", "0"),
+    [REC_RULE_SAMPLE] = INT("sample", 0, 65535, "1"),
     [REC_RULE_ENABLED] = BOOL("enabled", "1"),
 };
 static const struct rec_field user_fields[] = {
     [REC_USER_ROLE] = ENUM("role", roles, NULL),
     [REC_USER_TENANT] = REF("tenant", REC_TENANT, ""),
     [REC_USER_ENABLED] = BOOL("enabled", "1"),
+};
+
+static const struct rec_field mirror_fields[] = {
+    [REC_MIRROR_VIFS] = REFS("vifs", REC_VIF),
+    [REC_MIRROR_NETWORKS] = REFS("networks", REC_NETWORK),
+    [REC_MIRROR_DIRECTION] = ENUM("direction", mirror_directions, "both"),
+    [REC_MIRROR_OUTPUT_VIF] = REF("output_vif", REC_VIF, ""),
+    [REC_MIRROR_OUTPUT_VLAN] = OPT_INT("output_vlan", 1, 4094),
+    [REC_MIRROR_OUTPUT_IP] = STRING("output_ip", "", is_address_or_none,
+                                    "must be a unicast IPv4 or IPv6 address without a length"),
+    [REC_MIRROR_ENCAPSULATION] = ENUM("encapsulation", mirror_encapsulations, "gre"),
+    [REC_MIRROR_SESSION] = INT("session", 0, 1023, "0"),
+    [REC_MIRROR_SNAPLEN] = INT("snaplen", 0, 65535, "0"),
+    [REC_MIRROR_ENABLED] = BOOL("enabled", "1"),
+};
+static const struct rec_field exporter_fields[] = {
+    [REC_EXPORTER_PROTOCOL] = ENUM("protocol", protocols, NULL),
+    [REC_EXPORTER_HOST] = REF("host", REC_HOST, ""),
+    [REC_EXPORTER_TARGETS] = STRINGS("targets", 16, is_collector,
+                                     "must be IP:PORT, of ipfix also udp:, tcp: or tls:IP:PORT"),
+    [REC_EXPORTER_SAMPLING] = INT("sampling", 0, 4000000000, "0"),
+    [REC_EXPORTER_ACTIVE_TIMEOUT] = INT("active_timeout", 0, 4200, "0"),
+    [REC_EXPORTER_CACHE_MAX_FLOWS] = INT("cache_max_flows", 0, 4000000000, "0"),
+    [REC_EXPORTER_POLLING] = INT("polling", 0, 86400, "0"),
+    [REC_EXPORTER_HEADER] = INT("header", 0, 1500, "0"),
+    [REC_EXPORTER_OPTIONS] = STRINGS("options", 64, is_option,
+                                     "must be KEY=VALUE, the key of letters, digits, '-' and '_'"),
+    [REC_EXPORTER_ENABLED] = BOOL("enabled", "1"),
+};
+
+#define DEVICE_SHOULD "must be a device's name: 1 to 15 visible characters without '/'"
+static const struct rec_field bond_fields[] = {
+    [REC_BOND_HOST] = REF("host", REC_HOST, NULL),
+    [REC_BOND_PORT] = STRING("port", "bond0", is_bridge, DEVICE_SHOULD),
+    [REC_BOND_INTERFACES] = STRINGS("interfaces", 16, is_bridge, DEVICE_SHOULD),
+    [REC_BOND_MODE] = ENUM("mode", bond_modes, "active-backup"),
+    [REC_BOND_LACP] = ENUM("lacp", lacp_modes, "off"),
+    [REC_BOND_LACP_FAST] = BOOL("lacp_fast", "0"),
+    [REC_BOND_PRIMARY] = STRING("primary", "", is_interface_or_none, DEVICE_SHOULD),
+    [REC_BOND_UPDELAY] = INT("updelay", 0, 600000, "0"),
+    [REC_BOND_DOWNDELAY] = INT("downdelay", 0, 600000, "0"),
 };
 
 #define FIELDS(A) .fields = A, .n_fields = COUNT(A)
@@ -333,6 +420,9 @@ const struct rec_table rec_tables[REC_N_KINDS] = {
     [REC_POLICY] = {"Policy", "policies", "policy", FIELDS(policy_fields)},
     [REC_RULE] = {"Rule", "rules", "rule", FIELDS(rule_fields)},
     [REC_USER] = {"User", "users", "user", FIELDS(user_fields)},
+    [REC_MIRROR] = {"Mirror", "mirrors", "mirror", FIELDS(mirror_fields)},
+    [REC_EXPORTER] = {"Exporter", "exporters", "exporter", FIELDS(exporter_fields)},
+    [REC_BOND] = {"Bond", "bonds", "bond", FIELDS(bond_fields)},
 };
 
 /* --- checks ---------------------------------------------------------------------------- */
@@ -530,6 +620,103 @@ check_rule(const struct rec *r, struct fault *fault)
     return check_family(r, protocol, fault);
 }
 
+/* Something to mirror, and one place to send it to. */
+static bool
+check_mirror(const struct rec *r, struct fault *fault)
+{
+    bool vif = *r->v[REC_MIRROR_OUTPUT_VIF].s, ip = *r->v[REC_MIRROR_OUTPUT_IP].s;
+    bool vlan = r->v[REC_MIRROR_OUTPUT_VLAN].i >= 0;
+    int64_t snaplen = r->v[REC_MIRROR_SNAPLEN].i;
+
+    if (!r->v[REC_MIRROR_VIFS].n && !r->v[REC_MIRROR_NETWORKS].n) {
+        return fail(fault, "vifs", "is empty, and so is networks: there is nothing to mirror");
+    }
+    if (!vif && !vlan && !ip) {
+        return fail(fault, "output_vif",
+                    "is missing, and so are output_vlan and output_ip; a mirror has one of them");
+    }
+    if (vif + vlan + ip > 1) {
+        return fail(fault, ip ? "output_ip" : "output_vlan", "does not go with %s",
+                    vif ? "output_vif" : "output_vlan");
+    }
+    if (!ip && r->v[REC_MIRROR_SESSION].i) {
+        return fail(fault, "session", "goes with output_ip only");
+    }
+    if (snaplen && snaplen < 14) {
+        return fail(fault, "snaplen", "%" PRId64 " must be 0 or 14..65535", snaplen);
+    }
+    return true;
+}
+
+/* Of the settings each protocol has some. */
+static bool
+check_exporter(const struct rec *r, struct fault *fault)
+{
+    static const struct {
+        unsigned field;
+        const char *protocols;
+    } settings[] = {
+        {REC_EXPORTER_SAMPLING, "sflow or ipfix"},
+        {REC_EXPORTER_ACTIVE_TIMEOUT, "netflow or ipfix"},
+        {REC_EXPORTER_CACHE_MAX_FLOWS, "ipfix"},
+        {REC_EXPORTER_POLLING, "sflow"},
+        {REC_EXPORTER_HEADER, "sflow"},
+        {REC_EXPORTER_OPTIONS, "netflow or ipfix"},
+    };
+    const char *protocol = r->v[REC_EXPORTER_PROTOCOL].s;
+
+    if (!r->v[REC_EXPORTER_TARGETS].n) {
+        return fail(fault, "targets", "is empty; state IP:PORT of a collector");
+    }
+    for (size_t i = 0; i < r->v[REC_EXPORTER_TARGETS].n; i++) {
+        const char *target = r->v[REC_EXPORTER_TARGETS].list[i];
+
+        if (after_transport(target) != target && strcmp(protocol, "ipfix")) {
+            return fail(fault, "targets", SHOWN " goes with protocol ipfix only", target);
+        }
+    }
+    for (size_t i = 0; i < COUNT(settings); i++) {
+        const struct rec_value *v = &r->v[settings[i].field];
+
+        if ((v->i || v->n) && !strstr(settings[i].protocols, protocol)) {
+            return fail(fault, exporter_fields[settings[i].field].name,
+                        "goes with protocol %s only", settings[i].protocols);
+        }
+    }
+    return true;
+}
+
+static bool
+check_bond(const struct rec *r, struct fault *fault)
+{
+    const struct rec_value *interfaces = &r->v[REC_BOND_INTERFACES];
+    const char *mode = r->v[REC_BOND_MODE].s, *primary = r->v[REC_BOND_PRIMARY].s;
+    bool lacp = strcmp(r->v[REC_BOND_LACP].s, "off"), member = false;
+
+    for (size_t i = 0; i < interfaces->n; i++) {
+        member = member || !strcmp(interfaces->list[i], primary);
+        if (!strcmp(interfaces->list[i], r->v[REC_BOND_PORT].s)) {
+            return fail(fault, "port", SHOWN " is one of the interfaces", r->v[REC_BOND_PORT].s);
+        }
+    }
+    if (interfaces->n < 2) {
+        return fail(fault, "interfaces", "has %zu members; a bond has two or more", interfaces->n);
+    }
+    if (!strcmp(mode, "balance-tcp") && !lacp) {
+        return fail(fault, "lacp", "is off; mode balance-tcp needs it active or passive");
+    }
+    if (r->v[REC_BOND_LACP_FAST].i && !lacp) {
+        return fail(fault, "lacp_fast", "goes with lacp active or passive only");
+    }
+    if (*primary && strcmp(mode, "active-backup")) {
+        return fail(fault, "primary", "goes with mode active-backup only");
+    }
+    if (*primary && !member) {
+        return fail(fault, "primary", SHOWN " is not one of the interfaces", primary);
+    }
+    return true;
+}
+
 bool
 rec_check(const struct rec *r, const char **field, char *why, size_t why_size)
 {
@@ -552,6 +739,17 @@ rec_check(const struct rec *r, const char **field, char *why, size_t why_size)
         return check_policy(r, &fault);
     case REC_RULE:
         return check_rule(r, &fault);
+    case REC_MIRROR:
+        return check_mirror(r, &fault);
+    case REC_EXPORTER:
+        return check_exporter(r, &fault);
+    case REC_BOND:
+        return check_bond(r, &fault);
+    case REC_USER:
+        if (!strcmp(r->v[REC_USER_ROLE].s, "tenant") && !*r->v[REC_USER_TENANT].s) {
+            return fail(&fault, "tenant", "is missing; role tenant is of one");
+        }
+        return true;
     default:
         return true;
     }

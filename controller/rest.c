@@ -140,6 +140,7 @@ rest_audit_request(struct rest *r, const struct rest_request *q, const struct re
     char message[sizeof fault->object + sizeof fault->field + sizeof fault->message + 8] = "";
     struct rest_audit_line line = {
         .user = q->user.name,
+        .session = q->user.session,
         .role = pool_role_name(q->user.role),
         .tenant = q->user.tenant,
         .address = q->user.address,
@@ -278,6 +279,8 @@ write_done(struct rest_txn *txn, const struct rest_fault *fault, int64_t generat
         rest_answer(q, 200, report);
         return;
     }
+    /* Who was told that a user is shut out finds it so. */
+    refresh_users(r);
     json_object_del(report, "errors");
     json_object_set_new(report, "generation", json_integer(generation));
     q->status = !strcmp(q->route->method, "POST") && q->class ? 201 : 200;
@@ -467,11 +470,15 @@ rest_create(const struct rest_config *config, struct rest **rp, char *why, size_
     }
     error = rest_audit_open(config->audit, &r->audit, why, why_size);
     for (size_t i = 0; i < config->n_listen; i++) {
-        tls |= !strncmp(config->listen[i], "ssl:", 4);
+        tls |= !strncmp(config->listen[i], "ssl:", 4) || !strncmp(config->listen[i], "token:", 6);
     }
     if (!error && tls) {
         error = rest_tls_create(config->private_key, config->certificate, config->ca_cert,
                                 config->crl, &r->tls, why, why_size);
+    }
+    if (!error && !(r->sessions = rest_sessions_create())) {
+        error = ENOMEM;
+        snprintf(why, why_size, "out of memory");
     }
     refresh_users(r);
     for (size_t i = 0; !error && i < config->n_listen; i++) {
@@ -531,6 +538,7 @@ rest_destroy(struct rest *r)
     free(r->listeners);
     rest_tls_destroy(r->tls);
     rest_audit_close(r->audit);
+    rest_sessions_destroy(r->sessions);
     json_decref(r->users);
     if (r->event >= 0) {
         close(r->event);

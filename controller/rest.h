@@ -9,7 +9,9 @@
  * are admin, others are turned away) and "ssl:PORT" or "ssl:PORT:IP" (TLS 1.3,
  * client certificates; the certificate's common name is looked up in class
  * user, otherwise its OU names the role: admin, operator, viewer,
- * tenant:NAME).  docs/rest.md says what it answers.
+ * tenant:NAME), and "token:PORT" or "token:PORT:IP" (TLS 1.3 without client
+ * certificates).  At each of them the token of a session decides, if one is
+ * presented.  docs/rest.md says what it answers.
  *
  * Threads: every function here is for the main loop, except rest_fault_set.
  * Ownership: the server owns requests and transactions; what the callbacks
@@ -81,6 +83,22 @@ struct rest_ops {
     struct json_t *(*export)(void *aux);
     /* What is wrong with what stands, in the form of rest_txn's report. */
     struct json_t *(*check)(void *aux);
+    /* The way of a packet: the answer to a question (questions.h), or NULL and a
+     * fault. */
+    struct json_t *(*trace)(void *aux, const struct json_t *question, struct rest_fault *);
+    /* What rules decided, after an entry's number; -1: the latest. */
+    struct json_t *(*log)(void *aux, int64_t after);
+    /* Switches report new connections for so many seconds. */
+    struct json_t *(*sample)(void *aux, unsigned seconds);
+    /* {"flows": [...]}: what they reported. */
+    struct json_t *(*samples)(void *aux);
+    /* What a document would do with flows: {"document", "flows"}, or, without
+     * "flows", with the samples.  NULL and a fault. */
+    struct json_t *(*shadow)(void *aux, const struct json_t *question, struct rest_fault *);
+    /* The next packets of a vif are reported; or NULL and a fault. */
+    struct json_t *(*capture)(void *aux, const struct json_t *question, struct rest_fault *);
+    /* Those that were, explained, after a packet's number; -1: all. */
+    struct json_t *(*captured)(void *aux, int64_t after);
     /* One at a time. */
     void (*submit)(void *aux, struct rest_txn *);
     /* Every connected host has applied it.  Otherwise appends to 'waiting' (if
@@ -95,7 +113,7 @@ enum rest_log { REST_LOG_ERROR, REST_LOG_WARN, REST_LOG_INFO };
 struct rest_config {
     const char *const *listen;
     size_t n_listen;
-    /* Files in PEM, for addresses that begin with ssl:.  Read again when they
+    /* Files in PEM, for addresses that begin with ssl: or token:.  Read again when they
      * change.  'crl' may be NULL. */
     const char *private_key, *certificate, *ca_cert, *crl;
     const char *audit; /* file of the audit log; NULL: none */

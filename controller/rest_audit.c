@@ -183,6 +183,7 @@ text_of(const struct rest_audit_line *l, unsigned left_out)
     snprintf(stamp + n, sizeof stamp - n, ".%03ldZ", now.tv_nsec / 1000000);
     set(o, "time", stamp);
     set(o, "user", l->user);
+    set(o, "session", l->session);
     set(o, "role", l->role);
     set(o, "tenant", l->tenant);
     set(o, "address", l->address);

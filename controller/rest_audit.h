@@ -17,7 +17,7 @@
 struct rest_audit;
 
 struct rest_audit_line {
-    const char *user, *role, *tenant, *address, *method, *path;
+    const char *user, *session, *role, *tenant, *address, *method, *path;
     int status;
     const char *message; /* of a refusal, or NULL */
     int64_t generation;  /* of a change, or 0 */

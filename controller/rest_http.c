@@ -92,6 +92,9 @@ conn_started(struct rest_listener *l, struct MHD_Connection *mhd, void **context
     if (l->tls) {
         info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
         c->creds = rest_tls_attach(l->rest->tls, info->tls_session);
+        if (l->tokens) {
+            rest_tls_ask_nobody(info->tls_session);
+        }
     }
     c->deadline_ms = rest_now_ms() + REST_HEAD_MS;
 
@@ -196,7 +199,7 @@ identify_tls(struct rest_request *q)
         port = ntohs(in6->sin6_port);
     }
     snprintf(q->user.address, sizeof q->user.address, "%s#%u", ip, port);
-    if (!c->identified) {
+    if (!c->identified && !q->listener->tokens) {
         const union MHD_ConnectionInfo *info =
             MHD_get_connection_info(q->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
         c->identified =
@@ -264,13 +267,58 @@ body_allowed(struct rest_request *q, struct rest_fault *fault)
     return true;
 }
 
+/* A token says who asks, whatever else does. */
 static bool
-head_ok(struct rest_request *q, const char *method, struct rest_fault *fault)
+identify_token(struct rest_request *q, const char *authorization, struct rest_fault *fault)
 {
+    struct rest *r = q->listener->rest;
+    char user[129];
+
+    q->user.role = POOL_ROLE_NONE;
+    q->user.name[0] = '\0';
+    if (strncasecmp(authorization, "Bearer ", 7) != 0 ||
+        !rest_session_use(r->sessions, authorization + 7, rest_now_ms(), q->user.session, user)) {
+        rest_fault_set(fault, 401, "denied", NULL, NULL,
+                       "no session has this token: it has ended, or never was; \"weft login\" "
+                       "begins one");
+        return false;
+    }
+    rest_identify(r, user, "", &q->user);
+    return true;
+}
+
+static bool
+identify(struct rest_request *q, struct rest_fault *fault)
+{
+    const char *authorization =
+        MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, "Authorization");
+
     if (q->listener->tls) {
         identify_tls(q);
     } else {
         identify_unix(q->conn, &q->user);
+    }
+    if (authorization) {
+        return identify_token(q, authorization, fault);
+    }
+    if (q->listener->tokens) {
+        rest_fault_set(fault, 401, "denied", NULL, NULL,
+                       "a session's token is needed here; \"weft login\" begins one");
+    }
+    return !q->listener->tokens;
+}
+
+static bool
+head_ok(struct rest_request *q, const char *method, struct rest_fault *fault)
+{
+    if (!identify(q, fault)) {
+        return false;
+    }
+    if (q->user.role == POOL_ROLE_NONE && *q->user.session) {
+        rest_fault_set(fault, 403, "denied", NULL, NULL,
+                       "user \"%.128s\" of this session is not there, or not enabled, any more",
+                       q->user.name);
+        return false;
     }
     if (q->user.role == POOL_ROLE_NONE) {
         rest_fault_set(fault, 403, "denied", NULL, NULL,
@@ -286,6 +334,8 @@ head_ok(struct rest_request *q, const char *method, struct rest_fault *fault)
            number_arg(q, "generation", REST_ARG_GENERATION, INT64_MAX, fault) &&
            number_arg(q, "timeout", REST_ARG_TIMEOUT, REST_WAIT_MAX_S, fault) &&
            number_arg(q, "confirm", REST_ARG_CONFIRM, REST_CONFIRM_MAX_S, fault) &&
+           number_arg(q, "after", REST_ARG_AFTER, INT64_MAX, fault) &&
+           number_arg(q, "seconds", REST_ARG_SECONDS, REST_SAMPLE_MAX_S, fault) &&
            body_allowed(q, fault);
 }
 
@@ -309,6 +359,9 @@ send_answer(struct rest_request *q)
     if (q->allow) {
         MHD_add_response_header(response, "Allow", q->allow);
     }
+    if (q->status == 401) {
+        MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
+    }
     if (q->status >= 400) { /* what follows of its body is not read */
         MHD_add_response_header(response, "Connection", "close");
     }
@@ -321,7 +374,7 @@ send_answer(struct rest_request *q)
 static enum MHD_Result
 send_fault(struct rest_request *q, const struct rest_fault *fault)
 {
-    if (fault->status == 403 || (q->route && q->route->change)) {
+    if (fault->status == 401 || fault->status == 403 || (q->route && q->route->change)) {
         rest_audit_request(q->listener->rest, q, fault, 0);
     }
     rest_put_fault(q, fault);
@@ -573,6 +626,9 @@ listen_on(struct rest_listener *l, int *fdp)
     if (!strncmp(l->address, "ssl:", 4)) {
         l->tls = true;
         error = listen_tcp(l->address + 4, fdp);
+    } else if (!strncmp(l->address, "token:", 6)) {
+        l->tls = l->tokens = true;
+        error = listen_tcp(l->address + 6, fdp);
     } else if (!strncmp(l->address, "unix:", 5) && l->address[5]) {
         *fdp = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         error = *fdp < 0 ? errno : bind_unix(*fdp, l->address + 5);
@@ -626,7 +682,8 @@ rest_listener_open(struct rest *r, struct rest_listener *l, const char *address,
     }
     if (error) {
         snprintf(why, why_size, "cannot listen on %s: %s", address,
-                 error == EINVAL ? "neither unix:PATH nor ssl:PORT[:IP]" : strerror(error));
+                 error == EINVAL ? "neither unix:PATH nor ssl:PORT[:IP] nor token:PORT[:IP]"
+                                 : strerror(error));
         if (fd >= 0) {
             close(fd);
         }

@@ -83,9 +83,22 @@ parameters_of(const struct rest_route *route, const struct pool_class *c)
             list,
             parameter("object", "path", c->within ? "POLICY/RULE, or the uuid" : "name or uuid"));
     }
+    if (strstr(route->path, "{id}")) {
+        json_array_append_new(list, parameter("id", "path", "a session's id, or current"));
+    }
     if (!strcmp(route->path, "/v1/wait")) {
         json_array_append_new(list, parameter("generation", "query", "default: the present one"));
         json_array_append_new(list, parameter("timeout", "query", "seconds; default 60"));
+    }
+    if (!strcmp(route->path, "/v1/samples") && !strcmp(route->method, "POST")) {
+        json_array_append_new(list, parameter("seconds", "query", "default 10; 0 stops"));
+    }
+    if (!strcmp(route->path, "/v1/capture") && !strcmp(route->method, "GET")) {
+        json_array_append_new(list, parameter("after", "query", "a packet's number"));
+    }
+    if (!strcmp(route->path, "/v1/log")) {
+        json_array_append_new(
+            list, parameter("after", "query", "an entry's number; default: the latest 500"));
     }
     if (!strcmp(route->path, "/v1/commit")) {
         json_array_append_new(list, parameter("confirm", "query", "seconds; default 0: for good"));
@@ -113,7 +126,10 @@ operation(const struct rest_route *route, const struct pool_class *c)
         op, "responses",
         json_pack("{s:o, s:o}", c && post ? "201" : "200", answer, "default", refusal));
     if (route->max_body) {
-        json_object_set_new(op, "requestBody", content(ref_to(c ? c->noun : "document")));
+        json_object_set_new(op, "requestBody",
+                            content(ref_to(route->body ? route->body
+                                           : c         ? c->noun
+                                                       : "document")));
     }
     if (c) {
         json_object_set_new(op, "tags", json_pack("[s]", c->plural));
@@ -180,6 +196,107 @@ document_schema(void)
                      "properties", properties);
 }
 
+/* Of a question, or another body without a class: {name, type, description}. */
+static json_t *
+members_schema(const char *about, const char *const (*members)[3], size_t n)
+{
+    json_t *properties = json_object();
+
+    for (size_t i = 0; i < n; i++) {
+        json_object_set_new(
+            properties, members[i][0],
+            json_pack("{s:s, s:s}", "type", members[i][1], "description", members[i][2]));
+    }
+    return json_pack("{s:s, s:s, s:b, s:o}", "type", "object", "description", about,
+                     "additionalProperties", 0, "properties", properties);
+}
+
+static json_t *
+question_schema(void)
+{
+    static const char *const members[][3] = {
+        {"from", "string", "the vif that sends it"},
+        {"to", "string", "a vif, or an address in the sender's network"},
+        {"to_mac", "string", "destination MAC, if it is not that of a vif in the network"},
+        {"source", "string", "address; default: the sender's first known one"},
+        {"destination", "string", "address; default: the receiver's first known one"},
+        {"family", "string", "ipv4 or ipv6"},
+        {"protocol", "string", "tcp, udp, sctp, icmp, icmpv6, a number; default: a ping"},
+        {"port", "integer", "destination port"},
+        {"source_port", "integer", "default 40000"},
+        {"icmp_type", "integer", "default: echo request"},
+        {"icmp_code", "integer", "default 0"},
+        {"state", "string", "new (default), established, reply, older, invalid"},
+        {"host", "string", "with flow: where the packet enters"},
+        {"flow", "string", "the packet as ovs-fields(7) has it; in_port by name or number"},
+    };
+
+    return members_schema("a packet", members, sizeof members / sizeof members[0]);
+}
+
+static json_t *
+login_schema(void)
+{
+    static const char *const members[][3] = {
+        {"user", "string", "a user of the pool; default: who asks; others: for admins"},
+        {"lifetime", "integer", "seconds; default 43200, at most 604800"},
+        {"idle", "integer", "seconds without use after which it ends; default 1800"},
+    };
+
+    return members_schema("what a session is to be", members, sizeof members / sizeof members[0]);
+}
+
+static json_t *
+security_schemes(void)
+{
+    return json_pack("{s:{s:s, s:s}, s:{s:s}}", "session", "type", "http", "scheme", "bearer",
+                     "certificate", "type", "mutualTLS");
+}
+
+static json_t *
+flow_schema(void)
+{
+    static const char *const members[][3] = {
+        {"from", "string", "the vif that sends it; none: from outside, by the VLAN of 'to'"},
+        {"to", "string", "the vif that it is for; none: what is not the pool's"},
+        {"network", "string", "for people"},
+        {"source", "string", "address"},
+        {"destination", "string", "address"},
+        {"protocol", "string", "tcp, udp, sctp, icmp, icmpv6, a number"},
+        {"port", "integer", "destination port"},
+        {"source_port", "integer", "default 40000"},
+        {"icmp_type", "integer", "default: echo request"},
+        {"icmp_code", "integer", "default 0"},
+        {"count", "integer", "for people: how often it was seen"},
+    };
+
+    return members_schema("connections that were seen", members,
+                          sizeof members / sizeof members[0]);
+}
+
+static json_t *
+capture_schema(void)
+{
+    static const char *const members[][3] = {
+        {"vif", "string", "that sends them"},
+        {"seconds", "integer", "default 10, at most 300; 0 ends it"},
+        {"protocol", "string", "only of this one"},
+        {"port", "integer", "only to this one"},
+        {"family", "string", "ipv4 or ipv6"},
+    };
+
+    return members_schema("packets to be captured", members, sizeof members / sizeof members[0]);
+}
+
+static json_t *
+shadow_schema(void)
+{
+    return json_pack("{s:s, s:s, s:[s], s:{s:o, s:{s:s, s:i, s:o}}}", "type", "object",
+                     "description", "without flows: the samples", "required", "document",
+                     "properties", "document", ref_to("document"), "flows", "type", "array",
+                     "maxItems", 10000, "items", ref_to("flow"));
+}
+
 json_t *
 rest_openapi(void)
 {
@@ -196,13 +313,20 @@ rest_openapi(void)
         json_object_set_new(error, members[i], json_pack("{s:s}", "type", "string"));
     }
     json_object_set_new(schemas, "document", document_schema());
+    json_object_set_new(schemas, "question", question_schema());
+    json_object_set_new(schemas, "flow", flow_schema());
+    json_object_set_new(schemas, "capture", capture_schema());
+    json_object_set_new(schemas, "shadow", shadow_schema());
+    json_object_set_new(schemas, "login", login_schema());
     json_object_set_new(schemas, "error",
                         json_pack("{s:s, s:o}", "type", "object", "properties", error));
     json_object_set_new(schemas, "generation",
                         json_pack("{s:s, s:{s:{s:s}}}", "type", "object", "properties",
                                   "generation", "type", "integer"));
-    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:o, s:{s:o}}", "openapi", "3.0.3", "info", "title",
-                     "Weft pool controller", "version", "1", "description",
-                     "docs/rest.md says more. Requests are authenticated by client certificates.",
-                     "paths", paths, "components", "schemas", schemas);
+    return json_pack("{s:s, s:{s:s, s:s, s:s}, s:[{s:[]}], s:o, s:{s:o, s:o}}", "openapi", "3.0.3",
+                     "info", "title", "Weft pool controller", "version", "1", "description",
+                     "docs/rest.md says more. Requests are authenticated by client certificates, "
+                     "or by the token of a session.",
+                     "security", "session", "paths", paths, "components", "schemas", schemas,
+                     "securitySchemes", security_schemes());
 }

@@ -5,13 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture.h"
 #include "doc.h"
+#include "fleet.h"
 #include "jansson_ns.h"
+#include "policy_shadow.h"
 #include "pool_db.h"
+#include "questions.h"
 #include "rest.h"
 #include "rest_model.h"
+#include "rule_log.h"
+#include "samples.h"
 
 #define RETRY_MS 1000
+#define LOG_MAX 500 /* entries of the rules' log in one answer */
 
 /* A call of pool_db_apply() under way.  It may outlive the server. */
 struct call {
@@ -22,6 +29,11 @@ struct call {
 struct rest_pool {
     struct pool_db *db;
     struct model *model;
+    struct compile *compile;
+    struct rule_log *log;
+    struct samples *samples;
+    struct capture *capture;
+    struct fleet *fleet;
     struct rest *rest;
     struct call *call;     /* or NULL */
     int64_t next_rollback; /* wall clock: not before */
@@ -164,6 +176,90 @@ op_status(void *pool_)
                                       "author", pending->author ? pending->author : ""));
     }
     return status;
+}
+
+/* Text of OVS's JSON and ours meet here. */
+static json_t *
+op_trace(void *pool_, const json_t *question, struct rest_fault *fault)
+{
+    struct rest_pool *pool = pool_;
+    char *asked = json_dumps(question, JSON_COMPACT), *said;
+    struct trace_fault why;
+    json_t *answer = NULL;
+
+    said = asked ? trace_answer(pool->model, pool->compile, asked, false, &why) : NULL;
+    if (said) {
+        answer = json_loads(said, 0, NULL);
+    } else {
+        rest_fault_set(fault, 422, "invalid", "trace", why.field, "%s", why.message);
+    }
+    free(said);
+    free(asked);
+    return answer;
+}
+
+static json_t *
+op_capture(void *pool_, const json_t *question, struct rest_fault *fault)
+{
+    struct rest_pool *pool = pool_;
+    char *asked = json_dumps(question, JSON_COMPACT), *said;
+    struct trace_fault why = {"", ""};
+    json_t *answer = NULL;
+
+    said = asked ? capture_start(pool->capture, asked, &why) : NULL;
+    if (said) {
+        answer = json_loads(said, 0, NULL);
+    } else {
+        rest_fault_set(fault, 422, "invalid", "capture", why.field, "%s", why.message);
+    }
+    free(said);
+    free(asked);
+    return answer;
+}
+
+static json_t *
+op_captured(void *pool_, int64_t after)
+{
+    struct rest_pool *pool = pool_;
+    char *said = capture_read(pool->capture, after);
+    json_t *answer = json_loads(said, 0, NULL);
+
+    free(said);
+    return answer;
+}
+
+static json_t *
+op_log(void *pool_, int64_t after)
+{
+    struct rest_pool *pool = pool_;
+    char *said = rule_log_read(pool->log, after, LOG_MAX);
+    json_t *answer = json_loads(said, 0, NULL);
+
+    free(said);
+    return answer;
+}
+
+static json_t *
+op_sample(void *pool_, unsigned seconds)
+{
+    struct rest_pool *pool = pool_;
+
+    if (seconds) {
+        samples_clear(pool->samples);
+    }
+    return json_pack("{s:I, s:i}", "hosts", (json_int_t)fleet_tap(pool->fleet, seconds), "seconds",
+                     (int)seconds);
+}
+
+static json_t *
+op_samples(void *pool_)
+{
+    struct rest_pool *pool = pool_;
+    char *said = samples_read(pool->samples);
+    json_t *flows = json_loads(said, 0, NULL);
+
+    free(said);
+    return json_pack("{s:o}", "flows", flows);
 }
 
 /* --- writing -------------------------------------------------------------------- */
@@ -375,6 +471,45 @@ new_pending(struct rest_pool *pool, const struct rest_txn *txn, struct pool_pend
     return false;
 }
 
+static char *
+flows_of(struct rest_pool *pool, const json_t *body)
+{
+    const json_t *flows = json_object_get(body, "flows");
+
+    return flows ? json_dumps(flows, JSON_COMPACT | JSON_ENCODE_ANY) : samples_read(pool->samples);
+}
+
+/* The pool as the document would leave it, and what it would do. */
+static json_t *
+op_shadow(void *pool_, const json_t *body, struct rest_fault *fault)
+{
+    struct rest_pool *pool = pool_;
+    struct doc_errors errors = {NULL, 0, false};
+    struct doc *doc = doc_from_json(json_object_get(body, "document"), &errors);
+    struct model *aside = doc ? pool_db_aside(pool->db, doc, &errors) : NULL;
+    struct trace_fault why = {"", ""};
+    char *flows, *said;
+    json_t *answer = NULL;
+
+    if (!aside) {
+        fault_of(&errors, 422, "the document cannot be used", fault);
+    } else {
+        flows = flows_of(pool, body);
+        said = shadow_score(pool->model, pool->compile, aside, flows ? flows : "", &why);
+        if (said) {
+            answer = json_loads(said, 0, NULL);
+        } else {
+            rest_fault_set(fault, 422, "invalid", "shadow", why.field, "%s", why.message);
+        }
+        free(said);
+        free(flows);
+    }
+    shadow_forget(aside);
+    doc_free(doc);
+    doc_errors_clear(&errors);
+    return answer;
+}
+
 static void
 op_submit(void *pool_, struct rest_txn *txn)
 {
@@ -454,6 +589,13 @@ static const struct rest_ops ops = {
     .status = op_status,
     .export = op_export,
     .check = op_check,
+    .trace = op_trace,
+    .log = op_log,
+    .sample = op_sample,
+    .samples = op_samples,
+    .shadow = op_shadow,
+    .capture = op_capture,
+    .captured = op_captured,
     .submit = op_submit,
     .applied = op_applied,
     .pending = op_pending,
@@ -485,6 +627,11 @@ rest_pool_create(const struct rest_pool_options *o, struct pool_db *db, struct m
     }
     pool->db = db;
     pool->model = model;
+    pool->compile = o->compile;
+    pool->log = o->log;
+    pool->samples = o->samples;
+    pool->capture = o->capture;
+    pool->fleet = o->fleet;
     error = rest_create(&config, &pool->rest, why, why_size);
     if (error) {
         free(pool);

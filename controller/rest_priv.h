@@ -3,6 +3,7 @@
  *   rest.c        the server: requests between threads, long polls, the end
  *   rest_http.c   the threads of libmicrohttpd: connections, limits, bodies
  *   rest_route.c  which method and path does what, and for whom
+ *   rest_login.c  beginning and ending sessions
  *   rest_edit.c   a client's edit: its form, and who may make it
  *
  * A request belongs to its listener's thread until rest_hand_over(), to the
@@ -17,10 +18,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "http_tls.h"
 #include "rest.h"
 #include "rest_audit.h"
 #include "rest_limit.h"
-#include "rest_tls.h"
+#include "rest_session.h"
 
 enum {
     REST_BODY_MAX = 8 << 20,     /* a document */
@@ -34,14 +36,16 @@ enum {
     REST_KEEP_MS = 60000,        /* between two requests */
     REST_WAIT_MAX_S = 600,       /* a long poll */
     REST_CONFIRM_MAX_S = 86400,
+    REST_SAMPLE_MAX_S = 300, /* switches report packets */
 };
 
 /* Who asks. */
 struct rest_user {
     enum pool_role role;
     char name[129];
-    char tenant[129]; /* of role tenant */
-    char address[80]; /* "192.0.2.1#40000", or "unix#0" with the peer's user id */
+    char tenant[129];              /* of role tenant */
+    char address[80];              /* "192.0.2.1#40000", or "unix#0" with the peer's user id */
+    char session[REST_SESSION_ID]; /* empty: known by certificate or credentials */
 };
 
 struct rest_listener;
@@ -64,6 +68,7 @@ struct rest_listener {
     char *address; /* as stated */
     char *path;    /* of a Unix socket, or NULL */
     bool tls;
+    bool tokens; /* TLS without client certificates: who asks has a session */
     struct MHD_Daemon *mhd;
     int quiesced;          /* its socket, when it takes no more; or -1 */
     pthread_mutex_t mutex; /* guards the connections, and limit */
@@ -79,11 +84,19 @@ struct rest_route {
     bool change;          /* is audited */
     bool whole_pool;      /* is nothing for tenants */
     size_t max_body;
+    const char *body; /* its schema; NULL: the class's, or a document */
     void (*run)(struct rest *, struct rest_request *); /* on the main loop */
     const char *about;
 };
 
-enum rest_arg { REST_ARG_GENERATION, REST_ARG_TIMEOUT, REST_ARG_CONFIRM, REST_N_ARGS };
+enum rest_arg {
+    REST_ARG_GENERATION,
+    REST_ARG_TIMEOUT,
+    REST_ARG_CONFIRM,
+    REST_ARG_AFTER,
+    REST_ARG_SECONDS,
+    REST_N_ARGS
+};
 
 struct rest_request {
     struct rest_listener *listener;
@@ -123,6 +136,7 @@ struct rest {
     size_t n_listeners;
     struct rest_tls *tls;
     struct rest_audit *audit;
+    struct rest_sessions *sessions;
     int event; /* eventfd: the queue is not empty */
     atomic_size_t bodies_bytes;
     atomic_uint handed_over; /* requests, until they are done with */
@@ -181,6 +195,12 @@ extern const struct rest_route rest_routes[];
 extern const size_t n_rest_routes;
 /* Finds the route and what the path names; checks the role.  False: 'fault'. */
 bool rest_route_find(struct rest_request *, const char *method, struct rest_fault *);
+
+/* --- rest_login.c --------------------------------------------------------------- */
+
+void rest_run_sessions(struct rest *, struct rest_request *);
+void rest_run_login(struct rest *, struct rest_request *);
+void rest_run_logout(struct rest *, struct rest_request *);
 
 /* --- rest_edit.c ---------------------------------------------------------------- */
 

@@ -5,9 +5,11 @@
 #include "rest_priv.h"
 
 #define WAIT_DEFAULT_S 60
+#define SAMPLE_DEFAULT_S 10
 
 static const char class_path[] = "/v1/{class}";
 static const char object_path[] = "/v1/{class}/{object}";
+static const char session_path[] = "/v1/sessions/{id}";
 
 /* --- the whole pool ------------------------------------------------------------- */
 
@@ -21,8 +23,9 @@ static void
 run_whoami(struct rest *r, struct rest_request *q)
 {
     rest_answer(q, 200,
-                json_pack("{s:s, s:s, s:s}", "name", q->user.name, "role",
-                          pool_role_name(q->user.role), "tenant", q->user.tenant));
+                json_pack("{s:s, s:s, s:s, s:s}", "name", q->user.name, "role",
+                          pool_role_name(q->user.role), "tenant", q->user.tenant, "session",
+                          q->user.session));
 }
 
 static void
@@ -89,6 +92,90 @@ run_import(struct rest *r, struct rest_request *q)
         q->txn = (struct rest_txn){.kind = REST_IMPORT, .body = q->json};
         rest_write(r, q);
     }
+}
+
+static void
+run_trace(struct rest *r, struct rest_request *q)
+{
+    struct rest_fault fault;
+    json_t *answer;
+
+    if (!has_body(q)) {
+        return;
+    }
+    answer = r->config.ops->trace(r->config.aux, q->json, &fault);
+    if (answer) {
+        rest_answer(q, 200, answer);
+    } else {
+        rest_refuse(q, &fault);
+    }
+}
+
+static void
+run_samples(struct rest *r, struct rest_request *q)
+{
+    int64_t seconds = q->args[REST_ARG_SECONDS], generation;
+    json_t *answer;
+
+    if (!strcmp(q->route->method, "GET")) {
+        rest_answer(q, 200, r->config.ops->samples(r->config.aux));
+        return;
+    }
+    seconds = seconds < 0 ? SAMPLE_DEFAULT_S : seconds;
+    generation = r->config.ops->generation(r->config.aux);
+    answer = r->config.ops->sample(r->config.aux, (unsigned)seconds);
+    json_object_set_new(answer, "generation", json_integer(generation));
+    q->status = 200;
+    rest_audit_request(r, q, NULL, generation);
+    rest_answer(q, 200, answer);
+}
+
+static void
+run_capture(struct rest *r, struct rest_request *q)
+{
+    int64_t generation = r->config.ops->generation(r->config.aux);
+    struct rest_fault fault;
+    json_t *answer;
+
+    if (!strcmp(q->route->method, "GET")) {
+        rest_answer(q, 200, r->config.ops->captured(r->config.aux, q->args[REST_ARG_AFTER]));
+        return;
+    }
+    if (!has_body(q)) {
+        return;
+    }
+    answer = r->config.ops->capture(r->config.aux, q->json, &fault);
+    if (!answer) {
+        rest_refuse(q, &fault);
+        return;
+    }
+    json_object_set_new(answer, "generation", json_integer(generation));
+    q->status = 200;
+    rest_audit_request(r, q, NULL, generation);
+    rest_answer(q, 200, answer);
+}
+
+static void
+run_shadow(struct rest *r, struct rest_request *q)
+{
+    struct rest_fault fault;
+    json_t *answer;
+
+    if (!has_body(q)) {
+        return;
+    }
+    answer = r->config.ops->shadow(r->config.aux, q->json, &fault);
+    if (answer) {
+        rest_answer(q, 200, answer);
+    } else {
+        rest_refuse(q, &fault);
+    }
+}
+
+static void
+run_log(struct rest *r, struct rest_request *q)
+{
+    rest_answer(q, 200, r->config.ops->log(r->config.aux, q->args[REST_ARG_AFTER]));
 }
 
 /* A document, or {"edits": [...]}. */
@@ -230,6 +317,28 @@ const struct rest_route rest_routes[] = {
      .about = "errors and warnings (conflicts, unreachable rules) of what stands"},
     {"POST", "/v1/check", ROLE(VIEWER), WHOLE, BODY(BODY), .run = run_check,
      .about = "errors and warnings of a document; nothing changes"},
+    {"POST", "/v1/trace", ROLE(VIEWER), WHOLE, BODY(OBJECT), .body = "question", .run = run_trace,
+     .about = "the way of a packet over the pool's hosts, and who decided what"},
+    {"GET", "/v1/log", ROLE(VIEWER), WHOLE, .run = run_log,
+     .about = "what rules with their log flag decided lately"},
+    {"GET", "/v1/sessions", ROLE(VIEWER), .run = rest_run_sessions,
+     .about = "one's sessions; an admin's: everybody's"},
+    {"POST", "/v1/sessions", ROLE(VIEWER), CHANGE, BODY(OBJECT), .body = "login",
+     .run = rest_run_login, .about = "a session, and the token for it, which is not told again"},
+    {"DELETE", session_path, ROLE(VIEWER), CHANGE, .run = rest_run_logout,
+     .about = "a session ends; \"current\" is the one of the token that asks"},
+    {"POST", "/v1/samples", ROLE(OPERATOR), WHOLE, CHANGE, .run = run_samples,
+     .about =
+         "switches report new connections for a while; what they reported before is forgotten"},
+    {"GET", "/v1/samples", ROLE(VIEWER), WHOLE, .run = run_samples,
+     .about = "the connections that they reported, as flows for shadow"},
+    {"POST", "/v1/capture", ROLE(OPERATOR), WHOLE, CHANGE, BODY(OBJECT), .body = "capture",
+     .run = run_capture,
+     .about = "a vif's next packets are reported for a while; in place of what is under way"},
+    {"GET", "/v1/capture", ROLE(OPERATOR), WHOLE, .run = run_capture,
+     .about = "the packets that were reported, each with its trace"},
+    {"POST", "/v1/shadow", ROLE(OPERATOR), WHOLE, BODY(BODY), .body = "shadow", .run = run_shadow,
+     .about = "what a document would do with flows that were seen; nothing changes"},
     {"POST", "/v1/import", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .run = run_import,
      .about = "a document replaces the classes it holds"},
     {"POST", "/v1/commit", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .run = run_commit,
@@ -260,6 +369,10 @@ match(struct rest_request *q)
         if (!strcmp(rest_routes[i].path, q->path)) {
             return rest_routes[i].path;
         }
+    }
+    if (!strncmp(q->path, "/v1/sessions/", 13)) {
+        snprintf(q->object, sizeof q->object, "%.60s", q->path + 13);
+        return session_path;
     }
     if (strncmp(q->path, "/v1/", 4) != 0) {
         return NULL;
@@ -326,8 +439,9 @@ rest_route_find(struct rest_request *q, const char *method, struct rest_fault *f
         }
     }
     rest_fault_set(fault, 405, "bad_request", NULL, NULL, "%.20s cannot be done here", method);
-    q->allow = !strcmp(path, class_path)    ? "GET, POST"
-               : !strcmp(path, object_path) ? "GET, PATCH, DELETE"
-                                            : "GET, POST";
+    q->allow = !strcmp(path, class_path)     ? "GET, POST"
+               : !strcmp(path, session_path) ? "DELETE"
+               : !strcmp(path, object_path)  ? "GET, PATCH, DELETE"
+                                             : "GET, POST";
     return false;
 }

@@ -14,8 +14,17 @@ enum {
     TENANT = POOL_TENANT,
 };
 
+#define RATE_FIELDS                                                                                \
+    {"rate_in_kbps", POOL_INTEGER, 0, NULL,                                                        \
+     "limit to each vif; 0: as the wider scope says, 4000000000: none"},                           \
+        {"rate_out_kbps", POOL_INTEGER, 0, NULL, "limit from each vif, likewise"},                 \
+    {                                                                                              \
+        "burst_kb", POOL_INTEGER, 0, NULL, "kbit of both these limits; 0: what suits the rate"     \
+    }
+
 static const struct pool_field pool_fields[] = {
     {"default_action", POOL_STRING, COLUMN, NULL, "allow or deny what no rule decides"},
+    RATE_FIELDS,
     {"generation", POOL_INTEGER, STATUS | COLUMN, NULL, "counts changes of the configuration"},
     {"pending_deadline", POOL_INTEGER, STATUS, NULL,
      "when the unconfirmed commit rolls back, ms since 1970; 0: there is none"},
@@ -57,11 +66,13 @@ static const struct pool_field network_fields[] = {
     {"allow_ra", POOL_BOOLEAN, 0, NULL, "unlocked vifs may send router advertisements"},
     {"zone", POOL_INTEGER, STATUS, NULL, "of connection tracking"},
     {"policy_epoch", POOL_INTEGER, 0, NULL, "another one: every connection is judged anew"},
+    RATE_FIELDS,
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
 static const struct pool_field vm_fields[] = {
     {"tenant", POOL_REF, OWNER | COLUMN, "tenant", "whose it is"},
+    RATE_FIELDS,
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
@@ -76,9 +87,7 @@ static const struct pool_field vif_fields[] = {
     {"ipv6_allowed", POOL_STRING, SET, NULL, "sources of a locked vif"},
     {"addresses", POOL_STRING, SET, NULL, "known addresses of an unlocked vif, for groups"},
     {"isolated", POOL_BOOLEAN, 0, NULL, "reaches no other isolated vif"},
-    {"rate_in_kbps", POOL_INTEGER, 0, NULL, "limit to the vif; 0: none"},
-    {"rate_out_kbps", POOL_INTEGER, 0, NULL, "limit from the vif; 0: none"},
-    {"burst_kb", POOL_INTEGER, 0, NULL, "0: what suits the rate"},
+    RATE_FIELDS,
     {"seen_host", POOL_STRING, STATUS | COLUMN, NULL, "the host it was found on"},
     {"ofport", POOL_INTEGER, STATUS, NULL, "its port number there"},
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
@@ -121,7 +130,9 @@ static const struct pool_field rule_fields[] = {
     {"icmp_type", POOL_INTEGER, TENANT, NULL, "0 to 255; -1: all"},
     {"icmp_code", POOL_INTEGER, TENANT, NULL, "0 to 255; -1: all"},
     {"stateful", POOL_BOOLEAN, TENANT, NULL, "replies pass as well"},
-    {"log", POOL_BOOLEAN, TENANT, NULL, "connections it decides are logged"},
+    {"log", POOL_BOOLEAN, TENANT, NULL, "what it decides is logged: weft policy log"},
+    {"sample", POOL_INTEGER, TENANT, NULL,
+     "deny, stateless: collectors hear of one packet in so many; 0: none"},
     {"enabled", POOL_BOOLEAN, TENANT, NULL, "false: as if it were not there"},
     {"warning", POOL_STRING, STATUS, NULL, "conflicts, unreachable"},
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
@@ -131,6 +142,48 @@ static const struct pool_field user_fields[] = {
     {"role", POOL_STRING, REQUIRED | COLUMN, NULL, "viewer, tenant, operator or admin"},
     {"tenant", POOL_REF, COLUMN, "tenant", "of role tenant"},
     {"enabled", POOL_BOOLEAN, COLUMN, NULL, "false: turned away"},
+};
+
+static const struct pool_field mirror_fields[] = {
+    {"vifs", POOL_REF, SET | COLUMN, "vif", "whose packets are copied"},
+    {"networks", POOL_REF, SET | COLUMN, "network", "all of whose vifs' packets are copied"},
+    {"direction", POOL_STRING, COLUMN, NULL, "in: to the vifs, out: from them, or both"},
+    {"output_vif", POOL_REF, COLUMN, "vif", "the copies go to it, of vifs on its host"},
+    {"output_vlan", POOL_INTEGER, COLUMN, NULL, "or by the uplink with this tag (RSPAN)"},
+    {"output_ip", POOL_STRING, COLUMN, NULL, "or through a tunnel to this address"},
+    {"encapsulation", POOL_STRING, 0, NULL, "of output_ip: gre or erspan"},
+    {"session", POOL_INTEGER, 0, NULL, "of output_ip: ERSPAN session or GRE key, 0 to 1023"},
+    {"snaplen", POOL_INTEGER, 0, NULL, "bytes of each packet; 0: all"},
+    {"enabled", POOL_BOOLEAN, 0, NULL, "false: as if it were not there"},
+    {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
+};
+
+static const struct pool_field bond_fields[] = {
+    {"host", POOL_REF, REQUIRED | COLUMN, "host", "whose physical interfaces they are"},
+    {"port", POOL_STRING, COLUMN, NULL, "its name as a port; the host's uplink has the same"},
+    {"interfaces", POOL_STRING, SET | COLUMN, NULL, "two devices or more"},
+    {"mode", POOL_STRING, COLUMN, NULL, "active-backup, balance-slb or balance-tcp"},
+    {"lacp", POOL_STRING, COLUMN, NULL, "off, passive or active"},
+    {"lacp_fast", POOL_BOOLEAN, 0, NULL, "LACP messages once a second"},
+    {"primary", POOL_STRING, 0, NULL, "the device that is used if it can be (active-backup)"},
+    {"updelay", POOL_INTEGER, 0, NULL, "ms until a link that came up is used"},
+    {"downdelay", POOL_INTEGER, 0, NULL, "ms until a link that went down is not used"},
+    {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
+};
+
+static const struct pool_field exporter_fields[] = {
+    {"protocol", POOL_STRING, REQUIRED | COLUMN, NULL, "netflow, sflow or ipfix"},
+    {"host", POOL_REF, COLUMN, "host", "of this host; empty: of all that have none of their own"},
+    {"targets", POOL_STRING, SET | COLUMN, NULL, "collectors, IP:PORT"},
+    {"sampling", POOL_INTEGER, COLUMN, NULL, "one packet of so many (sflow, ipfix)"},
+    {"active_timeout", POOL_INTEGER, 0, NULL,
+     "seconds after which a flow is reported (netflow, ipfix)"},
+    {"cache_max_flows", POOL_INTEGER, 0, NULL, "flows that are remembered (ipfix)"},
+    {"polling", POOL_INTEGER, 0, NULL, "seconds between reports of counters (sflow)"},
+    {"header", POOL_INTEGER, 0, NULL, "bytes of each packet (sflow)"},
+    {"options", POOL_STRING, SET, NULL, "KEY=VALUE, of weft-vswitchd's exporter (netflow, ipfix)"},
+    {"enabled", POOL_BOOLEAN, 0, NULL, "false: as if it were not there"},
+    {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
 #define FIELDS(array) .fields = array, .n_fields = N(array)
@@ -153,6 +206,12 @@ const struct pool_class pool_classes[] = {
      FIELDS(rule_fields)},
     {"user", "users", "roles of certificates, by their common name", ROLES(ADMIN, ADMIN),
      FIELDS(user_fields)},
+    {"mirror", "mirrors", "copies of vifs' packets", ROLES(VIEWER, OPERATOR),
+     FIELDS(mirror_fields)},
+    {"exporter", "exporters", "what switches tell flow collectors", ROLES(VIEWER, OPERATOR),
+     FIELDS(exporter_fields)},
+    {"bond", "bonds", "hosts' physical interfaces as one uplink", ROLES(VIEWER, ADMIN),
+     FIELDS(bond_fields)},
 };
 const size_t n_pool_classes = N(pool_classes);
 

@@ -26,8 +26,8 @@ BRIDGE = "br0"
 PREFIX = "weft-bench-"
 # As on a host, the run directory is memory and the database's is on a disk.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
-PROGRAMS = ("weft-localxen", "weft-netfront", "weft-vswitchd", "ovsdb-server", "ovsdb-tool",
-            "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
+PROGRAMS = ("weft-localxen", "weft-netfront", "weft-vswitchd", "weft-controllerd", "weft-flowd",
+            "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1

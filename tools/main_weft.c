@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli_cmd.h"
+#include "flow_cmd.h"
 #include "lab_cmd.h"
 #include "pki_cmd.h"
 #include "pool_cmd.h"
@@ -26,7 +27,15 @@ static const struct cli_cmd commands[] = {
     {"group", "addresses, vifs and VMs that rules name together", pool_group_main},
     {"policy", "rules by scope; check, commit, export, import", pool_policy_main},
     {"rule", "what a policy allows and denies", pool_rule_main},
+    {"trace", "the way of a packet, and who decided what", pool_trace_main},
+    {"mirror", "copies of vifs' packets", pool_mirror_main},
+    {"bond", "hosts' physical interfaces as one uplink", pool_bond_main},
+    {"exporter", "what switches tell flow collectors", pool_exporter_main},
+    {"flow", "recorded flows: top, list, graph, why-dropped ...", flow_main},
     {"user", "roles of certificates", pool_user_main},
+    {"login", "a session: a token instead of a certificate", pool_login_main},
+    {"logout", "end it", pool_logout_main},
+    {"session", "who is logged in", pool_session_main},
     {"pki", "certificates for hosts, controllers and users", pki_main},
     {"audit", "check the controller's audit log", audit_main},
     {"version", "print the version", version},
@@ -41,7 +50,8 @@ static const struct cli_group weft = {
                 "  weft lab down                          take it all down\n"
                 "  weft status                            the pool's hosts\n"
                 "  weft network add blue type=vlan tag=10\n"
-                "  weft policy commit pool.json --confirm 120s\n",
+                "  weft policy commit pool.json --confirm 120s\n"
+                "  weft trace --from web-0 --to db-0 --tcp 5432\n",
     .cmds = commands,
     .n_cmds = sizeof commands / sizeof commands[0],
 };

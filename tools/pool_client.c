@@ -1,5 +1,7 @@
 #include "pool_client.h"
 
+#include "pool_session.h"
+
 #include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
@@ -11,8 +13,10 @@
 
 struct pool_client {
     CURL *curl;
+    const char *daemon;
     char base[300]; /* "http://localhost" or "https://HOST:PORT" */
     char socket[200];
+    struct pool_session session; /* its token is empty: none */
     char curl_error[CURL_ERROR_SIZE];
     char why[1200];
     json_t *refusal;
@@ -77,9 +81,10 @@ use_certificates(struct pool_client *c, const struct pool_where *w, char *why, s
         {CURLOPT_CAINFO, w->ca_cert, "ca-cert", "WEFT_CA_CERT"},
     };
 
-    for (int i = 0; i < 3; i++) {
+    for (int i = *c->session.token ? 2 : 0; i < 3; i++) {
         const char *file = from_env(files[i].file, files[i].env);
-        if (!file) {
+        file = *c->session.token ? c->session.ca_cert : file;
+        if (!file || !*file) {
             snprintf(why, why_size,
                      "https needs --%s FILE (or $%s); \"weft pki user\" makes certificates",
                      files[i].name, files[i].env);
@@ -89,6 +94,23 @@ use_certificates(struct pool_client *c, const struct pool_where *w, char *why, s
     }
     curl_easy_setopt(c->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
     return 0;
+}
+
+/* A certificate that is stated comes first, and a session is for one controller. */
+static int
+find_session(struct pool_client *c, const struct pool_where *w, char *why, size_t why_size)
+{
+    const char *url = from_env(w->controller, "WEFT_CONTROLLER");
+    int error;
+
+    if (w->no_session || w->daemon || from_env(w->certificate, "WEFT_CERTIFICATE")) {
+        return 0;
+    }
+    error = pool_session_read(&c->session, why, why_size);
+    if (error || (url && strcmp(url, c->session.controller) != 0)) {
+        memset(&c->session, 0, sizeof c->session);
+    }
+    return error == ENOENT || url ? 0 : error;
 }
 
 int
@@ -102,7 +124,12 @@ pool_client_open(const struct pool_where *w, struct pool_client **cp, char *why,
         snprintf(why, why_size, "out of memory");
         goto error;
     }
-    error = find_controller(c, w->controller, why, why_size);
+    c->daemon = w->daemon ? w->daemon : "weft-controllerd";
+    error = find_session(c, w, why, why_size);
+    if (!error) {
+        error = find_controller(c, *c->session.controller ? c->session.controller : w->controller,
+                                why, why_size);
+    }
     if (!error && !*c->socket) {
         error = use_certificates(c, w, why, why_size);
     }
@@ -131,6 +158,7 @@ pool_client_close(struct pool_client *c)
         curl_easy_cleanup(c->curl);
         curl_global_cleanup();
         json_decref(c->refusal);
+        explicit_bzero(&c->session, sizeof c->session);
         free(c);
     }
 }
@@ -205,7 +233,7 @@ refused(struct pool_client *c, long status, json_t *json)
         }
     }
     if (!n) {
-        snprintf(c->why, sizeof c->why, "the controller answered with HTTP status %ld", status);
+        snprintf(c->why, sizeof c->why, "%s answered with HTTP status %ld", c->daemon, status);
     }
     c->refusal = json_incref(json);
     return status == 404   ? ENOENT
@@ -224,10 +252,10 @@ perform(struct pool_client *c, struct answer *answer, json_t **json)
     int result = 0;
 
     if (code) {
-        snprintf(c->why, sizeof c->why, "no answer from the controller at %s: %s%s",
+        snprintf(c->why, sizeof c->why, "no answer from %s at %s: %s%s", c->daemon,
                  *c->socket ? c->socket : c->base,
                  *c->curl_error ? c->curl_error : curl_easy_strerror(code),
-                 *c->socket ? "; is weft-controllerd running?" : "");
+                 *c->socket ? "; is it running?" : "");
         return EIO;
     }
     curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
@@ -235,7 +263,7 @@ perform(struct pool_client *c, struct answer *answer, json_t **json)
     if (status < 200 || status > 299) {
         result = refused(c, status, *json);
     } else if (!*json) {
-        snprintf(c->why, sizeof c->why, "the controller's answer is not JSON: %s", error.text);
+        snprintf(c->why, sizeof c->why, "the answer of %s is not JSON: %s", c->daemon, error.text);
         result = EIO;
     }
     return result;
@@ -259,6 +287,11 @@ pool_call(struct pool_client *c, const char *method, const char *path, const cha
         goto done;
     }
     headers = curl_slist_append(headers, "Expect:");
+    if (*c->session.token) {
+        char header[160];
+        snprintf(header, sizeof header, "Authorization: Bearer %s", c->session.token);
+        headers = curl_slist_append(headers, header);
+    }
     curl_easy_setopt(c->curl, CURLOPT_URL, url);
     curl_easy_setopt(c->curl, CURLOPT_CUSTOMREQUEST, method);
     curl_easy_setopt(c->curl, CURLOPT_HTTPHEADER, headers);
@@ -282,6 +315,65 @@ done:
     curl_slist_free_all(headers);
     free(answer.text);
     free(text);
+    free(url);
+    return error;
+}
+
+struct stream {
+    struct pool_client *client;
+    struct answer refusal;
+    bool (*piece)(void *aux, const char *data, size_t n);
+    void *aux;
+    bool stopped;
+};
+
+static size_t
+take_piece(char *data, size_t size, size_t n, void *stream_)
+{
+    struct stream *s = stream_;
+    long status = 0;
+
+    curl_easy_getinfo(s->client->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status != 200) {
+        return take(data, size, n, &s->refusal);
+    }
+    s->stopped = !s->piece(s->aux, data, size * n);
+    return s->stopped ? 0 : size * n;
+}
+
+int
+pool_stream(struct pool_client *c, const char *path, const char *query,
+            bool (*piece)(void *, const char *, size_t), void *aux)
+{
+    struct stream s = {.client = c, .piece = piece, .aux = aux};
+    char *url = url_of(c, path, query);
+    CURLcode code;
+    long status = 0;
+    json_t *json;
+    int error = 0;
+
+    if (!url) {
+        return ENOMEM;
+    }
+    curl_easy_setopt(c->curl, CURLOPT_URL, url);
+    curl_easy_setopt(c->curl, CURLOPT_HTTPGET, 1L);
+    curl_easy_setopt(c->curl, CURLOPT_TIMEOUT, 0L);
+    curl_easy_setopt(c->curl, CURLOPT_WRITEFUNCTION, take_piece);
+    curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, &s);
+    code = curl_easy_perform(c->curl);
+    curl_easy_getinfo(c->curl, CURLINFO_RESPONSE_CODE, &status);
+    if (status && status != 200) {
+        json = json_loadb(s.refusal.text ? s.refusal.text : "", s.refusal.n, 0, NULL);
+        error = refused(c, status, json);
+        json_decref(json);
+    } else if (s.stopped) {
+        error = ECANCELED;
+    } else if (code) {
+        snprintf(c->why, sizeof c->why, "no answer from %s at %s: %s", c->daemon,
+                 *c->socket ? c->socket : c->base, curl_easy_strerror(code));
+        error = EIO;
+    }
+    free(s.refusal.text);
     free(url);
     return error;
 }

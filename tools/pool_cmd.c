@@ -31,7 +31,7 @@ pool_args_parse(struct pool_args *a, const char *noun, const char *verb, const c
                 const char *examples, const struct cli_opt *more, size_t n_more, int argc,
                 char **argv, int *exit_code)
 {
-    struct cli_opt opts[16] = {
+    struct cli_opt opts[32] = {
         {"json", CLI_FLAG, &a->json, NULL, "for programs"},
         {"wait", CLI_FLAG, &a->wait, NULL, "until every connected host has it"},
         {"timeout", CLI_UINT, &a->timeout_s, "SECONDS", "of --wait (60)", 1, 600},

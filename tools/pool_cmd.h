@@ -26,7 +26,16 @@ int pool_group_main(int argc, char **argv);
 int pool_policy_main(int argc, char **argv);
 int pool_rule_main(int argc, char **argv);
 int pool_user_main(int argc, char **argv);
+int pool_mirror_main(int argc, char **argv);
+int pool_exporter_main(int argc, char **argv);
+int pool_bond_main(int argc, char **argv);
 int pool_status_main(int argc, char **argv);
+int pool_login_main(int argc, char **argv);
+int pool_logout_main(int argc, char **argv);
+int pool_session_main(int argc, char **argv);
+int pool_trace_main(int argc, char **argv);
+int pool_log_main(int argc, char **argv);
+int pool_shadow_main(int argc, char **argv);
 
 /* --- what the commands share -------------------------------------------------- */
 
@@ -73,6 +82,9 @@ size_t pool_print_report(const json_t *report, const char *key, const char *labe
 void pool_print_text(const char *);
 
 /* --- pool_policy.c -------------------------------------------------------------------- */
+
+/* A JSON file; "-" is stdin.  NULL: said why. */
+json_t *pool_read_document(const struct pool_args *, const char *file);
 
 extern const struct cli_cmd pool_policy_cmds[];
 extern const size_t n_pool_policy_cmds;

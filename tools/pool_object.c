@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pool_cmd.h"
+#include "pool_db.h"
 
 /* Of the noun that is being dealt with. */
 static const struct pool_class *class;
@@ -367,7 +368,8 @@ class_main(const char *noun, int argc, char **argv)
         {"remove", "take one or several away", remove_main},
     };
     const struct cli_cmd single[] = {{"show", "every field", show_main},
-                                     {"set", "change fields", set_main}};
+                                     {"set", "change fields", set_main},
+                                     {"db", "servers of the pool's database", pool_db_main}};
     char prefix[32];
     struct cli_group group = {.prefix = prefix, .examples = change_examples, .cmds = cmds};
 
@@ -377,8 +379,9 @@ class_main(const char *noun, int argc, char **argv)
     group.n_cmds = 5;
     if (class->single) {
         group.cmds = single;
-        group.n_cmds = 2;
-        group.examples = "  weft pool set default_action=allow --wait\n";
+        group.n_cmds = 3;
+        group.examples = "  weft pool set default_action=allow --wait\n"
+                         "  weft pool db status /var/lib/weft/pool\n";
     } else if (!strcmp(noun, "policy")) {
         memcpy(cmds + 5, pool_policy_cmds, n_pool_policy_cmds * sizeof *cmds);
         group.n_cmds += n_pool_policy_cmds;
@@ -409,3 +412,6 @@ CLASS_MAIN(pool_group_main, "group")
 CLASS_MAIN(pool_policy_main, "policy")
 CLASS_MAIN(pool_rule_main, "rule")
 CLASS_MAIN(pool_user_main, "user")
+CLASS_MAIN(pool_mirror_main, "mirror")
+CLASS_MAIN(pool_exporter_main, "exporter")
+CLASS_MAIN(pool_bond_main, "bond")

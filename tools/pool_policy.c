@@ -11,9 +11,8 @@
 
 /* --- files ------------------------------------------------------------------------ */
 
-/* "-" is stdin.  NULL: said why. */
-static json_t *
-read_document(const struct pool_args *a, const char *file)
+json_t *
+pool_read_document(const struct pool_args *a, const char *file)
 {
     json_error_t error;
     char why[700];
@@ -85,7 +84,7 @@ seconds_of(const char *text)
 static int
 send_document(const struct pool_args *a, const char *path, const char *query)
 {
-    json_t *document = read_document(a, a->operands[0]), *answer;
+    json_t *document = pool_read_document(a, a->operands[0]), *answer;
     struct pool_client *client;
     int code = CLI_FAILED;
 
@@ -270,7 +269,7 @@ check_main(int argc, char **argv)
     if (a.n != 1) {
         return cli_usage_error(a.prefix, "takes one file, or - for stdin");
     }
-    document = read_document(&a, a.operands[0]);
+    document = pool_read_document(&a, a.operands[0]);
     if (!document) {
         return CLI_FAILED;
     }
@@ -296,8 +295,10 @@ const struct cli_cmd pool_policy_cmds[] = {
     {"lint", "conflicts, unreachable rules and errors of what stands", lint_main},
     {"check", "what a document would do; nothing changes", check_main},
     {"commit", "a document replaces the classes it holds, for a trial", commit_main},
+    {"shadow", "what a document would do with connections of now", pool_shadow_main},
     {"confirm", "a commit made with --confirm stays", confirm_main},
     {"rollback", "a commit made with --confirm is taken back", rollback_main},
+    {"log", "what rules with their log flag decided", pool_log_main},
     {"export", "the configuration as a document", export_main},
     {"import", "a document replaces the classes it holds", import_main},
 };

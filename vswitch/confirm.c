@@ -58,6 +58,7 @@ struct held {
     unsigned int connection;
     struct ofpbuf *msg;
     struct rconn_packet_counter *counter;
+    unsigned int counted_bytes; /* in 'counter' */
     long long int since_ms;
     unsigned long long int turn;
 };
@@ -180,14 +181,31 @@ hold(struct rconn *rconn, struct ofpbuf *msg, struct rconn_packet_counter *count
     h->connection = rconn_get_connection_seqno(rconn);
     h->msg = msg;
     h->counter = counter;
+    h->counted_bytes = counter ? msg->size : 0;
+    if (counter) {
+        /* Who sends barriers without end is read no further, as if they had been
+         * answered and not taken. */
+        rconn_packet_counter_inc(counter, h->counted_bytes);
+    }
     h->since_ms = time_msec();
     h->turn = turn;
     ovs_list_push_back(&waiting, &h->node);
 }
 
+/* Before the counter may go. */
+static void
+uncount(struct held *h)
+{
+    if (h->counted_bytes) {
+        rconn_packet_counter_dec(h->counter, h->counted_bytes);
+        h->counted_bytes = 0;
+    }
+}
+
 static void
 drop(struct held *h)
 {
+    uncount(h);
     ovs_list_remove(&h->node);
     ofpbuf_delete(h->msg);
     free(h);

@@ -172,10 +172,18 @@ in_scope(const struct pool *p, const struct p_policy *q, int v)
     }
 }
 
+/* Whom the rule is about is not known: it is left out, or, if it denies, about
+ * everybody. */
+static inline bool
+is_in_doubt(const struct pool *p, const struct p_rule *r)
+{
+    return r->remote_group != NONE && !p->groups[r->remote_group].there;
+}
+
 static inline bool
 fits(const struct pool *p, const struct p_rule *r, const struct subject *s)
 {
-    bool any_remote = r->remote_group == NONE && !r->remotes.n;
+    bool any_remote = r->remote_group == NONE ? !r->remotes.n : is_in_doubt(p, r);
     const struct in6_addr *remote = r->in ? &s->src : &s->dst;
 
     if (!s->ip) {
@@ -201,7 +209,7 @@ fits(const struct pool *p, const struct p_rule *r, const struct subject *s)
         (r->icmp_code >= 0 && r->icmp_code != s->icmp_code)) {
         return false;
     }
-    if (r->remote_group != NONE) {
+    if (r->remote_group != NONE && !any_remote) {
         return group_has_address(p, r->remote_group, remote);
     }
     return any_remote || cidrs_have(&r->remotes, remote);
@@ -219,8 +227,7 @@ say(const struct pool *p, int v, bool in, const struct subject *s, int *decided_
         const struct p_policy *q = &p->policies[r->policy];
 
         if (!r->there || !policy_live(p, r->policy) || r->in != in ||
-            (r->remote_group != NONE && !p->groups[r->remote_group].there) || !in_scope(p, q, v) ||
-            !fits(p, r, s)) {
+            (r->allow && is_in_doubt(p, r)) || !in_scope(p, q, v) || !fits(p, r, s)) {
             continue;
         }
         /* Mandatory from the widest scope down, then default from the narrowest up;

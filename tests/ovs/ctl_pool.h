@@ -87,6 +87,8 @@ struct p_rule {
     struct model_ports ports[3];
     unsigned n_ports;
     int icmp_type, icmp_code;
+    bool log;
+    unsigned sample;
 };
 
 struct pool {
@@ -280,6 +282,8 @@ random_rule(struct p_rule *r)
         .remote_group = chance(35) ? (int)pick(N_GROUPS) : NONE,
         .icmp_type = -1,
         .icmp_code = -1,
+        .log = chance(20),
+        .sample = chance(50) ? 1 : pick(3),
     };
     /* What one priority holds is one thing: see docs/controller.md. */
     r->stateful = r->order != 3;
@@ -495,6 +499,8 @@ rule_rec(struct rec *r, const struct p_rule *p)
         rec_set_int(r, REC_RULE_ICMP_CODE, p->icmp_code);
     }
     rec_set_int(r, REC_RULE_STATEFUL, p->stateful);
+    rec_set_int(r, REC_RULE_LOG, p->log);
+    rec_set_int(r, REC_RULE_SAMPLE, p->sample);
 }
 
 static inline bool

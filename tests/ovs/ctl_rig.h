@@ -81,6 +81,15 @@ any(enum rec_kind kind, unsigned n)
     return model_any_by_uuid(m, kind, &uuid);
 }
 
+/* In error, and live for deny rules. */
+static inline bool
+sick(enum rec_kind kind, unsigned n, const char *what)
+{
+    struct model_obj *o = any(kind, n);
+
+    return o && o->live && o->error && strstr(o->error, what);
+}
+
 static inline bool
 says(enum rec_kind kind, unsigned n, const char *what)
 {

@@ -91,6 +91,36 @@ fake_check(void *f)
 }
 
 static inline json_t *
+fake_trace(void *f, const json_t *question, struct rest_fault *fault)
+{
+    const char *from = json_string_value(json_object_get(question, "from"));
+
+    if (!from) {
+        rest_fault_set(fault, 422, "invalid", "trace", "from", "must be given");
+        return NULL;
+    }
+    return json_pack("{s:s}", "verdict", "delivered");
+}
+
+static inline json_t *
+fake_sample(void *f, unsigned seconds)
+{
+    return json_pack("{s:i, s:i}", "hosts", 3, "seconds", (int)seconds);
+}
+
+static inline json_t *
+fake_samples(void *f)
+{
+    return json_pack("{s:[]}", "flows");
+}
+
+static inline json_t *
+fake_log(void *f, int64_t after)
+{
+    return json_pack("{s:[], s:I}", "entries", "last", (json_int_t)after);
+}
+
+static inline json_t *
 fake_status(void *f)
 {
     return json_pack("{s:I}", "generation", (json_int_t)((struct fake *)f)->generation);
@@ -179,6 +209,13 @@ static const struct rest_ops fake_ops = {
     .status = fake_status,
     .export = fake_export,
     .check = fake_check,
+    .trace = fake_trace,
+    .log = fake_log,
+    .sample = fake_sample,
+    .samples = fake_samples,
+    .shadow = fake_trace,
+    .capture = fake_trace,
+    .captured = fake_log,
     .submit = fake_submit,
     .applied = fake_applied,
     .pending = fake_pending,

@@ -28,14 +28,16 @@
     "   {\"name\": \"pg\", \"scope\": \"vif\", \"vif\": \"g1-0\"}],"                               \
     " \"rule\": [{\"name\": \"ssh\", \"policy\": \"base\", \"order\": 1},"                         \
     "   {\"name\": \"web\", \"policy\": \"pr\", \"order\": 1}],"                                   \
+    " \"mirror\": [{\"name\": \"m1\"}], \"exporter\": [{\"name\": \"e1\"}], \"bond\": "            \
+    "[{\"name\": \"b1\"}],"                                                                        \
     " \"user\": [{\"name\": \"alice\", \"role\": \"tenant\", \"tenant\": \"red\"},"                \
     "   {\"name\": \"mallory\", \"role\": \"admin\", \"enabled\": false}]}"
 
 static char dir[] = "/tmp/test_ctl_rest.XXXXXX";
-static char paths[8][120];
-enum { SOCK, AUDIT, CRT, KEY, CA, CRL, UNIX, SSL };
+static char paths[9][120];
+enum { SOCK, AUDIT, CRT, KEY, CA, CRL, UNIX, SSL, TOKEN };
 static struct cert ca, server;
-static unsigned port;
+static unsigned port, token_port;
 static struct fake pool;
 
 /* --- helpers --------------------------------------------------------------------- */
@@ -145,7 +147,7 @@ static inline int
 rig_start(struct rest_config *config)
 {
     static const char *const names[] = {"sock", "audit", "crt", "key", "ca", "crl"};
-    static const char *listen[2] = {paths[UNIX], paths[SSL]};
+    static const char *listen[3] = {paths[UNIX], paths[SSL], paths[TOKEN]};
     struct cert none;
 
     signal(SIGPIPE, SIG_IGN);
@@ -156,8 +158,12 @@ rig_start(struct rest_config *config)
         snprintf(paths[i], sizeof paths[i], "%s/%s", dir, names[i]);
     }
     port = free_port();
+    do {
+        token_port = free_port();
+    } while (token_port == port);
     snprintf(paths[UNIX], sizeof paths[UNIX], "unix:%.100s", paths[SOCK]);
     snprintf(paths[SSL], sizeof paths[SSL], "ssl:%u:127.0.0.1", port);
+    snprintf(paths[TOKEN], sizeof paths[TOKEN], "token:%u:127.0.0.1", token_port);
     ca = cert_make("test CA", "", CERT_CA, NULL);
     server = cert_make("controller", "", CERT_SERVER, &ca);
     none = cert_make("none", "", CERT_CLIENT, &ca);
@@ -166,7 +172,7 @@ rig_start(struct rest_config *config)
     crl_write(&ca, &none, paths[CRL]);
     cert_free(&none);
     *config = (struct rest_config){.listen = listen,
-                                   .n_listen = 2,
+                                   .n_listen = 3,
                                    .private_key = paths[KEY],
                                    .certificate = paths[CRT],
                                    .ca_cert = paths[CA],

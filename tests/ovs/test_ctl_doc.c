@@ -37,6 +37,15 @@ struct bad {
 #define RULE(FIELDS)                                                                               \
     POLICY("\"scope\":\"global\",\"rules\":[{\"name\":\"r\",\"order\":1,\"direction\":\"in\","     \
            "\"action\":\"allow\"," FIELDS "}]")
+#define MIRROR(FIELDS)                                                                             \
+    "{\"version\":1,\"networks\":[{\"name\":\"n\"," VLAN "}],\"vms\":[{\"name\":\"m\"}],"          \
+    "\"vifs\":[{\"name\":\"v\",\"vm\":\"m\",\"network\":\"n\"," MAC "}],"                          \
+    "\"mirrors\":[{\"name\":\"m\"," FIELDS "}]}"
+#define EXPORTER(FIELDS) "{\"version\":1,\"exporters\":[{\"name\":\"e\"," FIELDS "}]}"
+#define BOND(FIELDS)                                                                               \
+    "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"unix:/x\"}],"                           \
+    "\"bonds\":[{\"name\":\"b\"," FIELDS "}]}"
+#define TWO "\"host\":\"h\",\"interfaces\":[\"eth0\",\"eth1\"]"
 #define TEN "[[[[[[[[[["
 
 static const struct bad bad[] = {
@@ -138,6 +147,84 @@ static const struct bad bad[] = {
      "array of strings"},
     {"a locking mode", VIF(MAC ",\"locking_mode\":\"open\""), "vif v", "locking_mode", "one of"},
     {"a negative rate", VIF(MAC ",\"rate_in_kbps\":-1"), "vif v", "rate_in_kbps", "0..4000000000"},
+    {"a rate beyond what lifts",
+     "{\"version\":1,\"pool\":{\"name\":\"x\",\"rate_out_kbps\":4000000001}}", "pool x",
+     "rate_out_kbps", "0..4000000000"},
+    {"a burst of text", NET(VLAN ",\"burst_kb\":\"1\""), "network n", "burst_kb", "whole number"},
+    /* mirrors */
+    {"a mirror of nothing", MIRROR("\"output_vlan\":7"), "mirror m", "vifs", "nothing to mirror"},
+    {"a mirror to nowhere", MIRROR("\"vifs\":[\"v\"]"), "mirror m", "output_vif", "is missing"},
+    {"a mirror to two places",
+     MIRROR("\"vifs\":[\"v\"],\"output_vlan\":7,\"output_ip\":\"10.0.0.1\""), "mirror m",
+     "output_ip", "does not go with output_vlan"},
+    {"a mirror of an unknown vif", MIRROR("\"vifs\":[\"x\"],\"output_vlan\":7"), "mirror m", "vifs",
+     "there is no vif \"x\""},
+    {"a mirror to itself", MIRROR("\"vifs\":[\"v\"],\"output_vif\":\"v\""), "mirror m",
+     "output_vif", "is one of those that are mirrored"},
+    {"a mirror to its network", MIRROR("\"networks\":[\"n\"],\"output_vif\":\"v\""), "mirror m",
+     "output_vif", "is in network \"n\""},
+    {"a mirror to a network's tag", MIRROR("\"vifs\":[\"v\"],\"output_vlan\":5"), "mirror m",
+     "output_vlan", "network \"n\" has the same one"},
+    {"a mirror to a multicast address", MIRROR("\"vifs\":[\"v\"],\"output_ip\":\"224.0.0.1\""),
+     "mirror m", "output_ip", "unicast"},
+    {"a session without a tunnel", MIRROR("\"vifs\":[\"v\"],\"output_vlan\":7,\"session\":1"),
+     "mirror m", "session", "output_ip only"},
+    {"an ERSPAN session of 11 bits",
+     MIRROR("\"vifs\":[\"v\"],\"output_ip\":\"10.0.0.1\",\"session\":1024"), "mirror m", "session",
+     "0..1023"},
+    {"a mirror's direction", MIRROR("\"vifs\":[\"v\"],\"output_vlan\":7,\"direction\":\"up\""),
+     "mirror m", "direction", "both, in, out"},
+    {"less than a header", MIRROR("\"vifs\":[\"v\"],\"output_vlan\":7,\"snaplen\":13"), "mirror m",
+     "snaplen", "14..65535"},
+    /* exporters */
+    {"an exporter's protocol", EXPORTER("\"targets\":[\"10.0.0.1:1\"]"), "exporter e", "protocol",
+     "netflow, sflow"},
+    {"no collector", EXPORTER("\"protocol\":\"ipfix\""), "exporter e", "targets", "is empty"},
+    {"a collector without port", EXPORTER("\"protocol\":\"ipfix\",\"targets\":[\"10.0.0.1\"]"),
+     "exporter e", "targets", "IP:PORT"},
+    {"sampling of NetFlow",
+     EXPORTER("\"protocol\":\"netflow\",\"targets\":[\"10.0.0.1:1\"],\"sampling\":9"), "exporter e",
+     "sampling", "sflow or ipfix only"},
+    {"options of sFlow",
+     EXPORTER("\"protocol\":\"sflow\",\"targets\":[\"10.0.0.1:1\"],\"options\":[\"a=b\"]"),
+     "exporter e", "options", "ipfix only"},
+    {"NetFlow over TCP", EXPORTER("\"protocol\":\"netflow\",\"targets\":[\"tcp:10.0.0.1:1\"]"),
+     "exporter e", "targets", "ipfix only"},
+    {"an option without a value",
+     EXPORTER("\"protocol\":\"ipfix\",\"targets\":[\"10.0.0.1:1\"],\"options\":[\"a\"]"),
+     "exporter e", "options", "KEY=VALUE"},
+    {"a timeout of IPFIX",
+     EXPORTER("\"protocol\":\"ipfix\",\"targets\":[\"10.0.0.1:1\"],\"active_timeout\":4201"),
+     "exporter e", "active_timeout", "0..4200"},
+    {"an exporter of an unknown host",
+     EXPORTER("\"protocol\":\"ipfix\",\"targets\":[\"10.0.0.1:1\"],\"host\":\"h\""), "exporter e",
+     "host", "there is no host \"h\""},
+    {"two exporters of one protocol",
+     "{\"version\":1,\"exporters\":["
+     "{\"name\":\"e\",\"protocol\":\"sflow\",\"targets\":[\"10.0.0.1:1\"]},"
+     "{\"name\":\"f\",\"protocol\":\"sflow\",\"targets\":[\"10.0.0.1:1\"]}]}",
+     "exporter f", "protocol", "exporter \"e\" has the same one"},
+    /* bonds */
+    {"a bond of no host", BOND("\"interfaces\":[\"eth0\",\"eth1\"]"), "bond b", "host", "missing"},
+    {"a bond of one", BOND("\"host\":\"h\",\"interfaces\":[\"eth0\"]"), "bond b", "interfaces",
+     "two or more"},
+    {"a device's name", BOND("\"host\":\"h\",\"interfaces\":[\"eth0\",\"a/b\"]"), "bond b",
+     "interfaces", "device's name"},
+    {"a bond's mode", BOND(TWO ",\"mode\":\"fast\""), "bond b", "mode", "one of active-backup"},
+    {"balance-tcp without LACP", BOND(TWO ",\"mode\":\"balance-tcp\""), "bond b", "lacp",
+     "needs it"},
+    {"fast LACP that is off", BOND(TWO ",\"lacp_fast\":true"), "bond b", "lacp_fast", "only"},
+    {"a primary from elsewhere", BOND(TWO ",\"primary\":\"eth2\""), "bond b", "primary",
+     "not one of the interfaces"},
+    {"a primary of balance-slb", BOND(TWO ",\"primary\":\"eth0\",\"mode\":\"balance-slb\""),
+     "bond b", "primary", "active-backup only"},
+    {"a bond in itself", BOND(TWO ",\"port\":\"eth0\""), "bond b", "port", "one of the interfaces"},
+    {"a delay of an hour", BOND(TWO ",\"updelay\":3600000"), "bond b", "updelay", "0..600000"},
+    {"a device in two bonds",
+     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"unix:/x\"}],\"bonds\":["
+     "{\"name\":\"b\"," TWO "},{\"name\":\"c\",\"host\":\"h\",\"port\":\"bond1\",\"interfaces\":"
+     "[\"eth1\",\"eth2\"]}]}",
+     "bond c", "interfaces", "bond \"b\" has the same one"},
     {"another tenant's network", "{\"version\":1," BASE ",\"groups\":[]}", NULL, NULL, NULL},
     {"a VM in another tenant's network",
      "{\"version\":1,\"tenants\":[{\"name\":\"red\"},{\"name\":\"blue\"}],"

@@ -208,13 +208,14 @@ test_groups_loop(void)
     CASE("a loop is an error of all that are in it, and of nobody else");
     group(3, "192.168.0.0/16", NULL, NULL, NULL);
     group(1, NULL, NULL, NULL, LIST(ref(REC_GROUP, 2)));
-    CHECK(says(REC_GROUP, 1, "in itself") && says(REC_GROUP, 2, "in itself") && obj(REC_GROUP, 3));
+    CHECK(sick(REC_GROUP, 1, "in itself") && sick(REC_GROUP, 2, "in itself") && obj(REC_GROUP, 3) &&
+          !obj(REC_GROUP, 3)->error);
     group(1, NULL, LIST(ref(REC_VIF, 1)), NULL, NULL);
     CHECK(obj(REC_GROUP, 1) && obj(REC_GROUP, 2) && n_vifs(2) == 2);
 
     CASE("a vif that goes leaves the group");
     take(REC_VIF, 2);
-    CHECK(says(REC_GROUP, 2, "vifs: names vif \"vif2\", which is not there any more"));
+    CHECK(sick(REC_GROUP, 2, "vifs: names vif \"vif2\", which is not there any more"));
     group(2, "10.0.0.0/24", NULL, NULL, LIST(ref(REC_GROUP, 1)));
     CHECK(n_vifs(2) == 1);
 
@@ -225,6 +226,94 @@ test_groups_loop(void)
     network(1, 10, "");
     model_settle(m);
     CHECK(n_vifs(1) == 1);
+    end();
+}
+
+/* Nobody gets more than was stated because something is wrong. */
+static void
+test_deny_in_error(void)
+{
+    struct rec *r;
+
+    begin();
+    group(1, NULL, LIST(ref(REC_VIF, 1)), NULL, NULL);
+    group(2, NULL, LIST(ref(REC_VIF, 2)), NULL, LIST(ref(REC_GROUP, 1)));
+    put(policy_rec(1, "pool"));
+    r = policy_rec(2, "group");
+    rec_set_string(r, REC_POLICY_GROUP, ref(REC_GROUP, 2));
+    put(r);
+    for (unsigned n = 1; n <= 2; n++) {
+        r = rule_rec(n, 1, n, n == 1 ? "deny" : "allow");
+        rec_set_string(r, REC_RULE_REMOTE_GROUP, ref(REC_GROUP, 1));
+        put(r);
+        put(rule_rec(n + 2, 2, n, n == 1 ? "deny" : "allow"));
+    }
+    model_settle(m);
+    CHECK(model_rule(obj(REC_RULE, 1))->remote_group && obj(REC_RULE, 2));
+    model_changes_clear(m);
+
+    CASE("a deny rule whose remote group is in error is about everybody, an allow rule about "
+         "nobody");
+    group(1, NULL, LIST(ref(REC_VIF, 1)), NULL, LIST(ref(REC_GROUP, 2)));
+    CHECK(sick(REC_RULE, 1, "which is in error; until that is corrected"));
+    CHECK(obj(REC_RULE, 1) && !model_rule(obj(REC_RULE, 1))->remote_group &&
+          obj(REC_RULE, 1)->change & MODEL_CFG);
+    CHECK(says(REC_RULE, 2, "remote_group: names group \"group1\", which is in error"));
+
+    CASE("a policy whose scope is in error denies for those whom it can mean, and allows nothing");
+    CHECK(sick(REC_POLICY, 2, "group: names group \"group2\", which is in error"));
+    CHECK(n_vifs(2) == 2 && sick(REC_RULE, 3, "policy: names policy") &&
+          says(REC_RULE, 4, "policy: names policy"));
+
+    CASE("all comes back when it is corrected");
+    model_changes_clear(m);
+    group(1, NULL, LIST(ref(REC_VIF, 1)), NULL, NULL);
+    for (unsigned n = 1; n <= 4; n++) {
+        CHECK(obj(REC_RULE, n) && !obj(REC_RULE, n)->error);
+    }
+    CHECK(model_rule(obj(REC_RULE, 1))->remote_group && obj(REC_RULE, 1)->change & MODEL_CFG);
+
+    CASE("a deny rule whose record is wrong is about everything of its direction");
+    for (unsigned n = 1; n <= 2; n++) {
+        r = rule_rec(n, 1, n, n == 1 ? "deny" : "allow");
+        rec_add(r, REC_RULE_REMOTE_CIDRS, "10.0.0.0/33");
+        rec_set_string(r, REC_RULE_PROTOCOL, "tcp");
+        rec_add(r, REC_RULE_PORTS, "80");
+        put(r);
+    }
+    model_settle(m);
+    CHECK(sick(REC_RULE, 1, "remote_cidrs: \"10.0.0.0/33\"") &&
+          says(REC_RULE, 2, "remote_cidrs: \"10.0.0.0/33\""));
+    CHECK(obj(REC_RULE, 1) && model_rule(obj(REC_RULE, 1))->in &&
+          model_rule(obj(REC_RULE, 1))->protocol == -1 && !model_rule(obj(REC_RULE, 1))->n_ports &&
+          !model_rule(obj(REC_RULE, 1))->remote_cidrs.n &&
+          !model_rule(obj(REC_RULE, 1))->remote_group);
+
+    CASE("a group with a bad address keeps its members where it is a scope");
+    group(2, "10.0.0.1/8", LIST(ref(REC_VIF, 2)), NULL, LIST(ref(REC_GROUP, 1)));
+    CHECK(sick(REC_GROUP, 2, "addresses: \"10.0.0.1/8\"") && n_vifs(2) == 2 &&
+          sick(REC_RULE, 3, "policy: names policy"));
+
+    CASE("of two policies of one name both deny, the older one alone allows");
+    group(2, NULL, LIST(ref(REC_VIF, 2)), NULL, LIST(ref(REC_GROUP, 1)));
+    r = policy_rec(2, "global");
+    free(r->name);
+    r->name = xstrdup("policy1");
+    put(r);
+    model_settle(m);
+    CHECK(sick(REC_POLICY, 2, "name: ") && sick(REC_RULE, 3, "policy: names policy") &&
+          says(REC_RULE, 4, "policy: names policy"));
+    CHECK(model_by_name(m, REC_POLICY, "policy1") == obj(REC_POLICY, 1));
+
+    CASE("a deny rule that is disabled, or whose policy is not there, denies nothing");
+    r = rule_rec(1, 1, 1, "deny");
+    rec_add(r, REC_RULE_REMOTE_CIDRS, "10.0.0.0/33");
+    rec_set_int(r, REC_RULE_ENABLED, 0);
+    put(r);
+    model_settle(m);
+    CHECK(!obj(REC_RULE, 1));
+    take(REC_POLICY, 2);
+    CHECK(says(REC_RULE, 3, "policy: names policy"));
     end();
 }
 
@@ -505,6 +594,7 @@ main(void)
     test_keys();
     test_groups();
     test_groups_loop();
+    test_deny_in_error();
     test_reduce();
     test_ports();
     test_ports_full();

@@ -1,6 +1,6 @@
 /* Compiled flows against the policy they were compiled from.
  *
- *   random pool > model > compiler > the hosts' flows > evaluator (ctl_eval.h)
+ *   random pool > model > compiler > the hosts' flows > evaluator (eval.h)
  *        |                                                   ^  packets
  *        +------------> oracle (ctl_oracle.h) <---------------+
  *
@@ -13,15 +13,21 @@
 
 #include "check.h"
 #include "compile.h"
-#include "ctl_eval.h"
+#include "eval.h"
+#include "packets.h"
+#include "pflow.h"
+#include "util.h"
+
 #include "ctl_oracle.h"
 #include "ctl_pool.h"
 #include "openvswitch/vlog.h"
 #include "timeval.h"
+#include "trace.h"
 
 static struct eval evals[N_HOSTS];
 static struct model *model;
 static struct compile *compile;
+static struct tracer *tracer; /* of the pool's first state */
 static struct pool pool;
 
 static struct {
@@ -56,15 +62,14 @@ start_pool(void)
     compile_run(compile);
     model_changes_clear(model);
     load_flows();
+    tracer = tracer_create(model, compile, NULL);
 }
 
 static void
 forget_conns(void)
 {
     for (unsigned h = 0; h < N_HOSTS; h++) {
-        free(evals[h].conns);
-        evals[h].conns = NULL;
-        evals[h].n_conns = 0;
+        eval_forget_conns(&evals[h]);
     }
 }
 
@@ -72,6 +77,7 @@ static void
 end_pool(void)
 {
     forget_conns();
+    tracer_destroy(tracer);
     compile_destroy(compile);
     model_destroy(model);
 }
@@ -100,7 +106,7 @@ run_host(struct fate *fate, unsigned h, const struct flow *f, uint32_t in_port, 
     fate->broken |= e->broken || n_hops > 1;
     seen.most_lookups = MAX(seen.most_lookups, e->n_lookups);
     n = e->n_out;
-    out = xmemdup(e->out, n * sizeof *out + 1);
+    out = n ? xmemdup(e->out, n * sizeof *out) : NULL;
     for (size_t i = 0; i < n; i++) {
         arrive(fate, h, &out[i], n_hops);
     }
@@ -403,6 +409,47 @@ same_fate(const struct fate *a, const struct fate *b)
            !memcmp(a->uplinks, b->uplinks, sizeof a->uplinks) && a->broken == b->broken;
 }
 
+/* The trace (trace.h) ends at the same vifs, and each copy ends somewhere. */
+static bool
+same_trace(int v, const struct flow *f, const struct fate *should)
+{
+    struct trace_start start = {
+        .host = pool_key(REC_HOST, pool.vifs[v].host),
+        .in_port = PORT_VIF(v),
+        .packet = *f,
+    };
+    struct fate is = {0};
+    struct trace trace;
+    bool good = true;
+
+    if (pool.vifs[v].host == NONE || !pool.vifs[v].there || !pool.hosts[pool.vifs[v].host].there) {
+        return true;
+    }
+    /* One for this packet alone, now and then. */
+    struct tracer *t = chance(10) ? tracer_create(model, compile, &start) : tracer;
+
+    tracer_run(t, &start, true, &trace);
+    for (size_t i = 0; i < trace.n_visits; i++) {
+        const struct trace_visit *visit = &trace.visits[i];
+
+        good &= visit->n_ends && !visit->broken;
+        for (size_t j = 0; j < visit->n_ends; j++) {
+            const struct trace_end *end = &visit->ends[j];
+
+            good &= end->kind != TRACE_LOST && (end->kind == TRACE_DROPPED) == !!end->reason;
+            if (end->kind == TRACE_TO_VIF) {
+                is.vifs[end->key - pool_key(REC_VIF, 0)] = true;
+            }
+        }
+    }
+    good &= !memcmp(is.vifs, should->vifs, sizeof is.vifs);
+    trace_uninit(&trace);
+    if (t != tracer) {
+        tracer_destroy(t);
+    }
+    return good;
+}
+
 /* Any packet, each as the first of its connection. */
 static bool
 check_single(unsigned n)
@@ -421,6 +468,10 @@ check_single(unsigned n)
         seen.packets++;
         if (!same_fate(&is, &should)) {
             explain("single", v, &f, &is, &should);
+            good = false;
+        }
+        if (!same_trace(v, &f, &should)) {
+            explain("traced otherwise", v, &f, &is, &should);
             good = false;
         }
     }

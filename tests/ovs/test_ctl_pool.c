@@ -228,6 +228,61 @@ test_import(struct side *s)
     CHECK(!a.error && !a.created && !a.changed && !a.deleted && a.generation == 2);
 }
 
+/* The pool as a document would leave it, beside the pool as it is. */
+static void
+test_aside(struct side *s)
+{
+    const char *text =
+        "{\"version\":1,\"policies\":[{\"name\":\"base\",\"scope\":\"pool\",\"rules\":["
+        "{\"name\":\"ping\",\"order\":20,\"direction\":\"in\",\"action\":\"deny\","
+        "\"protocol\":\"icmp\"},"
+        "{\"name\":\"new\",\"order\":30,\"direction\":\"out\",\"action\":\"allow\"}]}]}";
+    struct model_host *h1 = model_host(model_by_name(s->m, REC_HOST, "h1"));
+    struct model_vif *a0 = model_vif(model_by_name(s->m, REC_VIF, "a0"));
+    struct doc_errors errors = {NULL, 0, false};
+    struct doc *doc = doc_parse(text, strlen(text), &errors);
+    struct model_obj *obj, *now;
+    struct uuid ping = UUID_ZERO;
+    struct model *aside;
+    size_t n_rules = 0, n_same = 0;
+
+    CASE("a model aside is what a document would make of the pool");
+    model_ports_begin(s->m);
+    model_port_report(s->m, h1, "tap0", &a0->xs_uuid, &a0->mac, 7);
+    model_ports_end(s->m, h1);
+    model_settle(s->m);
+    aside = pool_db_aside(s->db, doc, &errors);
+    CHECK(aside && !errors.n);
+    MODEL_FOR_EACH (obj, aside, REC_RULE) {
+        now = model_any_by_uuid(s->m, REC_RULE, &obj->uuid);
+        n_rules += obj->live;
+        ping = !strcmp(obj->name, "ping") ? obj->uuid : ping;
+        n_same += now && now->key == obj->key && model_rule(obj)->action == MODEL_DENY &&
+                  model_rule(now)->action == MODEL_ALLOW;
+    }
+    CHECK(n_rules == 2 && n_same == 1); /* "ping" is the same rule, "web" is gone */
+    obj = model_by_name(aside, REC_VIF, "a0");
+    CHECK(obj && obj->key == a0->obj.key && model_vif(obj)->host &&
+          !strcmp(model_vif(obj)->host->obj.name, "h1") &&
+          model_vif_port(model_vif(obj), model_vif(obj)->host)->ofport == 7);
+    CHECK(model_rule(model_any_by_uuid(s->m, REC_RULE, &ping))->action == MODEL_ALLOW &&
+          s->m->generation == 2);
+    model_destroy(aside);
+    doc_free(doc);
+
+    CASE("a document that is wrong makes none");
+    text = "{\"version\":1,\"networks\":[]}";
+    doc = doc_parse(text, strlen(text), &errors);
+    CHECK(!pool_db_aside(s->db, doc, &errors) && errors.n);
+    doc_free(doc);
+    doc_errors_clear(&errors);
+    model_ports_begin(s->m);
+    model_ports_end(s->m, h1);
+    model_settle(s->m);
+    rest(s, 100);
+    CHECK(hmap_count(&s->m->objs[REC_RULE]) == 2 && model_by_name(s->m, REC_NETWORK, "web"));
+}
+
 static void
 test_bad(struct side *s)
 {
@@ -576,6 +631,7 @@ main(int argc, char *argv[])
     }
     side_open(&s);
     test_import(&s);
+    test_aside(&s);
     test_bad(&s);
     test_merge(&s);
     test_others(&s);

@@ -10,7 +10,11 @@
 
 #include "check.h"
 #include "compile.h"
-#include "ctl_eval.h"
+#include "eval.h"
+#include "packets.h"
+#include "pflow.h"
+#include "util.h"
+
 #include "ctl_pool.h"
 #include "openvswitch/ofp-flow.h"
 #include "openvswitch/vlog.h"
@@ -163,9 +167,7 @@ unload(void)
 {
     compile_destroy(compile);
     model_destroy(model);
-    free(eval.conns);
-    eval.conns = NULL;
-    eval.n_conns = 0;
+    eval_forget_conns(&eval);
 }
 
 /* The packet as the switch's parser would fill it in. */
@@ -277,6 +279,114 @@ test_allowed_services(void)
     unload();
 }
 
+/* --- another's connection ---------------------------------------------------------- */
+
+#define OWNER "02:00:00:00:00:04"
+#define ATTACKER "02:00:00:00:00:01"
+#define SERVER "02:00:00:00:00:02"
+#define SHUT "02:00:00:00:00:05"
+
+/* A packet of the connection from 'from' port 4000 to 'to' port 80, or a reply. */
+static uint32_t
+sent(unsigned in_port, const char *src_mac, const char *dst_mac, const char *from, const char *to,
+     bool reply)
+{
+    char *text = xasprintf("tcp,dl_src=%s,dl_dst=%s,nw_src=%s,nw_dst=%s,tp_src=%d,tp_dst=%d%s",
+                           src_mac, dst_mac, from, to, reply ? 80 : 4000, reply ? 4000 : 80,
+                           in_port == PORT_UPLINK ? ",dl_vlan=100" : "");
+    uint32_t ports = sent_to(text, in_port);
+
+    free(text);
+    return ports;
+}
+
+static uint32_t
+from_vif(unsigned vif, const char *src_mac, const char *dst_mac)
+{
+    return sent(PORT_VIF(vif), src_mac, dst_mac, "10.0.0.4", "10.0.0.2", false);
+}
+
+static uint32_t
+reply_of_vif(unsigned vif, const char *src_mac, const char *dst_mac)
+{
+    return sent(PORT_VIF(vif), src_mac, dst_mac, "10.0.0.2", "10.0.0.4", true);
+}
+
+/* Vif 3 owns connections to vif 1; vif 0, unlocked, may send and receive nothing
+ * by policy, and vif 4 receive nothing. */
+static void
+build_borrowed(bool denied)
+{
+    build_pool(MODEL_UNLOCKED);
+    for (unsigned i = 3; i <= 4; i++) {
+        pool.vifs[i] = pool.vifs[1];
+        pool.vifs[i].mac = (struct eth_addr)ETH_ADDR_C(02, 00, 00, 00, 00, 00);
+        pool.vifs[i].mac.ea[5] = i + 1;
+        pool.vifs[i].v4.c[0] = make_cidr(address4(i + 1), 32);
+        pool.vifs[i].v6.c[0] = make_cidr(address6(i + 1), 128);
+    }
+    for (unsigned i = 0; denied && i < 3; i++) {
+        pool.policies[i] =
+            (struct p_policy){.there = true, .scope = MODEL_SCOPE_VIF, .object = i < 2 ? 0 : 4};
+        pool.rules[i] = (struct p_rule){.there = true,
+                                        .policy = i,
+                                        .in = i > 0,
+                                        .order = 1,
+                                        .protocol = -1,
+                                        .remote_group = NONE,
+                                        .icmp_type = -1,
+                                        .icmp_code = -1,
+                                        .sample = 1};
+    }
+}
+
+static void
+test_borrowed(void)
+{
+    build_borrowed(true);
+    load();
+    CASE("spoof: borrowed: a connection's own packets pass");
+    CHECK(from_vif(3, OWNER, SERVER) == 1u << PORT_VIF(1));
+    CHECK(from_vif(3, OWNER, SERVER) == 1u << PORT_VIF(1));
+    CHECK(reply_of_vif(1, SERVER, OWNER) == 1u << PORT_VIF(3));
+    CASE("spoof: borrowed: another vif's packets inside it do not");
+    CHECK(!from_vif(0, ATTACKER, SERVER));
+    CHECK(!reply_of_vif(0, ATTACKER, OWNER));
+    CASE("spoof: borrowed: nor do its owner's to another vif");
+    CHECK(!from_vif(3, OWNER, SHUT));
+    CHECK(!from_vif(3, OWNER, ATTACKER));
+    CASE("spoof: borrowed: it goes on all the same, by one look at the state");
+    CHECK(from_vif(3, OWNER, SERVER) == 1u << PORT_VIF(1));
+    CHECK(eval.n_conns == 1 && eval.n_lookups < 12);
+    CHECK(reply_of_vif(1, SERVER, OWNER) == 1u << PORT_VIF(3));
+
+    CASE("spoof: borrowed: with one who is elsewhere, in both directions");
+    for (unsigned i = 0; i < 2; i++) {
+        CHECK(sent(PORT_UPLINK, "02:00:00:00:00:99", SERVER, "10.0.0.9", "10.0.0.2", false) ==
+              1u << PORT_VIF(1));
+        CHECK(sent(PORT_VIF(1), SERVER, "02:00:00:00:00:99", "10.0.0.2", "10.0.0.9", true) ==
+              1u << PORT_UPLINK);
+        CHECK(!sent(PORT_VIF(0), ATTACKER, SERVER, "10.0.0.9", "10.0.0.2", false));
+        CHECK(sent(PORT_VIF(3), OWNER, "02:00:00:00:00:99", "10.0.0.4", "10.0.0.9", false) ==
+              1u << PORT_UPLINK);
+        CHECK(sent(PORT_UPLINK, "02:00:00:00:00:99", OWNER, "10.0.0.9", "10.0.0.4", true) ==
+              1u << PORT_VIF(3));
+        CHECK(!sent(PORT_VIF(0), ATTACKER, "02:00:00:00:00:99", "10.0.0.4", "10.0.0.9", false));
+        CHECK(!sent(PORT_UPLINK, "02:00:00:00:00:99", SHUT, "10.0.0.9", "10.0.0.2", false));
+    }
+    unload();
+
+    build_borrowed(false);
+    load();
+    CASE("spoof: borrowed: an address that changes hands takes it along if policy allows");
+    CHECK(from_vif(3, OWNER, SERVER) == 1u << PORT_VIF(1));
+    CHECK(from_vif(0, ATTACKER, SERVER) == 1u << PORT_VIF(1));
+    CHECK(from_vif(0, ATTACKER, SERVER) == 1u << PORT_VIF(1) && eval.n_lookups < 12);
+    CHECK(reply_of_vif(1, SERVER, ATTACKER) == 1u << PORT_VIF(0) && eval.n_lookups < 12);
+    CHECK(from_vif(3, OWNER, SERVER) == 1u << PORT_VIF(1) && eval.n_conns == 1);
+    unload();
+}
+
 int
 main(void)
 {
@@ -287,6 +397,7 @@ main(void)
     test_mode(MODEL_DISABLED, "disabled");
     test_outside();
     test_allowed_services();
+    test_borrowed();
     eval_destroy(&eval);
     return check_done();
 }

@@ -1,11 +1,15 @@
 /* Compiled flows on a real switch: it takes each of them, reports it as it was
- * given, and sends packets where the evaluator of the other tests (ctl_eval.h)
+ * given, and sends packets where the evaluator of the other tests (eval.h)
  * does, by ofproto/trace. */
 #include <config.h>
 
 #include "check.h"
 #include "compile.h"
-#include "ctl_eval.h"
+#include "eval.h"
+#include "packets.h"
+#include "pflow.h"
+#include "util.h"
+
 #include "ctl_pool.h"
 #include "ctl_switch.h"
 #include "openvswitch/dynamic-string.h"

@@ -10,7 +10,7 @@ failed=0
 port=$((20000 + RANDOM % 20000))
 pids=()
 
-export OVS_RUNDIR=$dir OVS_LOGDIR=$dir OVS_DBDIR=$dir WEFT_PKI=$dir/pki
+export OVS_RUNDIR=$dir OVS_LOGDIR=$dir OVS_DBDIR=$dir WEFT_PKI=$dir/pki XDG_STATE_HOME=$dir/state
 unset WEFT_CONTROLLER WEFT_CERTIFICATE WEFT_PRIVATE_KEY WEFT_CA_CERT
 end() {
     local p
@@ -71,7 +71,7 @@ hasnot() { ! has "$@" >/dev/null; }
 
 controller() {
     "$bin/weft-controllerd" --db "unix:$dir/pool.sock" --rest "unix:$dir/weft-controllerd.rest" \
-        --rest "ssl:$port:127.0.0.1" --rest-private-key "$WEFT_PKI/controller.key" \
+        --rest "ssl:$port:127.0.0.1" --rest "token:$((port + 1)):127.0.0.1" --rest-private-key "$WEFT_PKI/controller.key" \
         --rest-certificate "$WEFT_PKI/controller.crt" --rest-ca-cert "$WEFT_PKI/ca.crt" \
         --rest-crl "$WEFT_PKI/crl.pem" --log-file="$dir/controller.log" -vconsole:off &
     pids[1]=$!
@@ -147,7 +147,35 @@ check refusals "what is wrong is named, and nothing changes" all <<'LINES'
 before=$("$weft" policy export)
 refuses "network x: tag: " "$weft" network add x type=vlan tag=4095
 refuses "network x: tag: " "$weft" network add x type=vlan tag=10
+refuses "network x: vni: " "$weft" network add x type=overlay vni=7
+refuses "network x: vni: " "$weft" network add x type=overlay vni=16777216
+refuses "network x: vni: " "$weft" network add x type=vlan tag=9 vni=9
+refuses "network x: tag: " "$weft" network add x type=vlan
+refuses "network x: mtu: " "$weft" network add x type=vlan tag=9 mtu=9
 refuses "network x: type: " "$weft" network add x type=carpet
+refuses "network a/b: name: " "$weft" network add a/b type=vlan tag=9
+refuses "vif x: mac: " "$weft" vif add x vm=g1 network=new-ng mac=02:00:00:00:00:02
+refuses "vif x: mac: " "$weft" vif add x vm=g1 network=new-ng mac=03:00:00:00:00:09
+refuses "vif x: network: " "$weft" vif add x vm=r1 network=new-ng mac=02:00:00:00:00:09
+refuses "vif x: vm: " "$weft" vif add x vm=none network=nr mac=02:00:00:00:00:09
+refuses "vif x: ipv4_allowed: " "$weft" vif add x vm=r1 network=nr mac=02:00:00:00:00:09 ipv4_allowed=10.0.0.256
+refuses "vif x: ipv4_allowed: " "$weft" vif add x vm=r1 network=nr mac=02:00:00:00:00:09 ipv4_allowed=fd00::1
+refuses "vif x: xs_uuid: " "$weft" vif add x vm=r1 network=nr mac=02:00:00:00:00:09 xs_uuid=7
+refuses "host x: ovsdb: " "$weft" host add x ovsdb=ssl:somewhere:6640
+refuses "host x: tunnel_ip: " "$weft" host add x ovsdb=unix:/x tunnel_ip=10.0.0.0/8
+refuses "group everyone: groups: " "$weft" group set everyone groups=everyone
+refuses "group everyone: addresses: " "$weft" group set everyone addresses=10.0.0.1/8
+refuses "group gr: vms: " "$weft" group set gr vms=r1,g1
+refuses "policy x: vm: " "$weft" policy add x scope=vm
+refuses "policy x: vm: " "$weft" policy add x scope=global vm=r1
+refuses "rule base/x: ports: " "$weft" rule add base/x order=1 direction=in action=allow protocol=tcp ports=20-10
+refuses "rule base/x: ports: " "$weft" rule add base/x order=1 direction=in action=allow ports=80
+refuses "rule base/x: order: " "$weft" rule add base/x order=2500 direction=in action=allow
+refuses "rule base/x: remote_group: " "$weft" rule add base/x order=1 direction=in action=allow remote_group=none
+refuses "rule base/x: remote_cidrs: " "$weft" rule add base/x order=1 direction=in action=allow remote_cidrs=10.0.0.1/8
+refuses "rule base/x: icmp_type: " "$weft" rule add base/x order=1 direction=in action=allow protocol=tcp icmp_type=8
+refuses "user x: role: " "$weft" user add x role=king
+refuses "user x: tenant: " "$weft" user add x role=tenant
 refuses "network x: tenant: " "$weft" network add x type=vlan tag=9 tenant=blue
 refuses "it exists already" "$weft" network add nr type=vlan tag=11
 refuses "no network \"none\"" "$weft" network show none
@@ -248,6 +276,40 @@ as olga "$weft" policy export "$dir/operator.json"
 hasnot alice cat "$dir/operator.json"
 as olga "$weft" policy import "$dir/operator.json"
 as root has "alice" "$weft" user list
+LINES
+
+# shellcheck disable=SC2034 # in the lines below
+outside="https://127.0.0.1:$((port + 1))"
+# shellcheck disable=SC2034
+session=$dir/state/weft/session
+check sessions "a token stands for a certificate, for a while" all <<'LINES'
+as root "$weft" user set alice enabled=yes role=tenant tenant=red
+refuses "no enabled user" "$weft" login --user nobody
+refuses "needs --ca-cert" "$weft" login --user alice --at "$outside"
+as alice has "43200 s" "$weft" login --at "$outside"
+[ "$(stat -c %a "$session")" = 600 ]
+has "nr" "$weft" network list
+hasnot "new-ng" "$weft" network list
+refuses "only what is its own" "$weft" policy add p scope=global
+has "alice" "$weft" session list
+as root has "new-ng" "$weft" network list
+cp "$session" "$dir/stolen"
+chmod 644 "$session"
+refuses "mode 0600" "$weft" network list
+chmod 600 "$session"
+"$weft" logout
+[ ! -e "$session" ]
+refuses "no session here" "$weft" logout
+cp "$dir/stolen" "$session"
+chmod 600 "$session"
+refuses "no session has this token" "$weft" network list
+rm "$session"
+as root "$weft" login --user alice --json >"$dir/alice"
+as root "$weft" session end "$(sed -n 's/.*"id": "\(.*\)".*/\1/p' "$dir/alice")"
+as root hasnot "alice" "$weft" session list
+as root refuses "no session" "$weft" session end 0123456789abcdef
+hasnot "$(sed -n 's/.*"token": "\(.*\)".*/\1/p' "$dir/alice")" cat "$dir/weft-audit.log" "$dir/controller.log"
+as root "$weft" user remove alice
 LINES
 
 elsewhere() { # by a name that its certificate does not hold

@@ -95,6 +95,7 @@ test_tests(void)
     CHECK(passes("10.2.0.0/24") && passes("address 0.0.0.0/0"));
     CHECK(passes_not("dst 10.1.0.0/16") && passes_not("src 10.1.2.4"));
     CHECK(passes_not("2001:db8::/32") && passes("src ::/0"));
+    CHECK(passes("ipv4") && passes_not("ipv6"));
     CASE("ports, protocols, numbers");
     CHECK(passes("dst port 443") && passes("port 443") && passes("port 440-450"));
     CHECK(passes_not("src port 443") && passes("service 443"));
@@ -172,7 +173,7 @@ static void
 test_rollup(void)
 {
     struct flow_filter_error error;
-    struct flow_filter *f = flow_filter_parse("src 10.0.0.0/8 and not vif a", &error);
+    struct flow_filter *f = flow_filter_parse("src 10.0.0.0/8 and ipv4 and not vif a", &error);
     struct flow_row r = row();
 
     CASE("rollups");

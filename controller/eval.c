@@ -1,79 +1,16 @@
-/* ctl_eval: a switch in a few hundred lines, for the flows of one host.
- *
- * Lookups are libopenvswitch's classifier, conjunctions included; actions, the
- * stack, resubmit(…,ct) and conntrack are done here as ovs-actions(7) and
- * ovs-fields(7) say.  An ICMP connection is told by addresses and types alone,
- * for a "struct flow" has no identifier.  One thread. */
-#ifndef CTL_EVAL_H
-#define CTL_EVAL_H
+#include <config.h>
+
+#include "eval.h"
 
 #include <stdlib.h>
 
-#include "classifier.h"
-#include "flow.h"
-#include "openvswitch/match.h"
 #include "openvswitch/meta-flow.h"
-#include "openvswitch/ofp-actions.h"
-#include "openvswitch/ofpbuf.h"
 #include "ovs-rcu.h"
 #include "packets.h"
 #include "pflow.h"
 #include "util.h"
 
-#define EVAL_MAX_OUT 128
-#define EVAL_MAX_STACK 8
-/* ofproto-dpif-xlate.c gives up beyond these. */
-#define EVAL_MAX_DEPTH 64
-#define EVAL_MAX_LOOKUPS 4096
-
-struct eval_rule {
-    struct cls_rule cr;
-    struct ofpbuf acts;
-    uint64_t cookie;
-    uint8_t table;
-    uint64_t n_hits;
-};
-
-struct eval_tuple {
-    uint16_t zone;
-    uint8_t proto;
-    bool v6;
-    struct in6_addr src, dst;
-    ovs_be16 sport, dport;
-};
-
-struct eval_conn {
-    struct eval_tuple tuple;
-    uint32_t mark;
-    ovs_u128 label;
-};
-
-struct eval_out {
-    uint32_t port;
-    struct flow flow;
-};
-
-struct eval {
-    struct classifier cls[256];
-    struct eval_rule **rules;
-    size_t n_rules;
-    struct eval_conn *conns;
-    size_t n_conns;
-
-    /* The packet under way. */
-    struct eval_out out[EVAL_MAX_OUT];
-    size_t n_out;
-    unsigned n_lookups, depth, max_depth;
-    bool broken;          /* did what a switch refuses to */
-    uint32_t force_state; /* CS_INVALID, or CS_RELATED with 'force_conn' */
-    size_t force_conn;
-    bool force_reply;
-    union mf_subvalue stack[EVAL_MAX_STACK];
-    unsigned n_stack;
-    int missed; /* the table without a match that ended it, or -1 */
-};
-
-static inline void
+void
 eval_init(struct eval *e)
 {
     memset(e, 0, sizeof *e);
@@ -82,7 +19,7 @@ eval_init(struct eval *e)
     }
 }
 
-static inline void
+void
 eval_forget_flows(struct eval *e)
 {
     for (size_t i = 0; i < e->n_rules; i++) {
@@ -98,20 +35,29 @@ eval_forget_flows(struct eval *e)
     }
     free(e->rules);
     e->rules = NULL;
-    e->n_rules = 0;
+    e->n_rules = e->allocated_rules = 0;
 }
 
-static inline void
+void
 eval_destroy(struct eval *e)
 {
     eval_forget_flows(e);
+    eval_forget_conns(e);
     for (unsigned i = 0; i < 256; i++) {
         classifier_destroy(&e->cls[i]);
     }
-    free(e->conns);
+    free(e->out);
 }
 
-static inline void
+void
+eval_forget_conns(struct eval *e)
+{
+    free(e->conns);
+    e->conns = NULL;
+    e->n_conns = e->allocated_conns = 0;
+}
+
+static void
 eval_add_flow(struct eval *e, const struct pflow *f)
 {
     struct eval_rule *r = xzalloc(sizeof *r);
@@ -137,25 +83,41 @@ eval_add_flow(struct eval *e, const struct pflow *f)
     cls_rule_init(&r->cr, &match, f->priority);
     classifier_insert(&e->cls[f->table], &r->cr, OVS_VERSION_MIN, conj, n_conj);
     free(conj);
-    e->rules = xrealloc(e->rules, (e->n_rules + 1) * sizeof *e->rules);
+    if (e->n_rules == e->allocated_rules) {
+        e->rules = x2nrealloc(e->rules, &e->allocated_rules, sizeof *e->rules);
+    }
     e->rules[e->n_rules++] = r;
 }
 
-/* In place of what it has; connections stay. */
-static inline void
+static bool
+keep_all(const struct pflow *f, const void *aux)
+{
+    return true;
+}
+
+void
 eval_set_flows(struct eval *e, const struct ftable *ft)
+{
+    eval_set_some_flows(e, ft, keep_all, NULL);
+}
+
+void
+eval_set_some_flows(struct eval *e, const struct ftable *ft,
+                    bool (*keep)(const struct pflow *, const void *), const void *aux)
 {
     struct fnode *n;
 
     eval_forget_flows(e);
     FTABLE_FOR_EACH (n, ft) {
-        eval_add_flow(e, n->flow);
+        if (keep(n->flow, aux)) {
+            eval_add_flow(e, n->flow);
+        }
     }
 }
 
 /* --- conntrack ------------------------------------------------------------------ */
 
-static inline struct eval_tuple
+struct eval_tuple
 eval_tuple(const struct flow *f, uint16_t zone)
 {
     bool v6 = f->dl_type == htons(ETH_TYPE_IPV6);
@@ -172,7 +134,7 @@ eval_tuple(const struct flow *f, uint16_t zone)
     return t;
 }
 
-static inline struct eval_tuple
+static struct eval_tuple
 eval_reverse(const struct eval_tuple *t)
 {
     struct eval_tuple r = *t;
@@ -190,7 +152,7 @@ eval_reverse(const struct eval_tuple *t)
     return r;
 }
 
-static inline bool
+bool
 eval_same_tuple(const struct eval_tuple *a, const struct eval_tuple *b)
 {
     return a->zone == b->zone && a->proto == b->proto && a->v6 == b->v6 &&
@@ -198,7 +160,7 @@ eval_same_tuple(const struct eval_tuple *a, const struct eval_tuple *b)
            a->sport == b->sport && a->dport == b->dport;
 }
 
-static inline struct eval_conn *
+static struct eval_conn *
 eval_find_conn(struct eval *e, const struct eval_tuple *t, bool *reply)
 {
     struct eval_tuple r = eval_reverse(t);
@@ -212,7 +174,7 @@ eval_find_conn(struct eval *e, const struct eval_tuple *t, bool *reply)
     return NULL;
 }
 
-static inline void
+static void
 eval_set_orig(struct flow *f, const struct eval_tuple *t)
 {
     f->ct_nw_proto = t->proto;
@@ -227,7 +189,7 @@ eval_set_orig(struct flow *f, const struct eval_tuple *t)
     }
 }
 
-static inline void
+static void
 eval_track(struct eval *e, struct flow *f, uint16_t zone)
 {
     struct eval_tuple t = eval_tuple(f, zone);
@@ -238,6 +200,17 @@ eval_track(struct eval *e, struct flow *f, uint16_t zone)
     f->ct_state = CS_TRACKED;
     f->ct_mark = 0;
     f->ct_label = OVS_U128_ZERO;
+    if (e->force_ct) {
+        struct eval_tuple opening = e->force_ct->state & CS_REPLY_DIR ? eval_reverse(&t) : t;
+
+        f->ct_state |= e->force_ct->state;
+        f->ct_mark = e->force_ct->mark;
+        f->ct_label = e->force_ct->label;
+        if (!(f->ct_state & CS_INVALID)) {
+            eval_set_orig(f, &opening);
+        }
+        return;
+    }
     if (e->force_state & CS_INVALID) {
         f->ct_state |= CS_INVALID;
         return;
@@ -263,9 +236,9 @@ eval_track(struct eval *e, struct flow *f, uint16_t zone)
 
 /* --- actions --------------------------------------------------------------------- */
 
-static inline void eval_actions(struct eval *, struct flow *, const struct ofpact *, size_t);
+static void eval_actions(struct eval *, struct flow *, const struct ofpact *, size_t);
 
-static inline void
+static void
 eval_swap_ct(struct flow *f)
 {
     struct flow was = *f;
@@ -289,7 +262,7 @@ eval_swap_ct(struct flow *f)
     }
 }
 
-static inline void
+static void
 eval_table(struct eval *e, struct flow *f, uint8_t table, bool with_ct)
 {
     const struct cls_rule *cr;
@@ -309,12 +282,16 @@ eval_table(struct eval *e, struct flow *f, uint8_t table, bool with_ct)
     if (with_ct) {
         eval_swap_ct(f);
     }
-    if (!cr) {
+
+    struct eval_rule *r = cr ? CONTAINER_OF(cr, struct eval_rule, cr) : NULL;
+
+    if (e->observe) {
+        e->observe(e->observe_aux, table, r, f);
+    }
+    if (!r) {
         e->missed = table;
         return;
     }
-
-    struct eval_rule *r = CONTAINER_OF(cr, struct eval_rule, cr);
 
     r->n_hits++;
     e->depth++;
@@ -323,7 +300,7 @@ eval_table(struct eval *e, struct flow *f, uint8_t table, bool with_ct)
     e->depth--;
 }
 
-static inline void
+static void
 eval_ct(struct eval *e, struct flow *f, const struct ofpact_conntrack *ct)
 {
     union mf_subvalue v;
@@ -344,7 +321,9 @@ eval_ct(struct eval *e, struct flow *f, const struct ofpact_conntrack *ct)
         eval_actions(e, &copy, ct->actions, ofpact_ct_get_action_len(ct));
         conn = eval_find_conn(e, &t, &reply);
         if (!conn) {
-            e->conns = xrealloc(e->conns, (e->n_conns + 1) * sizeof *e->conns);
+            if (e->n_conns == e->allocated_conns) {
+                e->conns = x2nrealloc(e->conns, &e->allocated_conns, sizeof *e->conns);
+            }
             conn = &e->conns[e->n_conns++];
             conn->tuple = t;
         }
@@ -359,20 +338,19 @@ eval_ct(struct eval *e, struct flow *f, const struct ofpact_conntrack *ct)
     }
 }
 
-static inline void
+static void
 eval_output(struct eval *e, const struct flow *f, ofp_port_t port)
 {
     if (port == f->in_port.ofp_port) {
         return;
     }
-    if (e->n_out == EVAL_MAX_OUT) {
-        e->broken = true;
-        return;
+    if (e->n_out == e->allocated_out) {
+        e->out = x2nrealloc(e->out, &e->allocated_out, sizeof *e->out);
     }
     e->out[e->n_out++] = (struct eval_out){.port = ofp_to_u16(port), .flow = *f};
 }
 
-static inline void
+static void
 eval_actions(struct eval *e, struct flow *f, const struct ofpact *acts, size_t len)
 {
     const struct ofpact *a;
@@ -425,14 +403,24 @@ eval_actions(struct eval *e, struct flow *f, const struct ofpact *acts, size_t l
             f->vlans[0].tpid = ofpact_get_PUSH_VLAN(a)->ethertype;
             f->vlans[0].tci = htons(VLAN_CFI);
             break;
+        case OFPACT_CLONE: {
+            const struct ofpact_nest *clone = ofpact_get_CLONE(a);
+            struct flow copy = *f;
+
+            eval_actions(e, &copy, clone->actions, ofpact_nest_get_action_len(clone));
+            break;
+        }
+        case OFPACT_METER: /* below its rate */
+        case OFPACT_CONTROLLER:
+        case OFPACT_SAMPLE:
+            break;
         default:
             e->broken = true;
         }
     }
 }
 
-/* Runs a packet through the tables; then see 'out'. */
-static inline void
+void
 eval_packet(struct eval *e, const struct flow *packet, uint32_t in_port)
 {
     struct flow f = *packet;
@@ -444,5 +432,3 @@ eval_packet(struct eval *e, const struct flow *packet, uint32_t in_port)
     eval_table(e, &f, 0, false);
     e->broken |= e->n_stack != 0;
 }
-
-#endif

@@ -1,0 +1,318 @@
+/* The quick encoders of flows (pflow_bytes.c) against libopenvswitch's: the same
+ * bytes for random matches, of fields that they know and of others, and for
+ * random lists of actions, the first time and again. */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "flow.h"
+#include "nx-match.h"
+#include "openvswitch/match.h"
+#include "openvswitch/meta-flow.h"
+#include "openvswitch/ofp-actions.h"
+#include "openvswitch/ofpbuf.h"
+#include "packets.h"
+#include "pflow_bytes.h"
+#include "random.h"
+#include "util.h"
+
+#define ROUNDS 200000
+
+static bool
+one_in(unsigned n)
+{
+    return !random_range(n);
+}
+
+static ovs_be32
+mask32(void)
+{
+    return one_in(3) ? be32_prefix_mask(1 + random_range(32)) : OVS_BE32_MAX;
+}
+
+static struct eth_addr
+mac(void)
+{
+    struct eth_addr ea;
+
+    eth_addr_random(&ea);
+    return ea;
+}
+
+static struct in6_addr
+ip6(void)
+{
+    struct in6_addr a;
+
+    random_bytes(&a, sizeof a);
+    return a;
+}
+
+static void
+set_transport(struct match *m, bool v4)
+{
+    static const uint8_t protocols[] = {IPPROTO_TCP,  IPPROTO_UDP,    IPPROTO_SCTP,
+                                        IPPROTO_ICMP, IPPROTO_ICMPV6, 47};
+    uint8_t protocol = protocols[random_range(ARRAY_SIZE(protocols))];
+    bool icmp6 = protocol == IPPROTO_ICMPV6 && !v4;
+
+    match_set_nw_proto(m, protocol);
+    if (protocol == 47) {
+        return;
+    }
+    if (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) {
+        if (one_in(2)) {
+            match_set_icmp_type(m, one_in(2) ? 135 + random_range(2) : random_range(256));
+        }
+        if (one_in(4)) {
+            match_set_icmp_code(m, one_in(2) ? 0 : random_range(256));
+        }
+    } else {
+        if (one_in(3)) {
+            match_set_tp_src(m, htons(random_uint16()));
+        }
+        if (one_in(2)) {
+            match_set_tp_dst_masked(m, htons(random_uint16()), htons(0xffff << random_range(16)));
+        }
+    }
+    if (icmp6 && one_in(2)) {
+        struct in6_addr target = ip6(), mask = ipv6_create_mask(random_range(129));
+
+        match_set_nd_target_masked(m, &target, &mask);
+        match_set_arp_sha(m, mac());
+        match_set_arp_tha(m, mac());
+    }
+}
+
+static void
+set_ip(struct match *m, bool v4)
+{
+    struct in6_addr a = ip6(), b = ip6(), mask = ipv6_create_mask(random_range(129));
+
+    match_set_dl_type(m, htons(v4 ? ETH_TYPE_IP : ETH_TYPE_IPV6));
+    if (v4 && one_in(2)) {
+        match_set_nw_src_masked(m, htonl(random_uint32()), mask32());
+        match_set_nw_dst_masked(m, htonl(random_uint32()), mask32());
+    } else if (!v4 && one_in(2)) {
+        match_set_ipv6_src(m, &a);
+        match_set_ipv6_dst_masked(m, &b, &mask);
+    }
+    if (one_in(2)) {
+        set_transport(m, v4);
+    }
+    if (one_in(20)) {
+        match_set_nw_frag_masked(m, FLOW_NW_FRAG_ANY, FLOW_NW_FRAG_MASK);
+    }
+    if (one_in(20)) {
+        match_set_nw_dscp(m, random_range(64) << 2);
+    }
+}
+
+static void
+set_arp(struct match *m)
+{
+    match_set_dl_type(m, htons(one_in(4) ? ETH_TYPE_RARP : ETH_TYPE_ARP));
+    if (one_in(2)) {
+        match_set_nw_proto(m, 1 + random_range(2));
+    }
+    if (one_in(2)) {
+        match_set_nw_src_masked(m, htonl(random_uint32()), mask32());
+    }
+    if (one_in(2)) {
+        match_set_nw_dst(m, htonl(random_uint32()));
+    }
+    if (one_in(2)) {
+        match_set_arp_sha(m, mac());
+    }
+    if (one_in(2)) {
+        match_set_arp_tha(m, mac());
+    }
+}
+
+/* What no flow of ours has, or few have. */
+static void
+set_rare(struct match *m)
+{
+    ovs_u128 label = {.u64 = {.lo = random_uint64(), .hi = 1}};
+
+    switch (random_range(8)) {
+    case 0:
+        match_set_dl_tci_masked(m, htons(random_uint16()), htons(VLAN_CFI | VLAN_VID_MASK));
+        break;
+    case 1:
+        match_set_tun_src(m, htonl(random_uint32()));
+        break;
+    case 2:
+        match_set_pkt_mark(m, random_uint32());
+        break;
+    case 3:
+        match_set_ct_label(m, label);
+        break;
+    case 4:
+        match_set_ct_zone(m, random_uint16());
+        break;
+    case 5:
+        match_set_packet_type(m, htonl(PT_ETH));
+        break;
+    case 6:
+        match_set_dl_dst_masked(m, mac(), mac());
+        break;
+    case 7:
+        match_set_dl_type(m, htons(one_in(2) ? ETH_TYPE_MPLS : OFP_DL_TYPE_NOT_ETH_TYPE));
+        break;
+    }
+}
+
+static void
+set_pipeline(struct match *m)
+{
+    if (one_in(4)) {
+        match_set_conj_id(m, random_uint32());
+    }
+    if (one_in(4)) {
+        match_set_in_port(m, one_in(4) ? OFPP_LOCAL : u16_to_ofp(random_range(0xff00)));
+    }
+    if (one_in(2)) {
+        match_set_metadata(m, htonll(random_uint64()));
+    }
+    for (unsigned i = 0; i < FLOW_N_REGS; i++) {
+        if (one_in(6)) {
+            match_set_reg_masked(m, i, random_uint32(), ntohl(mask32()));
+        }
+    }
+    if (one_in(4)) {
+        match_set_ct_state_masked(m, random_range(256), random_range(256));
+        match_set_ct_mark(m, random_uint32());
+    }
+    if (one_in(6)) {
+        match_set_tun_id(m, htonll(random_range(1 << 24)));
+    }
+}
+
+static void
+random_match(struct match *m)
+{
+    unsigned kind = random_range(5);
+
+    match_init_catchall(m);
+    if (one_in(2)) {
+        match_set_dl_src(m, mac());
+    }
+    if (one_in(3)) {
+        match_set_dl_dst(m, mac());
+    }
+    if (kind < 3) {
+        set_ip(m, kind != 1);
+    } else if (kind == 3) {
+        set_arp(m);
+    } else if (one_in(2)) {
+        match_set_dl_type(m, htons(random_uint16()));
+    }
+    set_pipeline(m);
+    if (one_in(8)) {
+        set_rare(m);
+    }
+}
+
+static bool
+same_bytes(const struct ofpbuf *a, const struct ofpbuf *b)
+{
+    return a->size == b->size && !memcmp(a->data, b->data, a->size);
+}
+
+static void
+test_matches(void)
+{
+    struct ofpbuf quick, slow;
+    struct match m;
+    unsigned n_different = 0;
+
+    CASE("random matches have the bytes that libopenvswitch gives them");
+    ofpbuf_init(&quick, 0);
+    ofpbuf_init(&slow, 0);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        random_match(&m);
+        ofpbuf_clear(&quick);
+        ofpbuf_clear(&slow);
+        pflow_put_match(&quick, &m);
+        oxm_put_raw(&slow, &m, OFP15_VERSION);
+        if (!same_bytes(&quick, &slow) && !n_different++) {
+            char *text = match_to_string(&m, NULL, 0);
+
+            printf("# %s\n", text);
+            free(text);
+        }
+    }
+    CHECK(!n_different);
+    ofpbuf_uninit(&quick);
+    ofpbuf_uninit(&slow);
+}
+
+static void
+random_actions(struct ofpbuf *acts)
+{
+    for (unsigned n = random_range(5); n; n--) {
+        ovs_be32 value = htonl(random_range(8));
+        struct ofpact_conjunction *conj;
+
+        switch (random_range(4)) {
+        case 0:
+            ofpact_put_set_field(acts, mf_from_id(MFF_REG0 + random_range(16)), &value, NULL);
+            break;
+        case 1:
+            ofpact_put_OUTPUT(acts)->port = u16_to_ofp(random_range(16));
+            break;
+        case 2:
+            ofpact_put_RESUBMIT(acts)->table_id = random_range(60);
+            break;
+        case 3:
+            conj = ofpact_put_CONJUNCTION(acts);
+            conj->id = random_range(16);
+            conj->n_clauses = 2;
+            break;
+        }
+    }
+    if (one_in(2)) {
+        ofpact_put_GOTO_TABLE(acts)->table_id = 1 + random_range(60);
+    }
+}
+
+static void
+test_actions(void)
+{
+    struct ofpbuf acts, quick, slow;
+    unsigned n_different = 0;
+
+    CASE("random actions, too, the first time and again");
+    ofpbuf_init(&acts, 0);
+    ofpbuf_init(&quick, 0);
+    ofpbuf_init(&slow, 0);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        ofpbuf_clear(&acts);
+        random_actions(&acts);
+        for (unsigned again = 0; again < 2; again++) {
+            ofpbuf_clear(&quick);
+            ofpbuf_clear(&slow);
+            pflow_put_instructions(&quick, acts.data, acts.size);
+            if (acts.size) {
+                ofpacts_put_openflow_instructions(acts.data, acts.size, &slow, OFP15_VERSION);
+            }
+            n_different += !same_bytes(&quick, &slow);
+        }
+    }
+    CHECK(!n_different);
+    ofpbuf_uninit(&acts);
+    ofpbuf_uninit(&quick);
+    ofpbuf_uninit(&slow);
+}
+
+int
+main(void)
+{
+    random_set_seed(20);
+    test_matches();
+    test_actions();
+    return check_done();
+}

@@ -1,0 +1,641 @@
+/* Rate limits, mirrors and exporters: from the model to a real switch and back
+ * out of it. */
+#include <config.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "compile.h"
+#include "ctl_rig.h"
+#include "ctl_switch.h"
+#include "fatal-signal.h"
+#include "fleet.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "timeval.h"
+#include "util.h"
+
+#define VSCTL "$BIN/ovs-vsctl --db=unix:$DIR/db.sock --timeout=20 "
+#define OFCTL "$BIN/ovs-ofctl -O OpenFlow15 --timeout=20 "
+#define APPCTL "$BIN/ovs-appctl --target=$DIR/ctl --timeout=20 "
+
+static struct ctl_switch sw;
+static struct compile *compile;
+static struct fleet *fleet;
+static int64_t generation;
+
+/* --- the loop ---------------------------------------------------------------------- */
+
+static uint64_t
+epoch(const struct share *share, const struct uuid *host)
+{
+    return host && !share;
+}
+
+static void
+turn(void)
+{
+    fleet_sync(fleet);
+    fleet_lead(fleet, epoch, NULL);
+    if (model_has_changes(m)) {
+        compile_run(compile);
+        model_changes_clear(m);
+    }
+    fleet_run(fleet);
+    fleet_wait(fleet);
+    poll_timer_wait(20);
+    poll_block();
+}
+
+#define UNTIL(cond, ms)                                                                            \
+    ({                                                                                             \
+        long long int end_ = time_msec() + (ms);                                                   \
+        while (!(cond) && time_msec() < end_) {                                                    \
+            turn();                                                                                \
+        }                                                                                          \
+        if (!(cond)) {                                                                             \
+            explain();                                                                             \
+        }                                                                                          \
+        (cond);                                                                                    \
+    })
+
+static void
+explain(void)
+{
+    struct ds ds = DS_EMPTY_INITIALIZER;
+
+    fleet_format(fleet, NULL, &ds);
+    printf("# %s\n", ds_cstr(&ds));
+    ds_destroy(&ds);
+}
+
+static const struct model_host_status *
+status(void)
+{
+    return &model_host(obj(REC_HOST, 1))->status;
+}
+
+/* What was stated is on the switch. */
+static bool
+apply(void)
+{
+    model_settle(m);
+    m->generation = ++generation;
+    return UNTIL(status()->applied_generation == generation, 20000);
+}
+
+/* The number that a command prints. */
+static int
+number(const char *command)
+{
+    ctl_sh(&sw, "%s", command);
+    return atoi(ctl_said);
+}
+
+static bool
+says_now(const char *command, const char *expected)
+{
+    ctl_sh(&sw, "%s", command);
+    return !strcmp(ctl_said, expected);
+}
+
+static bool
+said(const char *command, const char *expected)
+{
+    bool same = says_now(command, expected);
+
+    if (!same) {
+        printf("# %s\n# said: %s# not: %s", command, ctl_said, expected);
+    }
+    return same;
+}
+
+static void
+put_host(const char *uplink)
+{
+    struct rec *r = new_rec(REC_HOST, 1);
+    char path[96];
+
+    snprintf(path, sizeof path, "unix:%s/db.sock", sw.dir);
+    rec_set_string(r, REC_HOST_OVSDB, path);
+    rec_set_string(r, REC_HOST_UPLINK, uplink);
+    put(r);
+}
+
+static void
+start(void)
+{
+    begin();
+    put_host("up");
+    take(REC_HOST, 2);
+    vif(3, 2, 2, 3);
+    model_settle(m);
+    compile = compile_create(m);
+    fleet = fleet_create(m, compile);
+    ctl_sh(&sw, VSCTL "add-port xenbr0 p1 -- set interface p1 ofport_request=11 "
+                      "external_ids:attached-mac=02:00:00:00:00:01 -- add-port xenbr0 p2 -- "
+                      "set interface p2 ofport_request=12 external_ids:attached-mac="
+                      "02:00:00:00:00:02 -- add-port xenbr0 p3 -- set interface p3 "
+                      "ofport_request=13 external_ids:attached-mac=02:00:00:00:00:03 -- add-port "
+                      "xenbr0 up -- set interface up ofport_request=9");
+}
+
+/* Ports of vifs 1 to 3 are known. */
+static bool
+ports_known(void)
+{
+    for (unsigned n = 1; n <= 3; n++) {
+        if (!model_vif_port(model_vif(obj(REC_VIF, n)), model_host(obj(REC_HOST, 1)))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- rate limits ---------------------------------------------------------------------- */
+
+/* Meters as "ID RATE BURST" in order, of ours; 3573547008 is what port 0 would have
+ * to the vif, and 65536 more is from it. */
+#define METERS                                                                                     \
+    OFCTL "dump-meters xenbr0 | tr '\\n' ' ' | sed 's/meter=/\\n/g' | sed -n "                     \
+          "'s/^\\([0-9]*\\) kbps burst bands= *type=drop rate=\\([0-9]*\\) "                       \
+          "burst_size=\\([0-9]*\\).*/\\1 \\2 \\3/p' | sort"
+#define IN_11 "3573547019"
+#define OUT_11 "3573612555"
+#define IN_12 "3573547020"
+#define OUT_12 "3573612556"
+#define OUT_13 "3573612557"
+
+static void
+limit(enum rec_kind kind, unsigned n, unsigned field, int64_t kbps, int64_t burst)
+{
+    struct rec *r =
+        kind == REC_VIF ? vif_rec(n, n == 1 ? 1 : 2, n == 3 ? 2 : 1, n) : new_rec(kind, n);
+
+    if (kind == REC_NETWORK) {
+        rec_set_string(r, REC_NETWORK_TYPE, "vlan");
+        rec_set_int(r, REC_NETWORK_TAG, 10 * n);
+        r->zone = n;
+    } else if (kind == REC_POOL) {
+        free(r->name);
+        r->name = xstrdup("pool");
+    }
+    rec_set_int(r, field, kbps);
+    /* The burst comes behind both rates. */
+    rec_set_int(r,
+                kind == REC_VIF       ? REC_VIF_BURST
+                : kind == REC_VM      ? REC_VM_BURST
+                : kind == REC_NETWORK ? REC_NETWORK_BURST
+                                      : REC_POOL_BURST,
+                burst);
+    put(r);
+}
+
+static void
+test_limits(void)
+{
+    CASE("ctl_ports/limits: both ways, as meters before the flows");
+    CHECK(UNTIL(status()->connected && ports_known(), 10000));
+    ctl_sh(&sw, OFCTL "add-meter xenbr0 meter=7,kbps,band=type=drop,rate=1");
+    limit(REC_VIF, 1, REC_VIF_RATE_OUT, 20000, 0);
+    limit(REC_VIF, 2, REC_VIF_RATE_IN, 900000, 2000);
+    CHECK(apply() && !status()->error[0]);
+    CHECK(said(METERS, IN_12 " 900000 2000\n" OUT_11 " 20000 4000\n"));
+    CHECK(said(OFCTL "dump-flows --no-stats xenbr0 | grep -o 'in_port=11 .*meter:[0-9]*'",
+               "in_port=11 actions=meter:" OUT_11 "\n"));
+    CHECK(said(OFCTL "dump-flows --no-stats xenbr0 table=60 | grep -o 'clone.*'",
+               "clone(meter:" IN_12 ",output:12)\n"));
+
+    CASE("ctl_ports/limits: a rate alone changes no flow");
+    ctl_sh(&sw, OFCTL "dump-flows xenbr0 | grep -o 'duration=.*in_port=11' >$DIR/before");
+    limit(REC_VIF, 1, REC_VIF_RATE_OUT, 1000, 100); /* a burst is at least a large packet */
+    CHECK(apply());
+    CHECK(said(METERS, IN_12 " 900000 2000\n" OUT_11 " 1000 530\n"));
+
+    CASE("ctl_ports/limits: the narrowest scope that states one");
+    limit(REC_POOL, 1, REC_POOL_RATE_OUT, 500, 1500);
+    limit(REC_NETWORK, 2, REC_NETWORK_RATE_OUT, 600, 0);
+    CHECK(apply());
+    CHECK(said(METERS, IN_12 " 900000 2000\n" OUT_11 " 1000 530\n" OUT_12 " 500 1500\n" OUT_13
+                             " 600 1000\n"));
+    limit(REC_VM, 2, REC_VM_RATE_OUT, 700, 0); /* vifs 2 and 3 */
+    limit(REC_VIF, 1, REC_VIF_RATE_OUT, REC_RATE_LIFTED, 0);
+    CHECK(apply());
+    CHECK(said(METERS, IN_12 " 900000 2000\n" OUT_12 " 700 1000\n" OUT_13 " 700 1000\n"));
+}
+
+static void
+test_limits_again(void)
+{
+    CASE("ctl_ports/limits: a meter that others remove comes back, with its flows");
+    uint64_t flows = number(OFCTL "dump-flows --no-stats xenbr0 | grep -c table");
+    ctl_sh(&sw, OFCTL "del-meter xenbr0 meter=" OUT_12);
+    CHECK(number(OFCTL "dump-flows --no-stats xenbr0 | grep -c table") == (int)flows - 1);
+    ctl_sh(&sw, OFCTL "mod-meter xenbr0 meter=" OUT_13 ",kbps,band=type=drop,rate=1; " OFCTL
+                      "add-meter xenbr0 meter=3573547999,kbps,band=type=drop,rate=1");
+    fleet_audit(fleet, NULL);
+    CHECK(UNTIL(status()->drift == 4, 10000));
+    CHECK(UNTIL(number(OFCTL "dump-flows --no-stats xenbr0 | grep -c table") == (int)flows, 10000));
+    CHECK(UNTIL(number(OFCTL "dump-meters xenbr0 | grep -c meter=3573547999") == 0, 10000));
+    CHECK(said(METERS, IN_12 " 900000 2000\n" OUT_12 " 700 1000\n" OUT_13 " 700 1000\n"));
+
+    CASE("ctl_ports/limits: a new controller changes nothing that is right");
+    fleet_destroy(fleet);
+    compile_destroy(compile);
+    compile = compile_create(m);
+    fleet = fleet_create(m, compile);
+    put(new_rec(REC_TENANT, 2));
+    compile_run(compile);
+    put_host("up");
+    CHECK(apply());
+    struct ds ds = DS_EMPTY_INITIALIZER;
+    fleet_format(fleet, NULL, &ds);
+    CHECK(strstr(ds_cstr(&ds), "0 sent in 0 bundles") && strstr(ds_cstr(&ds), "meters: 3"));
+    ds_destroy(&ds);
+
+    CASE("ctl_ports/limits: OpenFlow 1.5 is allowed where it is needed");
+    ctl_sh(&sw, VSCTL "set bridge xenbr0 protocols=OpenFlow10,OpenFlow13");
+    CHECK(UNTIL(!status()->connected, 10000) || status()->connected);
+    limit(REC_VIF, 1, REC_VIF_RATE_IN, 4000, 0);
+    CHECK(apply());
+    CHECK(said(VSCTL "get bridge xenbr0 protocols", "[OpenFlow10, OpenFlow13, OpenFlow15]\n"));
+    ctl_sh(&sw, VSCTL "clear bridge xenbr0 protocols");
+    CHECK(UNTIL(status()->connected, 10000));
+
+    CASE("ctl_ports/limits: without limits no meter of ours is left, others' are");
+    limit(REC_POOL, 1, REC_POOL_RATE_OUT, 0, 0);
+    limit(REC_NETWORK, 2, REC_NETWORK_RATE_OUT, 0, 0);
+    limit(REC_VM, 2, REC_VM_RATE_OUT, 0, 0);
+    limit(REC_VIF, 1, REC_VIF_RATE_IN, 0, 0);
+    limit(REC_VIF, 2, REC_VIF_RATE_IN, 0, 0);
+    CHECK(apply());
+    CHECK(said(OFCTL "dump-meters xenbr0 | grep -o 'meter=[0-9][0-9]*'", "meter=7\n"));
+    CHECK(number(OFCTL "dump-flows --no-stats xenbr0 | grep -c meter:") == 0);
+}
+
+/* A packet to everybody: who gets it, and through which meter. */
+static void
+test_flood(void)
+{
+    CASE("ctl_ports/limits: of a flooded packet each vif's copy has its own meter");
+    struct rec *r = rule_rec(1, 1, 10, "allow");
+    put(policy_rec(1, "pool"));
+    put(r);
+    r = rule_rec(2, 1, 10, "allow");
+    rec_set_string(r, REC_RULE_DIRECTION, "out");
+    put(r);
+    vif(4, 1, 1, 4);
+    ctl_sh(&sw, VSCTL "add-port xenbr0 p4 -- set interface p4 ofport_request=14 "
+                      "external_ids:attached-mac=02:00:00:00:00:04");
+    limit(REC_POOL, 1, REC_POOL_RATE_IN, 5000, 0);
+    model_settle(m);
+    CHECK(UNTIL(model_vif_port(model_vif(obj(REC_VIF, 4)), model_host(obj(REC_HOST, 1))), 10000));
+    CHECK(apply());
+    ctl_sh(&sw, APPCTL "ofproto/trace xenbr0 'in_port=11,dl_src=02:00:00:00:00:01,"
+                       "dl_dst=ff:ff:ff:ff:ff:ff,arp,arp_sha=02:00:00:00:00:01' | tail -n 1");
+    CHECK(strstr(ctl_said, "clone(meter(") &&
+          strstr(strstr(ctl_said, "clone(meter(") + 1, "meter("));
+    limit(REC_POOL, 1, REC_POOL_RATE_IN, 0, 0);
+    CHECK(apply());
+}
+
+/* --- mirrors ---------------------------------------------------------------------------- */
+
+static struct rec *
+mirror_rec(unsigned n, const char *vif_ref, const char *network_ref)
+{
+    struct rec *r = new_rec(REC_MIRROR, n);
+
+    if (vif_ref) {
+        rec_add(r, REC_MIRROR_VIFS, vif_ref);
+    }
+    if (network_ref) {
+        rec_add(r, REC_MIRROR_NETWORKS, network_ref);
+    }
+    return r;
+}
+
+/* A row's ports by name: "COLUMN: p1 p2". */
+#define MIRROR_PORTS(NAME)                                                                         \
+    "for c in select_src_port select_dst_port output_port; do echo $c: $(for u in $(" VSCTL        \
+    "get mirror " NAME " $c | tr -d '[],'); do " VSCTL "get port $u name; done | sort); done"
+
+static void
+test_mirrors(void)
+{
+    struct rec *r;
+
+    CASE("ctl_ports/mirror: to a vif, of a network and a vif");
+    ctl_sh(&sw, VSCTL "add-port xenbr0 tap -- --id=@p get port tap -- --id=@m create mirror "
+                      "name=theirs output_port=@p -- set bridge xenbr0 mirrors=@m");
+    r = mirror_rec(1, ref(REC_VIF, 1), ref(REC_NETWORK, 1));
+    rec_set_string(r, REC_MIRROR_OUTPUT_VIF, ref(REC_VIF, 3));
+    rec_set_int(r, REC_MIRROR_SNAPLEN, 200);
+    put(r);
+    CHECK(apply() && obj(REC_MIRROR, 1) && !status()->error[0]);
+    CHECK(said(MIRROR_PORTS("mirror1"), "select_src_port: p1 p2 p4\nselect_dst_port: p1 p2 p4\n"
+                                        "output_port: p3\n"));
+    CHECK(said(VSCTL "get mirror mirror1 snaplen external_ids", "200\n{weft-controller=mirror}\n"));
+
+    CASE("ctl_ports/mirror: a vif that moves away is mirrored there no longer");
+    ctl_sh(&sw, VSCTL "del-port p4");
+    CHECK(UNTIL(says_now(MIRROR_PORTS("mirror1"), "select_src_port: p1 p2\nselect_dst_port: p1 p2\n"
+                                                  "output_port: p3\n"),
+                10000));
+
+    CASE("ctl_ports/mirror: of one direction, to a VLAN: tagged, by the uplink alone");
+    r = mirror_rec(1, ref(REC_VIF, 1), NULL);
+    rec_set_string(r, REC_MIRROR_DIRECTION, "out");
+    rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 777);
+    put(r);
+    CHECK(apply());
+    CHECK(said(MIRROR_PORTS("mirror1"), "select_src_port: p1\nselect_dst_port:\n"
+                                        "output_port: weft-span-777\n"));
+    ctl_sh(&sw, VSCTL "set interface up ofport_request=9");
+    CHECK(UNTIL(number(OFCTL "dump-flows --no-stats xenbr0 table=0 | grep -c "
+                             "'push_vlan.*set_field:4873->vlan_vid,output:9$'") == 1,
+                10000));
+    ctl_sh(&sw, APPCTL "ofproto/trace xenbr0 'in_port=11,dl_src=02:00:00:00:00:01,"
+                       "dl_dst=02:00:00:00:00:99,dl_type=0x1234' | grep ^Datap");
+    CHECK(strstr(ctl_said, "push_vlan(vid=777,pcp=0)"));
+
+    CASE("ctl_ports/mirror: through tunnels");
+    r = mirror_rec(1, ref(REC_VIF, 1), NULL);
+    rec_set_string(r, REC_MIRROR_OUTPUT_IP, "192.0.2.9");
+    rec_set_string(r, REC_MIRROR_ENCAPSULATION, "erspan");
+    rec_set_int(r, REC_MIRROR_SESSION, 5);
+    put(r);
+    CHECK(apply());
+    CHECK(said(VSCTL "list-ports xenbr0 | grep weft; " VSCTL "--bare --columns=type,options find "
+                     "interface type=erspan",
+               "weft-m3e9\nerspan\nerspan_idx=1001 erspan_ver=1 key=5 remote_ip=192.0.2.9\n"));
+    r = mirror_rec(1, ref(REC_VIF, 1), NULL);
+    rec_set_string(r, REC_MIRROR_OUTPUT_IP, "2001:db8::9");
+    put(r);
+    CHECK(apply());
+    CHECK(said(VSCTL "--bare --columns=type,options find interface name=weft-m3e9",
+               "gre\nremote_ip=2001:db8::9\n"));
+
+    CASE("ctl_ports/mirror: one that goes takes its port along, and nothing else");
+    take(REC_MIRROR, 1);
+    CHECK(apply());
+    CHECK(said(VSCTL "--bare --columns=name list mirror; " VSCTL "list-ports xenbr0",
+               "theirs\np1\np2\np3\ntap\nup\n"));
+}
+
+static void
+test_bad_mirrors(void)
+{
+    struct rec *r;
+
+    CASE("ctl_ports/mirror: one that includes its own output is an error");
+    r = mirror_rec(2, ref(REC_VIF, 1), NULL);
+    rec_set_string(r, REC_MIRROR_OUTPUT_VIF, ref(REC_VIF, 1));
+    put(r);
+    model_settle(m);
+    CHECK(says(REC_MIRROR, 2, "output_vif: vif \"vif1\" is one of those"));
+    r = mirror_rec(2, NULL, ref(REC_NETWORK, 1));
+    rec_set_string(r, REC_MIRROR_OUTPUT_VIF, ref(REC_VIF, 1));
+    put(r);
+    model_settle(m);
+    CHECK(says(REC_MIRROR, 2, "output_vif: vif \"vif1\" is in network \"network1\""));
+    r = mirror_rec(2, ref(REC_VIF, 1), NULL);
+    rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 20);
+    put(r);
+    model_settle(m);
+    CHECK(says(REC_MIRROR, 2, "output_vlan: network \"network2\" has the same one"));
+    CHECK(apply());
+    CHECK(said(VSCTL "--bare --columns=name list mirror", "theirs\n"));
+
+    CASE("ctl_ports/mirror: sources on another host than the output are said");
+    host(2);
+    r = vif_rec(5, 1, 1, 5);
+    rec_set_string(r, REC_VIF_HOST, ref(REC_HOST, 2));
+    put(r);
+    r = mirror_rec(2, ref(REC_VIF, 5), NULL);
+    rec_set_string(r, REC_MIRROR_OUTPUT_VIF, ref(REC_VIF, 1));
+    put(r);
+    model_settle(m);
+    CHECK(UNTIL(any(REC_MIRROR, 2)->refused &&
+                    strstr(any(REC_MIRROR, 2)->refused, "output_vif: 1 of the mirrored vifs"),
+                5000));
+    take(REC_MIRROR, 2);
+    take(REC_VIF, 5);
+    take(REC_HOST, 2);
+    ctl_sh(&sw, VSCTL "clear bridge xenbr0 mirrors");
+}
+
+/* --- exporters ---------------------------------------------------------------------------- */
+
+static struct rec *
+exporter_rec(unsigned n, const char *protocol, const char *target)
+{
+    struct rec *r = new_rec(REC_EXPORTER, n);
+
+    rec_set_string(r, REC_EXPORTER_PROTOCOL, protocol);
+    rec_add(r, REC_EXPORTER_TARGETS, target);
+    return r;
+}
+
+static void
+test_exporters(void)
+{
+    struct rec *r;
+
+    CASE("ctl_ports/exporter: a row for each protocol");
+    r = exporter_rec(1, "netflow", "192.0.2.1:9995");
+    rec_set_int(r, REC_EXPORTER_ACTIVE_TIMEOUT, 60);
+    rec_add(r, REC_EXPORTER_OPTIONS, "weft-version=v9");
+    put(r);
+    r = exporter_rec(2, "sflow", "192.0.2.1:6343");
+    rec_set_int(r, REC_EXPORTER_SAMPLING, 64);
+    rec_set_int(r, REC_EXPORTER_HEADER, 96);
+    put(r);
+    r = exporter_rec(3, "ipfix", "[2001:db8::1]:4739");
+    rec_set_int(r, REC_EXPORTER_SAMPLING, 1);
+    rec_set_int(r, REC_EXPORTER_ACTIVE_TIMEOUT, 30);
+    rec_add(r, REC_EXPORTER_OPTIONS, "enable-tunnel-sampling=false");
+    put(r);
+    CHECK(apply());
+    CHECK(said(VSCTL "--bare --columns=targets,active_timeout,engine_id list netflow; " VSCTL
+                     "--bare --columns=targets,sampling,header,polling,agent list sflow; " VSCTL
+                     "--bare --columns=targets,sampling,cache_active_timeout,obs_domain_id,"
+                     "other_config list ipfix; " VSCTL
+                     "--bare --columns=id list flow_sample_collector_set",
+               "192.0.2.1:9995\n60\n101\n192.0.2.1:6343\n64\n96\n\nup\n"
+               "[2001:db8::1]:4739\n1\n30\n101\nenable-tunnel-sampling=false\n1\n"));
+
+    CHECK(said(VSCTL "get netflow . external_ids; " VSCTL "get interface p1 external_ids",
+               "{weft-controller=exporter, weft-version=v9}\n{attached-mac=\"02:00:00:00:00:01\", "
+               "weft-network-key=\"301\", weft-vif-key=\"501\"}\n"));
+
+    CASE("ctl_ports/exporter: the host's own comes before the pool's");
+    r = exporter_rec(4, "ipfix", "192.0.2.7:4739");
+    rec_set_string(r, REC_EXPORTER_HOST, ref(REC_HOST, 1));
+    put(r);
+    CHECK(apply());
+    CHECK(said(VSCTL "--bare --columns=targets,sampling,other_config list ipfix",
+               "192.0.2.7:4739\n\n\n"));
+    r = exporter_rec(5, "ipfix", "192.0.2.8:4739");
+    put(r);
+    model_settle(m);
+    CHECK(says(REC_EXPORTER, 5, "protocol: exporter \"exporter3\" has the same one"));
+    take(REC_EXPORTER, 5);
+
+    CASE("ctl_ports/exporter: what others change is as stated again");
+    ctl_sh(&sw, VSCTL "set ipfix . targets='\"192.0.2.66:1\"'");
+    CHECK(UNTIL(says_now(VSCTL "--bare --columns=targets list ipfix", "192.0.2.7:4739\n"), 10000));
+
+    CASE("ctl_ports/exporter: all gone again");
+    for (unsigned n = 1; n <= 4; n++) {
+        take(REC_EXPORTER, n);
+    }
+    CHECK(apply());
+    CHECK(said(VSCTL "list netflow; " VSCTL "list sflow; " VSCTL "list ipfix; " VSCTL
+                     "list flow_sample_collector_set; " VSCTL "get interface p1 external_ids",
+               "{attached-mac=\"02:00:00:00:00:01\"}\n"));
+
+    CASE("ctl_ports/exporter: others' settings stay, and the host says so");
+    ctl_sh(&sw, VSCTL "-- --id=@n create netflow targets='\"192.0.2.5:1\"' -- "
+                      "set bridge xenbr0 netflow=@n");
+    put(exporter_rec(1, "netflow", "192.0.2.1:9995"));
+    CHECK(apply());
+    CHECK(UNTIL(strstr(status()->error, "NetFlow that are not ours"), 10000));
+    CHECK(said(VSCTL "--bare --columns=targets list netflow", "192.0.2.5:1\n"));
+    ctl_sh(&sw, VSCTL "clear bridge xenbr0 netflow");
+    CHECK(
+        UNTIL(says_now(VSCTL "--bare --columns=targets list netflow", "192.0.2.1:9995\n"), 10000));
+    take(REC_EXPORTER, 1);
+    CHECK(apply());
+    CHECK(said(VSCTL "list netflow", ""));
+}
+
+/* --- bonds -------------------------------------------------------------------------------- */
+
+static struct rec *
+bond_rec(const char *second, const char *mode, const char *lacp)
+{
+    struct rec *r = new_rec(REC_BOND, 1);
+
+    rec_set_string(r, REC_BOND_HOST, ref(REC_HOST, 1));
+    rec_set_string(r, REC_BOND_PORT, "bond0");
+    rec_add(r, REC_BOND_INTERFACES, "e1");
+    rec_add(r, REC_BOND_INTERFACES, second);
+    rec_normalize(r);
+    rec_set_string(r, REC_BOND_MODE, mode);
+    rec_set_string(r, REC_BOND_LACP, lacp);
+    return r;
+}
+
+#define BOND_INTERFACES                                                                            \
+    "for u in $(" VSCTL "get port bond0 interfaces | tr -d '[],'); do " VSCTL                      \
+    "get interface $u name; done | sort | tr '\\n' ' '"
+/* The datapath's port of a device. */
+#define DP_PORT(DEVICE) APPCTL "dpif/show | sed -n 's|.* " DEVICE " [0-9]*/\\([0-9]*\\):.*|\\1|p'"
+
+/* What vif 1 sends to the outside leaves by this device. */
+static bool
+leaves_by(const char *dp_port_command)
+{
+    char expected[64];
+
+    snprintf(expected, sizeof expected, "push_vlan(vid=10,pcp=0),%d\n", number(dp_port_command));
+    ctl_sh(&sw, APPCTL "ofproto/trace xenbr0 'in_port=11,dl_src=02:00:00:00:00:01,"
+                       "dl_dst=02:00:00:00:00:99,dl_type=0x1234' | grep ^Datap");
+    return strstr(ctl_said, expected);
+}
+
+static void
+test_bonds(void)
+{
+    char bridge[512];
+    struct rec *r;
+
+    CASE("ctl_ports/bond: the uplink becomes one, and the bridge stays");
+    ctl_sh(&sw, VSCTL "get bridge xenbr0 _uuid; " VSCTL "get interface xenbr0 mac_in_use ofport");
+    ovs_strlcpy(bridge, ctl_said, sizeof bridge);
+    ctl_sh(&sw, VSCTL "del-port up");
+    put_host("e1");
+    CHECK(apply());
+    CHECK(UNTIL(leaves_by(DP_PORT("e1")), 10000));
+    r = bond_rec("e2", "active-backup", "off");
+    rec_set_string(r, REC_BOND_PRIMARY, "e1");
+    put(r);
+    model_settle(m);
+    CHECK(
+        UNTIL(any(REC_BOND, 1)->refused && strstr(any(REC_BOND, 1)->refused, "port: is not in use"),
+              5000));
+    put_host("bond0");
+    CHECK(apply());
+    CHECK(UNTIL(!any(REC_BOND, 1)->refused, 5000) && !status()->error[0]);
+    CHECK(said(VSCTL "list-ports xenbr0 | grep -v '^p[0-9]'; " VSCTL
+                     "list-ports weft-uplink; " VSCTL
+                     "get port bond0 bond_mode lacp other_config; " BOND_INTERFACES,
+               "tap\nweft-uplink-in\nbond0\nweft-uplink-out\nactive-backup\noff\n"
+               "{bond-primary=e1}\ne1 e2 "));
+    CHECK(UNTIL(leaves_by(DP_PORT("e1")), 10000));
+
+    CASE("ctl_ports/bond: a link that goes down is not used");
+    ctl_sh(&sw, APPCTL "netdev-dummy/set-admin-state e1 down");
+    CHECK(UNTIL(leaves_by(DP_PORT("e2")), 10000));
+    ctl_sh(&sw, APPCTL "netdev-dummy/set-admin-state e1 up");
+
+    CASE("ctl_ports/bond: other interfaces, another mode");
+    r = bond_rec("e3", "balance-tcp", "active");
+    rec_set_int(r, REC_BOND_LACP_FAST, 1);
+    rec_set_int(r, REC_BOND_UPDELAY, 100);
+    put(r);
+    CHECK(apply());
+    CHECK(said(VSCTL "get port bond0 bond_mode lacp other_config bond_updelay; " BOND_INTERFACES,
+               "balance-tcp\nactive\n{lacp-time=fast}\n100\ne1 e3 "));
+
+    CASE("ctl_ports/bond: a device of somebody else's port is not taken");
+    put(bond_rec("p2", "balance-slb", "off"));
+    CHECK(apply());
+    CHECK(UNTIL(
+        !strcmp(status()->error, "bond: port p2 of bridge xenbr0 is not ours, and in the way"),
+        5000));
+    CHECK(said(VSCTL "get port bond0 bond_mode; " BOND_INTERFACES, "balance-tcp\ne1 e3 "));
+    put(bond_rec("e2", "balance-slb", "off"));
+    CHECK(apply() && UNTIL(!status()->error[0], 5000));
+
+    CASE("ctl_ports/bond: back to one device");
+    put_host("e1");
+    CHECK(apply());
+    CHECK(
+        said(VSCTL "list-br; " VSCTL "list-ports xenbr0 | grep -v '^p[0-9]'", "xenbr0\ne1\ntap\n"));
+    CHECK(UNTIL(leaves_by(DP_PORT("e1")), 10000));
+    take(REC_BOND, 1);
+    CHECK(said(VSCTL "get bridge xenbr0 _uuid; " VSCTL "get interface xenbr0 mac_in_use ofport",
+               bridge));
+}
+
+int
+main(int argc, char *argv[])
+{
+    set_program_name(argv[0]);
+    fatal_ignore_sigpipe();
+    vlog_set_levels(NULL, VLF_ANY_DESTINATION, getenv("V") ? VLL_DBG : VLL_OFF);
+    if (argc > 1 || !ctl_switch_create(&sw)) {
+        printf("not ok ctl_ports: no switch: %s\n", ctl_said);
+        ctl_switch_destroy(&sw);
+        return 1;
+    }
+    start();
+
+    test_limits();
+    test_limits_again();
+    test_flood();
+    test_mirrors();
+    test_bad_mirrors();
+    test_exporters();
+    test_bonds();
+
+    fleet_destroy(fleet);
+    compile_destroy(compile);
+    end();
+    ctl_switch_destroy(&sw);
+    return check_done();
+}

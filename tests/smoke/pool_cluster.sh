@@ -1,0 +1,368 @@
+#!/bin/bash
+# The pool database's servers (reliability test 30): a cluster of three and five
+# ("pool_cluster.sh") or a pair ("pool_cluster.sh pair"), each server in a network
+# namespace of its own, with controllers and a writer of numbered rows outside.
+#
+#   s1 .. s5 (10.99.0.1 ..) --- bridge, 10.99.0.254: controllers c1, c2, writer; switch H
+#
+# Servers are killed, stand still, are cut off, join and leave; no row that was
+# acknowledged may be missing or be counted twice, and H obeys one controller.
+# Everything ends with the script: it has namespaces of its own.
+# shellcheck disable=SC2016,SC2317,SC2034 # commands that check and within evaluate
+set -u
+part=${1:-cluster}
+top=$(cd "$(dirname "$0")/../.." && pwd)
+bin=${WEFT_BIN:-$top/build/bin}
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "skip pool_$part: needs root"
+    exit 0
+fi
+if [ -z "${POOL_CLUSTER_INSIDE:-}" ]; then
+    POOL_CLUSTER_INSIDE=1 exec unshare --pid --fork --kill-child --mount-proc --net --mount "$0" "$@"
+fi
+work=$(mktemp -d)
+declare -A pid=()
+end_all() {
+    local p
+    for p in "${pid[@]}"; do
+        kill -KILL "$p" 2>/dev/null
+    done
+    [ -n "${KEEP:-}" ] || rm -rf "$work"
+}
+trap end_all EXIT
+
+failed=0
+check() { # NAME COMMAND...
+    local name=$1
+    shift
+    if "$@" >"$work/last" 2>&1; then
+        echo "ok pool_$part/$name"
+    else
+        echo "not ok pool_$part/$name: $(tail -n 3 "$work/last" | tr '\n' ' ')"
+        failed=1
+    fi
+}
+pause() { read -rt "${1:-0.05}" <> <(:) || true; }
+within() { # SECONDS COMMAND...
+    local end=$(($(date +%s%N) + $1 * 1000000000))
+    shift
+    until "$@" >"$work/within" 2>&1; do
+        if [ "$(date +%s%N)" -ge "$end" ]; then
+            cat "$work/within"
+            return 1
+        fi
+        pause 0.1
+    done
+    return 0
+}
+give_up() {
+    echo "not ok pool_$part: $*"
+    exit 1
+}
+
+# --- the machines ----------------------------------------------------------------
+
+# What ip netns needs lives in /run, which is ours here.
+mount -t tmpfs none /run || give_up "no /run of its own"
+ip link set lo up
+{ ip link add br0 type bridge; ip addr add 10.99.0.254/24 dev br0; ip link set br0 up; } ||
+    give_up "no bridge"
+for i in 1 2 3 4 5; do
+    ip netns add "s$i"
+    ip link add "v$i" type veth peer name eth0 netns "s$i"
+    ip link set "v$i" master br0 up
+    ip -n "s$i" link set lo up
+    ip -n "s$i" addr add "10.99.0.$i/24" dev eth0
+    ip -n "s$i" link set eth0 up
+done
+sever() { ip link set "v$1" down; }
+heal() { ip link set "v$1" up; }
+
+"$bin/weft" pki init "$work/pki" >/dev/null
+for name in server controller; do
+    "$bin/weft" pki host "$name" --dir "$work/pki" >/dev/null || give_up "no certificate"
+done
+tls() { # NAME
+    printf '%s\n' --private-key="$work/pki/$1.key" --certificate="$work/pki/$1.crt" \
+        --ca-cert="$work/pki/ca.crt"
+}
+mapfile -t server_tls < <(tls server)
+mapfile -t controller_tls < <(tls controller)
+
+db() { "$bin/weft" pool db "$@"; }
+make() { # COMMAND N [--peer IP]
+    db "$1" "$work/s$2" --name "s$2" --address "10.99.0.$2" "${server_tls[@]}" "${@:3}"
+}
+start() { # NAME COMMAND...: in the background, killed at the end
+    local name=$1
+    shift
+    "$@" >>"$work/$name.out" 2>&1 &
+    pid[$name]=$!
+}
+run() { start "s$1" ip netns exec "s$1" "$bin/weft" pool db run "$work/s$1"; }
+slay() { # NAME: SIGKILL; a server's ovsdb-server ends with it
+    disown "${pid[$1]}"
+    kill -KILL "${pid[$1]}" 2>/dev/null
+    while kill -0 "${pid[$1]}" 2>/dev/null; do
+        pause 0.02
+    done
+    unset "pid[$1]"
+}
+both() { # SIGNAL N: to the server and what keeps it running
+    local p
+    for p in "${pid[s$2]}" $(cat "/proc/${pid[s$2]}/task/${pid[s$2]}/children"); do
+        kill "-$1" "$p"
+    done
+}
+ask() { # N OPERATION
+    "$bin/ovsdb-client" --timeout=5 -vconsole:off transact "unix:$work/s$1/db.sock" \
+        "[\"Weft_Pool\",$2]"
+}
+serves() { ask "$1" '{"op":"select","table":"Pool","where":[["closed","==",false]]}' | grep -q fence; }
+tenants() { # N
+    ask "$1" '{"op":"select","table":"Tenant","where":[],"columns":["name"]}' |
+        grep -o '"name":"[^"]*"' | cut -d'"' -f4 | sort
+}
+
+# --- who uses it --------------------------------------------------------------------
+
+mkdir "$work/H"
+controller() { # NAME ADDRESSES [NAMESPACE]
+    mkdir -p "$work/$1"
+    start "$1" ${3:+ip netns exec "$3"} env OVS_RUNDIR="$work/$1" OVS_DBDIR="$work/$1" \
+        OVS_LOGDIR="$work/$1" "$bin/weft-controllerd" --db="$2" --id="$1" --unixctl="$work/$1/ctl" \
+        --rest="unix:$work/$1/rest" --audit-interval=0 --log-file="$work/$1.log" -vconsole:off \
+        -vsyslog:off "${controller_tls[@]}"
+}
+status() { "$bin/ovs-appctl" -t "$work/$1/ctl" weft-controllerd/status; }
+in_step() { # one of the controllers has H, at the newest generation
+    local c
+    for c in c1 c2 c3; do
+        if [ -n "${pid[$c]:-}" ] && status "$c" >"$work/$c.status" 2>&1 && awk '
+            /^pool database: connected/ { want = $NF }
+            /^H: connected/ { up = 1 }
+            /generation: applied/ { got = $3 + 0 }
+            END { exit !(up && want && want == got) }' "$work/$c.status"; then
+            return 0
+        fi
+    done
+    grep -Eh "leads|pool database|^H|generation|error" "$work"/c?.status | tr '\n' ';'
+    return 1
+}
+start_switch() {
+    local d=$work/H
+    "$bin/ovsdb-tool" create "$d/conf.db" "$top/build/share/vswitch.ovsschema"
+    start Hdb "$bin/ovsdb-server" "$d/conf.db" --remote="punix:$d/db.sock" --unixctl="$d/db.ctl" \
+        -vconsole:off -vsyslog:off
+    within 10 test -S "$d/db.sock" || give_up "no database of H"
+    "$bin/ovs-vsctl" --db="unix:$d/db.sock" --no-wait init
+    start_vswitchd
+    "$bin/ovs-vsctl" --db="unix:$d/db.sock" --timeout=20 add-br xenbr0 -- \
+        set bridge xenbr0 datapath_type=dummy || give_up "no bridge on H"
+}
+start_vswitchd() {
+    local d=$work/H
+    start H env OVS_RUNDIR="$d" OVS_DBDIR="$d" OVS_LOGDIR="$d" OVS_SYSCONFDIR="$d" \
+        "$bin/weft-vswitchd" "unix:$d/db.sock" --unixctl="$d/ctl" --enable-dummy=override \
+        --disable-system --disable-system-route -vconsole:off -vsyslog:off
+}
+state_pool() { # controllers: the first answers
+    cat >"$work/pool.json" <<JSON
+{"version": 1, "hosts": [{"name": "H", "ovsdb": "unix:$work/H/db.sock"}],
+ "networks": [{"name": "counter", "type": "vlan", "tag": 7}]}
+JSON
+    "$bin/weft" policy import "$work/pool.json" --controller "unix:$work/c1/rest" --wait --timeout 20
+}
+writer() { # NAME MODE WHERE [NAMESPACE]
+    start "$1" ${4:+ip netns exec "$4"} python3 "$top/tests/smoke/pool_writer.py" "$2" "$3" "$1-" \
+        "$work/$1.acked" "$work/pki/controller.key" "$work/pki/controller.crt" "$work/pki/ca.crt"
+}
+count() { wc -l <"$work/$1.acked" 2>/dev/null || echo 0; }
+more() { [ "$(count "$1")" -ge "$2" ] || { echo "$1: $(count "$1") rows, wanted $2"; false; }; }
+goes_on() { within "${2:-15}" more "$1" $(($(count "$1") + 20)); }
+all_there() { # WRITER N: every acknowledged row is in the server's database
+    sort "$work/$1.acked" >"$work/$1.want"
+    tenants "$2" >"$work/s$2.has"
+    comm -23 "$work/$1.want" "$work/s$2.has" >"$work/$1.lost"
+    echo "$(wc -l <"$work/$1.lost") of $(wc -l <"$work/$1.want") lost on s$2"
+    [ -s "$work/$1.want" ] && [ ! -s "$work/$1.lost" ]
+}
+# Rows come and are counted in one transaction.
+counted_once() { # N
+    local n rows
+    rows=$(tenants "$1" | wc -l)
+    n=$(ask "$1" '{"op":"select","table":"Network","where":[],"columns":["policy_epoch"]}' |
+        grep -o '"policy_epoch":[0-9]*' | cut -d: -f2)
+    echo "$rows rows, counted to $((n - 1))"
+    [ "$rows" -eq $((n - 1)) ]
+}
+# Epochs with which controllers got H, in order of time: each greater than all before.
+one_master() {
+    cat "$work"/c?.log | grep 'H: connected, OpenFlow' | sort |
+        sed 's/.*epoch \([0-9]*\).*/\1/' >"$work/epochs"
+    [ -s "$work/epochs" ] && sort -n -C "$work/epochs"
+}
+
+start_switch
+
+# --- a pair -----------------------------------------------------------------------------
+
+test_pair() {
+    make create 1 --peer 10.99.0.2 >/dev/null || give_up "create"
+    make follow 2 --peer 10.99.0.1 >/dev/null || give_up "follow"
+    run 1
+    within 10 serves 1 || give_up "the primary does not run"
+    run 2
+    check "a copy follows" within 10 serves 2
+    db copy "$work/s1" 10.99.0.2 || give_up "copy"
+    pair=ssl:10.99.0.1:6641,ssl:10.99.0.2:6641
+    controller c1 $pair
+    within 10 test -S "$work/c1/rest" || give_up "no controller"
+    check "a controller leads" within 20 state_pool
+    [ $failed -eq 0 ] || exit 1
+    writer w1 rest "$work/c1/rest"
+    check "changes are acknowledged" goes_on w1
+    check "a copy that cannot be made primary by force while its primary answers" eval \
+        '! db promote "$work/s2" --force && grep -q "without --force" "$work/last"'
+
+    both STOP 2
+    pause 0.5
+    before=$(count w1)
+    pause 1.5
+    check "nothing is acknowledged that the copy lacks" eval '! more w1 $((before + 1))'
+    both CONT 2
+    check "goes on with the copy" goes_on w1
+
+    check "the copy is promoted" db promote "$work/s2"
+    check "and is written to" goes_on w1 25
+    check "the old primary follows, and is closed to clients" eval '
+        within 10 eval "db status \"$work/s1\" | grep -q \"s1: copy, running\"" &&
+        ! timeout 2 bash -c "</dev/tcp/10.99.0.1/6641"'
+    check "no acknowledged row is lost" all_there w1 2
+    slay s2
+    run 2
+    check "the primary killed and back" goes_on w1 25
+
+    # Alone behind a cut: it and a controller that sees nobody else.
+    sever 2
+    controller c3 $pair s2
+    within 10 test -S "$work/c3/rest" || give_up "no controller behind the cut"
+    writer w2 rest "$work/c3/rest" s2
+    check "by force, when the primary cannot be reached" db promote "$work/s1" --force
+    check "goes on with the promoted one" goes_on w1 25
+    check "the other acknowledged nothing meanwhile" test ! -s "$work/w2.acked"
+    slay w2
+    heal 2
+    check "and follows when it is back" within 20 eval \
+        'db status "$work/s2" | grep -q "s2: copy, running" && db status "$work/s2" | grep -q "number 3"'
+    check "it confirms again" db copy "$work/s1" 10.99.0.2
+    check "with it changes are acknowledged" goes_on w1 25
+    slay w1
+    check "no acknowledged row is lost, on either" eval 'all_there w1 1 && within 5 all_there w1 2'
+    check "H is led at the newest state" within 20 in_step
+    check "H obeyed one controller at a time" one_master
+}
+
+# --- a cluster --------------------------------------------------------------------------
+
+test_cluster() {
+    make cluster 1 >/dev/null || give_up "cluster"
+    run 1
+    within 10 serves 1 || give_up "no cluster"
+    for i in 2 3; do
+        make join $i --peer 10.99.0.1 >/dev/null && run $i
+    done
+    check "three members" eval 'within 15 serves 2 && within 15 serves 3'
+    all=ssl:10.99.0.1:6641,ssl:10.99.0.2:6641,ssl:10.99.0.3:6641,ssl:10.99.0.4:6641,ssl:10.99.0.5:6641
+    members=10.99.0.1:6641,10.99.0.2:6641,10.99.0.3:6641
+    controller c1 $all
+    controller c2 $all
+    within 10 test -S "$work/c1/rest" || give_up "no controller"
+    check "controllers lead" within 20 state_pool
+    writer w3 ovsdb $members
+    check "rows are acknowledged" goes_on w3
+    leader() { # prints the number of the member that leads
+        local i
+        for i in 1 2 3 4 5; do
+            if [ -n "${pid[s$i]:-}" ] &&
+                db status "$work/s$i" 2>/dev/null | grep -q '^Role: leader'; then
+                echo $i
+                return 0
+            fi
+        done
+        return 1
+    }
+    is_up() { db status "$work/s$1" | grep -Eq '^Status: cluster member' && serves "$1"; }
+
+    n=$(leader)
+    slay "s$n"
+    check "the leader killed" goes_on w3
+    run "$n"
+    check "it is back" within 15 is_up "$n"
+
+    n=$(leader)
+    both STOP "$n"
+    check "the leader stands still" goes_on w3
+    slay c1
+    both CONT "$n"
+    check "it goes on as a follower" within 15 is_up "$n"
+    check "the other controller has H" within 20 in_step
+    controller c1 $all
+
+    n=$(leader)
+    writer w4 ovsdb "10.99.0.$n:6641" "s$n"
+    within 10 more w4 1
+    sever "$n"
+    pause 1
+    minority=$(count w4)
+    check "the leader cut off" goes_on w3
+    check "behind the cut nothing is acknowledged" eval '! more w4 $((minority + 1))'
+    slay w4
+    heal "$n"
+    check "healed" within 15 is_up "$n"
+
+    for i in 4 5; do
+        make join $i --peer 10.99.0.1 >/dev/null && run $i
+    done
+    check "five members" eval 'within 15 is_up 4 && within 15 is_up 5'
+    slay s2
+    slay s3
+    check "two of five killed" goes_on w3
+    run 2
+    run 3
+    check "they are back" eval 'within 15 is_up 2 && within 15 is_up 3'
+    check "two leave" eval 'db leave "$work/s4" && db leave "$work/s5"'
+    slay s4
+    slay s5
+    check "goes on with three" goes_on w3
+    check "H is led at the newest state" within 20 in_step
+    slay w3
+    check "no acknowledged row is lost" eval 'all_there w3 1 && all_there w4 1 &&
+        within 5 all_there w3 2 && within 5 all_there w3 3'
+    check "each is counted once" counted_once 1
+
+    # Quorum is lost: one of three is left.
+    slay s2
+    slay s3
+    check "quorum lost: a member says so" within 20 eval \
+        'db status "$work/s1" | grep -q "^Status: disconnected"'
+    slay s1
+    check "quorum lost: a cluster of one from what is left" db rescue "$work/s1"
+    run 1
+    check "quorum lost: every acknowledged row is there" eval 'within 15 serves 1 && all_there w3 1'
+    check "quorum lost: controllers go on with it" within 20 in_step
+    run 2
+    run 3
+    check "quorum lost: the others come back as what they were" within 20 serves 2
+    check "quorum lost: controllers do not believe them" eval '
+        slay c1; slay c2; controller c1 ssl:10.99.0.2:6641,ssl:10.99.0.3:6641,ssl:10.99.0.1:6641
+        within 20 in_step && grep -q "number 2" "$work/c1.log"'
+    check "H obeyed one controller at a time" one_master
+}
+
+case $part in
+pair) test_pair ;;
+*) test_cluster ;;
+esac
+exit $failed

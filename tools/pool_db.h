@@ -1,0 +1,95 @@
+/* pool_db: "weft pool db ...": servers of the pool's database.
+ *
+ * A server is a directory: pool.db, server.json (what it is, below) and, while
+ * it runs, its sockets.  "weft pool db run" keeps ovsdb-server going in it and
+ * changes what that does when server.json or the database says so; the other
+ * commands change these and tell it by SIGHUP.
+ *
+ * From the address IP:PORT of a server follow
+ *     PORT      clients: controllers; open while it is primary or member
+ *     PORT + 1  a pair's servers among themselves, and who asks a copy
+ *     PORT + 2  a cluster's members among themselves
+ * all TLS with client certificates.
+ *
+ * Single-threaded.  Functions return 0 or an errno with a sentence in 'why'. */
+#ifndef POOL_DB_H
+#define POOL_DB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { PDB_PATH = 400, PDB_WHY = 700, PDB_PORT = 6641 };
+
+enum pdb_role { PDB_PRIMARY, PDB_COPY, PDB_MEMBER, PDB_LEFT };
+
+/* server.json */
+struct pdb {
+    char dir[256];
+    char name[65];
+    enum pdb_role role;
+    char ip[64]; /* IPv6 in brackets */
+    unsigned port;
+    char peer_ip[64]; /* of a pair's other server; "" none */
+    unsigned peer_port;
+    char key[256], certificate[256], ca[256];
+    /* To become primary with this number; 0: not. */
+    int64_t promote;
+    bool promote_with_copy; /* the other server follows from then on */
+};
+
+/* The row Pool, as far as it is about servers. */
+struct pdb_row {
+    int64_t fence;
+    bool closed;
+    char primary[65];
+    char copy[128];
+};
+
+/* --- pool_db_conf.c ----------------------------------------------------------- */
+
+int pdb_load(struct pdb *, const char *dir, char *why);
+int pdb_save(const struct pdb *, char *why);
+const char *pdb_role_name(enum pdb_role);
+/* "10.0.0.1", "10.0.0.1:6641", "[fd00::1]:6641". */
+int pdb_parse_address(const char *text, char ip[64], unsigned *port, char *why);
+void pdb_path(const struct pdb *, const char *file, char path[PDB_PATH]);
+/* "ssl:IP:PORT+1" of this server or of its peer. */
+void pdb_sync_target(const struct pdb *, bool peer, char target[128]);
+
+/* The process that runs the directory's server, or 0. */
+pid_t pdb_runner(const struct pdb *);
+/* Becomes that process, until it ends; EBUSY: there is one. */
+int pdb_become_runner(const struct pdb *, char *why);
+
+/* --- pool_db_exec.c: Open vSwitch's programs ------------------------------------- */
+
+/* The path of a program: beside ours, or from PATH. */
+void pdb_program(const char *name, char path[PDB_PATH]);
+/* Where the schema is. */
+int pdb_schema(char path[PDB_PATH], char *why);
+/* Runs argv[0] (NULL-terminated), with what it prints in '*out' (malloc'ed; or
+ * NULL).  'timeout_s' 0: as long as it takes. */
+int pdb_run(const char *const *argv, unsigned timeout_s, char **out, char *why);
+/* Starts the server as what it is to be. */
+int pdb_start(const struct pdb *, pid_t *, char *why);
+/* The running copy follows its primary from now on. */
+int pdb_follow(const struct pdb *, char *why);
+/* ovs-appctl to the running server. */
+int pdb_appctl(const struct pdb *, const char *const *args, char **out, char *why);
+
+/* Asks the server at 'target' (NULL: ours, running or not).  ENOENT: there is no
+ * such row. */
+int pdb_read_row(const struct pdb *, const char *target, struct pdb_row *, char *why);
+/* Writes columns ("\"fence\":2,...") of the row; with 'was', only if number and
+ * state are still these. */
+int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *was,
+                  const char *columns, char *why);
+
+/* --- the commands ------------------------------------------------------------------ */
+
+int pool_db_main(int argc, char **argv);
+int pool_db_run_main(const char *dir);
+
+#endif
