@@ -10,6 +10,9 @@
 #include "openvswitch/ofp-flow.h"
 #include "util.h"
 
+/* Whose the connection will be. */
+#define BETWEEN "move:NXM_NX_REG14[]->NXM_NX_REG11[],move:NXM_NX_REG15[]->NXM_NX_REG12[],"
+
 static const char *const pipeline[] = {
     /* A vif sends no tags and no protocols of bridges: 802.1D, LACP, EAPOL, LLDP,
      * GARP, CFM, pause frames, Cisco's; and whatever its address, not as itself. */
@@ -73,10 +76,11 @@ static const char *const pipeline[] = {
     /* Above these, at 150, each network passes connections of its present epoch. */
     "table=40,priority=200,ct_state=+inv+trk,actions=drop",
     "table=40,priority=110,ct_state=+new+trk,ip,nw_frag=later,"
-    "actions=resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
+    "actions=" BETWEEN "resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
     "table=40,priority=110,ct_state=+new+trk,ipv6,nw_frag=later,"
-    "actions=resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
-    "table=40,priority=100,ct_state=+new+trk,actions=resubmit(,50),resubmit(,51),goto_table:55",
+    "actions=" BETWEEN "resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
+    "table=40,priority=100,ct_state=+new+trk,"
+    "actions=" BETWEEN "resubmit(,50),resubmit(,51),goto_table:55",
     "table=40,priority=90,ct_state=+est+trk,actions=goto_table:43",
 
     /* A connection is that of the vifs in its label; each local vif has flows of
@@ -105,9 +109,9 @@ static const char *const pipeline[] = {
     /* An older epoch, or other vifs: what would policy say of the connection's first
      * packet? */
     "table=43,priority=100,ct_state=+est-rpl+trk,"
-    "actions=resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
+    "actions=" BETWEEN "resubmit(,50,ct),resubmit(,51,ct),goto_table:55",
     "table=43,priority=100,ct_state=+est+rpl+trk,"
-    "actions=push:NXM_NX_REG14[],push:NXM_NX_REG15[],pop:NXM_NX_REG14[],pop:NXM_NX_REG15[],"
+    "actions=push:NXM_NX_REG14[],push:NXM_NX_REG15[],pop:NXM_NX_REG14[],pop:NXM_NX_REG15[]," BETWEEN
     "resubmit(,50,ct),resubmit(,51,ct),"
     "push:NXM_NX_REG14[],push:NXM_NX_REG15[],pop:NXM_NX_REG14[],pop:NXM_NX_REG15[],"
     "goto_table:55",

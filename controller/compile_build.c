@@ -108,7 +108,7 @@ bits(enum mf_field_id id, unsigned ofs, unsigned n)
 }
 
 void
-act_commit(struct build *b, uint32_t epoch, bool reply)
+act_commit(struct build *b, uint32_t epoch)
 {
     size_t start = b->acts.size;
     struct ofpact_conntrack *ct = ofpact_put_CT(&b->acts);
@@ -121,8 +121,7 @@ act_commit(struct build *b, uint32_t epoch, bool reply)
     ofpbuf_pull(&b->acts, start + sizeof *ct);
     ovs_be32 mark = htonl(epoch);
     act_field(b, MFF_CT_MARK, &mark);
-    const unsigned regs[] = {REG_OUT_RULE, REG_IN_RULE, reply ? REG_DST : REG_SRC,
-                             reply ? REG_SRC : REG_DST};
+    static const unsigned regs[] = {REG_OUT_RULE, REG_IN_RULE, REG_OPENER, REG_OTHER};
     for (unsigned i = 0; i < ARRAY_SIZE(regs); i++) {
         struct ofpact_reg_move *move = ofpact_put_REG_MOVE(&b->acts);
 

@@ -25,8 +25,10 @@ enum {
     REG_KIND = 5,
     REG_SRC_ISOLATED = 6,
     REG_DST_ISOLATED = 7,
-    REG_CHUNK = 8, /* of a long flood list */
-    REG_PEER = 9,  /* the host beyond the tunnel */
+    REG_CHUNK = 8,   /* of a long flood list */
+    REG_PEER = 9,    /* the host beyond the tunnel */
+    REG_OPENER = 11, /* of a connection that is judged: REG_SRC and REG_DST of its first packet */
+    REG_OTHER = 12,
     REG_ZONE = 13,
     REG_SRC = 14, /* key of the vif that sent it; 0: from elsewhere */
     REG_DST = 15, /* key of the vif here that gets it, or: */
@@ -109,7 +111,7 @@ struct cpresence {
     struct chost *host;
     struct ovs_list places; /* struct cplace */
     size_t n_places;
-    uint64_t sum; /* over the vifs that are here */
+    uint64_t sum; /* over the vifs that are here and not disabled */
     bool dirty, flood_dirty, fresh;
 };
 
@@ -235,8 +237,8 @@ void act_resubmit(struct build *, uint8_t table);
 void act_output(struct build *, uint32_t ofport);
 void act_conjunction(struct build *, uint32_t id, unsigned clause, unsigned n_clauses);
 /* ct(commit,zone=NXM_NX_REG13[0..15],exec(ct_mark=epoch, ct_label=deciding rules and the
- * two vifs)); of a reply, sender and receiver are the other way around */
-void act_commit(struct build *, uint32_t epoch, bool reply);
+ * two vifs)) */
+void act_commit(struct build *, uint32_t epoch);
 
 void match_network(struct match *, uint32_t key);
 /* 'p' on the source or the destination address, with its dl_type. */

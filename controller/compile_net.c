@@ -79,18 +79,16 @@ make_epoch(struct build *b, const struct model_network *n, uint32_t epoch)
         act_goto(b, states[i] == CS_ESTABLISHED ? TBL_SENDER : TBL_OUTPUT);
         emit(b, TBL_STATE, 150);
     }
-    for (unsigned i = 0; i < 8; i++) {
-        unsigned side = i & 1;
-        bool reply = i & 4;
-
-        match_network(&b->m, n->obj.key);
-        match_set_reg(&b->m, REG_KIND, KIND_TRACKED);
-        match_set_reg(&b->m, sides[side], PASS_STATEFUL);
-        match_set_ct_state_masked(&b->m, reply ? CS_REPLY_DIR : 0, CS_REPLY_DIR);
-        match_set_dl_type(&b->m, htons(types[i >> 1 & 1]));
-        act_commit(b, epoch, reply);
-        act_goto(b, TBL_OUTPUT);
-        emit(b, TBL_VERDICT, 101 - side);
+    for (unsigned side = 0; side < 2; side++) {
+        for (unsigned i = 0; i < 2; i++) {
+            match_network(&b->m, n->obj.key);
+            match_set_reg(&b->m, REG_KIND, KIND_TRACKED);
+            match_set_reg(&b->m, sides[side], PASS_STATEFUL);
+            match_set_dl_type(&b->m, htons(types[i]));
+            act_commit(b, epoch);
+            act_goto(b, TBL_OUTPUT);
+            emit(b, TBL_VERDICT, 101 - side);
+        }
     }
 }
 

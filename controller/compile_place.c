@@ -147,7 +147,6 @@ add_place(struct compile *c, struct cvif *v, struct chost *h)
     place->presence = get_presence(c, v->net, h);
     ovs_list_push_back(&place->presence->places, &place->presence_node);
     place->presence->n_places++;
-    place->presence->sum += mix64(v->key, 0);
     dirty_presence(c, place->presence);
     v->places = xrealloc(v->places, (v->n_places + 1) * sizeof *v->places);
     v->places[v->n_places++] = place;
@@ -191,8 +190,8 @@ drop_place(struct compile *c, struct cvif *v, size_t i)
     clear_meters(p->host, v->key, place->ofport);
     v->places[i] = v->places[--v->n_places];
     ovs_list_remove(&place->presence_node);
+    p->sum -= place->reachable ? mix64(v->key, 0) : 0;
     free(place);
-    p->sum -= mix64(v->key, 0);
     if (--p->n_places) {
         dirty_presence(c, p);
         dirty_flood(c, p);
@@ -253,7 +252,11 @@ place_port(struct compile *c, struct cvif *v, struct model_vif *mv, struct chost
         dirty_flood(c, place->presence);
     }
     if (place->reachable != (mv->locking != MODEL_DISABLED) || place->isolated != mv->isolated) {
+        /* Who is shut off has no side: what was passed without it is judged again. */
+        place->presence->sum -= place->reachable ? mix64(v->key, 0) : 0;
         place->reachable = mv->locking != MODEL_DISABLED;
+        place->presence->sum += place->reachable ? mix64(v->key, 0) : 0;
+        dirty_presence(c, place->presence);
         place->isolated = mv->isolated;
         dirty_flood(c, place->presence);
     }

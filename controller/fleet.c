@@ -36,6 +36,7 @@ struct member {
     uint32_t key;          /* of the model's host */
     struct host *host;
     uint64_t epoch;       /* 0: another controller leads it */
+    long long int new_at; /* since when we lead it and have not said how it is; 0: we have */
     struct ftable *table; /* that the host was given, or NULL */
     uint64_t ports_seqno; /* that the model knows */
     uint32_t refused_key; /* of the object whose flow the switch refused, or 0 */
@@ -119,12 +120,14 @@ fleet_lead(struct fleet *f, uint64_t (*epoch_of)(const struct share *, const str
         struct model_host *mh = host_of(f, m);
         uint64_t epoch = epoch_of(share, &mh->obj.uuid);
 
+        mh->awaited = !mh->status.connected && !mh->status.last_seen_ms && !mh->status.error[0];
         f->n_led += epoch > 0;
         mh->led = epoch > 0;
         if (epoch != m->epoch) {
             m->epoch = epoch;
             host_set_epoch(m->host, epoch);
             memset(&m->status, 0, sizeof m->status);
+            m->new_at = time_msec();
         }
     }
     if (!before && f->n_led) {
@@ -345,6 +348,12 @@ report_status(struct fleet *f, struct member *m)
     struct model_host_status now;
     bool seen;
 
+    if (m->new_at && !s->connected && time_msec() < m->new_at + HEAR_ALL_MS) {
+        /* What was said of it before may be true still: whoever waits for
+         * connected hosts is to wait for this one. */
+        return;
+    }
+    m->new_at = 0;
     memset(&now, 0, sizeof now);
     now.connected = s->connected;
     now.applied_generation = s->applied_generation;
@@ -413,6 +422,9 @@ fleet_wait(struct fleet *f)
     }
     HMAP_FOR_EACH (m, node, &f->members) {
         host_wait(m->host);
+        if (m->epoch && m->new_at) {
+            poll_timer_wait_until(m->new_at + HEAR_ALL_MS);
+        }
         if (host_get_ports_seqno(m->host) != m->ports_seqno) {
             poll_immediate_wake();
         }

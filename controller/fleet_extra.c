@@ -77,10 +77,9 @@ static bool
 bonds_equal(const struct host_bond *a, const struct host_bond *b)
 {
     return nullable_string_is_equal(a->port, b->port) &&
-           svec_equal(&a->interfaces, &b->interfaces) && a->mode == b->mode &&
-           a->lacp == b->lacp && a->lacp_fast == b->lacp_fast &&
-           nullable_string_is_equal(a->primary, b->primary) && a->updelay == b->updelay &&
-           a->downdelay == b->downdelay;
+           svec_equal(&a->interfaces, &b->interfaces) && a->mode == b->mode && a->lacp == b->lacp &&
+           a->lacp_fast == b->lacp_fast && nullable_string_is_equal(a->primary, b->primary) &&
+           a->updelay == b->updelay && a->downdelay == b->downdelay;
 }
 
 static bool
@@ -340,8 +339,7 @@ fleet_extra_changed(const struct model *m, struct hmapx *hosts)
     struct model_port *port;
     struct model_obj *obj;
 
-    if (!ovs_list_is_empty(&m->changed[REC_MIRROR]) ||
-        !ovs_list_is_empty(&m->changed[REC_BOND]) ||
+    if (!ovs_list_is_empty(&m->changed[REC_MIRROR]) || !ovs_list_is_empty(&m->changed[REC_BOND]) ||
         !ovs_list_is_empty(&m->changed[REC_EXPORTER]) ||
         (mirrors && (!ovs_list_is_empty(&m->changed[REC_VIF]) ||
                      !ovs_list_is_empty(&m->changed[REC_NETWORK]) ||

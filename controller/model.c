@@ -15,8 +15,7 @@ static const size_t obj_sizes[REC_N_KINDS] = {
     [REC_VIF] = sizeof(struct model_vif),           [REC_GROUP] = sizeof(struct model_group),
     [REC_POLICY] = sizeof(struct model_policy),     [REC_RULE] = sizeof(struct model_rule),
     [REC_USER] = sizeof(struct model_user),         [REC_MIRROR] = sizeof(struct model_mirror),
-    [REC_EXPORTER] = sizeof(struct model_exporter),
-    [REC_BOND] = sizeof(struct model_bond),
+    [REC_EXPORTER] = sizeof(struct model_exporter), [REC_BOND] = sizeof(struct model_bond),
 };
 
 /* --- life -------------------------------------------------------------------------- */

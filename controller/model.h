@@ -137,6 +137,7 @@ struct model_host {
     char *uplink;              /* port name, or "" */
     struct in6_addr tunnel_ip; /* :: none; IPv4 mapped */
     bool enabled;              /* false: leave the host alone */
+    bool awaited;              /* not connected, and it is too early to say that it will not be */
     bool led;                  /* by us rather than another controller: fleet.c */
     bool reported;             /* it has said what ports it has: model_ports_end() */
     struct ovs_list vifs;      /* refs by vifs that state this host */

@@ -232,6 +232,9 @@ show_others(struct pool_db *db)
         if (row) {
             host->status.connected = pool_row_get_int(row, REC_HOST, "connected");
             host->status.applied_generation = pool_row_get_int(row, REC_HOST, "applied_generation");
+            host->status.last_seen_ms = pool_row_get_int(row, REC_HOST, "last_seen");
+            ovs_strlcpy(host->status.error, pool_row_get_string(row, REC_HOST, "error"),
+                        sizeof host->status.error);
         }
     }
 }

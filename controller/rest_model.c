@@ -23,7 +23,7 @@ struct rest_model_hosts
 rest_model_hosts(const struct model *m, int64_t generation, void (*late)(void *, const char *),
                  void *aux)
 {
-    struct rest_model_hosts sum = {0, 0, 0};
+    struct rest_model_hosts sum = {.n = 0};
     struct model_obj *obj;
 
     MODEL_FOR_EACH (obj, m, REC_HOST) {
@@ -33,6 +33,10 @@ rest_model_hosts(const struct model *m, int64_t generation, void (*late)(void *,
         }
         sum.n++;
         if (!host->status.connected) {
+            sum.awaited += host->awaited;
+            if (host->awaited && late) {
+                late(aux, obj->name);
+            }
             continue;
         }
         sum.connected++;

@@ -17,9 +17,10 @@ int64_t rest_model_generation(const struct model *);
 
 struct rest_model_hosts {
     size_t n, connected, applied; /* enabled ones */
+    size_t awaited;               /* not connected, but soon, or known not to be */
 };
-/* Calls 'late' (if not NULL) with the name of each connected, enabled host that
- * has not applied the generation. */
+/* Calls 'late' (if not NULL) with the name of each connected or awaited,
+ * enabled host that has not applied the generation. */
 struct rest_model_hosts rest_model_hosts(const struct model *, int64_t generation,
                                          void (*late)(void *aux, const char *name), void *aux);
 /* Each object that has an error or a warning; 'name' as in paths. */

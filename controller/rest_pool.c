@@ -90,7 +90,8 @@ op_applied(void *pool_, int64_t generation, json_t *waiting)
     struct rest_model_hosts hosts =
         rest_model_hosts(pool->model, generation, waiting ? append_name : NULL, waiting);
 
-    return rest_model_generation(pool->model) >= generation && hosts.applied == hosts.connected;
+    return rest_model_generation(pool->model) >= generation && hosts.applied == hosts.connected &&
+           !hosts.awaited;
 }
 
 /* While it is being taken back, or confirmed, nothing is pending any more. */

@@ -130,7 +130,7 @@ eval_of(struct tracer *t, uint32_t key)
     if (!flows) {
         return NULL;
     }
-    h = xmalloc(sizeof *h);
+    h = xzalloc(sizeof *h);
     h->key = key;
     eval_init(&h->eval);
     eval_set_some_flows(&h->eval, flows, is_needed, t);

@@ -250,7 +250,7 @@ put_doubt(const struct model *m, const struct trace_visit *v, struct ds *ds)
 {
     const struct model_host *h = model_host(model_by_key(m, v->host));
 
-    if (!h || !m->generation) { /* not a pool's model: there are no switches */
+    if (!h || !h->led) { /* its status is not ours to know */
         return false;
     }
     if (!h->status.connected) {

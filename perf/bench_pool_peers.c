@@ -13,11 +13,9 @@
  *                times (CLOCK_MONOTONIC, ns) of the last connect and barrier
  *   drop I       switch I loses its connections
  *   forget I     and its flows
- *   dump I       its flows as hexadecimal text, sorted (for comparisons)
  *
  * One thread; peers are trusted no further than that a message's lengths are
  * checked before use. */
-#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdbool.h>
@@ -30,6 +28,8 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "wire.h"
 
 #define OFP15 0x06
 #define HEADER 8
@@ -58,7 +58,7 @@ enum {
     SET_ASYNC = 28,
     METER_MOD = 29,
     BUNDLE_CONTROL = 33,
-    BUNDLE_ADD = 34,
+    BUNDLE_ADD = 34
 };
 
 enum { ADD, MODIFY, MODIFY_STRICT, DELETE, DELETE_STRICT };
@@ -73,11 +73,6 @@ static const uint16_t bad_type[2] = {1, 1}, bad_multipart[2] = {1, 2}, bad_lengt
 
 static const uint32_t nicira = 0x00002320;
 enum { NXT_TLV_TABLE_REQUEST = 25, NXT_TLV_TABLE_REPLY = 26 };
-
-struct bytes {
-    uint8_t *p;
-    size_t start, end, size; /* what is in use: p[start..end) */
-};
 
 struct flow {
     struct flow *next;
@@ -116,48 +111,6 @@ static struct sw *switches;
 static unsigned n_switches;
 static int poller;
 
-static uint16_t
-get16(const uint8_t *p)
-{
-    return p[0] << 8 | p[1];
-}
-
-static uint32_t
-get32(const uint8_t *p)
-{
-    uint32_t v;
-
-    memcpy(&v, p, sizeof v);
-    return be32toh(v);
-}
-
-static uint64_t
-get64(const uint8_t *p)
-{
-    return (uint64_t)get32(p) << 32 | get32(p + 4);
-}
-
-static void
-put16(uint8_t *p, uint16_t v)
-{
-    p[0] = v >> 8;
-    p[1] = v;
-}
-
-static void
-put32(uint8_t *p, uint32_t v)
-{
-    put16(p, v >> 16);
-    put16(p + 2, v);
-}
-
-static void
-put64(uint8_t *p, uint64_t v)
-{
-    put32(p, v >> 32);
-    put32(p + 4, v);
-}
-
 static uint64_t
 now_ns(void)
 {
@@ -165,52 +118,6 @@ now_ns(void)
 
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return ts.tv_sec * UINT64_C(1000000000) + ts.tv_nsec;
-}
-
-static void *
-must(void *p)
-{
-    if (!p) {
-        perror("bench_pool_peers");
-        exit(1);
-    }
-    return p;
-}
-
-/* Room for 'n' bytes at the end. */
-static uint8_t *
-bytes_room(struct bytes *b, size_t n)
-{
-    if (b->start == b->end) {
-        b->start = b->end = 0;
-    }
-    if (b->end + n > b->size) {
-        memmove(b->p, b->p + b->start, b->end - b->start);
-        b->end -= b->start;
-        b->start = 0;
-        if (b->end + n > b->size) {
-            b->size = 2 * (b->end + n);
-            b->p = must(realloc(b->p, b->size));
-        }
-    }
-    return b->p + b->end;
-}
-
-static uint8_t *
-bytes_put(struct bytes *b, size_t n)
-{
-    uint8_t *p = bytes_room(b, n);
-
-    memset(p, 0, n);
-    b->end += n;
-    return p;
-}
-
-static void
-bytes_free(struct bytes *b)
-{
-    free(b->p);
-    *b = (struct bytes){0};
 }
 
 /* --- the table ------------------------------------------------------------------ */
@@ -592,6 +499,8 @@ take_flow_mod(struct conn *c, const uint8_t *msg, size_t len)
 static void
 take(struct conn *c, const uint8_t *msg, size_t len)
 {
+    static const char ignored[] = {ERROR,     ECHO_REPLY, SET_CONFIG, PACKET_OUT,
+                                   GROUP_MOD, SET_ASYNC,  METER_MOD,  HELLO /* 0: the end */};
     uint8_t *body;
 
     switch (msg[1]) {
@@ -631,17 +540,10 @@ take(struct conn *c, const uint8_t *msg, size_t len)
     case EXPERIMENTER:
         take_experimenter(c, msg, len);
         break;
-    case HELLO:
-    case ERROR:
-    case ECHO_REPLY:
-    case SET_CONFIG:
-    case PACKET_OUT:
-    case GROUP_MOD:
-    case SET_ASYNC:
-    case METER_MOD:
-        break;
     default:
-        refuse(c, msg, len, bad_type);
+        if (!strchr(ignored, msg[1])) {
+            refuse(c, msg, len, bad_type);
+        }
     }
 }
 
@@ -776,48 +678,6 @@ drop(struct sw *sw)
     }
 }
 
-static int
-compare_flows(const void *a_, const void *b_)
-{
-    const struct flow *a = *(struct flow *const *)a_, *b = *(struct flow *const *)b_;
-
-    if (a->table != b->table) {
-        return a->table < b->table ? -1 : 1;
-    }
-    if (a->priority != b->priority) {
-        return a->priority < b->priority ? -1 : 1;
-    }
-    if (a->match_len != b->match_len) {
-        return a->match_len < b->match_len ? -1 : 1;
-    }
-    return memcmp(a->data, b->data, a->match_len);
-}
-
-static void
-dump(const struct sw *sw)
-{
-    struct flow **all = must(malloc((sw->n_flows + 1) * sizeof(struct flow *)));
-    size_t n = 0;
-
-    for (size_t i = 0; i < sw->n_buckets; i++) {
-        for (struct flow *f = sw->buckets[i]; f; f = f->next) {
-            all[n++] = f;
-        }
-    }
-    qsort(all, n, sizeof(struct flow *), compare_flows);
-    printf("[");
-    for (size_t i = 0; i < n; i++) {
-        printf("%s\"%u %u %" PRIx64 " ", i ? "," : "", all[i]->table, all[i]->priority,
-               all[i]->cookie);
-        for (size_t j = 0; j < all[i]->match_len + all[i]->instr_len; j++) {
-            printf("%02x", all[i]->data[j]);
-        }
-        printf("\"");
-    }
-    printf("]\n");
-    free(all);
-}
-
 /* False: end of input. */
 static bool
 take_command(void)
@@ -832,8 +692,6 @@ take_command(void)
     n = sscanf(line, "%15s %u", word, &i);
     if (n == 1 && !strcmp(word, "stats")) {
         print_stats();
-    } else if (n == 2 && i < n_switches && !strcmp(word, "dump")) {
-        dump(&switches[i]);
     } else if (n == 2 && i < n_switches && (!strcmp(word, "drop") || !strcmp(word, "forget"))) {
         drop(&switches[i]);
         if (word[0] == 'f') {

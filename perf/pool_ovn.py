@@ -24,8 +24,9 @@ class OvnPool(PoolRig):
     def _start(self):
         super()._start()
         for name in ("nb", "sb"):
-            self.create_db(f"{self.dir}/{name}.db", f"{self.ovn}/usr/share/ovn/ovn-{name}.ovsschema")
-            self.servers.append(self.serve(name, f"{self.dir}/{name}.db", f"{self.dir}/{name}.sock"))
+            path = f"{self.dir}/{name}"
+            self.create_db(f"{path}.db", f"{self.ovn}/usr/share/ovn/ovn-{name}.ovsschema")
+            self.servers.append(self.serve(name, f"{path}.db", f"{path}.sock"))
         # As ovn-nbctl init and ovn-sbctl init, without which ovn-controller crashes.
         with contextlib.closing(JsonRpc(f"{self.dir}/sb.sock")) as sb:
             sb.transact("OVN_Southbound", {"op": "insert", "table": "SB_Global", "row": {}})

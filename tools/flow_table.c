@@ -1,3 +1,4 @@
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -83,6 +84,20 @@ cell(const struct flow_field *field, const json_t *row)
     return text;
 }
 
+static char *
+heading(const char *title)
+{
+    char *text = strdup(title);
+
+    if (!text) {
+        abort();
+    }
+    for (char *p = text; *p; p++) {
+        *p = *p == '_' ? ' ' : (char)toupper((unsigned char)*p);
+    }
+    return text;
+}
+
 void
 flow_print_table(const struct flow_field *fields, size_t n, const json_t *rows)
 {
@@ -106,7 +121,7 @@ flow_print_table(const struct flow_field *fields, size_t n, const json_t *rows)
         const char *gap = "";
         for (size_t c = 0; c < n; c++) {
             char *text =
-                i ? cell(&fields[c], json_array_get(rows, i - 1)) : strdup(fields[c].title);
+                i ? cell(&fields[c], json_array_get(rows, i - 1)) : heading(fields[c].title);
             int pad = (int)(width[c] - width_of(text));
             bool right = fields[c].form == FLOW_BYTES || fields[c].form == FLOW_COUNT ||
                          fields[c].form == FLOW_INT;

@@ -48,9 +48,11 @@ pool_init(struct lab *lab)
     struct lab_pool *p = &lab->pool;
 
     snprintf(p->dir, sizeof p->dir, "%s/pool", lab->config.dir);
+    netns_init(lab, &p->netns, "pool");
     proc_init(lab, &p->ovsdb, LAB_POOLDB, 0, "ovsdb-server", p->dir, "ovsdb-server");
     proc_init(lab, &p->controllerd, LAB_CONTROLLERD, 0, "weft-controllerd", p->dir,
               "weft-controllerd");
+    proc_init(lab, &p->flowd, LAB_FLOWD, 0, "weft-flowd", p->dir, "weft-flowd");
 }
 
 /* A guest of the pool: the networks in turn, each with its own subnet, and
@@ -108,8 +110,8 @@ lab_new(const struct lab_config *config)
     lab->n_guests = n_guests;
     lab->hosts = calloc(config->n_hosts, sizeof *lab->hosts);
     lab->guests = calloc(n_guests + 1, sizeof *lab->guests);
-    lab->procs = calloc(3 * config->n_hosts + n_guests + 3, sizeof *lab->procs);
-    lab->netns = calloc(config->n_hosts + n_guests + 1, sizeof *lab->netns);
+    lab->procs = calloc(3 * config->n_hosts + n_guests + 4, sizeof *lab->procs);
+    lab->netns = calloc(config->n_hosts + n_guests + 2, sizeof *lab->netns);
     if (!lab->hosts || !lab->guests || !lab->procs || !lab->netns) {
         lab_free(lab);
         return NULL;

@@ -29,6 +29,7 @@
 #define LAB_MAX_VLANS 32u
 #define LAB_BRIDGE "xenbr0"
 #define LAB_GUEST_IF "eth0"
+#define LAB_MANAGE_SUBNET "192.168.78" /* of the hosts towards their controller */
 #define LAB_TUNNEL_SUBNET "192.168.77" /* of the hosts' tunnel endpoints, with a pool */
 #define LAB_WIRE_IF "wire0"            /* a host's end of the wire between hosts */
 
@@ -74,6 +75,7 @@ enum lab_proc_kind {
     LAB_VSWITCHD,
     LAB_POOLDB,
     LAB_CONTROLLERD,
+    LAB_FLOWD,
     LAB_NETFRONT,
 };
 
@@ -106,10 +108,11 @@ struct lab_host {
     struct lab_proc localxen, ovsdb, vswitchd;
 };
 
-/* The pool's database and controller; with config.pool only. */
+/* The pool's database, controller and flow collector; with config.pool only. */
 struct lab_pool {
     char dir[LAB_DIR_MAX + 16];
-    struct lab_proc ovsdb, controllerd;
+    struct lab_netns netns; /* the controller's; a network of their own joins it to the hosts */
+    struct lab_proc ovsdb, controllerd, flowd;
 };
 
 struct lab_guest {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "lab_link.h"
+#include "lab_manage.h"
 #include "lab_netns.h"
 #include "lab_pool.h"
 #include "lab_proc.h"
@@ -138,7 +139,7 @@ lab_await_file(struct super *s, const char *dir, const char *name, int timeout_m
 
 int
 lab_start_ovsdb(struct super *s, struct lab_proc *p, const struct lab_netns *netns, const char *dir,
-                const char *file, const char *socket, const char *owner)
+                const char *file, const char *socket, const char *const *more, const char *owner)
 {
     char run[LAB_PATH_MAX], db[LAB_PATH_MAX], remote[LAB_PATH_MAX + 64];
     int error;
@@ -146,8 +147,11 @@ lab_start_ovsdb(struct super *s, struct lab_proc *p, const struct lab_netns *net
     lab_path(run, sizeof run, dir, "run");
     snprintf(db, sizeof db, "%s/db/%s", dir, file);
     snprintf(remote, sizeof remote, "--remote=punix:%s/%s", run, socket);
-    const char *argv[] = {"ovsdb-server", db,  remote, "--pidfile", "-vconsole:info",
-                          "-vsyslog:off", NULL};
+    const char *argv[12] = {"ovsdb-server", db, remote, "--pidfile", "-vconsole:info",
+                            "-vsyslog:off"};
+    for (unsigned n = 6; more && *more && n < 11; n++) {
+        argv[n] = *more++;
+    }
     error = lab_start_daemon(s, p, netns, dir, argv, -1);
     if (!error) {
         error = lab_await_file(s, run, socket, LAB_DAEMON_TIMEOUT_MS);
@@ -162,7 +166,14 @@ lab_start_ovsdb(struct super *s, struct lab_proc *p, const struct lab_netns *net
 static int
 start_ovsdb(struct super *s, struct lab_host *h)
 {
-    return lab_start_ovsdb(s, &h->ovsdb, &h->netns, h->dir, "conf.db", "db.sock", h->name);
+    struct lab_manage_args a = {.text = {""}};
+    const char *const more[] = {a.text[0], a.text[1], a.text[2], a.text[3], NULL};
+
+    if (config_of(s)->pool) {
+        lab_manage_host_args(s->lab, h, &a);
+    }
+    return lab_start_ovsdb(s, &h->ovsdb, &h->netns, h->dir, "conf.db", "db.sock",
+                           config_of(s)->pool ? more : NULL, h->name);
 }
 
 int
@@ -231,6 +242,7 @@ configure_switch(struct super *s, struct lab_host *h)
     const struct lab_config *c = config_of(s);
     char maxsleep[48], mask[64], hv[LAB_PATH_MAX + 48], hostname[48], system_id[64], type[48],
         hwaddr[64];
+    struct lab_manage_args ssl = {.text = {""}};
     const char *args[44];
     unsigned n = 0;
 
@@ -276,6 +288,13 @@ configure_switch(struct super *s, struct lab_host *h)
         if (c->nic == LAB_NIC_DPDK && !h->stock) {
             memcpy(args + n, dpdk, sizeof dpdk);
             n += sizeof dpdk / sizeof dpdk[0];
+        }
+    }
+    if (c->pool) {
+        lab_manage_ssl(s->lab, h, &ssl);
+        args[n++] = "--";
+        for (unsigned i = 0; i < LAB_MANAGE_N_ARGS; i++) {
+            args[n++] = ssl.text[i];
         }
     }
     return vsctl(s, h, "configuring the switch", args, n, LAB_DAEMON_TIMEOUT_MS);
@@ -553,6 +572,12 @@ build_hosts(struct super *s)
     if (!error && lab->config.n_hosts > 1) {
         error = build_wire(s);
     }
+    if (!error && lab->config.pool) {
+        error = lab_make_directories(s, lab->pool.dir);
+    }
+    if (!error && lab->config.pool) {
+        error = lab_manage_build(s);
+    }
     for (unsigned i = 0; !error && i < lab->config.n_hosts; i++) {
         error = build_host(s, &lab->hosts[i]);
     }
@@ -660,6 +685,8 @@ lab_build_restart(struct super *s, struct lab_proc *p)
         return lab_pool_start_ovsdb(s);
     case LAB_CONTROLLERD:
         return lab_pool_start_controllerd(s);
+    case LAB_FLOWD:
+        return lab_pool_start_flowd(s);
     case LAB_NETFRONT:
         return start_guest(s, &lab->guests[p->owner]);
     case LAB_JOB:

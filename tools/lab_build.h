@@ -34,9 +34,11 @@ int lab_start_daemon(struct super *, struct lab_proc *, const struct lab_netns *
 /* Makes DIR/FILE by a schema of the lab's share directory. */
 int lab_create_database(struct super *, const char *dir, const char *file, const char *schema);
 /* Starts an ovsdb-server of DIR/db/NAME.db that listens on DIR/run/NAME.sock,
- * and waits for it; 'owner' names it in messages. */
+ * and waits for it; 'owner' names it in messages.  'more': further options (NULL-
+ * terminated), or NULL. */
 int lab_start_ovsdb(struct super *, struct lab_proc *, const struct lab_netns *, const char *dir,
-                    const char *file, const char *socket, const char *owner);
+                    const char *file, const char *socket, const char *const *more,
+                    const char *owner);
 /* Runs ovs-vsctl on the host's database. */
 int lab_vsctl(struct super *, struct lab_host *, const char *what, const char *const *args,
               unsigned n);

@@ -9,6 +9,7 @@
 #include "cli_cmd.h"
 #include "lab_build.h"
 #include "lab_cmd.h"
+#include "lab_manage.h"
 #include "lab_netns.h"
 #include "lab_proc.h"
 #include "lab_sweep.h"
@@ -45,6 +46,17 @@ set_environment(const struct lab *lab, const char *dir)
     }
 }
 
+static void
+set_controller(const struct lab *lab)
+{
+    static struct lab_manage_args a = {.text = {""}};
+
+    lab_manage_environment(lab, &a);
+    for (unsigned i = 0; i < LAB_MANAGE_N_ARGS; i++) {
+        putenv(a.text[i]);
+    }
+}
+
 static int
 enter(const struct lab_netns *ns, const char *hostname)
 {
@@ -65,7 +77,7 @@ run_inside(struct lab *lab, const char *name, char **command)
 {
     struct lab_host *host = lab_find_host(lab, name);
     struct lab_guest *guest = host ? NULL : lab_find_guest(lab, name);
-    /* The controller's side: this machine's own network, the pool's files. */
+    /* The controller's namespace, the pool's files, a certificate. */
     bool pool = lab->config.pool && !strcmp(name, "pool");
     char *shell[] = {getenv("SHELL") ? getenv("SHELL") : "/bin/sh", NULL};
     char **argv = command[0] ? command : shell;
@@ -76,14 +88,22 @@ run_inside(struct lab *lab, const char *name, char **command)
         return unknown_name(lab, name);
     }
     error = lab_exec_register(lab->config.dir);
-    if (!error && !pool) {
-        error = enter(host ? &host->netns : &guest->netns, host ? host->name : guest->name);
+    if (!error) {
+        error = enter(host    ? &host->netns
+                      : guest ? &guest->netns
+                              : &lab->pool.netns,
+                      host    ? host->name
+                      : guest ? guest->name
+                              : "pool");
     }
     if (error) {
         snprintf(why, sizeof why, "cannot enter %s: %s", name, strerror(error));
         return lab_cmd_failed("exec", why);
     }
     set_environment(lab, host ? host->dir : pool ? lab->pool.dir : NULL);
+    if (pool) {
+        set_controller(lab);
+    }
     execvp(argv[0], argv);
     error = errno;
     snprintf(why, sizeof why, "cannot run %.80s: %s", argv[0], strerror(error));

@@ -6,9 +6,12 @@
 #include <string.h>
 
 #include "lab_build.h"
+#include "lab_manage.h"
 
 #define IMPORT_TIMEOUT_MS 120000
 #define DOCUMENT "lab.json"
+#define FLOWD_PORT "4739"
+enum { FLOWS_S = 5 }; /* long flows are told of so often */
 
 /* Both tenants use the same addresses; each has some that the other lacks,
  * which must not be reached. */
@@ -26,21 +29,25 @@ lab_pool_start_ovsdb(struct super *s)
 {
     struct lab_pool *p = &s->lab->pool;
 
-    return lab_start_ovsdb(s, &p->ovsdb, NULL, p->dir, "pool.db", "pool.sock", "the pool");
+    return lab_start_ovsdb(s, &p->ovsdb, NULL, p->dir, "pool.db", "pool.sock", NULL, "the pool");
 }
 
 int
 lab_pool_start_controllerd(struct super *s)
 {
     struct lab_pool *p = &s->lab->pool;
-    char db[LAB_PATH_MAX], run[LAB_PATH_MAX];
+    char db[LAB_PATH_MAX], run[LAB_PATH_MAX], rest[LAB_PATH_MAX + 48];
+    struct lab_manage_args a = {.text = {""}};
     int error;
 
     snprintf(db, sizeof db, "--db=unix:%s/run/pool.sock", p->dir);
     lab_path(run, sizeof run, p->dir, "run");
-    const char *argv[] = {"weft-controllerd", db,  "--pidfile", "-vconsole:info",
-                          "-vsyslog:off",     NULL};
-    error = lab_start_daemon(s, &p->controllerd, NULL, p->dir, argv, -1);
+    snprintf(rest, sizeof rest, "--rest=unix:%s/weft-controllerd.rest", run);
+    lab_manage_controller_args(s->lab, &a);
+    const char *argv[] = {"weft-controllerd", db,        "--pidfile", "-vconsole:info",
+                          "-vsyslog:off",     rest,      a.text[0],   a.text[1],
+                          a.text[2],          a.text[3], NULL};
+    error = lab_start_daemon(s, &p->controllerd, &p->netns, p->dir, argv, -1);
     if (!error) {
         error = lab_await_file(s, run, "weft-controllerd.rest", LAB_DAEMON_TIMEOUT_MS);
     }
@@ -51,15 +58,41 @@ lab_pool_start_controllerd(struct super *s)
     return error;
 }
 
+/* Where "weft flow" looks for it; the hosts export over their management
+ * network. */
+int
+lab_pool_start_flowd(struct super *s)
+{
+    struct lab_pool *p = &s->lab->pool;
+    char store[LAB_PATH_MAX + 32], run[LAB_PATH_MAX], http[LAB_PATH_MAX + 32];
+    char names[LAB_PATH_MAX + 48];
+    int error;
+
+    lab_path(run, sizeof run, p->dir, "run");
+    snprintf(store, sizeof store, "--store=%s/db/flows.db", p->dir);
+    snprintf(http, sizeof http, "--http=unix:%s/weft-flowd.http", run);
+    snprintf(names, sizeof names, "--controller=unix:%s/weft-controllerd.rest", run);
+    const char *argv[] = {"weft-flowd", "--listen=udp:" FLOWD_PORT ":" LAB_MANAGE_CONTROLLER,
+                          store,        http,
+                          names,        "--keep-mb=1024",
+                          NULL};
+    error = lab_start_daemon(s, &p->flowd, &p->netns, p->dir, argv, -1);
+    if (!error) {
+        error = lab_await_file(s, run, "weft-flowd.http", LAB_DAEMON_TIMEOUT_MS);
+    }
+    if (error == ETIMEDOUT) {
+        error = lab_fail(s->lab, EPROTO, "weft-flowd did not open its socket");
+        snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", p->flowd.log);
+    }
+    return error;
+}
+
 int
 lab_pool_build(struct super *s)
 {
     struct lab_pool *p = &s->lab->pool;
-    int error = lab_make_directories(s, p->dir);
+    int error = lab_create_database(s, p->dir, "pool.db", "pool.ovsschema");
 
-    if (!error) {
-        error = lab_create_database(s, p->dir, "pool.db", "pool.ovsschema");
-    }
     if (!error) {
         error = lab_pool_start_ovsdb(s);
     }
@@ -67,7 +100,12 @@ lab_pool_build(struct super *s)
         error = lab_pool_start_controllerd(s);
     }
     if (!error) {
-        super_tell(s, 'P', "pool: database (ovsdb-server) and controller (weft-controllerd)");
+        error = lab_pool_start_flowd(s);
+    }
+    if (!error) {
+        super_tell(s, 'P',
+                   "pool: database (ovsdb-server), controller (weft-controllerd) and flow "
+                   "collector (weft-flowd)");
     }
     return error;
 }
@@ -81,10 +119,10 @@ hosts_json(const struct lab *lab)
 
     for (unsigned i = 0; i < lab->config.n_hosts; i++) {
         const struct lab_host *h = &lab->hosts[i];
-        json_t *host = json_pack("{s:s, s:o, s:o, s:s}", "name", h->name, "ovsdb",
-                                 json_sprintf("unix:%s/run/db.sock", h->dir), "openflow",
-                                 json_sprintf("unix:%s/run/%s.mgmt", h->dir, LAB_BRIDGE), "bridge",
-                                 LAB_BRIDGE);
+        json_t *host =
+            json_pack("{s:s, s:o, s:s}", "name", h->name, "ovsdb",
+                      json_sprintf("ssl:" LAB_MANAGE_SUBNET ".%u:%d", i + 1, LAB_MANAGE_OVSDB_PORT),
+                      "bridge", LAB_BRIDGE);
 
         if (lab->config.n_hosts > 1) {
             json_object_set_new(host, "uplink", json_string(LAB_WIRE_IF));
@@ -137,10 +175,13 @@ document(const struct lab *lab)
     json_t *vms = json_array(), *vifs = json_array();
 
     add_guests(lab, vms, vifs);
-    return json_pack("{s:i, s:{s:s, s:s}, s:o, s:[{s:s}, {s:s}], s:o, s:o, s:o}", "version", 1,
-                     "pool", "name", lab->config.name, "default_action", "allow", "hosts",
+    return json_pack("{s:i, s:{s:s, s:s}, s:o, s:[{s:s}, {s:s}], s:o, s:o, s:o, s:[o]}", "version",
+                     1, "pool", "name", lab->config.name, "default_action", "allow", "hosts",
                      hosts_json(lab), "tenants", "name", "red", "name", "blue", "networks",
-                     networks_json(), "vms", vms, "vifs", vifs);
+                     networks_json(), "vms", vms, "vifs", vifs, "exporters",
+                     json_pack("{s:s, s:s, s:[s], s:i}", "name", "flows", "protocol", "ipfix",
+                               "targets", LAB_MANAGE_CONTROLLER ":" FLOWD_PORT, "active_timeout",
+                               FLOWS_S));
 }
 
 int

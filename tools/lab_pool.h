@@ -4,8 +4,7 @@
  * Two tenants, each with a VLAN network and an overlay network, and the same
  * addresses in both tenants' networks, so that nothing but the controller's
  * rules keeps them apart.  The database and the controller are daemons of the
- * lab like a host's; they reach the hosts by the sockets in the hosts' own
- * directories.
+ * lab like a host's; the controller reaches the hosts as lab_manage.h says.
  *
  * Called by the supervisor only.  Errors: 0 or a positive errno with lab->why
  * set. */
@@ -31,6 +30,7 @@ extern const struct lab_network lab_networks[LAB_N_NETWORKS];
 
 int lab_pool_start_ovsdb(struct super *);
 int lab_pool_start_controllerd(struct super *);
+int lab_pool_start_flowd(struct super *);
 /* Makes the pool's directories and database, starts both daemons. */
 int lab_pool_build(struct super *);
 /* Writes DIR/pool/lab.json, has the controller take it, and waits until each

@@ -45,6 +45,20 @@ guest_link(struct lab_guest *g)
     return running ? "up" : lab_proc_alive(&g->netfront) ? "no carrier" : "down";
 }
 
+struct pool_proc {
+    const char *name;
+    struct lab_proc *proc;
+};
+enum { POOL_PROCS = 3 };
+
+static void
+pool_procs(struct lab *lab, struct pool_proc all[POOL_PROCS])
+{
+    all[0] = (struct pool_proc){"database", &lab->pool.ovsdb};
+    all[1] = (struct pool_proc){"controller", &lab->pool.controllerd};
+    all[2] = (struct pool_proc){"flowd", &lab->pool.flowd};
+}
+
 /* --- JSON ------------------------------------------------------------------- */
 
 static json_t *
@@ -73,6 +87,22 @@ guest_json(const struct lab *lab, struct lab_guest *g)
                      (int)g->netfront.restarts);
 }
 
+static json_t *
+pool_json(struct lab *lab)
+{
+    struct pool_proc all[POOL_PROCS];
+    json_t *pool = json_array();
+
+    pool_procs(lab, all);
+    for (unsigned i = 0; i < POOL_PROCS; i++) {
+        struct lab_proc *p = all[i].proc;
+        json_array_append_new(pool, json_pack("{s:s, s:s, s:i, s:i}", "name", all[i].name, "state",
+                                              proc_state(p), "pid", (int)p->pid, "restarts",
+                                              (int)p->restarts));
+    }
+    return pool;
+}
+
 static int
 print_json(struct lab *lab)
 {
@@ -86,6 +116,9 @@ print_json(struct lab *lab)
     for (unsigned i = 0; lab && i < lab->n_guests; i++) {
         json_array_append_new(guests, guest_json(lab, &lab->guests[i]));
     }
+    if (lab && lab->config.pool) {
+        json_object_set_new(root, "pool", pool_json(lab));
+    }
     int error = json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(root);
@@ -93,6 +126,19 @@ print_json(struct lab *lab)
 }
 
 /* --- the table -------------------------------------------------------------- */
+
+static void
+print_pool(struct lab *lab)
+{
+    struct pool_proc all[POOL_PROCS];
+
+    pool_procs(lab, all);
+    printf("\n%-11s %-8s %-8s %s\n", "POOL", "STATE", "PROCESS", "RESTARTS");
+    for (unsigned i = 0; i < POOL_PROCS; i++) {
+        printf("%-11s %-8s %-8d %u\n", all[i].name, proc_state(all[i].proc), (int)all[i].proc->pid,
+               all[i].proc->restarts);
+    }
+}
 
 static void
 print_table(struct lab *lab)
@@ -113,6 +159,9 @@ print_table(struct lab *lab)
         struct lab_switch sw = lab_switch_of(&lab->config, h);
         printf("%-6s %-8s %-8s %-9s %-8d %u\n", h->name, host_state(h), LAB_BRIDGE,
                h->stock ? "netdev" : lab->config.datapath, (int)sw.pid, sw.restarts);
+    }
+    if (lab->config.pool) {
+        print_pool(lab);
     }
     if (lab->n_guests) {
         printf("\n%-6s %-5s %-5s %-12s %-18s %-8s %s\n", "GUEST", "HOST", "VLAN", "ADDRESS", "MAC",

@@ -123,6 +123,7 @@ owner_name(const struct lab *lab, const struct lab_proc *p)
         return lab->guests[p->owner].name;
     case LAB_POOLDB:
     case LAB_CONTROLLERD:
+    case LAB_FLOWD:
         return "the pool";
     default:
         return lab->hosts[p->owner].name;

@@ -248,6 +248,7 @@ lab_sweep(struct lab *lab, bool graceful, void (*note_fn)(void *, const char *),
     if (!strcmp(boot, lab->boot)) {
         end_execs(&s);
         end_kind(&s, LAB_JOB, 1000);
+        end_kind(&s, LAB_FLOWD, 3000);
         end_kind(&s, LAB_CONTROLLERD, 3000);
         end_kind(&s, LAB_POOLDB, 3000);
         end_kind(&s, LAB_NETFRONT, 3000);

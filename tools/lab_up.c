@@ -186,12 +186,12 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
 static int
 preflight(struct lab *lab)
 {
-    static const char *const programs[] = {"weft-localxen",   "weft-vswitchd", "weft-netfront",
-                                           "ovsdb-server",    "ovsdb-tool",    "ovs-vsctl",
-                                           "weft-controllerd"};
+    static const char *const programs[] = {"weft-localxen",    "weft-vswitchd", "weft-netfront",
+                                           "ovsdb-server",     "ovsdb-tool",    "ovs-vsctl",
+                                           "weft-controllerd", "weft-flowd"};
     const struct lab_config *c = &lab->config;
-    /* The last one is for a pool. */
-    unsigned n_programs = sizeof programs / sizeof programs[0] - !c->pool;
+    /* The last two are for a pool. */
+    unsigned n_programs = sizeof programs / sizeof programs[0] - (c->pool ? 0 : 2);
     char path[LAB_PATH_MAX * 2];
 
     for (unsigned i = 0; i < n_programs; i++) {

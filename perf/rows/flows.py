@@ -3,11 +3,16 @@
 Weft records each packet in its 5-tuple's record, however wide the flows are.
 Open vSwitch's NetFlow makes a flow of the datapath of each 5-tuple instead.
 The collector is a socket that nobody reads.
+
+Between ports that cost next to nothing it shows what recording costs by itself;
+between the rings of two guests, what it costs a switch.
 """
 import contextlib
 
 from report import Figure, Goal
-from rows import synth
+from rig import BRIDGE as VIFS
+from rig import mac_of
+from rows import stream, synth
 
 NAME = "flows"
 TITLE = "all flows recorded against none, and against Open vSwitch with its NetFlow on"
@@ -20,14 +25,14 @@ NETFLOW = "datapath_type=netdev in the same binary with its own NetFlow on"
 
 
 @contextlib.contextmanager
-def _recording(rig):
+def _recording(rig, bridge):
     rig.vsctl("--", "--id=@n", "create", "NetFlow", f'targets="127.0.0.1:{PORT}"',
               "active_timeout=60", "external_ids:weft-cache-max=2097152",
-              "--", "set", "Bridge", synth.BRIDGE, "netflow=@n")
+              "--", "set", "Bridge", bridge, "netflow=@n")
     try:
         yield
     finally:
-        rig.vsctl("clear", "Bridge", synth.BRIDGE, "netflow")
+        rig.vsctl("clear", "Bridge", bridge, "netflow")
 
 
 def _measure(bench, rig, case, datapath):
@@ -36,10 +41,46 @@ def _measure(bench, rig, case, datapath):
         synth.start(rig, case)
         synth.settle(rig, case)
         off = synth.window(bench, rig, f"{case.title} {datapath}")
-        with _recording(rig):
+        with _recording(rig, synth.BRIDGE):
             synth.settle(rig, case)
             on = synth.window(bench, rig, f"{case.title} {datapath} recorded")
     return off, on
+
+
+def _rings(bench, rig, flows):
+    """([without, before and after], with), 64 bytes from guest to guest."""
+    with contextlib.ExitStack() as stack:
+        sink = rig.start_guest(stack, "sink")
+        sink.wait_ready()
+        port = rig.port_number(f"vif{sink.domid}.0")
+        blast = rig.start_guest(stack, "blast", "--size", 64, "--dst-mac", mac_of(sink.domid),
+                                "--flows", flows)
+        blast.wait_ready()
+        off = [stream.window(bench, rig, port, f"rings {flows}")]
+        with _recording(rig, VIFS):
+            on = stream.window(bench, rig, port, f"rings {flows} recorded")
+        off += [stream.window(bench, rig, port, f"rings {flows}")]
+        sink.check()
+        blast.check()
+    return off, on
+
+
+def _ring_figures(bench, rig):
+    out = []
+    for title, flows in (("1 flow", 1), ("10 k flows", 10000)):
+        title = f"ring to ring, {title}"
+        if bench.options.only not in title:
+            continue
+        off, on = [], []
+        for i in range(bench.pairs):
+            bench.say(f"{NAME} {i + 1}/{bench.pairs}: {title}")
+            without, recorded = _rings(bench, rig, flows)
+            off += without
+            on.append(recorded)
+        figures = [[s.packets / s.weft_cpu() / 1e6 for s in kept] for kept in (on, off)]
+        out.append(Figure(NAME, f"{title}, recorded against not", "Mpps per CPU-second",
+                          figures[0], NOT, figures[1], Goal(0.95, on="ratio")))
+    return out
 
 
 def _figure(case, what, peer, ours, theirs, goal):
@@ -65,9 +106,10 @@ def run(bench):
                         kept.append(s)
             if "weft" in samples:
                 off, on = samples["weft"]
-                out.append(_figure(case, "recorded against not", NOT, on, off,
-                                   Goal(0.95, on="ratio")))
+                out.append(_figure(case, "recorded against not", NOT, on, off, None))
                 if "netdev" in samples:
                     out.append(_figure(case, "recorded against Open vSwitch's NetFlow", NETFLOW,
                                        on, samples["netdev"][1], Goal(1, on="ratio")))
+        if bench.options.datapath == "weft":
+            out += _ring_figures(bench, rig)
     return out

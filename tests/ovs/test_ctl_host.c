@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "ctl_switch.h"
+#include "fatal-signal.h"
 #include "host.h"
 #include "openvswitch/match.h"
 #include "openvswitch/ofp-actions.h"
@@ -487,6 +488,7 @@ int
 main(int argc, char *argv[])
 {
     set_program_name(argv[0]);
+    fatal_ignore_sigpipe();
     vlog_set_levels(NULL, VLF_ANY_DESTINATION, getenv("V") ? VLL_DBG : VLL_OFF);
     stock = getenv("WEFT_TEST_VSWITCHD") != NULL;
     if (!ctl_switch_create(&sw)) {

@@ -16,6 +16,7 @@
 
 #include "check.h"
 #include "ctl_hostile.h"
+#include "fatal-signal.h"
 #include "host.h"
 #include "host_limit.h"
 #include "openvswitch/dynamic-string.h"
@@ -372,6 +373,7 @@ main(int argc, char *argv[])
 
     (void)argc;
     set_program_name(argv[0]);
+    fatal_ignore_sigpipe();
     vlog_set_levels(NULL, VLF_ANY_DESTINATION, getenv("WEFT_TEST_VERBOSE") ? VLL_INFO : VLL_OFF);
     ftable_init(&good_want);
     ftable_init(&bad_want);

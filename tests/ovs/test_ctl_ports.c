@@ -34,9 +34,25 @@ epoch(const struct share *share, const struct uuid *host)
     return host && !share;
 }
 
+/* All the rest would wait for it in vain. */
+static void
+need_switch(void)
+{
+    siginfo_t info;
+
+    memset(&info, 0, sizeof info);
+    if (!waitid(P_PID, sw.vswitchd, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid) {
+        ctl_sh(&sw, "tail -n 1 $DIR/vswitchd.log");
+        printf("not ok ctl_ports: the switch ended: %s\n", ctl_said);
+        ctl_switch_destroy(&sw);
+        exit(1);
+    }
+}
+
 static void
 turn(void)
 {
+    need_switch();
     fleet_sync(fleet);
     fleet_lead(fleet, epoch, NULL);
     if (model_has_changes(m)) {

@@ -223,6 +223,31 @@ test_rows(void)
     }
 }
 
+/* What a host is known not to have is said. */
+static void
+test_doubt(void)
+{
+    struct model_host *h2 = model_host(model_by_name(model, REC_HOST, "h2"));
+    struct trace_fault fault = {"", ""};
+    char *said;
+
+    h2->led = true;
+    said = trace_answer(model, compile,
+                        "{\"from\":\"web-0\",\"to\":\"db-0\",\"protocol\":\"tcp\",\"port\":5432}",
+                        true, &fault);
+    CHECK(strstr(said, "host h2, by VLAN 10 from host h1\n  its switch may do otherwise: it is not "
+                       "connected"));
+    free(said);
+    h2->status.connected = true;
+    h2->status.applied_generation = model->generation + 7;
+    said = trace_answer(model, compile,
+                        "{\"from\":\"web-0\",\"to\":\"db-0\",\"protocol\":\"tcp\",\"port\":5432}",
+                        false, &fault);
+    CHECK(strstr(said, "\"doubt\":\"it has generation "));
+    free(said);
+    h2->led = false;
+}
+
 static void
 test_faults(void)
 {
@@ -276,6 +301,8 @@ main(void)
     load();
     CASE("tracer: where packets end, and by whom");
     test_rows();
+    CASE("tracer: what a switch is known not to have");
+    test_doubt();
     CASE("tracer: questions that are not");
     test_faults();
     compile_destroy(compile);
