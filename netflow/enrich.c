@@ -7,7 +7,7 @@
 
 #include "enrich_priv.h"
 
-enum { BUCKETS_FIRST = 1024 };
+enum { BUCKETS_FIRST = 1024, LATE_MS = 3000 };
 
 struct binding {
     struct store_binding b;
@@ -116,7 +116,8 @@ insert(struct enrich *e, const struct store_binding *b)
 }
 
 /* What it was at 'ms'.  Keys are never used again, so that of a key the nearest
- * time will do. */
+ * time will do.  What nothing is known of was what it is soon after: changes are
+ * heard of a little late. */
 static const struct store_binding *
 find(struct enrich *e, uint8_t kind, const uint8_t key[STORE_KEY_SIZE], int64_t ms)
 {
@@ -133,7 +134,7 @@ find(struct enrich *e, uint8_t kind, const uint8_t key[STORE_KEY_SIZE], int64_t 
         if (d == 0) {
             return &b->b;
         }
-        if (kind < ENRICH_PORT && d < distance) {
+        if ((kind < ENRICH_PORT || (ms < b->b.since_ms && d <= LATE_MS)) && d < distance) {
             distance = d;
             nearest = b;
         }

@@ -42,9 +42,12 @@ struct field {
     X(IE_PACKETS, 8)                                                                               \
     X(IE_IN_IF, 4)                                                                                 \
     X(IE_OUT_IF, 4)                                                                                \
-    X(IE_SRC_MAC, 6) X(IE_DST_MAC, 6) X(IE_VLAN, 2) X(IE_DOT1Q_VLAN, 2)                            \
-        X(IE_DOT1Q_CUSTOMER_VLAN, 2) X(IE_DIRECTION, 1) X(IE_FORWARDING, 1) X(IE_END_REASON, 1)    \
-            X(IE_L2_SEGMENT, 8)
+    X(IE_SRC_MAC, 6)                                                                               \
+    X(IE_DST_MAC, 6)                                                                               \
+    X(IE_VLAN, 2)                                                                                  \
+    X(IE_DOT1Q_VLAN, 2)                                                                            \
+    X(IE_DOT1Q_CUSTOMER_VLAN, 2)                                                                   \
+    X(IE_DIRECTION, 1) X(IE_FORWARDING, 1) X(IE_END_REASON, 1) X(IE_L2_SEGMENT, 8)
 #define TRANSPORT(X) X(IE_PROTOCOL, 1) X(IE_TOS, 1) X(IE_TCP_FLAGS, 2) X(IE_SPORT, 2) X(IE_DPORT, 2)
 #define V9_TIMES(X) X(IE_FIRST_SWITCHED, 4) X(IE_LAST_SWITCHED, 4)
 #define IPFIX_TIMES(X) X(IE_START_MS, 8) X(IE_END_MS, 8)

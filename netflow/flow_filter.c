@@ -343,10 +343,9 @@ static const struct {
     const char *word, *column;
     int64_t low, high;
 } words[] = {
-    {"dropped", "dropped", 1, 1},       {"forwarded", "dropped", 0, 0},
-    {"ipv4", "eth_type", 0x800, 0x800}, {"ipv6", "eth_type", 0x86dd, 0x86dd},
-    {"fragment", "fragments", 1, 255},  {"ingress", "direction", 0, 0},
-    {"egress", "direction", 1, 1},      {"again", "again", 1, 1},
+    {"dropped", "dropped", 1, 1},      {"forwarded", "dropped", 0, 0},
+    {"fragment", "fragments", 1, 255}, {"ingress", "direction", 0, 0},
+    {"egress", "direction", 1, 1},     {"again", "again", 1, 1},
 };
 
 static unsigned
@@ -470,6 +469,24 @@ drop_test(struct parser *p)
     return join(p, FLOW_OP_AND, left, of_column(p, dropped, "dropped"));
 }
 
+/* By the destination, which rollups have as well; it is :: if it is not IP. */
+static unsigned
+family_test(struct parser *p, bool v6)
+{
+    struct flow_node mapped = {.op = FLOW_OP_RANGE}, some = {.op = FLOW_OP_RANGE};
+    unsigned left;
+
+    prefix("0.0.0.0/0", &mapped.low.address, &mapped.high.address);
+    left = of_column(p, mapped, "dst");
+    if (!v6) {
+        return left;
+    }
+    prefix("::/0", &some.low.address, &some.high.address);
+    some.low.address.s6_addr[15] = 1;
+    left = join(p, FLOW_OP_NOT, left, 0);
+    return join(p, FLOW_OP_AND, left, of_column(p, some, "dst"));
+}
+
 /* What may not have a side. */
 static unsigned
 plain_test(struct parser *p)
@@ -480,6 +497,11 @@ plain_test(struct parser *p)
                 .op = FLOW_OP_RANGE, .low.number = words[i].low, .high.number = words[i].high};
             return of_column(p, node, words[i].column);
         }
+    }
+    if (is(p, "ipv4") || is(p, "ipv6")) {
+        bool v6 = is(p, "ipv6");
+        advance(p);
+        return family_test(p, v6);
     }
     if (take(p, "proto")) {
         return proto_test(p);

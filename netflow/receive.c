@@ -447,6 +447,7 @@ receive_status(const struct receive *r)
                            l->watched.kind == WATCH_UDP ? "datagrams" : "connections",
                            (json_int_t)l->messages, "kernel_drops", (json_int_t)l->drops));
     }
-    return json_pack("{s:o, s:I, s:I}", "sockets", all, "connections", (json_int_t)r->n_connections,
-                     "connections_refused", (json_int_t)r->refused);
+    return json_pack("{s:o, s:I, s:I, s:I}", "sockets", all, "connections",
+                     (json_int_t)r->n_connections, "connections_refused", (json_int_t)r->refused,
+                     "not_allowed", (json_int_t)r->not_allowed);
 }

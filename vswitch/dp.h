@@ -14,6 +14,7 @@
  *   dp_exec.c     actions through OVS's libraries: everything but the plainest
  *   dp_upcall.c   packets on their way to ofproto's handler threads
  *   dp_meter.c  dp_bond.c  dp_ct.c
+ *   dp_record.c   what records of flows say of their packets' way
  *   shadow.h      flows that outlive the process
  *
  * A packet is a struct dp_packet whose first member is the mbuf.  In the
@@ -127,6 +128,7 @@ struct dp_worker {
     int64_t quiesced;       /* when that was; ms */
     void *ct_scratch;       /* dp_ct.c; freed with free() */
     void *miss_scratch;     /* dp_miss.c; the same */
+    void *record_scratch;   /* dp_record.c; the same */
 };
 
 /* 'cache_max': see worker_create(). */

@@ -401,6 +401,9 @@ dp_slow(struct worker *worker, uint16_t in_port, const struct program *program,
             parse(b, false);
             dp_packet_batch_add(&batch, b);
         } while (++i < n && !dp_packet_batch_is_full(&batch));
+        if (worker_records(worker, in_port)) {
+            dp_record_remember(w, in_port, batch.packets, dp_packet_batch_size(&batch));
+        }
         slow_batch(w, in_port, program, &batch);
     }
 }

@@ -216,6 +216,7 @@ record(struct dp_worker *w, const struct run *run, struct dp_packet *const packe
 
     if (first || (!packets[0]->md.recirc_id && flow_tnl_dst_is_set(&packets[0]->md.tunnel))) {
         dp_record_packets(w, in_port, run->flow, packets, run->n);
+        dp_record_remember(w, in_port, packets, run->n);
     } else {
         dp_record_outcome(w, in_port, run->flow, packets, run->n);
     }
@@ -254,6 +255,7 @@ miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[
 
     if (records && (first || (!flows[0]->recirc_id && flow_tnl_dst_is_set(&flows[0]->tunnel)))) {
         dp_record_packets(w, in_port, NULL, packets, n);
+        dp_record_remember(w, in_port, packets, n);
     }
 
     if (OVS_UNLIKELY(shadow_active(w->dp))) {

@@ -228,6 +228,60 @@ dp_record_packets(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f
     }
 }
 
+/* The packets at hand, until others come in from a port.  By then a tag may be
+ * gone from them, or an address translated. */
+struct remembered {
+    unsigned n;
+    struct {
+        const struct dp_packet *packet;
+        struct record_ref ref;
+    } packets[NETDEV_MAX_BURST];
+};
+
+static bool
+find_record(struct dp_worker *w, uint16_t in_port, const struct dp_packet *b,
+            struct record_ref *ref)
+{
+    return b->packet_type == htonl(PT_ETH) &&
+           worker_record_find(w->worker, in_port, &b->mbuf, came_by_tunnel(b), tunnel_key(b), ref);
+}
+
+void
+dp_record_remember(struct dp_worker *w, uint16_t in_port, struct dp_packet *const packets[],
+                   unsigned n)
+{
+    struct remembered *r = w->record_scratch;
+
+    if (!r) {
+        r = w->record_scratch = xmalloc(sizeof *r);
+    }
+    r->n = 0;
+    for (unsigned i = 0; i < n && i < NETDEV_MAX_BURST; i++) {
+        if (find_record(w, in_port, packets[i], &r->packets[r->n].ref)) {
+            r->packets[r->n++].packet = packets[i];
+        }
+    }
+}
+
+static void
+say_way(struct dp_worker *w, uint16_t in_port, const struct dp_packet *b,
+        const struct record_way *way)
+{
+    const struct remembered *r = w->record_scratch;
+    struct record_ref ref;
+
+    for (unsigned i = 0; r && i < r->n; i++) {
+        if (r->packets[i].packet == b) {
+            worker_record_way(w->worker, r->packets[i].ref, way);
+            return;
+        }
+    }
+    /* A copy, say. */
+    if (find_record(w, in_port, b, &ref)) {
+        worker_record_way(w->worker, ref, way);
+    }
+}
+
 void
 dp_record_outcome(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f,
                   struct dp_packet *const packets[], unsigned n)
@@ -242,7 +296,7 @@ dp_record_outcome(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f
         if (b->md.ct_state) {
             add_label(&way, b->md.ct_label.u64.lo);
         }
-        worker_record_way(w->worker, in_port, &b->mbuf, came_by_tunnel(b), tunnel_key(b), &way);
+        say_way(w, in_port, b, &way);
     }
 }
 
@@ -252,7 +306,5 @@ dp_record_lost(struct dp_worker *w, uint16_t in_port, const struct dp_packet *b)
     static const struct record_way way = {
         .status = RECORD_DROPPED, .drop = RECORD_DROP_UPCALL, .out = ENGINE_PORTS_MAX};
 
-    if (b->packet_type == htonl(PT_ETH)) {
-        worker_record_way(w->worker, in_port, &b->mbuf, came_by_tunnel(b), tunnel_key(b), &way);
-    }
+    say_way(w, in_port, b, &way);
 }

@@ -30,6 +30,10 @@ void dp_record_way(struct worker *, const struct program *, const void *verdict,
  * they came, before anything changes them. */
 void dp_record_packets(struct dp_worker *, uint16_t in_port, const struct dp_flow *f,
                        struct dp_packet *const packets[], unsigned n);
+/* Remembers where packets were counted, before actions change them: at most
+ * NETDEV_MAX_BURST.  What was remembered before is forgotten. */
+void dp_record_remember(struct dp_worker *, uint16_t in_port, struct dp_packet *const packets[],
+                        unsigned n);
 /* What a later flow made of packets that were counted. */
 void dp_record_outcome(struct dp_worker *, uint16_t in_port, const struct dp_flow *f,
                        struct dp_packet *const packets[], unsigned n);

@@ -106,6 +106,7 @@ dp_worker_destroy(struct dp_worker *w)
     worker_destroy(w->worker);
     free(w->ct_scratch);
     free(w->miss_scratch);
+    free(w->record_scratch);
     free(w);
 }
 

@@ -25,7 +25,10 @@
 
 VLOG_DEFINE_THIS_MODULE(flow_export);
 
+static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 5);
+
 #define PERIOD_MS 100
+#define LAST_MS 20
 #define BATCH 256u
 
 /* An exporter that runs, and what it was made from. */
@@ -217,7 +220,7 @@ take_plan(struct plan *new) OVS_REQUIRES(lock)
             char why[256];
 
             if (!e && export_create(&b->exports[j], &e, why, sizeof why)) {
-                VLOG_ERR("bridge %s: flows are not exported: %s", b->name, why);
+                VLOG_ERR_RL(&rl, "bridge %s: flows are not exported: %s", b->name, why);
                 continue;
             }
             export_interfaces(e, b->interfaces, b->n_interfaces);
@@ -277,6 +280,7 @@ export_main(void *aux OVS_UNUSED)
         poll_block();
         latch_poll(&wake);
     }
+    xnanosleep(LAST_MS * 1000000ull); /* busy workers give up their tables meanwhile */
     ovs_mutex_lock(&lock);
     run_round();
     take_plan(NULL);
@@ -303,6 +307,10 @@ flow_export_apply(struct dp *dp_, struct plan *p)
             xpthread_join(thread, NULL);
             latch_destroy(&wake);
             thread_runs = false;
+            ovs_mutex_lock(&lock);
+            plan_destroy(next_plan);
+            next_plan = NULL;
+            ovs_mutex_unlock(&lock);
             apply_ports(NULL);
             dp = NULL;
         }

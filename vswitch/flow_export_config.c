@@ -23,6 +23,8 @@
 
 VLOG_DEFINE_THIS_MODULE(flow_export_config);
 
+static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 5);
+
 #define IDLE_S 15
 #define ACTIVE_S 60
 #define CACHE_MAX (1u << 16)
@@ -59,8 +61,8 @@ get_uint(const struct keys *k, const char *key, unsigned min, unsigned max, unsi
         return def;
     }
     if (!str_to_uint(text, 10, &value) || value < min || value > max) {
-        VLOG_WARN("bridge %s: %s=%s is not a number from %u to %u: %u is used", k->name, key, text,
-                  min, max, def);
+        VLOG_WARN_RL(&rl, "bridge %s: %s=%s is not a number from %u to %u: %u is used", k->name,
+                     key, text, min, max, def);
         return def;
     }
     return value;
@@ -81,7 +83,7 @@ get_version(const struct keys *k, enum export_version def)
     } else if (!strcmp(v, "ipfix") || !strcmp(v, "10")) {
         return EXPORT_IPFIX;
     }
-    VLOG_WARN("bridge %s: weft-version=%s is none of v5, v9 and ipfix", k->name, v);
+    VLOG_WARN_RL(&rl, "bridge %s: weft-version=%s is none of v5, v9 and ipfix", k->name, v);
     return def;
 }
 
@@ -111,8 +113,8 @@ static void
 set_targets(struct export_config *c, char *const *targets, size_t n)
 {
     if (n > EXPORT_COLLECTORS_MAX) {
-        VLOG_WARN("%zu collectors are more than %u: the last ones get nothing", n,
-                  EXPORT_COLLECTORS_MAX);
+        VLOG_WARN_RL(&rl, "%zu collectors are more than %u: the last ones get nothing", n,
+                     EXPORT_COLLECTORS_MAX);
         n = EXPORT_COLLECTORS_MAX;
     }
     c->n_targets = n;

@@ -13,6 +13,7 @@
 #include "fast/program.h"
 #include "fast/record.h"
 #include "flow_text.h"
+#include "odp-execute.h"
 #include "timeval.h"
 #include "unaligned.h"
 
@@ -137,9 +138,10 @@ test_ways(void)
     put(UDP("1", "56"), NOTE("1", "77") ",3");
     put(UDP("1", "57"), "sample(sample=50%,actions(" NOTE("1", "78") ")),3,2");
     put(UDP("1", "58"), "recirc(9)");
+    put(UDP("1", "60"), "set(ipv4(src=10.9.9.9/255.255.255.255)),recirc(9)");
     put("recirc_id(9),in_port(1),eth_type(0x0800),ipv4(frag=no)", NOTE("2", "79") ",3");
     for (unsigned round = 0; round < 3; round++) {
-        for (uint16_t dport = 53; dport <= 59; dport++) {
+        for (uint16_t dport = 53; dport <= 60; dport++) {
             pass(1, 1, 2, 1000, dport, 5);
         }
     }
@@ -169,6 +171,10 @@ test_ways(void)
 
     CASE("record: what was recirculated went where it went at last");
     r = record_of(1, 58);
+    CHECK(r.packets == 15 && r.status == RECORD_FORWARDED && r.out == 3 && r.rule_in == 79);
+
+    CASE("record: also what was changed before that");
+    r = record_of(1, 60);
     CHECK(r.packets == 15 && r.status == RECORD_FORWARDED && r.out == 3 && r.rule_in == 79);
 
     CASE("record: lost on the way to ofproto");
@@ -226,6 +232,7 @@ main(int argc OVS_UNUSED, char *argv[])
     struct dp_port *ports[3];
 
     set_program_name(argv[0]);
+    odp_execute_init();
     rig_start();
     now = time_msec();
     for (unsigned i = 0; i < 3; i++) {

@@ -3,7 +3,7 @@
 # switches export, and "weft flow" says who it was, counted once, and what was
 # denied, by which rule, and whose that is.
 #
-#   h1 (weft) <- weft-flowd      h2 (weft)
+#   h1 (weft)     weft-flowd     h2 (weft)
 #    g1 10.1.0.1                  g2 10.1.0.2       red-lan, VLAN 10
 # shellcheck disable=SC2317 # what check and until_true call
 set -u
@@ -20,7 +20,7 @@ W() {
     "$bin/weft" lab "$command" --name "$name" --dir "$lab" "$@"
 }
 pool() { W exec pool -- weft "$@"; }
-flow() { "$bin/weft" flow "$@" --flowd "unix:$dir/http"; }
+flow() { pool flow "$@"; }
 row() { # PATTERN COMMAND...: one line of its output matches, blanks being one
     local pattern=$1
     shift
@@ -32,10 +32,6 @@ both() { [ "$(flow list --json "src 10.1.0.1 and proto icmp and host $1" | grep 
 
 at_end 'W down'
 check up W up --pool --hosts 2 --guests 1
-rest=$(W exec pool -- printenv OVS_RUNDIR)/weft-controllerd.rest
-W exec h1 -- "$bin/weft-flowd" --listen=udp:4739:192.168.77.1 --store="$dir/flows.db" \
-    --http="unix:$dir/http" --controller="unix:$rest" 2>"$dir/flowd.log" &
-started $!
 check names until_true 10 named
 cat >"$dir/policy.json" <<'END'
 { "version": 1, "policies": [ { "name": "base", "scope": "pool", "author": "alice", "rules": [
@@ -46,8 +42,8 @@ cat >"$dir/policy.json" <<'END'
 END
 sed 's/"udp"/"icmp"/; s/"ports": \[ "22" \]/"icmp_type": 8/' "$dir/policy.json" >"$dir/no-ping.json"
 check import pool policy import - --wait <"$dir/policy.json"
-check exporter pool exporter add flows protocol=ipfix targets=192.168.77.1:4739 \
-    active_timeout=1 --wait
+check exporter pool exporter set flows active_timeout=1 --wait
+check status row '^flowd running [0-9]+ 0$' W status
 
 # Until both hosts are known as exporters packets may count twice.
 check ping ping_of 3
@@ -66,8 +62,19 @@ check each-on-h2 until_true 10 ten h2
 check counted-once row '^g1-eth0 g2-eth0 icmp .* 10 ' \
     flow top --by src_vif,dst_vif,proto --from "$before" src 10.1.0.1 and proto icmp
 
+# Denied where it arrives, behind the tag of the wire.
+knock() {
+    for _ in 1 2 3 4 5 6 7 8; do
+        W exec g1 -- bash -c 'echo >/dev/udp/10.1.0.2/22'
+        pause
+    done
+}
+denied() { row '^(dp_)?policy.* base/no-ssh .*alice' flow why-dropped --from "$before"; }
+knock
+check why-dropped until_true 10 denied
+
 # What another policy would have done to them.
-shadow() { W exec pool -- env WEFT_FLOWD="unix:$dir/http" weft policy shadow "$@" --stored 1h; }
+shadow() { pool policy shadow "$@" --stored 1h; }
 check shadow-same row ' 0 newly denied, 0 newly allowed' shadow "$dir/policy.json"
 check shadow row ' 1 newly denied' shadow "$dir/no-ping.json"
 check shadow-names row '^ then: deny, .*base/no-ssh.*alice' shadow "$dir/no-ping.json"

@@ -111,7 +111,8 @@ told() { # VERSION ATLEAST
     }
 }
 last_told=
-replay() { tcpreplay -q --pps=4000 -i va "$dir/t.pcap" >"$dir/replay" 2>&1; }
+# Slowly: a switch that is preempted for long has a socket buffer of some 250 frames.
+replay() { tcpreplay -q --pps=400 -i va "$dir/t.pcap" >"$dir/replay" 2>&1; }
 traffic write "$dir/t.pcap"
 
 vsctl -- --id=@n create NetFlow 'targets=["127.0.0.1:9000","127.0.0.1:9001","127.0.0.1:9002"]' engine_id=7 \
@@ -188,4 +189,13 @@ no_complaint() {
     grep -q ' 5$' "$dir/versions" && grep -q ' 9$' "$dir/versions" && grep -q ' 10$' "$dir/versions"
 }
 check tshark-has-no-complaint no_complaint
+
+vsctl -- clear bridge br0 netflow -- clear bridge br0 ipfix
+stopped() { appctl flow-export/show | grep -q 'no bridge exports'; }
+check stops until_true 5 stopped
+vsctl -- --id=@i create IPFIX 'targets=["tcp:127.0.0.1:9013"]' -- set bridge br0 ipfix=@i >"$dir/rows"
+away() { appctl flow-export/show | grep -q 'tcp:127.0.0.1:9013: away.*refused'; }
+check starts-again-without-its-collector until_true 5 away
+vsctl del-br br0
+check ends-with-its-bridge until_true 5 stopped
 finish

@@ -74,14 +74,20 @@ until_records(size_t n)
 }
 
 static bool
-until_connections(int64_t n)
+until_status(const char *key, int64_t n)
 {
     uint64_t end = receive_now_ms() + PATIENCE_MS;
 
-    while (status_of("connections") != n && receive_now_ms() < end) {
+    while (status_of(key) != n && receive_now_ms() < end) {
         run_once();
     }
-    return status_of("connections") == n;
+    return status_of(key) == n;
+}
+
+static bool
+until_connections(int64_t n)
+{
+    return until_status("connections", n);
 }
 
 /* --- the sending side ---------------------------------------------------------------- */
@@ -173,10 +179,7 @@ test_tcp(void)
         many[i] = dial(AF_INET, SOCK_STREAM, port_of("tcp"));
     }
     CHECK(until_connections(4));
-    while (status_of("connections_refused") < 2) {
-        run_once();
-    }
-    CHECK(status_of("connections") == 4);
+    CHECK(until_status("connections_refused", 2) && status_of("connections") == 4);
     for (unsigned i = 0; i < 6; i++) {
         close(many[i]);
     }
@@ -419,13 +422,9 @@ test_allow(void)
     kept.n = 0;
     build(0, 1);
     CHECK(send(fd, w.b, w.n, 0) == w.n);
-    while (status_of("not_allowed") < 1) {
-        run_once();
-    }
+    CHECK(until_status("not_allowed", 1));
     stream = dial(AF_INET, SOCK_STREAM, port_of("tcp"));
-    while (status_of("not_allowed") < 2) {
-        run_once();
-    }
+    CHECK(until_status("not_allowed", 2));
     CHECK(kept.n == 0 && status_of("connections") == 0);
     close(stream);
 

@@ -454,8 +454,13 @@ check_names(void)
     by_vlan.vlan = 10;
     row = enriched(by_vlan, "192.0.2.2", 7500000);
     CHECK(!strcmp(name(row.src.vif), "new-0") && !strcmp(name(row.src.vm), "new"));
-    row = enriched(by_vlan, "192.0.2.2", 6500000);
+    row = enriched(by_vlan, "192.0.2.2", 6999999);
     CHECK(!strcmp(name(row.src.vif), "old-0"));
+    by_port.in_if = 6;
+    row = enriched(by_port, "192.0.2.2", 5000000 - ENRICH_FIRST_MS - 2000); /* heard of late */
+    CHECK(!strcmp(name(row.src.vif), "blue-0"));
+    row = enriched(by_port, "192.0.2.2", 5000000 - ENRICH_FIRST_MS - 4000);
+    CHECK(row.src.vif == 0);
     row = enriched(by_key, "192.0.2.1", 7500000); /* keys are for ever */
     CHECK(!strcmp(name(row.src.vif), "old-0"));
 }

@@ -240,9 +240,15 @@ void worker_record(struct worker *, uint16_t in_port, const struct rte_mbuf *,
                    const struct record_way *way);
 void worker_record_tunnel(struct worker *, uint16_t in_port, const struct rte_mbuf *,
                           uint64_t tunnel, const struct record_way *way);
-/* Says the way of a packet that was counted. */
-void worker_record_way(struct worker *, uint16_t in_port, const struct rte_mbuf *, bool tunneled,
-                       uint64_t tunnel, const struct record_way *way);
+/* Where a packet was counted, found by what it is as it came; good for the same
+ * turn, and checked when it is used. */
+struct record_ref {
+    uint32_t index, hash;
+};
+bool worker_record_find(struct worker *, uint16_t in_port, const struct rte_mbuf *, bool tunneled,
+                        uint64_t tunnel, struct record_ref *);
+/* Says the way of the packets counted there. */
+void worker_record_way(struct worker *, struct record_ref, const struct record_way *way);
 
 struct worker_stats {
     uint64_t packets, cache_hits, misses, verdicts, odd, learned, evicted;

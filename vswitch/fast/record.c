@@ -369,6 +369,20 @@ record_find(const struct record_table *t, const struct key_wide *k, uint32_t has
     return b ? &t->records[b->index[way]] : NULL;
 }
 
+uint32_t
+record_index(const struct record_table *t, const struct record *rec)
+{
+    return rec - t->records;
+}
+
+struct record *
+record_at(const struct record_table *t, uint32_t index, uint32_t hash)
+{
+    struct record *rec = &t->records[index];
+
+    return index < t->fresh && rec->end == IN_USE && rec->hash == hash ? rec : NULL;
+}
+
 static void
 leave(struct record_table *t, uint32_t index)
 {

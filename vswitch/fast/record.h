@@ -35,7 +35,7 @@
 
 #include "exact.h"
 
-enum record_status { /* flowrec's, as in forwardingStatus */
+enum record_status { /* what became of its packets */
                      RECORD_UNKNOWN,
                      RECORD_FORWARDED,
                      RECORD_DROPPED,
@@ -50,7 +50,7 @@ enum record_end { /* as flowEndReason */
 };
 
 /* Why a flow's packets go nowhere; the adapter maps it to lib/drop.h. */
-enum record_drop { RECORD_DROP_NONE, RECORD_DROP_POLICY, RECORD_DROP_NO_PORT, RECORD_DROP_UPCALL };
+enum record_drop { RECORD_DROP_NONE, RECORD_DROP_POLICY, RECORD_DROP_UPCALL };
 
 /* In key.nw_tos of a record's key: what else makes it. */
 enum { RECORD_FRAGMENT = 1 /* not the first one */, RECORD_INNER_VLAN = 2, RECORD_TUNNEL = 4 };
@@ -147,7 +147,10 @@ void record_prefetch(const struct record_table *, uint32_t hash);
 struct record *record_guess(const struct record_table *, uint32_t hash);
 /* 'k' is a struct key_wide.  NULL: there is none. */
 struct record *record_find(const struct record_table *, const struct key_wide *k, uint32_t hash);
-/* The same, or a new one without packets; one may have to leave.  NULL: no memory. */
+/* Its place, and what is there now if it has that hash; NULL. */
+uint32_t record_index(const struct record_table *, const struct record *);
+struct record *record_at(const struct record_table *, uint32_t index, uint32_t hash);
+/* record_find(), or a new one without packets; one may have to leave.  NULL: no memory. */
 struct record *record_get(struct recording *, struct record_table *, const struct key_wide *k,
                           uint32_t hash, int64_t now);
 /* Ends those that are due; 'all': looks at all of them, else at some, by the

@@ -246,21 +246,33 @@ worker_record_tunnel(struct worker *w, uint16_t in_port, const struct rte_mbuf *
     record_one(w, in_port, m, tunnel, true, way);
 }
 
-void
-worker_record_way(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, bool tunneled,
-                  uint64_t tunnel, const struct record_way *way)
+bool
+worker_record_find(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, bool tunneled,
+                   uint64_t tunnel, struct record_ref *ref)
 {
-    struct record *r;
+    const struct record *r;
     struct key_wide k;
     uint16_t tcp_flags;
     uint8_t tos;
 
     if (m->data_len < 14) {
-        return;
+        return false;
     }
     record_parse(rte_pktmbuf_mtod(m, const uint8_t *), m->data_len, in_port, tunnel, tunneled, &k,
                  &tcp_flags, &tos);
-    r = record_find(w->records, &k, record_hash(&k));
+    ref->hash = record_hash(&k);
+    r = record_find(w->records, &k, ref->hash);
+    if (r) {
+        ref->index = record_index(w->records, r);
+    }
+    return r;
+}
+
+void
+worker_record_way(struct worker *w, struct record_ref ref, const struct record_way *way)
+{
+    struct record *r = record_at(w->records, ref.index, ref.hash);
+
     if (r) {
         set_way(w, r, way);
     }
