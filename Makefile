@@ -203,7 +203,7 @@ $(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
 $(ovs_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_vswitch) $(ovs_objs)
 	$(call link,$< -Wl$(comma)--start-group $(libs_vswitch) $(filter-out %/bridge.o %/system-stats.o,$(ovs_objs)) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lpcap -lm)
 
-# The OpenSSL functions that controller/host_peer.c stands in for.
+# The functions of OpenSSL and Open vSwitch that controller/host_peer.c and host_limit.c stand in for.
 ctl_wraps = $(addprefix -Wl$(comma)--wrap=,$(shell grep -oh '^__wrap_[A-Za-z0-9_]*' controller/*.c | sed 's/^__wrap_//'))
 ctl_libs = $(ctl_wraps) -Wl$(comma)--start-group $(libs_controller) $(GEN)/libjansson.a $(filter %/libopenvswitch.a %/libopenvswitchavx512.a,$(ovs_objs)) -Wl$(comma)--end-group \
            -Wl$(comma)--as-needed $(DPDK_LIBS) -lmicrohttpd -lgnutls -lssl -lcrypto -lnuma -lm
