@@ -4,6 +4,7 @@
 # weft-vswitchd in their dom0s, unmodified Linux guests.
 #
 #   run.sh [CASE...]          boots the hosts, runs all cases or these, stops
+#   run.sh -CASE...           the same, all but these
 #   run.sh up                 boots the hosts and leaves them running
 #   run.sh case [CASE...]     runs cases on hosts that are up
 #   run.sh exec HOST SCRIPT   runs SCRIPT in the dom0 of h1 or h2 (dom0/rig.sh
@@ -31,7 +32,7 @@
 #   both 'SCRIPT' [SECONDS]   on both at the same time
 #
 # A case that needs both says so: "# case_NAME: two hosts" or "# case_NAME: N s,
-# two hosts".  All others come first, two at a time with the hosts' links down,
+# two hosts".  All others come first, two at a time with the hosts unlinked,
 # and what they call h1 may be either host ($self is its address in dom0).
 #
 # After each case, on both hosts: processes started by bg and remaining guests
@@ -40,8 +41,10 @@
 # and the logs of dom0's kernel, Xen and the switch must be clean
 # (end_of_case in dom0/rig.sh).
 #
-# Each case prints "ok NAME (N s)", "not ok NAME: why" or "skip NAME: why"; the
-# end is "N passed, N failed, N skipped".
+# A case that fails runs once more, because machines are shared.  Each prints
+# "ok NAME (N s)", with "first run: why" behind it if it was the second one that
+# passed, "not ok NAME: why" or "skip NAME: why"; the end is "N passed, N failed,
+# N skipped".
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -103,21 +106,32 @@ limit_of() { # CASE
 
 seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }'; }
 
-# run_case CASE HOST|both: prints its line and adds it to $lab/results.
-run_case() {
-    local log=$lab/log.$1 why='' status=0 started=$EPOCHREALTIME
+# try_case CASE HOST|both: prints why it failed, if it did.
+try_case() {
+    local log=$lab/log.$1 status=0
     rig_host=${2/both/h1} timeout --kill-after=5 $(($(limit_of "$1") * patience)) \
         "$0" inside "$1" >"$log" 2>&1 </dev/null || status=$?
-    [ "$status" -eq 0 ] || why="$(tail -n 2 "$log" | tr '\n' ' ')(status $status)"
+    [ "$status" -eq 0 ] || echo "$(tail -n 2 "$log" | tr '\n' ' ')(status $status)"
     if [ "$2" = both ]; then both end_of_case; else host_exec "$2" 60 <<<end_of_case; fi \
-        >"$log.end" 2>&1 || why="$why${why:+; }left: $(tr '\n' ' ' <"$log.end")"
+        >"$log.end" 2>&1 || echo "left: $(tr '\n' ' ' <"$log.end")"
+}
+
+# run_case CASE HOST|both: prints its line and adds it to $lab/results.
+run_case() {
+    local log=$lab/log.$1 why first='' started=$EPOCHREALTIME
+    why=$(try_case "$@")
     if [ -n "$why" ]; then
-        echo "not ok $1: $why"
+        first="; first run: ${why//$'\n'/; }"
+        tail -n 12 "$log" | sed 's/^/    | /'
+        why=$(try_case "$@")
+    fi
+    if [ -n "$why" ]; then
+        echo "not ok $1: ${why//$'\n'/; }"
         tail -n 12 "$log" | sed 's/^/    | /'
     elif grep -q '^skip: ' "$log"; then
         sed -n "s/^skip: /skip $1: /p" "$log"
     else
-        echo "ok $1 ($(seconds_since "$started") s)$(sed -n 's/^note: /; /p' "$log" | tr -d '\n')"
+        echo "ok $1 ($(seconds_since "$started") s)$(sed -n 's/^note: /; /p' "$log" | tr -d '\n')$first"
     fi | tee -a "$lab/results"
 }
 
@@ -143,7 +157,9 @@ links() { # up|down
 
 run_cases() { # CASE...
     local c all=("$@") two=() lanes=()
-    [ $# -gt 0 ] || mapfile -t all < <(list_cases)
+    if [[ ${1:--} == -* ]]; then
+        mapfile -t all < <(list_cases | grep -vxF -e "$(printf '%s\n' "${@#-}")" || true)
+    fi
     : >"$lab/todo"
     : >"$lab/results"
     for c in "${all[@]}"; do

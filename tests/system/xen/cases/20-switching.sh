@@ -37,7 +37,7 @@ case_no_offloads() {
 case_vlans() {
     h1 '
         guest g1 pv 10.9.1.11 bridge=xenbr0.10
-        guest g2 pv 10.9.1.12 bridge=xenbr0.20
+        guest g2 pvh 10.9.1.12 bridge=xenbr0.20
     ' &
     h2 'guest g3 pvh 10.9.1.13 bridge=xenbr0.10' || die "g3 is not created"
     wait $! || die "g1 or g2 is not created"
@@ -60,7 +60,7 @@ case_vlans() {
 # case_jumbo: two hosts
 # From a guest on h1 to one on h2, nothing fragmented.
 case_jumbo() {
-    h1 'guest g1 pv 10.9.0.11 mtu=9000' &
+    h1 'guest g1 pvh 10.9.0.11 mtu=9000' &
     h2 'guest g2 pvh 10.9.0.12 mtu=9000' || die "g2 is not created"
     wait $! || die "g1 is not created"
     h1 '

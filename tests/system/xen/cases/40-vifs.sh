@@ -14,7 +14,7 @@ traffic='
 
 case_hot_attach() {
     h1 '
-        guest g1 pv 10.9.0.11
+        guest g1 pvh 10.9.0.11
         reach 10.9.0.11
         for turn in 1 2 3; do
             xl network-attach g1 mac=00:16:3e:00:01:0b bridge=xenbr0 script=vif-weft
@@ -36,7 +36,7 @@ case_hot_attach() {
 
 case_reboot() {
     h1 '
-        guest g1 pv 10.9.0.11
+        guest g1 pvh 10.9.0.11
         reach 10.9.0.11
         old=$(domid g1)
         (in_guest g1 "sleep 0.2; reboot -f" 3 >/dev/null) || true
@@ -48,42 +48,21 @@ case_reboot() {
 
 # Mapped rings, copies under way: the switch must let go of everything at once,
 # and others must not notice.
-ended_in_traffic() { # COMMAND
+ended_in_traffic() { # TYPE COMMAND
     h1 "$traffic
-        guest g1 pv 10.9.0.11
+        guest g1 $1 10.9.0.11
         guest g2 pvh 10.9.0.12
         reach 10.9.0.11
         reach 10.9.0.12
         id=\$(domid g1) pid=\$(switch_pid)
         traffic 10.9.0.11 vif\$id.0
-        $1
+        $2
         until_true 15 all_gone g1 \$id || die \"g1 is not gone: \$(xl list | tail -n +2 | tr '\n' ';')\"
         [ \$(switch_pid) = \$pid ] || die 'the switch has been restarted'
         reach 10.9.0.12 5
     "
 }
-case_destroy_in_traffic() { ended_in_traffic 'timeout 40 xl destroy g1'; }
+case_destroy_in_traffic() { ended_in_traffic pv 'timeout 40 xl destroy g1'; }
 case_panic_in_traffic() {
-    ended_in_traffic '(in_guest g1 "sleep 0.2; echo c >/proc/sysrq-trigger" 3 >/dev/null) || true'
-}
-
-# As many as memory allows, all alive at once.
-# case_many: 150 s
-case_many() {
-    h1 '
-        each=96
-        n=$((($(xl info | sed -n "s/^free_memory *: //p") - 16) / (each + 4)))
-        n=$((n > 16 ? 16 : n))
-        [ $n -ge 3 ] || die "memory for $n guests only"
-        for ((i = 1; i <= n; i++)); do
-            guest m$i pv 10.9.0.$((20 + i)) memory=$each
-        done
-        for ((i = 1; i <= n; i++)); do
-            reach 10.9.0.$((20 + i)) 60
-        done
-        in_guest m1 "ping -q -c 3 -W 2 10.9.0.$((20 + n))" >/dev/null
-        [ "$(appctl netback/show | grep -c "carrier up")" -eq "$n" ] || die "not all are connected"
-        for ((i = 1; i <= n; i++)); do xl destroy m$i; done
-        note "$n guests"
-    ' 150
+    ended_in_traffic pvh '(in_guest g1 "sleep 0.2; echo c >/proc/sysrq-trigger" 3 >/dev/null) || true'
 }

@@ -4,8 +4,8 @@
 #   k1 k2 - xen-netback - kbr0 (10.8.0.101) - eth2 === eth2 - kbr0 - k3     10.8.0.x
 #   w1 w2 - weft        - xenbr0 (10.9.0.101) - eth1 === eth1 - xenbr0 - w3  10.9.0.x
 #
-# Both links have an MTU of 1500.  Figures are of virtual time (lab.sh).  Fails only if something cannot be
-# measured; the table is printed and kept as build/xen/bench.txt and .json.
+# Both links have an MTU of 1500.  Figures are of virtual time (lab.sh).  Fails only if something cannot be measured; the
+# table is kept as build/xen/bench.txt and .json.
 # shellcheck shell=bash disable=SC2016,SC2154
 
 # The kernel's driver would take every vif: it gets those bound to it by hand.
