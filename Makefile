@@ -64,6 +64,8 @@ SRC_lib := $(call srcs,lib) $(call srcs,lib/hv)
 SRC_netback := $(call srcs,netback)
 SRC_vlan := $(call srcs,vlan)
 SRC_netflow := $(call srcs,netflow)
+# What parses; fuzzed.
+SRC_decode := $(filter $(foreach f,collect decode_ element exporter flow_f flow_n flow_r template,netflow/$f%),$(SRC_netflow))
 SRC_fast := $(call srcs,vswitch/fast)
 SRC_vswitch := $(call srcs,vswitch) $(call srcs,lib/ovs)
 # Without Open vSwitch's headers; fuzzed.
@@ -121,9 +123,11 @@ run: build
 check: deps-test
 	$(Q)$(MAKE) --no-print-directory programs tests
 	$(Q)tests/run.sh
-# The unit tests once more, in a sanitizer's build, and all programs together.
+# The unit tests once more, in a sanitizer's build, and all programs together.  Of
+# the controller only REST has threads.
+san_tests = $(unit_tests) $(ovs_tests) $(if $(findstring thread,$(SANITIZE)),$(filter %/test_ctl_rest %/test_ctl_rest_hostile %/test_ctl_rest_session,$(ctl_tests)),$(ctl_tests))
 check-sanitized: deps-test
-	$(Q)$(MAKE) --no-print-directory programs $(unit_tests) $(ovs_tests) $(ctl_tests)
+	$(Q)$(MAKE) --no-print-directory programs $(san_tests)
 	$(Q)VARIANT=$(variant) WEFT_BIN=$(CURDIR)/$(BIN) ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS \
 	    LSAN_OPTIONS=suppressions=$(CURDIR)/tests/lsan.supp \
 	    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
@@ -236,7 +240,7 @@ $(perf_bin): $(O)/perf/%: $(O)/perf/%.o $(call objs,$(unit_common)) $(libs_no_ov
 	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(XEN_LIBS) -lpcap -lm)
 
 # Fuzz targets: clang's libFuzzer over instrumented copies of our own sources.
-fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_netflow) $(SRC_fast) $(SRC_record) $(unit_common)
+fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_decode) $(SRC_fast) $(SRC_record) $(unit_common)
 fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(fuzz_srcs))
 FUZZ_CFLAGS := -O1 -g $(MARCH) -std=gnu11 -fno-strict-aliasing -pthread -fno-omit-frame-pointer \
                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all

@@ -312,10 +312,15 @@ test_stream(void)
     struct export_collector_stats s;
     uint16_t port;
     int listener = open_port(SOCK_STREAM, &port), fd = -1;
-    struct export *e = start(EXPORT_IPFIX, "tcp:", port, 65536);
     static uint8_t buf[1 << 20];
+    struct export *e;
     size_t len = 0;
     uint64_t now = NOW;
+
+    /* So that a collector that does not read is soon felt, whatever the kernel's
+     * idea of a good buffer. */
+    CHECK(!setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &(int){65536}, sizeof(int)));
+    e = start(EXPORT_IPFIX, "tcp:", port, 65536);
 
     CASE("export: IPFIX over TCP");
     n_got = 0;
