@@ -7,7 +7,8 @@
  * sample() with the rule's key as observation point and observation domain 1
  * for the source's side, 2 for the destination's.  In the datapath that is a
  * userspace action with a cookie of its own, which here is not executed but
- * said in the record: the flow's program stays what it is without it. */
+ * said in the record: the flow's program stays what it is without it.  A
+ * sample() of another domain is Open vSwitch's. */
 #include <config.h>
 
 #include "dp_record.h"
@@ -21,7 +22,7 @@
 #include "packets.h"
 #include "util.h"
 
-#define DOMAIN_DESTINATION 2u
+enum { DOMAIN_SOURCE = 1, DOMAIN_DESTINATION = 2 };
 
 /* --- actions ------------------------------------------------------------------ */
 
@@ -38,12 +39,16 @@ note_userspace(const struct nlattr *a, struct record_way *way)
     if (cookie.type != USER_ACTION_COOKIE_FLOW_SAMPLE) {
         return false;
     }
-    if (cookie.flow_sample.obs_domain_id == DOMAIN_DESTINATION) {
-        way->rule_in = cookie.flow_sample.obs_point_id;
-    } else {
+    switch (cookie.flow_sample.obs_domain_id) {
+    case DOMAIN_SOURCE:
         way->rule_out = cookie.flow_sample.obs_point_id;
+        return true;
+    case DOMAIN_DESTINATION:
+        way->rule_in = cookie.flow_sample.obs_point_id;
+        return true;
+    default:
+        return false;
     }
-    return true;
 }
 
 bool
