@@ -7,7 +7,7 @@
 # A test prints "ok NAME", "not ok NAME: why" or "skip NAME: why", a line a
 # case, and exits non-zero when a case failed.
 # FUZZ_SECONDS (default 10) bounds each fuzz target; FUZZ_SEED (default 1) makes a
-# run repeatable, another seed explores elsewhere.  TEST_JOBS (default: cores) run at
+# run repeatable, another seed explores elsewhere.  TEST_JOBS (default: cores + 1) run at
 # once.
 set -u
 cd "$(dirname "$0")/.."
@@ -74,8 +74,8 @@ fuzz_one() {
     [ "$(cat "$log.status")" -eq 0 ] && echo "ok $name" >>"$log"
 }
 
-# --- as many at once as there are cores; tests keep out of each other's way ------
-jobs_max=${TEST_JOBS:-$(nproc)}
+# --- one more at once than there are cores, as many wait; tests keep out of each other's way ------
+jobs_max=${TEST_JOBS:-$(($(nproc) + 1))}
 declare -A label_of=()
 
 # Waits for one of the running tests to end and adds it up.
@@ -127,9 +127,10 @@ smoke() {
     done
 }
 
+# The longest first, so that none runs on alone at the end.
+case $parts in *" smoke"*) smoke ;; esac
 case $parts in *" unit "*) unit ;; esac
 case $parts in *" fuzz "*) fuzz ;; esac
-case $parts in *" smoke"*) smoke ;; esac
 
 while [ ${#label_of[@]} -gt 0 ]; do
     reap
