@@ -41,22 +41,27 @@ TOOL_LIBS = $(NL_LIBS) -lcurl -lssl -lcrypto
 FLOW_LIBS = -lsqlite3 -lmicrohttpd -lgnutls -lpcap -ljansson -lcurl -lssl -lcrypto
 OVS_CFLAGS = -DHAVE_CONFIG_H $(call pkg,ovs_cflags_,cat $(OVS)/ovs-cflags) \
              $(foreach d,build build/include build/lib src src/include src/lib src/vswitchd src/ofproto build/vswitchd,-I$(OVS)/$d)
+MIGRATE_LIBS := -llz4 -lzstd -lxxhash
+# Xen's toolstack, for the driver that moves Xen's domains.
+XEN_TOOL_LIBS := -lxenlight -lxenguest -lxenctrl -lxentoollog -lxenstore
 XEN_LIBS := -lxenstore -lxengnttab -lxenevtchn
 
 # --- modules: who may include whom ---------------------------------------
 # A header of a folder that is not on the list does not compile.
-modules := lib netback vlan netflow fast vswitch controller tools
+modules := lib netback vlan netflow migrate fast vswitch controller xapi-net tools
 INC_lib = -Ilib
 INC_netback = -Ilib -Inetback $(DPDK_CFLAGS)
 INC_vlan = -Ilib -Ivlan
 INC_netflow = -Ilib -Inetflow
+INC_migrate = -Ilib -Imigrate
 INC_vswitch/fast = -Ilib -Ivswitch $(DPDK_CFLAGS)
 INC_vswitch = -Ilib -Inetback -Ivlan -Inetflow -Ivswitch $(OVS_CFLAGS) $(DPDK_CFLAGS)
 INC_controller = -Ilib -Ivlan -Icontroller -I$(GEN) $(OVS_CFLAGS)
+INC_xapi-net = -Ilib -Ixapi-net -I$(GEN) $(OVS_CFLAGS)
 INC_tools = -Ilib -Itools $(NL_CFLAGS)
 INC_lib/ovs = -Ilib $(OVS_CFLAGS) $(DPDK_CFLAGS)
-INC_tests = -Ilib -Inetback -Ivlan -Inetflow -Ivswitch -Itools -Icontroller -Itests/unit $(DPDK_CFLAGS)
-INC_tests/ovs = $(INC_vswitch) -Icontroller -I$(GEN) -Itests/unit
+INC_tests = -Ilib -Inetback -Ivlan -Inetflow -Imigrate -Ivswitch -Itools -Icontroller -Itests/unit $(DPDK_CFLAGS)
+INC_tests/ovs = $(INC_vswitch) -Imigrate -Icontroller -Ixapi-net -I$(GEN) -Itests/unit
 INC_perf = $(INC_tests)
 
 srcs = $(filter-out $1/main_%,$(wildcard $1/*.c))
@@ -67,11 +72,15 @@ SRC_netflow := $(call srcs,netflow)
 # What parses; fuzzed.
 SRC_decode := $(filter $(foreach f,collect decode_ element exporter flow_f flow_n flow_r template,netflow/$f%),$(SRC_netflow))
 SRC_fast := $(call srcs,vswitch/fast)
-SRC_vswitch := $(call srcs,vswitch) $(call srcs,lib/ovs)
+SRC_vswitch := $(call srcs,vswitch) lib/ovs/canary.c
 # Without Open vSwitch's headers; fuzzed.
 SRC_record := $(filter controller/record%.c controller/doc%.c,$(call srcs,controller))
 SRC_controller := $(call srcs,controller)
+SRC_migrate := $(call srcs,migrate)
+SRC_xapi-net := $(call srcs,xapi-net)
 SRC_tools := $(call srcs,tools)
+# Clients of Open vSwitch's daemons, for programs that know no Open vSwitch otherwise.
+SRC_ovsclient := $(filter-out %/canary.c,$(call srcs,lib/ovs))
 
 # $(call objs,sources)
 objs = $(patsubst %.c,$(O)/%.o,$1)
@@ -79,8 +88,10 @@ objs = $(patsubst %.c,$(O)/%.o,$1)
 inc = $(or $(INC_$(patsubst %/,%,$(dir $1))),$(INC_$(firstword $(subst /, ,$1))))
 
 lib_of = $(O)/lib$(if $(filter lib,$1),weft,$(notdir $1)).a
-libs_no_ovs = $(foreach m,tools fast netback vlan netflow lib,$(call lib_of,$m))
+libs_no_ovs = $(foreach m,tools fast netback vlan netflow migrate lib,$(call lib_of,$m))
 libs_controller = $(foreach m,controller vlan lib,$(call lib_of,$m))
+libs_migrate = $(foreach m,migrate ovsclient lib,$(call lib_of,$m))
+libs_xapi = $(foreach m,xapi-net ovsclient lib,$(call lib_of,$m))
 libs_vswitch = $(foreach m,vswitch fast netback vlan netflow lib,$(call lib_of,$m))
 
 # --- programs --------------------------------------------------------------
@@ -89,12 +100,16 @@ tools_bin := $(patsubst tools/main_%.c,$(BIN)/weft-%,$(filter-out tools/main_wef
              $(if $(wildcard tools/main_weft.c),$(BIN)/weft)
 vswitch_bin := $(patsubst vswitch/main_%.c,$(BIN)/weft-%,$(wildcard vswitch/main_*.c))
 controller_bin := $(patsubst controller/main_%.c,$(BIN)/weft-%,$(wildcard controller/main_*.c))
+migrate_bin := $(patsubst migrate/main_%.c,$(BIN)/weft-%,$(wildcard migrate/main_*.c))
+xapi_bin := $(patsubst xapi-net/main_%.c,$(BIN)/weft-%,$(wildcard xapi-net/main_*.c))
 netflow_bin := $(patsubst netflow/main_%.c,$(BIN)/weft-%,$(wildcard netflow/main_*.c))
 ovs_bin := $(addprefix $(BIN)/,ovs-vsctl ovs-ofctl ovs-appctl ovs-dpctl ovsdb-server ovsdb-client ovsdb-tool)
 unit_tests := $(patsubst tests/unit/%.c,$(O)/tests/%,$(wildcard tests/unit/test_*.c))
 unit_common := $(filter-out tests/unit/test_%,$(wildcard tests/unit/*.c))
 ctl_tests := $(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_ctl_*.c))
-ovs_tests := $(filter-out $(ctl_tests),$(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_*.c)))
+mig_tests := $(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_mig_*.c))
+xapi_tests := $(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_xapi_*.c))
+ovs_tests := $(filter-out $(ctl_tests) $(mig_tests) $(xapi_tests),$(patsubst tests/ovs/%.c,$(O)/tests/%,$(wildcard tests/ovs/test_*.c)))
 perf_ctl := $(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_compile.c))
 perf_bin := $(filter-out $(perf_ctl),$(patsubst perf/%.c,$(O)/perf/%,$(wildcard perf/bench_*.c)))
 fuzzers := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -125,7 +140,7 @@ check: deps-test
 	$(Q)tests/run.sh
 # The unit tests once more, in a sanitizer's build, and all programs together.  Of
 # the controller only REST has threads.
-san_tests = $(unit_tests) $(ovs_tests) $(if $(findstring thread,$(SANITIZE)),$(filter %/test_ctl_rest %/test_ctl_rest_hostile %/test_ctl_rest_session,$(ctl_tests)),$(ctl_tests))
+san_tests = $(unit_tests) $(ovs_tests) $(if $(findstring thread,$(SANITIZE)),$(filter %/test_ctl_rest %/test_ctl_rest_hostile %/test_ctl_rest_session,$(ctl_tests)),$(ctl_tests)) $(mig_tests) $(xapi_tests)
 check-sanitized: deps-test
 	$(Q)$(MAKE) --no-print-directory programs $(san_tests)
 	$(Q)VARIANT=$(variant) WEFT_BIN=$(CURDIR)/$(BIN) ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS \
@@ -142,17 +157,17 @@ check-xen: build
 	$(Q)tests/system/xen/run.sh $(CASES)
 
 .PHONY: programs benches
-programs: $(tools_bin) $(vswitch_bin) $(controller_bin) $(netflow_bin) $(ovs_bin) build/share/vswitch.ovsschema build/share/pool.ovsschema
+programs: $(tools_bin) $(vswitch_bin) $(controller_bin) $(netflow_bin) $(migrate_bin) $(xapi_bin) $(ovs_bin) build/share/vswitch.ovsschema build/share/pool.ovsschema
 benches: $(perf_bin) $(perf_ctl)
-tests: $(unit_tests) $(ovs_tests) $(ctl_tests) $(fuzzers)
+tests: $(unit_tests) $(ovs_tests) $(ctl_tests) $(mig_tests) $(xapi_tests) $(fuzzers)
 
 # --- rules -------------------------------------------------------------------
 $(OVS)/stamp: lib/ovs/build.sh /usr/src/openvswitch/openvswitch.tar.gz
 	$(Q)lib/ovs/build.sh $(OVS) '$(OPT)'
 	$(Q)touch $@
 $(ovs_objs): $(OVS)/stamp ;
-$(call objs,$(SRC_vswitch) $(SRC_controller) $(wildcard vswitch/main_*.c controller/main_*.c tests/ovs/*.c)): | $(OVS)/stamp
-$(call objs,$(SRC_controller) $(wildcard controller/main_*.c tests/ovs/test_ctl_*.c)): | $(GEN)/pool-idl.h
+$(call objs,$(SRC_vswitch) $(SRC_controller) $(SRC_xapi-net) $(SRC_ovsclient) $(wildcard vswitch/main_*.c controller/main_*.c xapi-net/main_*.c tests/ovs/*.c)): | $(OVS)/stamp
+$(call objs,$(SRC_controller) $(SRC_xapi-net) $(wildcard controller/main_*.c xapi-net/main_*.c tests/ovs/test_ctl_*.c tests/ovs/test_xapi_*.c)): | $(GEN)/pool-idl.h
 
 # The pool database's replica in memory, generated from its schema.
 idlc = PYTHONPATH=$(OVS)/src/python /usr/bin/python3 $(OVS)/src/ovsdb/ovsdb-idlc.in
@@ -165,8 +180,8 @@ $(O)/gen/pool-idl.o: $(GEN)/pool-idl.c $(GEN)/pool-idl.h
 	@mkdir -p $(@D)
 	@echo "  CC    $<"
 	$(Q)$(CC) $(CPPFLAGS) $(INC_controller) $(CFLAGS) -Wno-unused-variable -Wno-unused-but-set-variable -MMD -MP -c -o $@ $<
-# jansson beside libopenvswitch: see controller/jansson_ns.h.
-$(GEN)/libjansson.a: controller/jansson_ns.h
+# jansson beside libopenvswitch: see lib/ovs/jansson_ns.h.
+$(GEN)/libjansson.a: lib/ovs/jansson_ns.h
 	@mkdir -p $(@D)
 	$(Q)objcopy $$(sed -n 's/^#define \(json_[a-z]*\) \(weft_.*\)/--redefine-sym \1=\2/p' $<) \
 	    "$$($(CC) -print-file-name=libjansson.a)" $@
@@ -184,9 +199,9 @@ $(call lib_of,$1): $(call objs,$(SRC_$1))
 	@rm -f $$@
 	$$(Q)ar rcs $$@ $$^
 endef
-$(foreach m,$(modules),$(eval $(call archive,$m)))
+$(foreach m,$(modules) ovsclient,$(eval $(call archive,$m)))
 
-$(call lib_of,controller): $(O)/gen/pool-idl.o
+$(call lib_of,controller) $(call lib_of,xapi-net): $(O)/gen/pool-idl.o
 
 cpu_check := $(O)/lib/cpu_check.o
 
@@ -215,6 +230,20 @@ $(controller_bin): $(BIN)/weft-%: $(O)/controller/main_%.o $(libs_controller) $(
 	$(call link,$(cpu_check) $< $(ctl_libs))
 $(ctl_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
 	$(call link,$< $(ctl_libs))
+# Open vSwitch's JSON-RPC, streams and database client, and nothing of its datapaths.
+ovs_client_objs := $(filter %/libopenvswitch.a %/libopenvswitchavx512.a,$(ovs_objs))
+mig_libs = -Wl,--start-group $(libs_migrate) $(GEN)/libjansson.a $(ovs_client_objs) -Wl,--end-group \
+           -Wl,--as-needed $(DPDK_LIBS) $(MIGRATE_LIBS) -lssl -lcrypto $(XEN_TOOL_LIBS) -lnuma -lm
+$(migrate_bin): $(BIN)/weft-%: $(O)/migrate/main_%.o $(libs_migrate) $(GEN)/libjansson.a $(ovs_objs)
+	$(call link,$(cpu_check) $< $(mig_libs))
+$(mig_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_migrate) $(GEN)/libjansson.a $(ovs_objs)
+	$(call link,$< $(mig_libs))
+xapi_libs = -Wl,--start-group $(libs_xapi) $(GEN)/libjansson.a $(ovs_client_objs) -Wl,--end-group \
+            -Wl,--as-needed $(DPDK_LIBS) -lmicrohttpd -lgnutls -lssl -lcrypto -lnuma -lm
+$(xapi_bin): $(BIN)/weft-%: $(O)/xapi-net/main_%.o $(libs_xapi) $(GEN)/libjansson.a $(ovs_objs)
+	$(call link,$(cpu_check) $< $(xapi_libs))
+$(xapi_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_xapi) $(GEN)/libjansson.a $(ovs_objs)
+	$(call link,$< $(xapi_libs))
 $(perf_ctl:=.o): INC_perf = $(INC_tests/ovs) -Itests/ovs
 $(perf_ctl:=.o): | $(GEN)/pool-idl.h
 $(perf_ctl): $(O)/perf/%: $(O)/perf/%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
@@ -235,12 +264,12 @@ build/share/vswitch.ovsschema: $(OVS)/stamp
 	$(Q)cp $(OVS)/src/vswitchd/vswitch.ovsschema $@
 
 $(unit_tests): $(O)/tests/%: $(O)/tests/unit/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
-	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(XEN_LIBS) -lpcap -lm)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(MIGRATE_LIBS) $(XEN_LIBS) -lpcap -lm)
 $(perf_bin): $(O)/perf/%: $(O)/perf/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
-	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(XEN_LIBS) -lpcap -lm)
+	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(MIGRATE_LIBS) $(XEN_LIBS) -lpcap -lm)
 
 # Fuzz targets: clang's libFuzzer over instrumented copies of our own sources.
-fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_decode) $(SRC_fast) $(SRC_record) $(unit_common)
+fuzz_srcs := $(SRC_lib) $(SRC_netback) $(SRC_vlan) $(SRC_migrate) $(SRC_decode) $(SRC_fast) $(SRC_record) $(unit_common)
 fuzz_objs := $(patsubst %.c,build/fuzz/obj/%.o,$(fuzz_srcs))
 FUZZ_CFLAGS := -O1 -g $(MARCH) -std=gnu11 -fno-strict-aliasing -pthread -fno-omit-frame-pointer \
                -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
@@ -255,13 +284,13 @@ build/fuzz/libfuzzed.a: $(fuzz_objs)
 	$(Q)ar rcs $@ $^
 $(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a $(GEN)/libjansson.a
 	@echo "  LINK  $@"
-	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a $(GEN)/libjansson.a -Wl,--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lpcap -lm
+	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a $(GEN)/libjansson.a -Wl,--as-needed $(DPDK_LIBS) $(MIGRATE_LIBS) $(XEN_LIBS) -lpcap -lssl -lcrypto -lm
 
 .SECONDARY:
 -include $(shell find build -name '*.d' -type f -not -path 'build/ovs/*' 2>/dev/null)
 
 # --- source hygiene -----------------------------------------------------------
-all_src := $(foreach d,lib lib/hv lib/ovs netback vlan netflow vswitch vswitch/fast controller tools perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
+all_src := $(foreach d,lib lib/hv lib/ovs netback vlan netflow migrate vswitch vswitch/fast controller xapi-net tools tools/cell perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
 fmt: deps-test
 	clang-format -i $(all_src)
 fmt-check: deps-test

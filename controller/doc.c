@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 
 static void *
 need(void *p)

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "doc.h"
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 #include "pool_db.h"
 #include "pool_db_priv.h"
 

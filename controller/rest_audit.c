@@ -1,6 +1,6 @@
 #include "rest_audit.h"
 
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/crypto.h>

@@ -6,7 +6,7 @@
 #ifndef REST_JSON_H
 #define REST_JSON_H
 
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 #include <stddef.h>
 
 enum { REST_JSON_DEPTH = 32, REST_JSON_VALUES = 1000000 };

@@ -8,7 +8,7 @@
 #include "capture.h"
 #include "doc.h"
 #include "fleet.h"
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 #include "policy_shadow.h"
 #include "pool_db.h"
 #include "questions.h"

@@ -12,7 +12,7 @@
 #ifndef REST_PRIV_H
 #define REST_PRIV_H
 
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 
 #include <microhttpd.h>
 #include <pthread.h>

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 
 enum {
     REST_SESSIONS_MAX = 1024,

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "doc.h"
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 
 static void
 require(bool holds)

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "jansson_ns.h"
+#include "ovs/jansson_ns.h"
 
 /* --- certificates --------------------------------------------------------------- */
 
