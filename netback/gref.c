@@ -26,7 +26,7 @@ gref_insert(struct gref_table *t, struct gref_entry entry)
 static int
 gref_reserve(struct gref_table *t, unsigned n)
 {
-    struct gref_table bigger = {.limit = t->limit};
+    struct gref_table bigger = {.limit = t->limit, .unmapped = t->unmapped};
     unsigned old_size = t->slots ? t->mask + 1 : 0;
     unsigned size = old_size ? old_size : TABLE_MIN;
 
@@ -69,6 +69,10 @@ gref_table_add(struct gref_table *t, const struct hv_ops *ops, struct hv_grants 
         error = gref_find(t, list[done].ref)
                     ? EEXIST
                     : ops->grant_map(grants, domid, &list[done].ref, 1, !readonly, &page);
+        if (!error && t->unmapped) { /* it can be mapped, which is all that is asked for now */
+            ops->grant_unmap(grants, page, 1);
+            page = NULL;
+        }
         if (!error) {
             gref_insert(t, (struct gref_entry){list[done].ref, true, readonly, page});
         }
@@ -88,7 +92,9 @@ gref_table_del(struct gref_table *t, const struct hv_ops *ops, struct hv_grants 
     if (!e) {
         return ENOENT;
     }
-    ops->grant_unmap(grants, e->page, 1);
+    if (e->page) {
+        ops->grant_unmap(grants, e->page, 1);
+    }
 
     /* Close the gap: move up each later entry whose probe passes it. */
     unsigned gap = e - t->slots;
@@ -105,14 +111,42 @@ gref_table_del(struct gref_table *t, const struct hv_ops *ops, struct hv_grants 
 }
 
 void
-gref_table_clear(struct gref_table *t, const struct hv_ops *ops, struct hv_grants *grants)
+gref_table_unmap(struct gref_table *t, const struct hv_ops *ops, struct hv_grants *grants)
 {
     for (unsigned i = 0; t->slots && i <= t->mask; i++) {
-        if (t->slots[i].used) {
-            ops->grant_unmap(grants, t->slots[i].page, 1);
+        struct gref_entry *e = &t->slots[i];
+
+        if (e->used && e->page) {
+            ops->grant_unmap(grants, e->page, 1);
+            e->page = NULL;
         }
     }
+    t->unmapped = true;
+}
+
+unsigned
+gref_table_map(struct gref_table *t, const struct hv_ops *ops, struct hv_grants *grants,
+               uint16_t domid)
+{
+    unsigned failed = 0;
+
+    for (unsigned i = 0; t->slots && i <= t->mask; i++) {
+        struct gref_entry *e = &t->slots[i];
+        void *page = NULL;
+
+        if (e->used && !e->page) {
+            failed += ops->grant_map(grants, domid, &e->ref, 1, !e->readonly, &page) != 0;
+            e->page = page;
+        }
+    }
+    t->unmapped = false;
+    return failed;
+}
+
+void
+gref_table_clear(struct gref_table *t, const struct hv_ops *ops, struct hv_grants *grants)
+{
+    gref_table_unmap(t, ops, grants);
     free(t->slots);
-    t->slots = NULL;
-    t->mask = t->n = 0;
+    *t = (struct gref_table){.limit = t->limit};
 }

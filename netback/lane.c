@@ -188,8 +188,8 @@ netback_rx_ready(const struct netback_vif *v, unsigned q)
 
 /* --- to a guest's queues -------------------------------------------------- */
 
-static void
-drop_all(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n, enum drop_reason reason)
+void
+vif_drop_all(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n, enum drop_reason reason)
 {
     if (n && queue_is_here()) {
         atomic_fetch_add_explicit(&v->drops[reason], n, memory_order_relaxed);
@@ -245,14 +245,14 @@ to_inbox(struct netback_vif *v, struct lane *l, struct rte_mbuf **pkts, unsigned
     if (fit) {
         inbox_push(&l->in, pkts, fit);
     }
-    drop_all(v, pkts + fit, n - fit, DROP_GRX_QUEUE_FULL);
+    vif_drop_all(v, pkts + fit, n - fit, DROP_GRX_QUEUE_FULL);
 }
 
 static void
 to_lane(struct netback_vif *v, struct lane *l, struct rte_mbuf **pkts, unsigned n)
 {
     if (atomic_load_explicit(&l->in.stalled, memory_order_relaxed)) {
-        drop_all(v, pkts, n, DROP_GRX_STALLED);
+        vif_drop_all(v, pkts, n, DROP_GRX_STALLED);
         return;
     }
     if (!queue_is_here() || !nothing_waits(l) || !lane_try_hold(l)) {
@@ -302,14 +302,8 @@ to_lanes(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n, unsigned n_q
 }
 
 void
-netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
+vif_to_queues(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n, unsigned n_queues)
 {
-    unsigned n_queues = atomic_load_explicit(&v->n_connected, memory_order_acquire);
-
-    if (!n_queues) {
-        drop_all(v, pkts, n, DROP_GRX_NOT_CONNECTED);
-        return;
-    }
     n = filter_mcast(v, pkts, n);
     if (n_queues == 1) {
         to_lane(v, &v->lanes[0], pkts, n);
@@ -317,5 +311,18 @@ netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
     }
     for (unsigned i = 0; i < n; i += NETBACK_MAX_BURST) {
         to_lanes(v, pkts + i, n - i < NETBACK_MAX_BURST ? n - i : NETBACK_MAX_BURST, n_queues);
+    }
+}
+
+void
+netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
+{
+    unsigned n_queues = atomic_load_explicit(&v->n_connected, memory_order_acquire);
+
+    if (!n_queues) {
+        n_queues = vif_keep_burst(v, pkts, n);
+    }
+    if (n_queues) {
+        vif_to_queues(v, pkts, n, n_queues);
     }
 }

@@ -167,6 +167,60 @@ struct netback_stats {
 /* Sums over all queues since attach. */
 void netback_stats(const struct netback_vif *, struct netback_stats *);
 
+/* --- on the way to another host (docs/vif-move.md) ---------------------- */
+
+/* From now on, if 'on', notes when packets move: one clock reading a burst.  Forgets
+ * what it noted before. */
+void netback_watch(struct netback_vif *, bool on);
+/* Off for as long as the guest's memory is copied to another host: static grants are
+ * not mapped but copied by grant, so that the hypervisor notes what is written. */
+void netback_static_grants(struct netback_vif *, bool on);
+/* The guest is paused.  Takes what it has sent (a ring's worth at most), lets
+ * what is in flight finish, and touches its memory no more.  Frames for it are kept
+ * from now on, up to config.grx_queue_bytes, also when its vif is closed or goes.
+ * ENOTCONN: no port has it.  Repeated: no effect. */
+int netback_hold(struct netback_vif *);
+/* Ends that, or a wait: what was kept is delivered first, in order. */
+int netback_release(struct netback_vif *);
+/* The guest is not there yet: frames for it are kept until it connects, and
+ * delivered then.  EISCONN: it is there. */
+int netback_keep(struct netback_vif *);
+/* Takes kept frames, the oldest first; returns how many.  Any one thread. */
+unsigned netback_kept_take(struct netback_vif *, struct rte_mbuf **, unsigned n);
+/* Readable while there are some; valid from the hold (or wait) to detach. */
+int netback_kept_fd(const struct netback_vif *);
+/* Hands over frames that another host kept, to be delivered before those that
+ * netback_tx_burst() brings; consumes. */
+void netback_feed(struct netback_vif *, struct rte_mbuf **, unsigned n);
+
+/* Lets the switch have frames as if the guest had sent them: at most
+ * NETBACK_MAX_BURST.  ENOTCONN: it is not connected; the packets are the caller's
+ * still. */
+int netback_inject(struct netback_vif *, struct rte_mbuf **, unsigned n);
+
+/* What the guest has asked its backend for (multicast list, hash settings), in a
+ * form of netback's own (carry.c); returns its length, 0 if no port has the vif. */
+#define NETBACK_CARRY_MAX 8636u
+size_t netback_export(struct netback_vif *, uint8_t buf[NETBACK_CARRY_MAX]);
+/* The same from another host, hostile, for the connection that comes next.
+ * EINVAL: it is not that; EISCONN, ENOTCONN: too late, too early. */
+int netback_import(struct netback_vif *, const uint8_t *, size_t len);
+bool netback_import_check(const uint8_t *, size_t len);
+/* Lets the vif's counts of packets and bytes go on from there; until detach. */
+void netback_continue_stats(struct netback_vif *, const struct netback_stats *);
+
+struct netback_move_status {
+    int state; /* 0, 1: waits for the guest, 2: on hold */
+    /* While watched, in the hypervisor's clock (CLOCK_MONOTONIC); 0: none. */
+    uint64_t last_ns;  /* to the guest */
+    uint64_t first_ns; /* from or to the guest */
+    uint64_t held_ns;  /* when the hold or wait began */
+    /* Frames, since the hold or wait began. */
+    uint64_t kept, fed, taken, dropped;
+    size_t bytes; /* of buffers, kept now */
+};
+void netback_move_status(struct netback_vif *, struct netback_move_status *);
+
 /* --- plugging --------------------------------------------------------- */
 
 /* A vif as the toolstack describes it in the store.  Strings are empty where

@@ -100,6 +100,19 @@ queue_give_up(struct queue *q, const char *which)
     vif_broken(q->vif);
 }
 
+static void
+to_out(struct queue *q, struct rte_mbuf **pkts, unsigned n)
+{
+    size_t bytes = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        bytes += pkt_footprint(pkts[i]);
+    }
+    atomic_fetch_add_explicit(&q->lane->out_bytes, bytes, memory_order_relaxed);
+    spsc_push(&q->lane->out, (void **)pkts, n);
+    vif_rx_announce(q->vif);
+}
+
 static bool
 guest_to_lane(struct queue *q, bool *notify)
 {
@@ -117,13 +130,8 @@ guest_to_lane(struct queue *q, bool *notify)
         return false;
     }
     if (n) {
-        size_t bytes = 0;
-        for (int i = 0; i < n; i++) {
-            bytes += pkt_footprint(pkts[i]);
-        }
-        atomic_fetch_add_explicit(&q->lane->out_bytes, bytes, memory_order_relaxed);
-        spsc_push(&q->lane->out, (void **)pkts, n);
-        vif_rx_announce(q->vif);
+        to_out(q, pkts, n);
+        lane_moved(q->vif, q->lane, false);
     }
     /* Extra-info-only requests and errors are work, too. */
     return n > 0 || *notify;
@@ -149,6 +157,7 @@ guest_to_receiver(struct queue *q, bool *notify)
         queue_give_up(q, "transmit");
     }
     if (n) {
+        lane_moved(q->vif, q->lane, false);
         q->receiver->burst(q->receiver_ctx, pkts, n);
     }
     return n > 0 || *notify;
@@ -219,7 +228,11 @@ turn(struct queue *q)
     bool tx = false, rx = false, ctrl = false, busy = false;
 
     if (q->dead) {
-        queue_drop_waiting(q, DROP_GRX_NOT_CONNECTED);
+        if (q->held) {
+            queue_keep_waiting(q);
+        } else {
+            queue_drop_waiting(q, DROP_GRX_NOT_CONNECTED);
+        }
         return false;
     }
     busy |= queue_to_guest(q, &rx);
@@ -231,6 +244,81 @@ turn(struct queue *q)
         notify_guest(q, tx, rx, ctrl);
     }
     return busy;
+}
+
+/* --- on the way to another host ------------------------------------------------ */
+
+static int
+hold_here(struct queue *q, void *aux)
+{
+    RING_IDX first = q->gtx.ring.req_cons;
+    bool tx = false;
+
+    (void)aux;
+    if (q->dead) {
+        return 0;
+    }
+    /* The guest is paused; one that is not gets no more than a ring's worth. */
+    while (q->gtx.ring.req_cons - first < RING_SLOTS && !q->dead && from_guest(q, &tx)) {
+        notify_guest(q, tx, false, false);
+        tx = false;
+    }
+    /* Nobody delivers past this. */
+    lane_hold(q->lane);
+    q->held = !q->dead;
+    q->dead = true;
+    lane_let_go(q->lane);
+    queue_keep_waiting(q);
+    return 0;
+}
+
+static int
+release_here(struct queue *q, void *aux)
+{
+    (void)aux;
+    if (q->held) {
+        q->held = false;
+        q->dead = false;
+        q->blocked_since_ns = 0;
+    }
+    return 0;
+}
+
+struct injection {
+    struct rte_mbuf **pkts;
+    unsigned n;
+};
+
+static int
+inject_here(struct queue *q, void *injection)
+{
+    struct injection *i = injection;
+
+    if (q->dead) {
+        return ENOTCONN;
+    }
+    if (q->receiver) {
+        q->receiver->burst(q->receiver_ctx, i->pkts, i->n);
+    } else if (out_has_room(q->lane)) {
+        to_out(q, i->pkts, i->n);
+    } else {
+        return EAGAIN;
+    }
+    return 0;
+}
+
+int
+queue_inject(struct queue *q, struct rte_mbuf **pkts, unsigned n)
+{
+    struct injection i = {pkts, n};
+
+    return queue_call(q, inject_here, &i);
+}
+
+int
+queue_set_held(struct queue *q, bool held)
+{
+    return queue_call(q, held ? hold_here : release_here, NULL);
 }
 
 /* Arms every event and looks once more.  True if there is work after all. */

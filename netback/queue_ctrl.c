@@ -4,6 +4,7 @@
 #include "queue_priv.h"
 
 #include <errno.h>
+#include <syslog.h>
 
 static uint32_t
 ctrl_request_index(const struct queue *q)
@@ -51,6 +52,32 @@ gref_del_here(struct queue *q, void *change_)
     int error = gref_table_del(&q->grefs, q->vif->nb->hv->ops, q->grants, c->ref);
     lane_let_go(q->lane);
     return error;
+}
+
+static int
+gref_map_here(struct queue *q, void *mapped)
+{
+    const struct hv_ops *ops = q->vif->nb->hv->ops;
+    unsigned failed = 0;
+
+    lane_hold(q->lane);
+    if (*(bool *)mapped) {
+        failed = gref_table_map(&q->grefs, ops, q->grants, q->vif->domid);
+    } else {
+        gref_table_unmap(&q->grefs, ops, q->grants);
+    }
+    lane_let_go(q->lane);
+    if (failed) {
+        vif_log(q->vif, LOG_WARNING, "queue %u: %u static grants could not be mapped again", q->id,
+                failed);
+    }
+    return 0;
+}
+
+void
+queue_set_static(struct queue *q, bool mapped)
+{
+    queue_call(q, gref_map_here, &mapped);
 }
 
 static unsigned

@@ -115,6 +115,19 @@ queue_drop_waiting(struct queue *q, enum drop_reason reason)
     }
 }
 
+void
+queue_keep_waiting(struct queue *q)
+{
+    take_inbox(q);
+    while (queue_first_waiting(q)) {
+        struct rte_mbuf *m = q->burst[q->burst_at++];
+
+        mark_left(q, 1);
+        inbox_release(&q->lane->in, pkt_footprint(m));
+        vif_keep_first(q->vif, &m, 1);
+    }
+}
+
 static bool
 is_stalled(const struct queue *q)
 {
@@ -208,6 +221,9 @@ queue_deliver(struct queue *q, struct rte_mbuf **pkts, unsigned n)
         ops->evtchn_notify(q->evtchns, q->rx_port);
         STAT_ADD(q->lane->grx_stats.notifies, 1);
     }
+    if (done) {
+        lane_moved(q->vif, q->lane, true);
+    }
     return done;
 }
 
@@ -241,6 +257,7 @@ deliver(struct queue *q, bool *notify)
     bool progress = done || q->grx.ring.rsp_prod_pvt != answered;
     if (progress) {
         q->blocked_since_ns = 0;
+        lane_moved(q->vif, q->lane, true);
     } else {
         guest_blocks(q);
     }

@@ -98,6 +98,7 @@ queue_open(struct netback_vif *v, unsigned id, const struct queue_config *c, str
     q->id = id;
     q->lane = &v->lanes[id];
     q->grefs.limit = nb->config.gref_per_queue;
+    q->grefs.unmapped = v->static_off;
     pthread_mutex_init(&q->call_lock, NULL);
 
     pkt_pool_init(&q->pool, nb->config.small, nb->config.large, nb->config.free_foreign);
@@ -197,6 +198,9 @@ queue_close(struct queue *q)
     q->lane->queue = NULL;
     lane_let_go(q->lane);
     if (q->pool.small) {
+        if (q->held) {
+            queue_keep_waiting(q);
+        }
         queue_drop_waiting(q, DROP_GRX_DETACHED);
     }
     queue_set_stalled(q, false);

@@ -65,9 +65,10 @@ struct queue {
     unsigned mark_first, n_marks;
     uint32_t n_taken, n_left;  /* running numbers */
     uint64_t blocked_since_ns; /* 0: the guest takes packets */
-    _Atomic bool dead;         /* ring broken: serves calls only */
-    unsigned idle_wakes;       /* in a row, by the guest */
-    bool trimmed;              /* gave its cached buffers back */
+    _Atomic bool dead;         /* ring broken or on hold: serves calls only */
+    bool held;
+    unsigned idle_wakes; /* in a row, by the guest */
+    bool trimmed;        /* gave its cached buffers back */
 
     pthread_t thread;
     bool started;
@@ -90,6 +91,9 @@ void queue_drop_waiting(struct queue *, enum drop_reason);
 void queue_set_stalled(struct queue *, bool stalled);
 /* A ring is broken: the vif is switched off.  Any thread. */
 void queue_give_up(struct queue *, const char *which);
+
+/* Keeps all that waits for the guest (keep.h). */
+void queue_keep_waiting(struct queue *);
 
 /* Says whose thread this is. */
 void queue_set_here(struct queue *);

@@ -99,6 +99,7 @@ struct gref_entry {
 struct gref_table {
     struct gref_entry *slots;
     unsigned mask, n, limit;
+    bool unmapped; /* gref_table_unmap() */
 };
 static inline unsigned
 gref_home(const struct gref_table *t, uint32_t ref)
@@ -135,6 +136,13 @@ int gref_table_add(struct gref_table *, const struct hv_ops *, struct hv_grants 
 int gref_table_del(struct gref_table *, const struct hv_ops *, struct hv_grants *, uint32_t ref);
 /* Unmaps all. */
 void gref_table_clear(struct gref_table *, const struct hv_ops *, struct hv_grants *);
+/* Unmaps all but keeps them, and what is added: the frontend's list goes on, each is
+ * copied by grant meanwhile (its page is NULL).  For a migration: Xen notes what is
+ * written to a mapped page only when it is unmapped.  gref_table_map() ends that; returns
+ * how many could not be mapped again, which go on being copied by grant. */
+void gref_table_unmap(struct gref_table *, const struct hv_ops *, struct hv_grants *);
+unsigned gref_table_map(struct gref_table *, const struct hv_ops *, struct hv_grants *,
+                        uint16_t domid);
 
 /* --- hash settings ----------------------------------------------------- */
 

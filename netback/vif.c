@@ -97,6 +97,11 @@ void
 vif_detach(struct netback_vif *v)
 {
     vif_disconnect(v);
+    vif_keep_drop(v);
+    netback_watch(v, false);
+    free(v->carried);
+    v->carried = NULL;
+    netback_continue_stats(v, &(struct netback_stats){0});
     v->attached = false;
     journal_close(v->journal);
     v->journal = NULL;
@@ -128,6 +133,7 @@ vif_connect(struct netback_vif *v, const struct connection *c, bool adopt, char 
 
     if (!same) {
         journal_reset(v->journal, &c->ids);
+        vif_apply_carried(v);
     }
     for (unsigned i = 0; i < c->n_queues && !error; i++) {
         error = queue_open(v, i, &c->queue[i], &v->queues[i], why, why_size);
@@ -153,7 +159,10 @@ vif_connect(struct netback_vif *v, const struct connection *c, bool adopt, char 
         lane_let_go(&v->lanes[i]);
     }
     /* First, for the answer to a guest's packet may be faster than we are. */
-    atomic_store_explicit(&v->n_connected, v->n_open, memory_order_release);
+    bool kept = atomic_load(&v->keep.state) != KEEP_OFF;
+    if (!kept) {
+        atomic_store_explicit(&v->n_connected, v->n_open, memory_order_release);
+    }
     /* Queue 0 last: a control request that waits for us may call the others. */
     for (unsigned i = v->n_open; i-- > 0 && !error;) {
         error = queue_start(v->queues[i]);
@@ -163,6 +172,9 @@ vif_connect(struct netback_vif *v, const struct connection *c, bool adopt, char 
         atomic_store(&v->n_connected, 0);
         close_queues(v);
         return error;
+    }
+    if (kept) {
+        vif_keep_end(v, v->n_open);
     }
     atomic_fetch_add(&v->connects, 1);
     vif_changed(v);
@@ -177,6 +189,7 @@ vif_disconnect(struct netback_vif *v)
     }
     atomic_store(&v->n_connected, 0);
     close_queues(v);
+    vif_keep_unhold(v);
     vif_changed(v);
 }
 
@@ -207,6 +220,7 @@ netback_status(const struct netback_vif *v, struct netback_status *s)
     s->present = v->present;
     pthread_mutex_unlock(&nb->lock);
     s->n_queues = atomic_load(&v->n_connected);
+    s->n_queues = s->n_queues ? s->n_queues : atomic_load(&v->keep.n_held);
     s->connected = s->n_queues > 0;
     s->carrier = s->connected && !atomic_load(&v->n_stalled);
     for (int i = 0; i < 6; i++) {
@@ -289,7 +303,12 @@ netback_change_seq(const struct netback_vif *v)
 void
 netback_stats(const struct netback_vif *v, struct netback_stats *s)
 {
-    *s = (struct netback_stats){0};
+    *s = (struct netback_stats){
+        .rx_packets = atomic_load(&v->before.rx_packets),
+        .rx_bytes = atomic_load(&v->before.rx_bytes),
+        .tx_packets = atomic_load(&v->before.tx_packets),
+        .tx_bytes = atomic_load(&v->before.tx_bytes),
+    };
     for (unsigned i = 0; i < v->n_lanes; i++) {
         const struct queue_stats *q = &v->lanes[i].stats, *grx = &v->lanes[i].grx_stats;
 #define X(name) s->name += STAT_GET(q->name) + STAT_GET(grx->name);

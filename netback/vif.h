@@ -29,6 +29,7 @@
 
 #include "inbox.h"
 #include "journal.h"
+#include "keep.h"
 #include "netback.h"
 #include "ring.h"
 #include "spsc.h"
@@ -47,9 +48,22 @@ struct lane {
     struct queue_stats stats;              /* written by the queue's thread, survives it */
 
     _Alignas(64) _Atomic bool held;
-    struct queue *queue;          /* NULL: not connected.  Who holds the lane has */
-    struct queue_stats grx_stats; /* these, and all of the queue's that grx uses */
+    _Atomic bool watched;               /* netback_watch() */
+    struct queue *queue;                /* NULL: not connected.  Who holds the lane has */
+    struct queue_stats grx_stats;       /* these, and all of the queue's that grx uses */
+    _Atomic uint64_t first_ns, last_ns; /* while watched; 0: none */
 };
+
+/* A packet moved, while watched. */
+void lane_stamp(struct netback_vif *, struct lane *, bool to_guest);
+
+static inline void
+lane_moved(struct netback_vif *v, struct lane *l, bool to_guest)
+{
+    if (atomic_load_explicit(&l->watched, memory_order_relaxed)) {
+        lane_stamp(v, l, to_guest);
+    }
+}
 
 static inline bool
 lane_try_hold(struct lane *l)
@@ -60,6 +74,9 @@ lane_try_hold(struct lane *l)
 
 int lanes_alloc(struct netback_vif *); /* ENOMEM, or what eventfd() fails with */
 void lanes_free(struct netback_vif *);
+
+/* Hands packets to the queues; any number. */
+void vif_to_queues(struct netback_vif *, struct rte_mbuf **, unsigned n, unsigned n_queues);
 
 /* For changes of what grx uses; sleeps while another thread delivers. */
 void lane_hold(struct lane *);
@@ -101,6 +118,7 @@ struct queue_config {
 
 struct queue;
 struct netback_vif;
+struct vif_carried;
 struct netback_receiver;
 
 /* Maps the rings, binds the event channels; no thread yet.  On failure
@@ -132,6 +150,14 @@ void queue_free(struct rte_mbuf **, unsigned n);
  * consumed. */
 unsigned queue_deliver(struct queue *, struct rte_mbuf **, unsigned n);
 size_t queue_memory(struct queue *);
+/* On hold the queue's thread touches no ring, and what waits for the guest is kept
+ * (keep.h). */
+int queue_set_held(struct queue *, bool held);
+/* Hands packets to the switch, on the queue's thread; ENOTCONN, EAGAIN: not now,
+ * they are the caller's still. */
+int queue_inject(struct queue *, struct rte_mbuf **, unsigned n);
+/* Whether static grants are mapped, or copied by grant (ring.h). */
+void queue_set_static(struct queue *, bool mapped);
 
 /* --- vif ---------------------------------------------------------------- */
 
@@ -180,10 +206,18 @@ struct netback_vif {
     _Atomic uint64_t mac; /* low 48 bits */
     _Atomic uint64_t seq, connects;
     _Atomic uint64_t drops[DROP_N_REASONS]; /* by producers */
+    struct vif_keep keep;
+    /* On another host, before it came here. */
+    struct {
+        _Atomic uint64_t rx_packets, rx_bytes, tx_packets, tx_bytes;
+    } before;
+    struct vif_carried *carried; /* xenbus thread; for the next connection, or NULL */
+    bool static_off;             /* xenbus thread; netback_static_grants() */
 };
 
 /* A switch thread dropping what never reached a lane. */
 void vif_drop(struct netback_vif *, struct rte_mbuf *, enum drop_reason);
+void vif_drop_all(struct netback_vif *, struct rte_mbuf **, unsigned n, enum drop_reason);
 /* A queue's thread reports that the guest stopped (or resumed) taking packets. */
 void vif_set_stalled(struct netback_vif *, bool stalled);
 /* A queue's thread gives up: the ring is broken.  The xenbus thread switches the vif off. */
@@ -206,6 +240,8 @@ int vif_connect(struct netback_vif *, const struct connection *, bool adopt, cha
                 size_t why_size);
 void vif_disconnect(struct netback_vif *);
 void vif_sample_mcast(struct netback_vif *, bool enabled);
+/* Takes up, and forgets, what netback_import() brought. */
+void vif_apply_carried(struct netback_vif *);
 int vif_attach(struct netback_vif *); /* allocates lanes and journal */
 void vif_detach(struct netback_vif *);
 

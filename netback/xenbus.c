@@ -407,6 +407,7 @@ find_or_add_vif(struct netback *nb, uint16_t domid, uint32_t handle)
     v->run_credit_at_ns = nb_now(nb);
     v->mtu = 1500;
     v->admin_up = true;
+    vif_keep_init(v);
     pthread_mutex_lock(&nb->lock);
     v->next = nb->vifs;
     nb->vifs = v;
@@ -418,6 +419,7 @@ static void
 free_vif(struct netback_vif *v)
 {
     unwatch_frontend(v);
+    vif_keep_done(v);
     free(v);
 }
 
