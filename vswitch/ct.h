@@ -19,6 +19,7 @@
 
 struct conn;
 struct conntrack;
+struct ct_entry;
 struct dp_packet;
 
 /* A connection found earlier, and what its packets of one direction look
@@ -75,9 +76,8 @@ void ct_ref_prefetch(const struct ct_ref *);
 
 struct ct_filter {
     const uint16_t *zone; /* NULL: all */
-    /* NULL: all.  Offered are both ends of each direction, as IPv6 addresses or
-     * as IPv4 ones in the first four bytes; network order. */
-    bool (*want)(void *aux, const uint8_t orig[2][16], const uint8_t reply[2][16]);
+    /* NULL: all.  See ct_entry.h. */
+    bool (*want)(void *aux, const struct ct_entry *);
     void *aux;
 };
 
@@ -112,6 +112,13 @@ int ct_import(struct conntrack *, const uint8_t *data, size_t len, struct ct_imp
 int ct_import_old(struct conntrack *, const uint8_t *data, size_t len, struct ct_import_result *,
                   char *why, size_t why_size);
 
+/* The same for the connections that the filter wants; others are refused and
+ * counted, and limits of zones are left as they are. */
+int ct_import_only(struct conntrack *, const struct ct_filter *, const uint8_t *data, size_t len,
+                   struct ct_import_result *, char *why, size_t why_size);
+/* Only looks whether ct_import() would take it.  Any thread. */
+int ct_check(const uint8_t *data, size_t len, char *why, size_t why_size);
+
 /* Length of the chunk whose first CT_CHUNK_HEADER bytes these are; 0 if they
  * are no chunk's. */
 #define CT_CHUNK_HEADER 32u
@@ -129,5 +136,7 @@ int ct_import_file(struct conntrack *, const char *name, struct ct_import_result
  * the datapath of that name (NULL: of the only one), or NULL; it is called on
  * the main thread, and the result used before the main loop goes on. */
 void ct_unixctl_init(struct conntrack *(*lookup)(const char *name));
+/* What that 'lookup' finds; NULL before there is a datapath. */
+struct conntrack *ct_lookup(const char *name);
 
 #endif

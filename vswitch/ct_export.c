@@ -177,7 +177,7 @@ export_one(const struct ct_entry *e, void *x_)
 {
     struct ct_exporter *x = x_;
 
-    if (!x->filter.want || x->filter.want(x->filter.aux, e->orig.addr, e->reply.addr)) {
+    if (!x->filter.want || x->filter.want(x->filter.aux, e)) {
         put_connection(&x->w, e);
         x->count++;
     }

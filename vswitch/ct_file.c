@@ -218,6 +218,12 @@ import_command(struct unixctl_conn *conn, int argc, const char *argv[], void *au
     free(reply);
 }
 
+struct conntrack *
+ct_lookup(const char *name)
+{
+    return lookup ? lookup(name) : NULL;
+}
+
 void
 ct_unixctl_init(struct conntrack *(*lookup_)(const char *name))
 {

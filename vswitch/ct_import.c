@@ -322,11 +322,16 @@ struct importer {
     long long now;
     struct ct_import_result *result; /* NULL: only look */
     bool old;                        /* see ct_import_old() */
+    const struct ct_filter *filter;  /* NULL: everything */
 };
 
 static void
 import_connection(struct importer *im, struct ct_entry *e)
 {
+    if (im->filter && !im->filter->want(im->filter->aux, e)) {
+        im->result->refused++;
+        return;
+    }
     if (im->old) {
         ct_entry_loosen(e);
     }
@@ -365,7 +370,7 @@ import_record(struct importer *im, uint32_t type, struct cursor body)
         if (zone < DEFAULT_ZONE || zone > MAX_ZONE) {
             return "a zone that cannot be";
         }
-        if (im->result) {
+        if (im->result && !im->filter) {
             ct_zone_limit_create(im->ct, zone, get_le32(body.p + 4));
         }
         return NULL;
@@ -427,14 +432,12 @@ import_chunk(struct importer *im, struct cursor *in)
     return n_records == get_le32(h + 24) ? NULL : "fewer or more records than announced";
 }
 
+/* Once to look, and with 'result' once to do it. */
 static int
-import(struct conntrack *ct, const uint8_t *data, size_t len, bool old,
-       struct ct_import_result *result, char *why, size_t why_size)
+import(struct importer im, const uint8_t *data, size_t len, struct ct_import_result *result,
+       char *why, size_t why_size)
 {
-    struct importer im = {.ct = ct, .now = time_msec(), .old = old};
-
-    /* Once to look, once to do it. */
-    for (int pass = 0; pass < 2; pass++) {
+    for (int pass = 0; pass < (result ? 2 : 1); pass++) {
         struct cursor in = cursor_on(data, len);
 
         while (in.left) {
@@ -456,12 +459,28 @@ int
 ct_import(struct conntrack *ct, const uint8_t *data, size_t len, struct ct_import_result *result,
           char *why, size_t why_size)
 {
-    return import(ct, data, len, false, result, why, why_size);
+    return import((struct importer){.ct = ct, .now = time_msec()}, data, len, result, why,
+                  why_size);
 }
 
 int
 ct_import_old(struct conntrack *ct, const uint8_t *data, size_t len,
               struct ct_import_result *result, char *why, size_t why_size)
 {
-    return import(ct, data, len, true, result, why, why_size);
+    return import((struct importer){.ct = ct, .now = time_msec(), .old = true}, data, len, result,
+                  why, why_size);
+}
+
+int
+ct_import_only(struct conntrack *ct, const struct ct_filter *filter, const uint8_t *data,
+               size_t len, struct ct_import_result *result, char *why, size_t why_size)
+{
+    return import((struct importer){.ct = ct, .now = time_msec(), .filter = filter}, data, len,
+                  result, why, why_size);
+}
+
+int
+ct_check(const uint8_t *data, size_t len, char *why, size_t why_size)
+{
+    return import((struct importer){.ct = NULL}, data, len, NULL, why, why_size);
 }

@@ -51,6 +51,7 @@
 #include "timeval.h"
 #include "unixctl.h"
 #include "util.h"
+#include "vif_move.h"
 
 VLOG_DEFINE_THIS_MODULE(netdev_netback);
 
@@ -86,6 +87,7 @@ struct netdev_netback {
 
     struct ovs_mutex mutex OVS_ACQ_AFTER(all_mutex);
     struct netback_vif *vif OVS_GUARDED;
+    struct vif_move *move OVS_GUARDED;  /* of 'vif'; NULL: goes nowhere */
     struct vif_id wanted OVS_GUARDED;   /* valid once 'configured' */
     struct vif_id attached OVS_GUARDED; /* valid if 'vif' */
     bool configured OVS_GUARDED;
@@ -165,6 +167,7 @@ netback_destruct(struct netdev *netdev)
 
     ovs_mutex_lock(&all_mutex);
     ovs_list_remove(&dev->in_all);
+    vif_move_destroy(dev->move);
     backend_detach(dev->vif);
     if (refused_duplicate) {
         refused_duplicate = false;
@@ -290,6 +293,8 @@ detach(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
 {
     atomic_store_relaxed(&dev->live, NULL);
     epoch_synchronize();
+    vif_move_destroy(dev->move);
+    dev->move = NULL;
     backend_detach(dev->vif);
     dev->vif = NULL;
 }
@@ -471,9 +476,35 @@ netdev_netback_exit(void)
     ovs_mutex_lock(&all_mutex);
     LIST_FOR_EACH (dev, in_all, &all) {
         atomic_store_relaxed(&dev->live, NULL);
+        ovs_mutex_lock(&dev->mutex);
+        vif_move_destroy(dev->move);
+        dev->move = NULL;
+        ovs_mutex_unlock(&dev->mutex);
     }
     ovs_mutex_unlock(&all_mutex);
     epoch_synchronize();
+}
+
+bool
+netdev_netback_visit(const char *port,
+                     void (*cb)(const char *port, struct netback_vif *, struct vif_move **,
+                                void *aux),
+                     void *aux)
+{
+    struct netdev_netback *dev;
+    bool found = false;
+
+    ovs_mutex_lock(&all_mutex);
+    LIST_FOR_EACH (dev, in_all, &all) {
+        if (!strcmp(port, netdev_get_name(&dev->up))) {
+            ovs_mutex_lock(&dev->mutex);
+            cb(port, dev->vif, &dev->move, aux);
+            ovs_mutex_unlock(&dev->mutex);
+            found = true;
+        }
+    }
+    ovs_mutex_unlock(&all_mutex);
+    return found;
 }
 
 /* --- packets ------------------------------------------------------------- */
@@ -920,4 +951,5 @@ netdev_netback_register(void)
 {
     netdev_register_provider(&netback_class);
     unixctl_command_register("netback/show", "[PORT]", 0, 1, netback_show, NULL);
+    vif_move_init();
 }

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 
 struct netback_receiver;
+struct netback_vif;
+struct vif_move;
 struct netdev;
 struct rte_mbuf;
 
@@ -24,6 +26,12 @@ bool netdev_is_netback(const struct netdev *);
 void netdev_netback_set_receiver(struct netdev *, const struct netback_receiver *, void *aux);
 /* Cuts all ports off their vifs; before the backend stops.  Main thread. */
 void netdev_netback_exit(void);
+/* Calls cb() for the port of that name, with its vif (or NULL) and the slot of what
+ * moves it (vif_move.h).  False if there is no such port.  Main thread. */
+bool netdev_netback_visit(const char *port,
+                          void (*cb)(const char *port, struct netback_vif *, struct vif_move **,
+                                     void *aux),
+                          void *aux);
 /* Hands any number of packets to the guest; consumes.  They are of a pool or
  * have 'pool' NULL and complete mbufs, are not to be cut short, and want at
  * most TCP's and UDP's checksums.  An online reader of fast/epoch.h. */

@@ -29,6 +29,7 @@
 #include "backend.h"
 #include "lib/vswitch-idl.h"
 #include "netback.h"
+#include "netdev_netback.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/shash.h"
@@ -40,6 +41,7 @@
 #include "timeval.h"
 #include "unixctl.h"
 #include "util.h"
+#include "vif_move.h"
 
 VLOG_DEFINE_THIS_MODULE(plug);
 
@@ -52,6 +54,7 @@ VLOG_DEFINE_THIS_MODULE(plug);
 /* Each change of a bridge stops and restarts the polling threads: vifs that
  * come within this time of each other go together. */
 #define SETTLE_MS 20
+#define LINGER_CHECK_MS 100
 
 static char *database;
 static struct ovsdb_idl *idl;     /* NULL until netback runs */
@@ -337,6 +340,25 @@ reconcile_vif(struct view *v, const struct netback_vif_info *vif)
 }
 
 static void
+ask_lingers(const char *port OVS_UNUSED, struct netback_vif *vif OVS_UNUSED, struct vif_move **move,
+            void *lingers_)
+{
+    bool *lingers = lingers_;
+
+    *lingers = vif_move_lingers(*move);
+}
+
+/* True while frames may still be on their way to a guest that has moved away. */
+static bool
+lingers(const char *port)
+{
+    bool yes = false;
+
+    netdev_netback_visit(port, ask_lingers, &yes);
+    return yes;
+}
+
+static void
 remove_unwanted(struct view *v)
 {
     struct shash_node *node;
@@ -347,6 +369,10 @@ remove_unwanted(struct view *v)
         if (have->ours && !have->wanted) {
             if (time_msec() < remove_from) {
                 retry_at = remove_from;
+                continue;
+            }
+            if (lingers(node->name)) {
+                retry_at = time_msec() + LINGER_CHECK_MS;
                 continue;
             }
             need_txn();

@@ -554,9 +554,9 @@ test_travel(void)
 }
 
 static bool
-want_conn_12(void *aux OVS_UNUSED, const uint8_t orig[2][16], const uint8_t reply[2][16])
+want_conn_12(void *aux OVS_UNUSED, const struct ct_entry *e)
 {
-    return orig[0][0] == 10 && orig[0][3] == 12 && reply[1][3] == 12;
+    return e->orig.addr[0][0] == 10 && e->orig.addr[0][3] == 12 && e->reply.addr[1][3] == 12;
 }
 
 static void

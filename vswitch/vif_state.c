@@ -1,0 +1,321 @@
+#include <config.h>
+
+#include "vif_state.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bytes.h"
+#include "ct.h"
+#include "ct_entry.h"
+#include "cursor.h"
+#include "netback.h"
+#include "util.h"
+
+#define STATE_MAGIC "WEFTVIF\n"
+#define STATE_VERSION 1u
+#define STATE_HEADER 32u
+#define RECORD_OPTIONAL 0x80000000u
+enum {
+    RECORD_CONNECTIONS = 1 | RECORD_OPTIONAL,
+    RECORD_SETTINGS = 2 | RECORD_OPTIONAL,
+    RECORD_COUNTERS = 3 | RECORD_OPTIONAL,
+};
+#define RECORD_HEADER 8u
+#define RECORD_ALIGN 8u
+#define COUNTERS_LEN 32u
+
+/* --- scope ------------------------------------------------------------------- */
+
+static bool
+add_address(struct vif_scope *s, const char *text)
+{
+    bool v6 = strchr(text, ':');
+
+    if (s->n_addresses >= VIF_SCOPE_ADDRESSES_MAX ||
+        inet_pton(v6 ? AF_INET6 : AF_INET, text, s->addresses[s->n_addresses].bytes) != 1) {
+        return false;
+    }
+    s->addresses[s->n_addresses++].v6 = v6;
+    return true;
+}
+
+bool
+vif_scope_add(struct vif_scope *s, const char *word)
+{
+    unsigned int n;
+
+    if (!strncmp(word, "address=", 8)) {
+        return add_address(s, word + 8);
+    }
+    if (!strncmp(word, "zone=", 5) && str_to_uint(word + 5, 10, &n) && n <= UINT16_MAX &&
+        s->n_zones < VIF_SCOPE_ZONES_MAX) {
+        s->zones[s->n_zones++] = n;
+        return true;
+    }
+    if (!strncmp(word, "key=", 4) && str_to_uint(word + 4, 10, &n)) {
+        s->key = n;
+        return true;
+    }
+    return false;
+}
+
+static bool
+in_zones(const struct vif_scope *s, uint16_t zone)
+{
+    for (unsigned i = 0; i < s->n_zones; i++) {
+        if (s->zones[i] == zone) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
+has_key(const struct vif_scope *s, const struct ct_entry *e)
+{
+    ovs_u128 label;
+
+    memcpy(&label, e->label, sizeof label);
+    return s->key && ((uint32_t)label.u64.hi == s->key || label.u64.hi >> 32 == s->key);
+}
+
+static bool
+has_address(const struct vif_scope *s, const struct ct_entry *e)
+{
+    for (unsigned i = 0; i < s->n_addresses; i++) {
+        const uint8_t *a = s->addresses[i].bytes;
+
+        if (s->addresses[i].v6 == e->v6 &&
+            (!memcmp(a, e->orig.addr[0], 16) || !memcmp(a, e->orig.addr[1], 16) ||
+             !memcmp(a, e->reply.addr[0], 16) || !memcmp(a, e->reply.addr[1], 16))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool
+in_scope(void *s_, const struct ct_entry *e)
+{
+    const struct vif_scope *s = s_;
+
+    return in_zones(s, e->zone) && (has_key(s, e) || has_address(s, e));
+}
+
+/* --- export -------------------------------------------------------------------- */
+
+struct buffer {
+    uint8_t *data;
+    size_t len, allocated;
+};
+
+static uint8_t *
+put(struct buffer *b, size_t n)
+{
+    uint8_t *p;
+
+    if (b->allocated - b->len < n) {
+        b->allocated = MAX(b->allocated * 2, b->len + n + 4096);
+        b->data = xrealloc(b->data, b->allocated);
+    }
+    p = b->data + b->len;
+    memset(p, 0, n);
+    b->len += n;
+    return p;
+}
+
+static void
+put_record(struct buffer *b, uint32_t type, const uint8_t *body, size_t len)
+{
+    uint8_t *p = put(b, RECORD_HEADER + ROUND_UP(len, RECORD_ALIGN));
+
+    put_le32(p, type);
+    put_le32(p + 4, len);
+    memcpy(p + RECORD_HEADER, body, len);
+}
+
+static void
+put_connections(struct buffer *b, const struct vif_scope *s, struct vif_state_result *result)
+{
+    struct ct_filter filter = {.want = in_scope, .aux = CONST_CAST(struct vif_scope *, s)};
+    struct conntrack *ct = ct_lookup(NULL);
+    uint8_t *chunk;
+    size_t len;
+
+    if (!ct || !s->n_zones || (!s->key && !s->n_addresses)) {
+        return;
+    }
+    filter.zone = s->n_zones == 1 ? &s->zones[0] : NULL;
+    result->connections = ct_export(ct, &filter, &chunk, &len);
+    if (result->connections) {
+        put_record(b, RECORD_CONNECTIONS, chunk, len);
+    }
+    free(chunk);
+}
+
+static void
+put_vif(struct buffer *b, struct netback_vif *vif, struct vif_state_result *result)
+{
+    uint8_t settings[NETBACK_CARRY_MAX], counters[COUNTERS_LEN];
+    struct netback_stats stats;
+    size_t len = netback_export(vif, settings);
+
+    if (len) {
+        put_record(b, RECORD_SETTINGS, settings, len);
+    }
+    netback_stats(vif, &stats);
+    put_le64(counters, stats.rx_packets);
+    put_le64(counters + 8, stats.rx_bytes);
+    put_le64(counters + 16, stats.tx_packets);
+    put_le64(counters + 24, stats.tx_bytes);
+    put_record(b, RECORD_COUNTERS, counters, sizeof counters);
+    result->settings = len > 0;
+    result->counters = true;
+}
+
+int
+vif_state_export(struct netback_vif *vif, const struct vif_scope *scope, uint8_t **data,
+                 size_t *len, struct vif_state_result *result)
+{
+    struct buffer b = {.data = NULL};
+
+    memset(result, 0, sizeof *result);
+    put(&b, STATE_HEADER);
+    if (vif) {
+        put_vif(&b, vif, result);
+    }
+    put_connections(&b, scope, result);
+    if (b.len > VIF_STATE_MAX) {
+        free(b.data);
+        return EFBIG;
+    }
+    memcpy(b.data, STATE_MAGIC, 8);
+    put_le32(b.data + 8, STATE_VERSION);
+    put_le64(b.data + 16, b.len);
+    *data = b.data;
+    *len = b.len;
+    return 0;
+}
+
+/* --- import -------------------------------------------------------------------- */
+
+struct importer {
+    struct netback_vif *vif;
+    const struct vif_scope *scope;
+    struct vif_state_result *result;
+    bool only_look;
+};
+
+static const char *
+import_connections(struct importer *im, const uint8_t *body, size_t len)
+{
+    struct ct_filter filter = {.want = in_scope, .aux = CONST_CAST(struct vif_scope *, im->scope)};
+    struct conntrack *ct = ct_lookup(NULL);
+    struct ct_import_result r = {0};
+    static char why[256];
+    int error;
+
+    if (im->only_look || !ct) {
+        error = ct_check(body, len, why, sizeof why);
+    } else {
+        error = ct_import_only(ct, &filter, body, len, &r, why, sizeof why);
+    }
+    im->result->connections += r.imported;
+    im->result->existing += r.existing;
+    im->result->refused += r.refused;
+    return error ? why : NULL;
+}
+
+static const char *
+import_settings(struct importer *im, const uint8_t *body, size_t len)
+{
+    int error;
+
+    if (im->only_look) {
+        return netback_import_check(body, len) ? NULL : "settings that no guest can have made";
+    }
+    error = im->vif ? netback_import(im->vif, body, len) : ENOTCONN;
+    im->result->settings = !error;
+    /* A guest that is connected has told its new backend itself. */
+    return NULL;
+}
+
+static const char *
+import_counters(struct importer *im, const uint8_t *body, size_t len)
+{
+    struct netback_stats stats = {.rx_packets = 0};
+
+    if (len != COUNTERS_LEN) {
+        return "counters of a wrong length";
+    }
+    if (!im->only_look && im->vif) {
+        stats.rx_packets = get_le64(body);
+        stats.rx_bytes = get_le64(body + 8);
+        stats.tx_packets = get_le64(body + 16);
+        stats.tx_bytes = get_le64(body + 24);
+        netback_continue_stats(im->vif, &stats);
+        im->result->counters = true;
+    }
+    return NULL;
+}
+
+static const char *
+import_record(struct importer *im, uint32_t type, const uint8_t *body, size_t len)
+{
+    switch (type) {
+    case RECORD_CONNECTIONS:
+        return import_connections(im, body, len);
+    case RECORD_SETTINGS:
+        return import_settings(im, body, len);
+    case RECORD_COUNTERS:
+        return import_counters(im, body, len);
+    default:
+        return type & RECORD_OPTIONAL ? NULL : "a record that is not known";
+    }
+}
+
+static const char *
+import_all(struct importer *im, const uint8_t *data, size_t len)
+{
+    struct cursor in = cursor_on(data, len);
+    const uint8_t *h = cursor_take(&in, STATE_HEADER);
+    const char *why = NULL;
+
+    if (!h || memcmp(h, STATE_MAGIC, 8) || get_le64(h + 16) != len) {
+        return "no header of a vif's state";
+    }
+    if (get_le32(h + 8) != STATE_VERSION || get_le32(h + 12) || !is_all_zeros(h + 24, 8)) {
+        return "a version that is not known";
+    }
+    while (in.left && !why) {
+        const uint8_t *head = cursor_take(&in, RECORD_HEADER);
+        const uint8_t *body =
+            head ? cursor_take_padded(&in, get_le32(head + 4), RECORD_ALIGN) : NULL;
+
+        why = body ? import_record(im, get_le32(head), body, get_le32(head + 4)) : "a cut record";
+    }
+    return why;
+}
+
+int
+vif_state_import(struct netback_vif *vif, const struct vif_scope *scope, const uint8_t *data,
+                 size_t len, struct vif_state_result *result, char *why, size_t why_size)
+{
+    struct importer im = {.vif = vif, .scope = scope, .result = result, .only_look = true};
+    const char *wrong;
+
+    memset(result, 0, sizeof *result);
+    wrong = len <= VIF_STATE_MAX ? import_all(&im, data, len) : "too much";
+    if (!wrong) {
+        im.only_look = false;
+        wrong = import_all(&im, data, len);
+    }
+    if (wrong) {
+        snprintf(why, why_size, "%s", wrong);
+    }
+    return wrong ? EINVAL : 0;
+}
