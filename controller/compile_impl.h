@@ -122,7 +122,8 @@ struct cplace {
     struct cpresence *presence;
     uint32_t ofport;
     bool isolated;
-    bool reachable; /* not disabled */
+    bool reachable; /* not disabled, nor gone elsewhere */
+    enum model_role role;
 };
 
 struct cvif {
@@ -252,7 +253,8 @@ void make_base(struct compile *, const struct chost *, struct flows *);
 void make_peer(struct compile *, const struct chost *, const struct chost *peer, struct flows *);
 
 /* compile_vif.c */
-void make_vif(struct compile *, const struct model_vif *, uint32_t ofport, struct flows *);
+void make_vif(struct compile *, const struct model_vif *, uint32_t ofport, enum model_role,
+              struct flows *);
 void make_remote(struct compile *, const struct model_vif *, const struct chost *on,
                  struct flows *);
 

@@ -165,12 +165,12 @@ clear_meters(struct chost *h, uint32_t vif_key, uint32_t ofport)
 }
 
 static void
-set_meters(struct chost *h, const struct model_vif *mv, uint32_t ofport)
+set_meters(struct chost *h, const struct model_vif *mv, uint32_t ofport, bool reachable)
 {
     for (unsigned way = 0; way < 2; way++) {
         const struct model_limit *limit = &mv->limit[way];
 
-        if (limit->kbps && mv->locking != MODEL_DISABLED) {
+        if (limit->kbps && reachable) {
             mtable_set(&h->meters, pmeter_id(ofport, way), limit->kbps,
                        pmeter_burst(limit->kbps, limit->burst), mv->obj.key);
         } else {
@@ -241,20 +241,24 @@ set_network(struct compile *c, struct cvif *v, uint32_t key)
 }
 
 static void
-place_port(struct compile *c, struct cvif *v, struct model_vif *mv, struct chost *h,
-           uint32_t ofport)
+place_port(struct compile *c, struct cvif *v, struct model_vif *mv, const struct model_port *port,
+           struct chost *h)
 {
     struct cplace *place = find_place(v, h);
+    enum model_role role = model_vif_role(mv, port->host);
+    bool reachable = mv->locking != MODEL_DISABLED && role != MODEL_AWAY;
+    uint32_t ofport = port->ofport;
     struct flows flows = {0};
 
     if (!place) {
         place = add_place(c, v, h);
         dirty_flood(c, place->presence);
     }
-    if (place->reachable != (mv->locking != MODEL_DISABLED) || place->isolated != mv->isolated) {
+    place->role = role;
+    if (place->reachable != reachable || place->isolated != mv->isolated) {
         /* Who is shut off has no side: what was passed without it is judged again. */
         place->presence->sum -= place->reachable ? mix64(v->key, 0) : 0;
-        place->reachable = mv->locking != MODEL_DISABLED;
+        place->reachable = reachable;
         place->presence->sum += place->reachable ? mix64(v->key, 0) : 0;
         dirty_presence(c, place->presence);
         place->isolated = mv->isolated;
@@ -264,8 +268,8 @@ place_port(struct compile *c, struct cvif *v, struct model_vif *mv, struct chost
         clear_meters(h, v->key, place->ofport);
         place->ofport = ofport;
     }
-    set_meters(h, mv, ofport);
-    make_vif(c, mv, ofport, &flows);
+    set_meters(h, mv, ofport, reachable);
+    make_vif(c, mv, ofport, role, &flows);
     unit_set(c, h, UNIT_VIF, v->key, 0, &flows);
 }
 
@@ -296,7 +300,7 @@ place_vif(struct compile *c, struct model_vif *mv)
         uint32_t ofport = h && !h->gone ? port_on(mv, h) : 0;
 
         if (ofport && ofport == port->ofport) {
-            place_port(c, v, mv, h, ofport);
+            place_port(c, v, mv, port, h);
         }
     }
 }
@@ -329,9 +333,11 @@ forget_vif(struct compile *c, uint32_t key)
 static void
 place_remote(struct compile *c, struct cvif *v, const struct model_vif *mv, struct cpresence *p)
 {
+    const struct cplace *place = find_place(v, p->host);
     struct flows flows = {0};
 
-    if (find_place(v, p->host)) {
+    if (place && place->role == MODEL_HERE) {
+        unit_clear(c, p->host, UNIT_REMOTE, v->key, 0);
         return;
     }
     make_remote(c, mv, p->host, &flows);

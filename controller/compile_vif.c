@@ -40,12 +40,12 @@ act_metered_output(struct build *b, uint32_t meter, uint32_t ofport)
 }
 
 static void
-make_classify(struct build *b, const struct model_vif *v, uint32_t ofport)
+make_classify(struct build *b, const struct model_vif *v, uint32_t ofport, bool shut)
 {
     ovs_be64 network = htonll(v->network->obj.key);
 
     match_set_in_port(&b->m, u16_to_ofp(ofport));
-    if (v->locking != MODEL_DISABLED) {
+    if (!shut) {
         if (v->limit[MODEL_OUT].kbps) {
             act_meter(b, pmeter_id(ofport, MODEL_OUT));
         }
@@ -241,14 +241,19 @@ make_owner(struct build *b, uint32_t key)
     }
 }
 
+/* One that comes is reached from the wire already, for nobody there knows the
+ * moment before this host does; this host's own vifs are told with the change of
+ * 'host'.  From one that went away nothing is taken, and nothing goes to it. */
 void
-make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, struct flows *out)
+make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, enum model_role role,
+         struct flows *out)
 {
+    bool shut = v->locking == MODEL_DISABLED || role == MODEL_AWAY;
     struct build b;
 
     build_init(&b, c, out, flow_cookie(FLOW_VIF, v->obj.key));
-    make_classify(&b, v, ofport);
-    if (v->locking == MODEL_DISABLED) {
+    make_classify(&b, v, ofport, shut);
+    if (shut) {
         build_uninit(&b);
         return;
     }
@@ -263,10 +268,22 @@ make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, struct f
 
     match_network(&b.m, v->network->obj.key);
     match_set_dl_dst(&b.m, v->mac);
+    if (role == MODEL_COMING) {
+        match_set_reg(&b.m, REG_SRC, 0);
+    }
     act_reg(&b, REG_DST, v->obj.key);
     act_reg(&b, REG_DST_ISOLATED, v->isolated);
     act_goto(&b, TBL_ISOLATE);
     emit(&b, TBL_LOOKUP, 100);
+
+    if (v->coming) {
+        /* What it sends from one of the two hosts floods to the other. */
+        match_network(&b.m, v->network->obj.key);
+        match_set_reg(&b.m, REG_SRC, 0);
+        match_set_reg(&b.m, REG_DST, v->obj.key);
+        match_set_dl_src(&b.m, v->mac);
+        emit(&b, TBL_ISOLATE, 300);
+    }
 
     match_set_reg(&b.m, REG_DST, v->obj.key);
     if (v->limit[MODEL_IN].kbps) {
@@ -278,8 +295,8 @@ make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, struct f
     build_uninit(&b);
 }
 
-/* On a host where it is not: beyond a tunnel its address is known; on a VLAN
- * the physical network knows the way, and only isolated vifs are of interest. */
+/* On a host where it is not, though it may have a port there: beyond a tunnel its address is known;
+ * on a VLAN the physical network knows the way, and only isolated vifs are of interest. */
 void
 make_remote(struct compile *c, const struct model_vif *v, const struct chost *on, struct flows *out)
 {

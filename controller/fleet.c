@@ -40,6 +40,7 @@ struct member {
     struct ftable *table; /* that the host was given, or NULL */
     uint64_t ports_seqno; /* that the model knows */
     uint32_t refused_key; /* of the object whose flow the switch refused, or 0 */
+    bool doubted;         /* it is not connected, and its ports have been told */
     bool tunnels[HOST_N_TUNNELS];
     struct model_host_status status; /* as last told to the model */
 };
@@ -128,6 +129,8 @@ fleet_lead(struct fleet *f, uint64_t (*epoch_of)(const struct share *, const str
             host_set_epoch(m->host, epoch);
             memset(&m->status, 0, sizeof m->status);
             m->new_at = time_msec();
+            m->doubted = false;
+            model_ports_doubt(f->model, mh, MODEL_UNKNOWN);
         }
     }
     if (!before && f->n_led) {
@@ -370,6 +373,34 @@ report_status(struct fleet *f, struct member *m)
     }
 }
 
+/* Ports that wait for it are there, with all that goes with them, when the switch
+ * has confirmed the table of the run that saw them first. */
+static void
+confirm_ports(struct fleet *f, struct member *m)
+{
+    const struct host_status *s = host_get_status(m->host);
+    uint64_t run = compile_get_stats(f->compile)->runs;
+    struct model_host *mh = host_of(f, m);
+    struct model_port *port;
+
+    if (!s->connected) {
+        if (!m->new_at && !m->doubted) {
+            m->doubted = true;
+            model_ports_doubt(f->model, mh, MODEL_UNCONFIRMED);
+        }
+        return;
+    }
+    m->doubted = false;
+    LIST_FOR_EACH_SAFE (port, confirm_node, &mh->unconfirmed) {
+        if (!port->revision) {
+            port->revision = run;
+        }
+        if (s->applied_revision >= port->revision) {
+            model_port_confirm(f->model, port);
+        }
+    }
+}
+
 /* Hosts may be changed. */
 static bool
 may_act(struct fleet *f)
@@ -402,12 +433,14 @@ fleet_run(struct fleet *f)
             m->table = table;
         }
         if (table && m->ports_seqno && act) {
+            host_set_revision(m->host, compile_get_stats(f->compile)->runs);
             host_commit(m->host, f->model->generation, m->ports_seqno);
         }
         host_run(m->host);
         if (m->epoch) {
             report_refusal(f, m, host_get_status(m->host));
             report_status(f, m);
+            confirm_ports(f, m);
         }
     }
 }

@@ -193,6 +193,7 @@ host_set_table(struct host *h, struct ftable *want)
     h->want_ports_seqno = 0;
     ftable_track(want, true);
     h->of.in_step = false;
+    h->status.applied_revision = 0;
 }
 
 void
@@ -223,6 +224,12 @@ host_commit(struct host *h, int64_t generation, uint64_t ports_seqno)
     }
     h->want_generation = generation;
     h->want_ports_seqno = ports_seqno;
+}
+
+void
+host_set_revision(struct host *h, uint64_t revision)
+{
+    h->want_revision = revision;
 }
 
 /* --- turns of the main loop --------------------------------------------------------- */

@@ -72,6 +72,7 @@ struct host_status {
     bool connected; /* both connections, and the switch obeys us */
     bool stale;     /* the switch obeys a controller of a newer epoch */
     int64_t applied_generation;
+    uint64_t applied_revision;  /* since it connected; 0: none yet */
     long long int last_seen_ms; /* time_wall_msec(), 0: never */
     char error[256];            /* or "" */
     char datapath_type[32], switch_type[16], version[64];
@@ -126,6 +127,9 @@ void host_set_meters(struct host *, const struct mtable *);
 /* The table now is what 'generation' of the stated configuration means, given
  * the ports as of 'ports_seqno'. */
 void host_commit(struct host *, int64_t generation, uint64_t ports_seqno);
+
+/* Counts states of the table, finer than generations do; never 0. */
+void host_set_revision(struct host *, uint64_t);
 
 void host_run(struct host *);
 void host_wait(struct host *);

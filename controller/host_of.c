@@ -152,6 +152,7 @@ disconnect(struct host *h)
     of->rconn = NULL;
     of->queued = NULL;
     of->in_step = false;
+    h->status.applied_revision = 0;
     of->log_xid = 0;
     of->reports = false;
     ftable_clear(&of->have);
@@ -421,6 +422,7 @@ run_ready(struct host *h)
         return;
     }
     h->status.applied_generation = h->want_generation;
+    h->status.applied_revision = h->want_revision;
     if (time_msec() >= of->audit_at) {
         schedule_audit(h);
         host_read_start(h, true);

@@ -63,6 +63,7 @@ struct of_conn {
     size_t n_sent;
     size_t n_meters;    /* set with the bundle */
     int64_t generation; /* of the bundle */
+    uint64_t revision;
     uint32_t bundle_id;
     bool committed;
 
@@ -106,6 +107,7 @@ struct host {
     struct host_extra *extra;    /* or NULL: none */
     bool retouch;                /* a flow is to be sent again, so that all are translated anew */
     int64_t want_generation;
+    uint64_t want_revision;
     uint64_t want_ports_seqno; /* 0: no host_commit() yet */
 
     struct db_conn db;

@@ -56,6 +56,7 @@ host_push_start(struct host *h)
     of->n_sent = 0;
     of->committed = false;
     of->generation = h->want_generation;
+    of->revision = h->want_revision;
     of->bundle_id++;
     of->n_meters = host_meter_start(h);
     host_of_next_xid(h, fdelta_count(&of->inflight) + XID_N + of->n_meters);
@@ -156,6 +157,7 @@ host_push_barrier_reply(struct host *h, ovs_be32 xid)
     }
     if (host_db_is_settled(h)) {
         h->status.applied_generation = of->generation;
+        h->status.applied_revision = of->revision;
     }
     h->status.n_pushes++;
     h->status.refused_cookie = 0;

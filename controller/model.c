@@ -31,6 +31,7 @@ model_create(void)
     ovs_list_init(&m->pool_policies);
     ovs_list_init(&m->status);
     ovs_list_init(&m->gone);
+    ovs_list_init(&m->residents);
     for (int k = 0; k < REC_N_KINDS; k++) {
         hmap_init(&m->objs[k]);
         ovs_list_init(&m->changed[k]);
@@ -58,6 +59,7 @@ init_lists(struct model_obj *obj)
         lists[0] = &model_host(obj)->vifs;
         lists[1] = &model_host(obj)->ports;
         lists[2] = &model_host(obj)->presences;
+        ovs_list_init(&model_host(obj)->unconfirmed);
         ovs_list_init(&model_host(obj)->exporters);
         ovs_list_init(&model_host(obj)->bonds);
         break;
@@ -77,6 +79,7 @@ init_lists(struct model_obj *obj)
         lists[0] = &model_vm(obj)->vifs;
         lists[1] = &model_vm(obj)->groups;
         lists[2] = &model_vm(obj)->policies;
+        ovs_list_init(&model_vm(obj)->resident_node);
         break;
     case REC_VIF:
         lists[0] = &model_vif(obj)->ports;

@@ -134,17 +134,18 @@ struct model_host {
     struct model_obj obj;
     char *ovsdb, *openflow; /* connection targets; "" openflow: none stated */
     char *bridge;
-    char *uplink;              /* port name, or "" */
-    struct in6_addr tunnel_ip; /* :: none; IPv4 mapped */
-    bool enabled;              /* false: leave the host alone */
-    bool awaited;              /* not connected, and it is too early to say that it will not be */
-    bool led;                  /* by us rather than another controller: fleet.c */
-    bool reported;             /* it has said what ports it has: model_ports_end() */
-    struct ovs_list vifs;      /* refs by vifs that state this host */
-    struct ovs_list ports;     /* struct model_port by host_node, known vifs' and others' */
-    struct ovs_list presences; /* struct model_presence by host_node */
-    struct ovs_list exporters; /* refs by exporters that state this host */
-    struct ovs_list bonds;     /* refs */
+    char *uplink;                /* port name, or "" */
+    struct in6_addr tunnel_ip;   /* :: none; IPv4 mapped */
+    bool enabled;                /* false: leave the host alone */
+    bool awaited;                /* not connected, and it is too early to say that it will not be */
+    bool led;                    /* by us rather than another controller: fleet.c */
+    bool reported;               /* it has said what ports it has: model_ports_end() */
+    struct ovs_list vifs;        /* refs by vifs that state this host */
+    struct ovs_list ports;       /* struct model_port by host_node, known vifs' and others' */
+    struct ovs_list presences;   /* struct model_presence by host_node */
+    struct ovs_list unconfirmed; /* struct model_port by confirm_node */
+    struct ovs_list exporters;   /* refs by exporters that state this host */
+    struct ovs_list bonds;       /* refs */
 
     struct model_host_status {
         bool connected;
@@ -195,7 +196,11 @@ struct model_vm {
     struct model_obj obj;
     struct model_tenant *tenant; /* or NULL */
     struct model_rates rates;
+    /* Names of hosts, or NULL: who may run it, and who prepares to.  One that
+     * nobody states so is where its ports are. */
+    char *resident_on, *destination;
     struct ovs_list vifs, groups, policies;
+    struct ovs_list resident_node; /* private; in model.residents, or empty */
 };
 
 enum model_locking { MODEL_LOCKED, MODEL_UNLOCKED, MODEL_DISABLED };
@@ -219,10 +224,13 @@ struct model_vif {
     struct model_limit limit[2];    /* by enum model_way: of the narrowest scope that states one */
     struct model_rates rates;       /* its own */
     struct model_host *stated_host; /* or NULL */
-    /* Where the pool takes it to be: the stated host if there is one, else that
-     * of the port seen last, else, until that host has said what ports it has,
-     * where the database says it was; else NULL. */
+    /* Where the pool takes it to be: where its VM is resident if that is known,
+     * else the stated host if there is one, else that of the port seen last, else,
+     * until that host has said what ports it has, where the database says it was;
+     * else NULL. */
     struct model_host *host;
+    struct model_host *coming; /* its VM's destination, or NULL */
+    bool resident;             /* 'host' is where its VM is resident */
     struct ovs_list
         ports; /* struct model_port by vif_node; on 'host' and, while it moves, others */
     struct ovs_list groups, policies;
@@ -332,6 +340,20 @@ struct model_bond {
     uint32_t updelay, downdelay; /* ms */
 };
 
+/* What a host with a port of the vif is to it. */
+enum model_role {
+    MODEL_HERE,   /* it is there */
+    MODEL_COMING, /* it may be there at any moment */
+    MODEL_AWAY,   /* it is elsewhere, and not to be heard from there */
+};
+
+/* Whether a host's switch has a port with all that goes with it. */
+enum model_confirm {
+    MODEL_UNKNOWN, /* what the database says of it may be true */
+    MODEL_UNCONFIRMED,
+    MODEL_CONFIRMED,
+};
+
 /* A port of a managed switch that belongs, or might one day, to a vif. */
 struct model_port {
     struct model_host *host;
@@ -343,6 +365,9 @@ struct model_port {
     struct model_vif *vif; /* live, or NULL */
     struct ovs_list host_node, vif_node;
     struct model_presence *presence;
+    enum model_confirm confirm;   /* of resident vifs; others' are not asked for */
+    uint64_t revision;            /* of the host's table that has it; 0: not known yet */
+    struct ovs_list confirm_node; /* in the host's 'unconfirmed', or empty */
     /* private */
     struct hmap_node node, xs_node, mac_node;
     unsigned long long int came, round;
@@ -372,8 +397,9 @@ struct model {
     struct hmap vif_by_xs, vif_by_mac;
     struct hmap ports, ports_by_xs, ports_by_mac, presences;
     struct ovs_list dirty[REC_N_KINDS];
-    struct ovs_list status; /* objects whose status the database lacks */
-    struct ovs_list gone;   /* objects without a row, kept for the change set */
+    struct ovs_list status;    /* objects whose status the database lacks */
+    struct ovs_list gone;      /* objects without a row, kept for the change set */
+    struct ovs_list residents; /* struct model_vm with a resident_on */
     unsigned long long int round, port_round, ports_came;
     /* Called by model_settle() for each object that comes to be in error. */
     void (*on_error)(struct model_obj *, const char *before, void *aux);
@@ -462,6 +488,7 @@ void model_vif_groups(struct model *, struct model_vif *, void (*)(struct model_
 struct model_vif *model_vif_by_mac(const struct model *, const struct model_network *,
                                    struct eth_addr);
 struct model_port *model_vif_port(const struct model_vif *, const struct model_host *);
+enum model_role model_vif_role(const struct model_vif *, const struct model_host *);
 /* The vifs that a mirror copies from, each once, in order of keys; the caller
  * frees the array. */
 struct model_vif **model_mirror_vifs(const struct model *, const struct model_mirror *, size_t *n);
@@ -482,6 +509,11 @@ void model_port_gone(struct model *, struct model_host *, const char *name);
  * the database remembers of vifs on this host counts no more. */
 void model_ports_begin(struct model *);
 void model_ports_end(struct model *, struct model_host *);
+
+/* The switch has what the port needs. */
+void model_port_confirm(struct model *, struct model_port *);
+/* Whether it has must be found out anew for all ports of the host. */
+void model_ports_doubt(struct model *, struct model_host *, enum model_confirm);
 
 /* --- status: coalesced, written to the database by pool_db_run() ------------------------------ */
 

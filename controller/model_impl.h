@@ -140,6 +140,7 @@ void model_derive_limits(struct model *, struct model_vif *); /* it is live */
 
 void model_vif_enter(struct model *, struct model_vif *); /* it is live: finds its ports */
 void model_vif_leave(struct model *, struct model_vif *);
+void model_host_enter(struct model *); /* one is live, perhaps renamed */
 void model_host_leave(struct model *, struct model_host *);
 
 #endif

@@ -872,6 +872,8 @@ evaluate(struct model *m, struct model_obj *obj)
         if (obj->kind == REC_VIF) {
             derive_vif(m, model_vif(obj));
             model_vif_enter(m, model_vif(obj));
+        } else if (obj->kind == REC_HOST) {
+            model_host_enter(m);
         }
     } else if (was_live) {
         go_down(m, obj);

@@ -114,6 +114,36 @@ parse_network(struct model *m, struct model_network *net, const struct rec *r)
     }
 }
 
+/* False: it was the same. */
+static bool
+set_host_name(char **to, const char *name)
+{
+    name = name && *name ? name : NULL;
+    if (nullable_string_is_equal(*to, name)) {
+        return false;
+    }
+    free(*to);
+    *to = nullable_xstrdup(name);
+    return true;
+}
+
+static void
+parse_vm(struct model *m, struct model_vm *vm, const struct rec *r)
+{
+    bool moved = set_host_name(&vm->resident_on, r->resident_on);
+
+    moved = set_host_name(&vm->destination, r->destination) || moved;
+    parse_rates(m, &vm->obj, &vm->rates, r, REC_VM_RATE_IN);
+    ovs_list_remove(&vm->resident_node);
+    ovs_list_init(&vm->resident_node);
+    if (vm->resident_on) {
+        ovs_list_push_back(&m->residents, &vm->resident_node);
+    }
+    if (moved) {
+        model_dirty_referrers(m, &vm->obj);
+    }
+}
+
 static void
 parse_vif(struct model *m, struct model_vif *vif, const struct rec *r)
 {
@@ -344,7 +374,7 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
         parse_network(m, model_network(obj), r);
         break;
     case REC_VM:
-        parse_rates(m, obj, &model_vm(obj)->rates, r, REC_VM_RATE_IN);
+        parse_vm(m, model_vm(obj), r);
         break;
     case REC_VIF:
         parse_vif(m, model_vif(obj), r);
@@ -444,6 +474,11 @@ model_free_fields(struct model_obj *obj)
         free(model_host(obj)->openflow);
         free(model_host(obj)->bridge);
         free(model_host(obj)->uplink);
+        break;
+    case REC_VM:
+        free(model_vm(obj)->resident_on);
+        free(model_vm(obj)->destination);
+        ovs_list_remove(&model_vm(obj)->resident_node);
         break;
     case REC_VIF:
         free(model_vif(obj)->ipv4_allowed.p);

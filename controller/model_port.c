@@ -113,12 +113,84 @@ remembered_host(const struct model *m, const struct model_vif *vif)
     return host && !host->reported ? host : NULL;
 }
 
+static struct model_host *
+named_host(const struct model *m, const char *name)
+{
+    return name ? model_host(model_by_name(m, REC_HOST, name)) : NULL;
+}
+
+enum model_role
+model_vif_role(const struct model_vif *vif, const struct model_host *host)
+{
+    if (!vif->resident || vif->host == host) {
+        return MODEL_HERE;
+    }
+    return vif->coming == host ? MODEL_COMING : MODEL_AWAY;
+}
+
+static void
+forget_confirm(struct model_port *port)
+{
+    ovs_list_remove(&port->confirm_node);
+    ovs_list_init(&port->confirm_node);
+    port->confirm = port->host->reported ? MODEL_UNCONFIRMED : MODEL_UNKNOWN;
+    port->revision = 0;
+}
+
+static bool
+needs_confirm(const struct model_port *port)
+{
+    return port->vif && port->vif->resident && model_vif_role(port->vif, port->host) != MODEL_AWAY;
+}
+
+/* Of resident vifs somebody waits to hear that the switch is ready for them. */
+static void
+expect_confirm(struct model_port *port)
+{
+    if (!needs_confirm(port)) {
+        forget_confirm(port);
+    } else if (port->confirm != MODEL_CONFIRMED && ovs_list_is_empty(&port->confirm_node)) {
+        ovs_list_push_back(&port->host->unconfirmed, &port->confirm_node);
+    }
+}
+
+void
+model_port_confirm(struct model *m, struct model_port *port)
+{
+    ovs_list_remove(&port->confirm_node);
+    ovs_list_init(&port->confirm_node);
+    port->confirm = MODEL_CONFIRMED;
+    model_note(m, &port->vif->obj);
+}
+
+void
+model_ports_doubt(struct model *m, struct model_host *host, enum model_confirm confirm)
+{
+    struct model_port *port;
+
+    LIST_FOR_EACH (port, host_node, &host->ports) {
+        if (needs_confirm(port)) {
+            port->confirm = confirm;
+            expect_confirm(port);
+            model_note(m, &port->vif->obj);
+        }
+    }
+}
+
 static void
 place(struct model *m, struct model_vif *vif)
 {
-    struct model_host *host = vif->stated_host;
+    const struct model_vm *vm = vif->vm;
+    struct model_host *host = vm ? named_host(m, vm->resident_on) : NULL, *coming = NULL;
     struct model_port *port, *last = NULL;
+    bool resident = host;
 
+    if (host) {
+        coming = named_host(m, vm->destination);
+        coming = coming != host ? coming : NULL;
+    } else {
+        host = vif->stated_host;
+    }
     LIST_FOR_EACH (port, vif_node, &vif->ports) {
         last = !last || port->came > last->came ? port : last;
     }
@@ -126,11 +198,30 @@ place(struct model *m, struct model_vif *vif)
         host = last->host;
     }
     vif->host_remembered = !host && vif->obj.live && (host = remembered_host(m, vif));
-    if (vif->host != host) {
+    if (vif->host != host || vif->coming != coming || vif->resident != resident) {
         vif->host = host;
+        vif->coming = coming;
+        vif->resident = resident;
         model_mark(m, &vif->obj, MODEL_PLACE);
     }
+    LIST_FOR_EACH (port, vif_node, &vif->ports) {
+        expect_confirm(port);
+    }
     model_note(m, &vif->obj);
+}
+
+/* A name of a host means another one, or none any more. */
+static void
+place_residents(struct model *m)
+{
+    struct model_vm *vm;
+    struct model_ref *ref;
+
+    LIST_FOR_EACH (vm, resident_node, &m->residents) {
+        MODEL_FOR_EACH_REF (ref, &vm->vifs) {
+            place(m, model_vif(ref->from));
+        }
+    }
 }
 
 static void
@@ -152,6 +243,7 @@ detach(struct model *m, struct model_port *port)
 
     if (vif) {
         port->vif = NULL;
+        forget_confirm(port);
         ovs_list_remove(&port->vif_node);
         presence_put(m, port->presence);
         port->presence = NULL;
@@ -328,6 +420,8 @@ model_port_report(struct model *m, struct model_host *host, const char *name,
         hmap_insert(&m->ports, &port->node, hash_port(host, name));
         ovs_list_push_back(&host->ports, &port->host_node);
         port->came = ++m->ports_came;
+        ovs_list_init(&port->confirm_node);
+        forget_confirm(port);
         model_mark(m, &host->obj, MODEL_MEMBERS);
     }
     port->round = m->port_round;
@@ -345,6 +439,8 @@ model_port_report(struct model *m, struct model_host *host, const char *name,
         port->ofport = ofport;
         model_mark(m, &host->obj, MODEL_MEMBERS);
         if (port->vif) {
+            forget_confirm(port);
+            expect_confirm(port);
             model_mark(m, &port->vif->obj, MODEL_PLACE);
             model_note(m, &port->vif->obj);
         }
@@ -385,6 +481,12 @@ model_ports_end(struct model *m, struct model_host *host)
 }
 
 void
+model_host_enter(struct model *m)
+{
+    place_residents(m);
+}
+
+void
 model_host_leave(struct model *m, struct model_host *host)
 {
     struct model_port *port;
@@ -393,4 +495,5 @@ model_host_leave(struct model *m, struct model_host *host)
         destroy_port(m, port);
     }
     forget_remembered(m, host); /* it is not live: nothing finds it */
+    place_residents(m);
 }

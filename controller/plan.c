@@ -234,8 +234,7 @@ plan_item(struct planning *p, const struct doc_item *item)
         rec_copy(&op->after, r);
     }
     if (there) {
-        op->after.key = op->before.key;
-        op->after.zone = op->before.zone;
+        rec_keep(&op->after, &op->before);
     }
     set_name(&op->after, there && (rec_is_uuid(r->name) || !*r->name) ? op->before.name : r->name);
 }

@@ -13,11 +13,13 @@ struct model *pool_db_model(struct pool_db *);
 /* A column of status beside a record. */
 struct pool_extra {
     const char *name;
-    enum { POOL_EXTRA_STRING, POOL_EXTRA_INT, POOL_EXTRA_BOOL } type;
+    enum { POOL_EXTRA_STRING, POOL_EXTRA_INT, POOL_EXTRA_BOOL, POOL_EXTRA_LIST } type;
     char *s;
     int64_t i;
+    char **list;
+    size_t n;
 };
-#define POOL_MAX_EXTRAS 12
+#define POOL_MAX_EXTRAS 16
 struct pool_object {
     struct rec rec; /* references are names */
     struct pool_extra extras[POOL_MAX_EXTRAS];

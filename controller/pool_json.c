@@ -7,17 +7,34 @@
 #include "pool_db_priv.h"
 
 static json_t *
+extra_json(const struct pool_extra *e)
+{
+    json_t *list;
+
+    switch (e->type) {
+    case POOL_EXTRA_STRING:
+        return json_string(e->s);
+    case POOL_EXTRA_INT:
+        return json_integer(e->i);
+    case POOL_EXTRA_BOOL:
+        return json_boolean(e->i);
+    case POOL_EXTRA_LIST:
+        break;
+    }
+    list = json_array();
+    for (size_t i = 0; i < e->n; i++) {
+        json_array_append_new(list, json_string(e->list[i]));
+    }
+    return list;
+}
+
+static json_t *
 object_json(const struct pool_object *o)
 {
     json_t *json = doc_record_json(&o->rec, true);
 
     for (size_t i = 0; i < o->n_extras; i++) {
-        const struct pool_extra *e = &o->extras[i];
-
-        json_object_set_new(json, e->name,
-                            e->type == POOL_EXTRA_STRING ? json_string(e->s)
-                            : e->type == POOL_EXTRA_INT  ? json_integer(e->i)
-                                                         : json_boolean(e->i));
+        json_object_set_new(json, o->extras[i].name, extra_json(&o->extras[i]));
     }
     return json;
 }

@@ -50,10 +50,29 @@ add_extra(struct pool_object *o, const char *name, int type)
     struct pool_extra *e = &o->extras[o->n_extras++];
 
     ovs_assert(o->n_extras <= POOL_MAX_EXTRAS);
+    memset(e, 0, sizeof *e);
     e->name = name;
     e->type = type;
-    e->s = NULL;
     return e;
+}
+
+static void
+read_extra(const struct ovsdb_idl_row *row, enum rec_kind kind,
+           const struct ovsdb_idl_column *column, struct pool_object *o)
+{
+    if (column->type.n_max > 1) {
+        struct pool_extra *e = add_extra(o, column->name, POOL_EXTRA_LIST);
+
+        e->list = pool_row_get_list(row, kind, column->name, &e->n);
+    } else if (column->type.key.type == OVSDB_TYPE_STRING) {
+        add_extra(o, column->name, POOL_EXTRA_STRING)->s =
+            strdup(pool_row_get_string(row, kind, column->name));
+    } else {
+        bool boolean = column->type.key.type == OVSDB_TYPE_BOOLEAN;
+
+        add_extra(o, column->name, boolean ? POOL_EXTRA_BOOL : POOL_EXTRA_INT)->i =
+            pool_row_get_int(row, kind, column->name);
+    }
 }
 
 static void
@@ -61,9 +80,35 @@ read_status(const struct ovsdb_idl_row *row, enum rec_kind kind, struct pool_obj
 {
     /* Columns that are no fields; what is not for show is not here. */
     static const char *const columns[] = {
-        "generation", "pending_deadline", "pending_author", "connected", "applied_generation",
-        "drift",      "last_seen",        "datapath_type",  "switch",    "version",
-        "zone",       "seen_host",        "ofport",         "warning",   "error",
+        "generation",
+        "pending_deadline",
+        "pending_author",
+        "connected",
+        "applied_generation",
+        "drift",
+        "last_seen",
+        "datapath_type",
+        "switch",
+        "version",
+        "zone",
+        "seen_host",
+        "ofport",
+        "warning",
+        "error",
+        "coordinator",
+        "xapi_address",
+        "xapi_seen",
+        "migration_address",
+        "power_state",
+        "resident_on",
+        "epoch",
+        "destination",
+        "migration",
+        "driver",
+        "memory_bytes",
+        "config",
+        "device",
+        "confirmed_on",
     };
 
     add_extra(o, "uuid", POOL_EXTRA_STRING)->s = xasprintf(UUID_FMT, UUID_ARGS(&row->uuid));
@@ -73,17 +118,8 @@ read_status(const struct ovsdb_idl_row *row, enum rec_kind kind, struct pool_obj
     for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
         const struct ovsdb_idl_column *column = pool_row_column(kind, columns[i]);
 
-        if (!column) {
-            continue;
-        }
-        if (column->type.key.type == OVSDB_TYPE_STRING) {
-            add_extra(o, columns[i], POOL_EXTRA_STRING)->s =
-                strdup(pool_row_get_string(row, kind, columns[i]));
-        } else {
-            bool boolean = column->type.key.type == OVSDB_TYPE_BOOLEAN;
-
-            add_extra(o, columns[i], boolean ? POOL_EXTRA_BOOL : POOL_EXTRA_INT)->i =
-                pool_row_get_int(row, kind, columns[i]);
+        if (column) {
+            read_extra(row, kind, column, o);
         }
     }
 }
@@ -103,7 +139,13 @@ pool_object_destroy(struct pool_object *o)
 {
     rec_destroy(&o->rec);
     for (size_t i = 0; i < o->n_extras; i++) {
-        free(o->extras[i].s);
+        struct pool_extra *e = &o->extras[i];
+
+        free(e->s);
+        for (size_t j = 0; j < e->n; j++) {
+            free(e->list[j]);
+        }
+        free(e->list);
     }
 }
 

@@ -16,6 +16,7 @@
 static const struct ovsdb_idl_table_class *tables[REC_N_KINDS];
 static const struct ovsdb_idl_column *fields[REC_N_KINDS][REC_MAX_FIELDS];
 static const struct ovsdb_idl_column *names[REC_N_KINDS], *keys[REC_N_KINDS], *zone;
+static const struct ovsdb_idl_column *resident_on, *destination;
 
 static const struct ovsdb_idl_column *
 find_column(const struct ovsdb_idl_table_class *table, const char *name)
@@ -49,6 +50,8 @@ look_up(void)
         keys[k] = find_column(tables[k], "pool_key");
     }
     zone = find_column(tables[REC_NETWORK], "zone");
+    resident_on = find_column(tables[REC_VM], "resident_on");
+    destination = find_column(tables[REC_VM], "destination");
 }
 
 const struct ovsdb_idl_table_class *
@@ -79,8 +82,8 @@ pool_row_monitor(struct ovsdb_idl *idl)
     for (enum rec_kind k = 0; k < REC_N_KINDS; k++) {
         for (size_t i = 0; i < tables[k]->n_columns; i++) {
             const struct ovsdb_idl_column *column = &tables[k]->columns[i];
-            bool tracked =
-                column == names[k] || column == keys[k] || column == zone || k == REC_POOL;
+            bool tracked = column == names[k] || column == keys[k] || column == zone ||
+                           column == resident_on || column == destination || k == REC_POOL;
 
             for (unsigned f = 0; f < rec_tables[k].n_fields; f++) {
                 tracked = tracked || column == fields[k][f];
@@ -91,6 +94,13 @@ pool_row_monitor(struct ovsdb_idl *idl)
                 ovsdb_idl_omit_alert(idl, column);
             }
         }
+    }
+    /* Of weft-xapid alone. */
+    for (size_t i = 0; i < POOLREC_TASK_N_COLUMNS; i++) {
+        ovsdb_idl_omit(idl, &poolrec_task_columns[i]);
+    }
+    for (size_t i = 0; i < POOLREC_MIGRATION_N_COLUMNS; i++) {
+        ovsdb_idl_omit(idl, &poolrec_migration_columns[i]);
     }
     ovsdb_idl_set_write_changed_only_all(idl, true);
 }
@@ -160,6 +170,9 @@ pool_row_read(const struct ovsdb_idl_row *row, enum rec_kind kind, struct rec *r
     r->zone = kind == REC_NETWORK ? read_integer(row, zone) : 0;
     if (kind == REC_VIF) {
         r->seen_host = xstrdup(pool_row_get_string(row, kind, "seen_host"));
+    } else if (kind == REC_VM) {
+        r->resident_on = xstrdup(pool_row_get_string(row, kind, "resident_on"));
+        r->destination = xstrdup(pool_row_get_string(row, kind, "destination"));
     }
 }
 
@@ -178,6 +191,23 @@ pool_row_get_int(const struct ovsdb_idl_row *row, enum rec_kind kind, const char
 
     return column->type.key.type == OVSDB_TYPE_BOOLEAN ? datum->keys[0].boolean
                                                        : datum->keys[0].integer;
+}
+
+char **
+pool_row_get_list(const struct ovsdb_idl_row *row, enum rec_kind kind, const char *name, size_t *n)
+{
+    const struct ovsdb_idl_column *column = pool_row_column(kind, name);
+    const struct ovsdb_datum *datum = ovsdb_idl_read(row, column);
+    bool map = column->type.value.type != OVSDB_TYPE_VOID;
+    char **list = xcalloc(datum->n + 1, sizeof *list);
+
+    for (size_t i = 0; i < datum->n; i++) {
+        const char *key = json_string(datum->keys[i].s);
+
+        list[i] = map ? xasprintf("%s=%s", key, json_string(datum->values[i].s)) : xstrdup(key);
+    }
+    *n = datum->n;
+    return list;
 }
 
 /* --- writing -------------------------------------------------------------------------------- */
@@ -306,6 +336,33 @@ pool_row_set_int(const struct ovsdb_idl_row *row, enum rec_kind kind, const char
 {
     if (pool_row_get_int(row, kind, column) != i) {
         write_int(row, pool_row_column(kind, column), i);
+    }
+}
+
+void
+pool_row_set_member(const struct ovsdb_idl_row *row, enum rec_kind kind, const char *name,
+                    const char *member, bool there)
+{
+    const struct ovsdb_idl_column *column = pool_row_column(kind, name);
+    const struct ovsdb_datum *now = ovsdb_idl_read(row, column);
+    struct ovsdb_datum *datum;
+    union ovsdb_atom atom;
+    unsigned int at;
+    bool is;
+
+    set_atom(&atom, OVSDB_TYPE_STRING, member);
+    is = ovsdb_datum_find_key(now, &atom, OVSDB_TYPE_STRING, &at);
+    ovsdb_atom_destroy(&atom, OVSDB_TYPE_STRING);
+    if (is == there) {
+        return;
+    }
+    datum = xmalloc(sizeof *datum); /* the transaction's from now on */
+    datum_room(datum, 1);
+    set_atom(&datum->keys[0], OVSDB_TYPE_STRING, member);
+    if (there) {
+        ovsdb_idl_txn_write_partial_set(row, column, datum);
+    } else {
+        ovsdb_idl_txn_delete_partial_set(row, column, datum);
     }
 }
 

@@ -25,9 +25,15 @@ void pool_row_write(const struct ovsdb_idl_row *, const struct rec *before,
 /* Status columns, by name; a write of the same does nothing. */
 const char *pool_row_get_string(const struct ovsdb_idl_row *, enum rec_kind, const char *column);
 int64_t pool_row_get_int(const struct ovsdb_idl_row *, enum rec_kind, const char *column);
+/* A set's members, or a map's as "KEY=VALUE"; all of it the caller's. */
+char **pool_row_get_list(const struct ovsdb_idl_row *, enum rec_kind, const char *column,
+                         size_t *n);
 void pool_row_set_string(const struct ovsdb_idl_row *, enum rec_kind, const char *column,
                          const char *);
 void pool_row_set_int(const struct ovsdb_idl_row *, enum rec_kind, const char *column, int64_t);
+/* A member of a set of strings comes or goes, whatever others write of the set. */
+void pool_row_set_member(const struct ovsdb_idl_row *, enum rec_kind, const char *column,
+                         const char *member, bool there);
 void pool_row_verify(const struct ovsdb_idl_row *, enum rec_kind, const char *column);
 const struct ovsdb_idl_column *pool_row_column(enum rec_kind, const char *column);
 

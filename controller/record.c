@@ -64,6 +64,8 @@ rec_destroy(struct rec *r)
     }
     free(r->name);
     free(r->seen_host);
+    free(r->resident_on);
+    free(r->destination);
     for (unsigned f = 0; f < REC_MAX_FIELDS; f++) {
         value_destroy(&r->v[f]);
     }
@@ -82,15 +84,36 @@ value_copy(struct rec_value *to, const struct rec_value *from)
     }
 }
 
+static char *
+copy_or_null(const char *s)
+{
+    return s ? need(strdup(s)) : NULL;
+}
+
 void
 rec_copy(struct rec *r, const struct rec *from)
 {
     *r = *from;
     r->name = need(strdup(from->name));
-    r->seen_host = from->seen_host ? need(strdup(from->seen_host)) : NULL;
+    r->seen_host = copy_or_null(from->seen_host);
+    r->resident_on = copy_or_null(from->resident_on);
+    r->destination = copy_or_null(from->destination);
     for (unsigned f = 0; f < REC_MAX_FIELDS; f++) {
         value_copy(&r->v[f], &from->v[f]);
     }
+}
+
+void
+rec_keep(struct rec *r, const struct rec *before)
+{
+    free(r->seen_host);
+    free(r->resident_on);
+    free(r->destination);
+    r->key = before->key;
+    r->zone = before->zone;
+    r->seen_host = copy_or_null(before->seen_host);
+    r->resident_on = copy_or_null(before->resident_on);
+    r->destination = copy_or_null(before->destination);
 }
 
 void

@@ -187,6 +187,8 @@ struct rec {
     uint32_t given;  /* bit f: field f was stated, not defaulted */
     uint32_t zone;   /* networks: what the controller allocated; 0: none yet */
     char *seen_host; /* vifs: where it was found last; or NULL */
+    /* VMs: names of the host that may run it and of the one that prepares to; or NULL */
+    char *resident_on, *destination;
     struct rec_value v[REC_MAX_FIELDS];
 };
 
@@ -194,6 +196,8 @@ struct rec {
 void rec_init(struct rec *, enum rec_kind);
 void rec_destroy(struct rec *);
 void rec_copy(struct rec *, const struct rec *from);
+/* What nobody states, from what stood before. */
+void rec_keep(struct rec *, const struct rec *before);
 /* Index of the field, -1 if the kind has none of that name. */
 int rec_field_index(enum rec_kind, const char *name);
 /* Index by table, member or noun; REC_N_KINDS if it is none. */

@@ -29,6 +29,7 @@ static const struct pool_field pool_fields[] = {
     {"pending_deadline", POOL_INTEGER, STATUS, NULL,
      "when the unconfirmed commit rolls back, ms since 1970; 0: there is none"},
     {"pending_author", POOL_STRING, STATUS, NULL, "whose the unconfirmed commit is"},
+    {"coordinator", POOL_STRING, STATUS, NULL, "the host whose weft-xapid speaks for the pool"},
 };
 
 static const struct pool_field host_fields[] = {
@@ -45,6 +46,9 @@ static const struct pool_field host_fields[] = {
     {"datapath_type", POOL_STRING, STATUS, NULL, "of its bridge"},
     {"switch", POOL_STRING, STATUS | COLUMN, NULL, "weft or ovs"},
     {"version", POOL_STRING, STATUS, NULL, "of its switch"},
+    {"xapi_address", POOL_STRING, STATUS, NULL, "https URL of its weft-xapid"},
+    {"xapi_seen", POOL_INTEGER, STATUS, NULL, "when that last ran, ms since 1970"},
+    {"migration_address", POOL_STRING, STATUS, NULL, "where VMs that come are received"},
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
@@ -73,6 +77,15 @@ static const struct pool_field network_fields[] = {
 static const struct pool_field vm_fields[] = {
     {"tenant", POOL_REF, OWNER | COLUMN, "tenant", "whose it is"},
     RATE_FIELDS,
+    {"power_state", POOL_STRING, STATUS | COLUMN, NULL,
+     "Halted, Running, Paused or Suspended; empty: not weft-xapid's"},
+    {"resident_on", POOL_STRING, STATUS | COLUMN, NULL, "the host that may run it"},
+    {"epoch", POOL_INTEGER, STATUS, NULL, "one more with each move or move that was given up"},
+    {"destination", POOL_STRING, STATUS | COLUMN, NULL, "the host that prepares to take it"},
+    {"migration", POOL_STRING, STATUS, NULL, "uuid of the migration under way"},
+    {"driver", POOL_STRING, STATUS, NULL, "cell or xen; empty: not weft-xapid's"},
+    {"memory_bytes", POOL_INTEGER, STATUS, NULL, "its memory"},
+    {"config", POOL_STRING, SET | STATUS, NULL, "KEY=VALUE, of its driver"},
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
@@ -90,6 +103,9 @@ static const struct pool_field vif_fields[] = {
     RATE_FIELDS,
     {"seen_host", POOL_STRING, STATUS | COLUMN, NULL, "the host it was found on"},
     {"ofport", POOL_INTEGER, STATUS, NULL, "its port number there"},
+    {"device", POOL_STRING, STATUS, NULL, "its number in the VM"},
+    {"confirmed_on", POOL_STRING, SET | STATUS, NULL,
+     "hosts whose switches have its port and its policy, of a VM that weft-xapid runs"},
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 

@@ -56,7 +56,8 @@ struct p_net {
 
 struct p_vif {
     bool there;
-    int vm, net, host; /* host NONE: plugged in nowhere */
+    int vm, net, host;  /* host NONE: plugged in nowhere */
+    bool also[N_HOSTS]; /* other hosts that have a port of it */
     struct eth_addr mac;
     struct cidrs v4, v6, known;
     int locking; /* NONE: the network's default; else enum model_locking */
@@ -96,6 +97,8 @@ struct pool {
     struct p_host hosts[N_HOSTS];
     struct p_net nets[N_NETS];
     bool vms[N_VMS];
+    /* Number of the host, from 1; 0: none is stated. */
+    unsigned resident[N_VMS], destination[N_VMS];
     struct p_vif vifs[N_VIFS];
     struct p_group groups[N_GROUPS];
     struct p_policy policies[N_POLICIES];
@@ -412,6 +415,15 @@ net_rec(struct rec *r, const struct p_net *n, unsigned i)
 }
 
 static inline void
+vm_rec(struct rec *r, const struct pool *p, unsigned i)
+{
+    unsigned resident = p->resident[i], destination = p->destination[i];
+
+    r->resident_on = resident ? xstrdup(pool_name(REC_HOST, resident - 1)) : NULL;
+    r->destination = destination ? xstrdup(pool_name(REC_HOST, destination - 1)) : NULL;
+}
+
+static inline void
 vif_rec(struct rec *r, const struct p_vif *v)
 {
     static const char *const modes[] = {
@@ -548,6 +560,9 @@ pool_state(const struct pool *p, struct model *m, enum rec_kind kind, unsigned i
     case REC_HOST:
         host_rec(&r, &p->hosts[i], i);
         break;
+    case REC_VM:
+        vm_rec(&r, p, i);
+        break;
     case REC_NETWORK:
         net_rec(&r, &p->nets[i], i);
         break;
@@ -586,6 +601,17 @@ pool_state_default(const struct pool *p, struct model *m)
     rec_destroy(&r);
 }
 
+/* With two ports, and no word of where it is resident, it is where it was seen last:
+ * that is nothing that a pool states. */
+static inline bool
+has_port(const struct pool *p, unsigned v, unsigned h)
+{
+    unsigned resident = p->resident[p->vifs[v].vm];
+
+    return p->vifs[v].there && (p->vifs[v].host == (int)h ||
+                                (p->vifs[v].also[h] && resident && p->hosts[resident - 1].there));
+}
+
 /* What each host's switch says of its ports.  Only a live host can say it. */
 static inline void
 pool_state_ports(const struct pool *p, struct model *m)
@@ -607,7 +633,7 @@ pool_state_ports(const struct pool *p, struct model *m)
             model_port_report(m, mh, tunnels[e], NULL, NULL, PORT_TUNNEL(e));
         }
         for (unsigned v = 0; v < N_VIFS; v++) {
-            if (p->vifs[v].there && p->vifs[v].host == (int)i) {
+            if (has_port(p, v, i)) {
                 struct uuid vif = pool_uuid(REC_VIF, v);
                 char name[16];
 
@@ -633,6 +659,26 @@ pool_state_all(const struct pool *p, struct model *m)
     model_settle(m);
 }
 
+/* --- moves ------------------------------------------------------------------------------ */
+
+static bool pool_moves; /* pool_change() moves VMs, too */
+
+/* Anything that can be said of a VM's move, sensible or not. */
+static inline unsigned
+random_move(struct pool *p)
+{
+    unsigned i = pick(N_VMS);
+
+    p->resident[i] = chance(75) ? pick(N_HOSTS + 1) : 0;
+    p->destination[i] = chance(60) ? pick(N_HOSTS + 1) : 0;
+    for (unsigned v = 0; v < N_VIFS; v++) {
+        for (unsigned h = 0; h < N_HOSTS && p->vifs[v].vm == (int)i; h++) {
+            p->vifs[v].also[h] = chance(40);
+        }
+    }
+    return i;
+}
+
 /* --- changes ------------------------------------------------------------------------------- */
 
 /* Some change of the kind that people make, stated to the model. */
@@ -642,6 +688,9 @@ pool_change(struct pool *p, struct model *m)
     enum rec_kind kind = REC_RULE;
     unsigned i = 0;
 
+    if (pool_moves && chance(25)) {
+        pool_state(p, m, REC_VM, random_move(p));
+    }
     switch (pick(16)) {
     case 0:
     case 1:

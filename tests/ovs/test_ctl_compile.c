@@ -233,6 +233,7 @@ test_incremental(void)
         struct twin kept;
 
         random_pool(&p);
+        pool_moves = n_pools & 1;
         kept = fresh(&p);
         for (unsigned h = 0; h < N_HOSTS; h++) {
             followers[h].good = true;

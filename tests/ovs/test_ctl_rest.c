@@ -3,7 +3,7 @@
 #include <gnutls/crypto.h>
 #include <sys/stat.h>
 
-#include "record.h"
+#include "doc.h"
 #include "rest_rig.h"
 
 /* --- what it answers ------------------------------------------------------------------ */
