@@ -60,7 +60,7 @@ page_cache_find(struct page_cache *c, uint64_t pfn)
 }
 
 struct page_slot *
-page_cache_take(struct page_cache *c, uint64_t pfn, uint32_t generation)
+page_cache_take(struct page_cache *c, uint64_t pfn, uint32_t generation, uint32_t *evicted)
 {
     struct page_slot *set = set_of(c, pfn), *best = NULL;
 
@@ -75,6 +75,7 @@ page_cache_take(struct page_cache *c, uint64_t pfn, uint32_t generation)
         }
     }
     if (best) {
+        *evicted += best->pfn != 0;
         *best = (struct page_slot){.pfn = pfn + 1, .used = generation};
     }
     return best;

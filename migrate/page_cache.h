@@ -27,8 +27,10 @@ void page_cache_destroy(struct page_cache *);
 /* The page's slot, or NULL. */
 struct page_slot *page_cache_find(struct page_cache *, uint64_t pfn);
 /* A slot for a page that has none: empty, or the one of its set used longest ago, but not in
- * 'generation'; NULL: all are in use.  Its content is the caller's to write. */
-struct page_slot *page_cache_take(struct page_cache *, uint64_t pfn, uint32_t generation);
+ * 'generation'; NULL: all are in use.  Its content is the caller's to write.  Counts in '*evicted'
+ * when it held another page. */
+struct page_slot *page_cache_take(struct page_cache *, uint64_t pfn, uint32_t generation,
+                                  uint32_t *evicted);
 uint8_t *page_cache_page(const struct page_cache *, const struct page_slot *);
 
 #endif

@@ -18,9 +18,6 @@ enum {
     FIRST_LOOKS = 4,
 };
 
-/* Decoding costs the other end about a third of what encoding costs this one. */
-static const double both_ends = 4.0 / 3;
-
 void
 page_choice_init(struct page_choice *c, bool lz4, bool zstd, bool forced)
 {
@@ -44,11 +41,12 @@ page_choice_wire(struct page_choice *c, double ns_per_byte)
     }
 }
 
-/* Nanoseconds gained per page. */
+/* Nanoseconds gained per page.  Of the other end's time neither what decoding costs nor
+ * what it saves by reading less is counted. */
 static double
 worth(const struct page_choice *c, const struct choice_way *w)
 {
-    return w->saved * c->wire - w->ns * both_ends;
+    return w->saved * c->wire - w->ns;
 }
 
 /* Is it time to try a way that is not known, or not worth it? */

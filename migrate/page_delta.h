@@ -11,8 +11,8 @@
 #include <stdint.h>
 
 /* Returns the length written to 'out' (MIG_PAGE bytes of room), 0 when both are equal,
- * SIZE_MAX when it would be longer than 'max' (< MIG_PAGE).  'base' and 'page': aligned as
- * they may be, not changing. */
+ * SIZE_MAX when it would be longer than 'max' (< MIG_PAGE).  'page' may
+ * change meanwhile: then the delta leads to something between. */
 size_t mig_delta_make(const void *base, const void *page, size_t max, uint8_t *out);
 
 /* Turns 'page' from the base to the new content.  0, or EPROTO for a delta that

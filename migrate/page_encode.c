@@ -8,13 +8,12 @@
  *   compress     from a copy
  *   raw          from where it lies
  *
- * The guest may run meanwhile.  So what is compared with or compressed, and whose hash
- * is told, was copied first: hash and content then belong together, whatever the guest
- * does.  A raw page of a running guest is read twice, for the hash that this end keeps
- * and by the kernel or the cipher: both may see different things, but then the page is
- * dirty again and comes once more.  For the same reason it is no base for a delta: a
- * page becomes one only by being copied into the cache and sent from there, which is
- * done for pages that are sent again (from round 1 on).
+ * The guest may run meanwhile.  So what is compressed, and whose hash is told, was
+ * copied first: hash and content then belong together, whatever the guest does.  A raw page of a
+ * running guest is read twice, for the hash that this end keeps and by the kernel or the cipher:
+ * both may see different things, but then the page is dirty again and comes once more.  For the
+ * same reason it is no base for a delta: a page becomes one only by being copied into the cache and
+ * sent from there, which is done for pages that are sent again (from round 1 on).
  *
  * Other encoders of the same memory may have sent a page since: the digest's table says
  * what was sent last, and a base with another hash is none. */
@@ -45,8 +44,9 @@ struct mig_encoder {
     struct mig_sum sum;
     struct page_choice choice;
     struct page_cache cache;
+    uint64_t next;                   /* the page behind the last one */
     uint32_t generation;             /* of the batch, for the cache */
-    uint32_t lookups, hits, inserts; /* since the cache was judged last */
+    uint32_t lookups, hits, evicted; /* since the cache was judged last */
     bool cache_useless;              /* one page in 16 is kept, to see whether that changes */
     ZSTD_CCtx *zstd;
     void *lz4;
@@ -230,8 +230,8 @@ static bool
 worth_keeping(struct mig_encoder *e)
 {
     if (e->lookups >= INSERT_WINDOW) {
-        e->cache_useless = e->hits * 16 < e->inserts;
-        e->lookups = e->hits = e->inserts = 0;
+        e->cache_useless = e->hits * 8 < e->evicted;
+        e->lookups = e->hits = e->evicted = 0;
     }
     return !e->cache_useless || e->lookups % 16 == 0;
 }
@@ -242,18 +242,19 @@ keep(struct mig_encoder *e, struct look *l)
 {
     uint8_t *to = page_cache_page(&e->cache, l->slot);
 
-    memcpy(to, l->stable ? l->stable : l->page, MIG_PAGE);
+    memcpy(to, l->page, MIG_PAGE);
     l->stable = to;
     l->slot->used = e->generation;
     l->slot->hash = stable_hash(e, l);
 }
 
-/* True: dealt with. */
+/* True: dealt with.  The page is not copied: whatever was seen of it while the delta was
+ * made, base and delta together are one content, here as there. */
 static bool
 delta_from(struct mig_encoder *e, struct look *l)
 {
     uint8_t *out = e->out + e->out_used, *base = page_cache_page(&e->cache, l->slot);
-    size_t length = mig_delta_make(base, stable(e, l), DELTA_MAX, out);
+    size_t length = mig_delta_make(base, l->page, DELTA_MAX, out);
 
     e->stats.tried[MIG_DELTA]++;
     if (length == SIZE_MAX) {
@@ -264,11 +265,12 @@ delta_from(struct mig_encoder *e, struct look *l)
         e->stats.pages[0]++;
         return true;
     }
+    mig_delta_apply(base, out, length);
+    l->stable = base;
     if (!stable_hash(e, l)) {
         send_zeros(e, l);
         return true;
     }
-    mig_delta_apply(base, out, length);
     l->slot->hash = l->hash;
     note_hash(e, l, l->hash);
     append(e, l, MIG_DELTA, l->hash, out, (uint32_t)length);
@@ -292,8 +294,7 @@ try_delta(struct mig_encoder *e, struct look *l)
     } else {
         e->stats.cache_misses++;
         if (!l->slot && worth_keeping(e)) {
-            l->slot = page_cache_take(&e->cache, l->pfn, e->generation);
-            e->inserts += l->slot != NULL;
+            l->slot = page_cache_take(&e->cache, l->pfn, e->generation, &e->evicted);
         }
     }
     if (l->slot) {
@@ -376,6 +377,17 @@ send_raw(struct mig_encoder *e, struct look *l)
     append(e, l, MIG_RAW, 0, l->page, MIG_PAGE);
 }
 
+/* Pages come from memory that no cache holds, mostly one behind the other, and the
+ * processor's own prefetching ends at each page's end. */
+static void
+prefetch_next(struct mig_encoder *e, uint64_t pfn, const uint8_t *page)
+{
+    for (unsigned i = 0; pfn == e->next && i < MIG_PAGE; i += 64) {
+        _mm_prefetch((const char *)page + MIG_PAGE + i, _MM_HINT_T0);
+    }
+    e->next = pfn + 1;
+}
+
 bool
 mig_encode(struct mig_encoder *e, struct mig_batch *b, const void *payload[MIG_BATCH_PAGES],
            uint64_t pfn, const void *page)
@@ -385,6 +397,7 @@ mig_encode(struct mig_encoder *e, struct mig_batch *b, const void *payload[MIG_B
     if (b->n == MIG_BATCH_PAGES) {
         return false;
     }
+    prefetch_next(e, pfn, page);
     if (mig_page_is_zero(page)) {
         send_zeros(e, &l);
         return true;

@@ -1,0 +1,389 @@
+/* OpenSSL reads and writes the socket through a BIO of ours that never blocks: who must
+ * wait does so in poll(), without the lock.  The BIO reads ahead, because OpenSSL's own
+ * reading ahead moves all that it has left once per record, to align it. */
+#include "tls.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "transport.h"
+
+/* Read from the socket at once; up to this many records are then decrypted without
+ * another system call. */
+#define READ_AHEAD (256u << 10)
+/* AES-GCM may encrypt 2^24.5 full records with one key (RFC 8446 5.5). */
+#define RECORDS_PER_KEY (1u << 23)
+
+struct tls_context {
+    SSL_CTX *ssl;
+    bool server;
+};
+
+struct tls {
+    SSL *ssl;
+    pthread_mutex_t lock; /* of ssl */
+    int fd;
+    bool more;        /* the write under way is not the last; under lock */
+    unsigned records; /* written with the key of now; the writer's */
+    /* Read ahead; under lock. */
+    size_t in_at, in_end;
+    uint8_t in[READ_AHEAD];
+};
+
+/* --- the BIO -------------------------------------------------------------- */
+
+static int
+bio_write(BIO *bio, const char *p, int n)
+{
+    const struct tls *t = BIO_get_data(bio);
+    ssize_t sent = send(t->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL | (t->more ? MSG_MORE : 0));
+
+    BIO_clear_retry_flags(bio);
+    if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
+        BIO_set_retry_write(bio);
+    }
+    return sent;
+}
+
+static int
+bio_read(BIO *bio, char *p, int n)
+{
+    struct tls *t = BIO_get_data(bio);
+    size_t have = t->in_end - t->in_at;
+
+    BIO_clear_retry_flags(bio);
+    if (!have) {
+        ssize_t got = recv(t->fd, t->in, sizeof t->in, MSG_DONTWAIT);
+
+        if (got <= 0) {
+            if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+                BIO_set_retry_read(bio);
+            }
+            return got;
+        }
+        t->in_at = 0;
+        t->in_end = have = got;
+    }
+    n = (size_t)n < have ? n : (int)have;
+    memcpy(p, t->in + t->in_at, n);
+    t->in_at += n;
+    return n;
+}
+
+static long
+bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
+{
+    return cmd == BIO_CTRL_FLUSH;
+}
+
+static BIO_METHOD *bio_method;
+
+static void
+make_bio_method(void)
+{
+    bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "migration socket");
+    if (bio_method) {
+        BIO_meth_set_write(bio_method, bio_write);
+        BIO_meth_set_read(bio_method, bio_read);
+        BIO_meth_set_ctrl(bio_method, bio_ctrl);
+    }
+}
+
+/* --- context -------------------------------------------------------------- */
+
+static void
+explain(char *why, size_t n, const char *what)
+{
+    unsigned long e = ERR_peek_last_error();
+    const char *reason = e ? ERR_reason_error_string(e) : NULL;
+
+    snprintf(why, n, "%s: %s", what, reason ? reason : "failed");
+    ERR_clear_error();
+}
+
+static const char *
+configure(SSL_CTX *ctx, const struct transport_tls *files)
+{
+    X509_VERIFY_PARAM *verify = SSL_CTX_get0_param(ctx);
+
+    if (!SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) ||
+        !SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384")) {
+        return "TLS 1.3";
+    }
+    if (SSL_CTX_use_certificate_chain_file(ctx, files->certificate) != 1) {
+        return files->certificate;
+    }
+    if (SSL_CTX_use_PrivateKey_file(ctx, files->private_key, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(ctx) != 1) {
+        return files->private_key;
+    }
+    if (SSL_CTX_load_verify_file(ctx, files->ca_cert) != 1) {
+        return files->ca_cert;
+    }
+    if (files->crl) {
+        X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+
+        if (X509_STORE_load_file(store, files->crl) != 1 ||
+            !X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK)) {
+            return files->crl;
+        }
+    }
+    X509_VERIFY_PARAM_set_hostflags(verify, X509_CHECK_FLAG_NO_WILDCARDS);
+    if (!files->peer_name || !*files->peer_name ||
+        (!X509_VERIFY_PARAM_set1_ip_asc(verify, files->peer_name) &&
+         !X509_VERIFY_PARAM_set1_host(verify, files->peer_name, 0))) {
+        return "the peer's name";
+    }
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_num_tickets(ctx, 0);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    return NULL;
+}
+
+int
+tls_context_create(const struct transport_tls *files, bool server, struct tls_context **out,
+                   char *why, size_t n)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct tls_context *c = calloc(1, sizeof *c);
+    const char *fault;
+
+    *out = NULL;
+    pthread_once(&once, make_bio_method);
+    if (!c || !bio_method) {
+        free(c);
+        return ENOMEM;
+    }
+    c->server = server;
+    c->ssl = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+    fault = c->ssl ? configure(c->ssl, files) : "TLS";
+    if (fault) {
+        explain(why, n, fault);
+        tls_context_destroy(c);
+        return EINVAL;
+    }
+    *out = c;
+    return 0;
+}
+
+void
+tls_context_destroy(struct tls_context *c)
+{
+    if (c) {
+        SSL_CTX_free(c->ssl);
+        free(c);
+    }
+}
+
+/* --- one connection ------------------------------------------------------- */
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static int
+wait_fd(int fd, short events, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint64_t now = deadline_ns ? now_ns() : 0;
+        struct pollfd p = {.fd = fd, .events = events};
+        int n;
+
+        if (deadline_ns && now >= deadline_ns) {
+            return ETIMEDOUT;
+        }
+        n = poll(&p, 1, deadline_ns ? (int)((deadline_ns - now) / 1000000 + 1) : -1);
+        if (n > 0) {
+            return 0;
+        }
+        if (n < 0 && errno != EINTR) {
+            return errno;
+        }
+    }
+}
+
+/* What to do after OpenSSL said 'ret': 0 after waiting (call it again), EPIPE when the
+ * peer closed, or an error.  With the lock, which is not held while waiting. */
+static int
+after(struct tls *t, int ret, int saved_errno, uint64_t deadline_ns)
+{
+    int error, what = SSL_get_error(t->ssl, ret);
+
+    switch (what) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
+        pthread_mutex_unlock(&t->lock);
+        error = wait_fd(t->fd, what == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN, deadline_ns);
+        pthread_mutex_lock(&t->lock);
+        return error;
+    case SSL_ERROR_ZERO_RETURN:
+        return EPIPE;
+    case SSL_ERROR_SYSCALL:
+        return saved_errno ? saved_errno : EPIPE;
+    default:
+        /* An unexpected end of file is one of these since OpenSSL 3. */
+        error = ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? EPIPE
+                                                                                       : EBADMSG;
+        return error;
+    }
+}
+
+static void
+explain_handshake(const struct tls *t, char *why, size_t n)
+{
+    long verdict = SSL_get_verify_result(t->ssl);
+
+    if (verdict != X509_V_OK) {
+        snprintf(why, n, "TLS: the peer's certificate: %s", X509_verify_cert_error_string(verdict));
+        ERR_clear_error();
+    } else {
+        explain(why, n, "TLS handshake");
+    }
+}
+
+static int
+attach(struct tls *t, struct tls_context *c)
+{
+    BIO *bio;
+
+    t->ssl = SSL_new(c->ssl);
+    bio = t->ssl ? BIO_new(bio_method) : NULL;
+    if (!bio) {
+        return ENOMEM;
+    }
+    BIO_set_data(bio, t);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(t->ssl, bio, bio);
+    if (c->server) {
+        SSL_set_accept_state(t->ssl);
+    } else {
+        SSL_set_connect_state(t->ssl);
+    }
+    return 0;
+}
+
+int
+tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tls **out, char *why,
+              size_t n)
+{
+    struct tls *t = calloc(1, sizeof *t);
+    int error, ret;
+
+    *out = NULL;
+    if (!t) {
+        return ENOMEM;
+    }
+    t->fd = fd;
+    pthread_mutex_init(&t->lock, NULL);
+    error = attach(t, c);
+    pthread_mutex_lock(&t->lock);
+    while (!error) {
+        ERR_clear_error();
+        errno = 0;
+        ret = SSL_do_handshake(t->ssl);
+        if (ret == 1) {
+            break;
+        }
+        error = after(t, ret, errno, deadline_ns);
+    }
+    pthread_mutex_unlock(&t->lock);
+    if (!error) {
+        *out = t;
+        return 0;
+    }
+    if (error == EBADMSG) {
+        explain_handshake(t, why, n);
+        error = EPROTO;
+    } else {
+        snprintf(why, n, "TLS handshake: %s", strerror(error));
+    }
+    tls_destroy(t);
+    return error;
+}
+
+void
+tls_destroy(struct tls *t)
+{
+    if (t) {
+        SSL_free(t->ssl);
+        pthread_mutex_destroy(&t->lock);
+        free(t);
+    }
+}
+
+int
+tls_export(struct tls *t, const char *label, const uint8_t *context, size_t n, uint8_t *out,
+           size_t n_out)
+{
+    int ok;
+
+    pthread_mutex_lock(&t->lock);
+    ok = SSL_export_keying_material(t->ssl, out, n_out, label, strlen(label), context, n, 1);
+    pthread_mutex_unlock(&t->lock);
+    return ok == 1 ? 0 : EPROTO;
+}
+
+int
+tls_write(struct tls *t, const void *p, size_t n, bool more)
+{
+    const uint8_t *at = p;
+    int error = 0;
+
+    pthread_mutex_lock(&t->lock);
+    t->more = more;
+    while (n && !error) {
+        int ret;
+
+        if (t->records >= RECORDS_PER_KEY && SSL_key_update(t->ssl, SSL_KEY_UPDATE_NOT_REQUESTED)) {
+            t->records = 0;
+        }
+        ERR_clear_error();
+        errno = 0;
+        ret = SSL_write(t->ssl, at, n < TLS_RECORD ? n : TLS_RECORD);
+        if (ret > 0) {
+            at += ret;
+            n -= ret;
+            t->records++;
+        } else {
+            error = after(t, ret, errno, 0);
+        }
+    }
+    pthread_mutex_unlock(&t->lock);
+    return error;
+}
+
+int
+tls_read(struct tls *t, void *p, size_t n, uint64_t deadline_ns, size_t *got)
+{
+    int error = 0, ret = 0;
+
+    pthread_mutex_lock(&t->lock);
+    while (!error) {
+        ERR_clear_error();
+        errno = 0;
+        ret = SSL_read(t->ssl, p, n < INT_MAX ? n : INT_MAX);
+        if (ret > 0) {
+            break;
+        }
+        error = after(t, ret, errno, deadline_ns);
+    }
+    pthread_mutex_unlock(&t->lock);
+    *got = ret > 0 ? ret : 0;
+    return error == EPIPE ? 0 : error;
+}

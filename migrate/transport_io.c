@@ -1,0 +1,268 @@
+#include "transport_io.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tls.h"
+
+/* Data that nobody acknowledges, and a peer that does not answer while there is none. */
+static void
+watch_peer(int fd, unsigned dead_peer_ms)
+{
+    int on = 1, probes = 2, seconds = dead_peer_ms / 1000 / (probes + 1);
+
+    seconds = seconds ? seconds : 1;
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
+    setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_peer_ms, sizeof dead_peer_ms);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+void
+io_init(struct io *io, int fd, unsigned dead_peer_ms)
+{
+    memset(io, 0, sizeof *io);
+    io->fd = fd;
+    io->capture_fd = -1;
+    watch_peer(fd, dead_peer_ms);
+}
+
+void
+io_destroy(struct io *io)
+{
+    tls_destroy(io->tls);
+    if (io->fd >= 0) {
+        close(io->fd);
+        if (io->capture_fd >= 0) {
+            close(io->capture_fd);
+        }
+    }
+    free(io->flat);
+    io->fd = -1;
+}
+
+void
+io_cut(struct io *io)
+{
+    if (io->fd >= 0) {
+        shutdown(io->fd, SHUT_RDWR);
+    }
+}
+
+/* Takes 'n' bytes off the front of an array of *n_iov.  Returns what is left of it. */
+static struct iovec *
+advance(struct iovec *iov, unsigned *n_iov, size_t n)
+{
+    while (*n_iov && n >= iov->iov_len) {
+        n -= iov->iov_len;
+        iov++;
+        (*n_iov)--;
+    }
+    if (*n_iov) {
+        iov->iov_base = (uint8_t *)iov->iov_base + n;
+        iov->iov_len -= n;
+    }
+    return iov;
+}
+
+/* --- writing -------------------------------------------------------------- */
+
+static int
+write_plain(struct io *io, struct iovec *iov, unsigned n)
+{
+    while (n) {
+        struct msghdr m = {.msg_iov = iov, .msg_iovlen = n};
+        ssize_t sent = sendmsg(io->fd, &m, MSG_NOSIGNAL);
+
+        if (sent < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            return errno == EAGAIN ? ETIMEDOUT : errno;
+        }
+        iov = advance(iov, &n, sent);
+    }
+    return 0;
+}
+
+/* Full records: large pieces from where they lie, small ones gathered. */
+static int
+write_tls(struct io *io, const struct iovec *iov, unsigned n)
+{
+    size_t staged = 0;
+    int error = 0;
+
+    for (unsigned i = 0; i < n && !error; i++) {
+        const uint8_t *p = iov[i].iov_base;
+        size_t left = iov[i].iov_len;
+
+        while (left && !error) {
+            size_t take = TLS_RECORD - staged < left ? TLS_RECORD - staged : left;
+            bool last = i + 1 == n && take == left;
+
+            if (take == TLS_RECORD) {
+                error = tls_write(io->tls, p, take, !last);
+            } else {
+                memcpy(io->stage + staged, p, take);
+                staged += take;
+                if (staged == TLS_RECORD || last) {
+                    error = tls_write(io->tls, io->stage, staged, !last);
+                    staged = 0;
+                }
+            }
+            p += take;
+            left -= take;
+        }
+    }
+    return error;
+}
+
+/* The guest may write its memory meanwhile: the file gets what the wire gets. */
+static int
+capture(struct io *io, struct iovec *iov, unsigned *n)
+{
+    size_t len = 0, at = 0;
+
+    for (unsigned i = 0; i < *n; i++) {
+        len += iov[i].iov_len;
+    }
+    if (len > io->flat_room) {
+        free(io->flat);
+        io->flat = malloc(len);
+        io->flat_room = io->flat ? len : 0;
+        if (!io->flat) {
+            return ENOMEM;
+        }
+    }
+    for (unsigned i = 0; i < *n; at += iov[i++].iov_len) {
+        memcpy(io->flat + at, iov[i].iov_base, iov[i].iov_len);
+    }
+    iov[0] = (struct iovec){.iov_base = io->flat, .iov_len = len};
+    *n = 1;
+    for (at = 0; at < len;) {
+        ssize_t wrote = write(io->capture_fd, io->flat + at, len - at);
+
+        if (wrote <= 0) {
+            return wrote < 0 ? errno : EIO;
+        }
+        at += wrote;
+    }
+    return 0;
+}
+
+int
+io_write(struct io *io, struct iovec *iov, unsigned n)
+{
+    uint64_t len = 0;
+    int error = 0;
+
+    if (io->capture_fd >= 0) {
+        error = capture(io, iov, &n);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        len += iov[i].iov_len;
+    }
+    if (!error) {
+        error = io->tls ? write_tls(io, iov, n) : write_plain(io, iov, n);
+    }
+    if (!error) {
+        atomic_fetch_add_explicit(&io->sent, len, memory_order_relaxed);
+    }
+    return error;
+}
+
+/* --- reading -------------------------------------------------------------- */
+
+static int
+wait_readable(int fd, uint64_t deadline_ns)
+{
+    struct timespec t;
+    int64_t left_ms;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    left_ms = ((int64_t)deadline_ns - (t.tv_sec * 1000000000ll + t.tv_nsec)) / 1000000;
+    if (left_ms <= 0) {
+        return ETIMEDOUT;
+    }
+    return poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, left_ms) ? 0 : ETIMEDOUT;
+}
+
+/* At least one byte into 'iov', and what comes along into the spill, which is empty. */
+static int
+read_plain(struct io *io, const struct iovec *iov, unsigned n, size_t wanted, size_t *got)
+{
+    struct iovec v[IO_IOV_MAX];
+    struct msghdr m = {.msg_iov = v, .msg_iovlen = n + 1};
+    int error = io->deadline_ns ? wait_readable(io->fd, io->deadline_ns) : 0;
+    ssize_t r;
+
+    if (error) {
+        return error;
+    }
+    memcpy(v, iov, n * sizeof *iov);
+    v[n] = (struct iovec){.iov_base = io->spill, .iov_len = sizeof io->spill};
+    do {
+        r = recvmsg(io->fd, &m, 0);
+    } while (r < 0 && errno == EINTR);
+    if (r <= 0) {
+        return r ? errno : ECONNRESET;
+    }
+    *got = (size_t)r < wanted ? (size_t)r : wanted;
+    io->spill_at = 0;
+    io->spill_end = r - *got;
+    return 0;
+}
+
+static int
+read_some(struct io *io, const struct iovec *iov, unsigned n, size_t wanted, size_t *got)
+{
+    size_t have = io->spill_end - io->spill_at;
+    int error;
+
+    if (have) {
+        *got = have < iov->iov_len ? have : iov->iov_len;
+        memcpy(iov->iov_base, io->spill + io->spill_at, *got);
+        io->spill_at += *got;
+        return 0;
+    }
+    if (!io->tls) {
+        return read_plain(io, iov, n, wanted, got);
+    }
+    error = tls_read(io->tls, iov->iov_base, iov->iov_len, io->deadline_ns, got);
+    return error ? error : *got ? 0 : ECONNRESET;
+}
+
+int
+io_read(struct io *io, struct iovec *iov, unsigned n)
+{
+    size_t wanted = 0, got = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        wanted += iov[i].iov_len;
+    }
+    for (iov = advance(iov, &n, 0); n; iov = advance(iov, &n, got)) {
+        int error = read_some(io, iov, n, wanted, &got);
+
+        if (error) {
+            return error;
+        }
+        wanted -= got;
+        atomic_fetch_add_explicit(&io->received, got, memory_order_relaxed);
+    }
+    return 0;
+}
+
+int
+io_read_bytes(struct io *io, void *p, size_t n)
+{
+    return io_read(io, &(struct iovec){.iov_base = p, .iov_len = n}, n ? 1 : 0);
+}

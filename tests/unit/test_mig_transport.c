@@ -1,0 +1,504 @@
+/* A migration's transport, both ends in one process: what is handed over at one end is
+ * at the other, in order, whatever the number of connections; what is cut fails. */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "mig_pair.h"
+
+enum { PAGES = 4096 };
+
+/* The name of a case that is made up; lives on. */
+__attribute__((format(printf, 1, 2))) static const char *
+named(const char *fmt, ...)
+{
+    static char names[64][64];
+    static unsigned n;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(names[n % 64], sizeof names[0], fmt, args);
+    va_end(args);
+    return names[n++ % 64];
+}
+
+static uint64_t seed = 88172645463325252ull;
+
+static uint64_t
+rnd(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
+}
+
+static void
+fill_page(uint8_t *page, unsigned kind)
+{
+    uint64_t *q = (uint64_t *)page;
+
+    memset(page, 0, MIG_PAGE);
+    for (unsigned i = 0; kind && i < MIG_PAGE / 8; i++) {
+        q[i] = kind == 1 ? rnd() % 16 * 0x9E3779B97F4A7C15ull : rnd();
+    }
+}
+
+/* 30 % zero, 40 % compressible, 30 % random. */
+static void
+fill(struct mig_pair *p)
+{
+    for (uint64_t pfn = 0; pfn < p->n_pages; pfn++) {
+        unsigned r = rnd() % 10;
+
+        fill_page(p->memory + pfn * MIG_PAGE, r < 3 ? 0 : r < 7 ? 1 : 2);
+    }
+}
+
+static bool
+same_sum(struct mig_sum a, struct mig_sum b)
+{
+    return a.word[0] == b.word[0] && a.word[1] == b.word[1];
+}
+
+/* Memory, digests and what the digests should be are equal. */
+static bool
+arrived(struct mig_pair *p)
+{
+    struct mig_sum here = transport_digest(p->source), there = transport_digest(p->destination);
+
+    return !memcmp(p->memory, p->copy, p->n_pages * MIG_PAGE) && same_sum(here, there) &&
+           same_sum(here, mig_digest_of(p->copy, p->n_pages, transport_hashes(p->source)->key));
+}
+
+/* --- pages ---------------------------------------------------------------- */
+
+static void
+dirty_some(struct mig_pair *p, uint64_t *bitmap)
+{
+    memset(bitmap, 0, p->n_pages / 8);
+    for (unsigned i = 0; i < p->n_pages / 8; i++) {
+        uint64_t pfn = rnd() % p->n_pages;
+
+        switch (rnd() % 4) {
+        case 0:
+            fill_page(p->memory + pfn * MIG_PAGE, rnd() % 3);
+            break;
+        case 1:
+            p->memory[pfn * MIG_PAGE + rnd() % MIG_PAGE] ^= 1;
+            break;
+        case 2:
+            memset(p->memory + pfn * MIG_PAGE, 0, MIG_PAGE);
+            break;
+        }
+        bitmap[pfn / 64] |= 1ull << pfn % 64;
+    }
+}
+
+static void
+rounds(struct mig_pair *p)
+{
+    uint64_t bitmap[PAGES / 64];
+    struct transport_stats s, d;
+
+    fill(p);
+    CHECK(mig_pair_open(p));
+    if (!p->source || !p->destination) {
+        printf("# %s / %s\n", p->from_why, p->to_why);
+        return;
+    }
+    CHECK(transport_n_pages(p->destination) == p->n_pages);
+    CHECK(!transport_tx_run(p->source, 0, p->n_pages));
+    CHECK(!transport_tx_barrier(p->source));
+    for (unsigned round = 1; round < 6; round++) {
+        dirty_some(p, bitmap);
+        transport_tx_round(p->source, round, round == 5 ? MIG_BATCH_EXACT : 0);
+        CHECK(!transport_tx_bitmap(p->source, bitmap, p->n_pages));
+        CHECK(!transport_tx_barrier(p->source));
+        /* Written while it is read: comes again in the next round. */
+        if (round < 5) {
+            CHECK(!transport_wait_placed(p->source, 10000));
+        }
+    }
+    CHECK(!transport_wait_placed(p->source, 10000));
+    CHECK(arrived(p));
+    transport_get_stats(p->source, &s);
+    transport_get_stats(p->destination, &d);
+    CHECK(s.barriers_placed == 6 && s.pages_waiting == 0);
+    CHECK(s.pages_sent == d.pages_received && s.pages_sent > PAGES / 2);
+    CHECK(s.wire_bytes_sent > s.pages_by_kind[MIG_RAW] * MIG_PAGE);
+    CHECK(!transport_error(p->source, NULL) && !transport_error(p->destination, NULL));
+}
+
+static void
+test_pages(void)
+{
+    static const unsigned counts[] = {1, 2, 3, 8};
+    static const struct {
+        const char *name;
+        enum mig_compress compress;
+        size_t cache;
+    } ways[] = {
+        {"none", MIG_COMPRESS_NONE, 0},
+        {"auto, delta", MIG_COMPRESS_AUTO, 4 << 20},
+        {"lz4", MIG_COMPRESS_LZ4, 0},
+        {"zstd, delta", MIG_COMPRESS_ZSTD, 4 << 20},
+    };
+    struct mig_pair p;
+
+    for (unsigned i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        for (unsigned k = 0; k < sizeof ways / sizeof ways[0]; k++) {
+            CASE(named("mig_transport/%u connections, %s", counts[i], ways[k].name));
+            mig_pair_init(&p, counts[i], PAGES);
+            p.from.compress = ways[k].compress;
+            p.from.delta_cache_bytes = ways[k].cache;
+            rounds(&p);
+            mig_pair_close(&p);
+        }
+    }
+}
+
+/* A guest that writes all the time; the pages that it writes are sent again while it
+ * is stopped. */
+struct writer {
+    struct mig_pair *p;
+    atomic_bool stop;
+};
+
+static void *
+write_main(void *aux)
+{
+    struct writer *w = aux;
+
+    for (uint64_t at = 1; !atomic_load(&w->stop); at++) {
+        /* One byte is whole; what is torn is the page. */
+        volatile uint8_t *b = w->p->memory + (at * 7919) % (64 * MIG_PAGE);
+
+        *b = at;
+    }
+    return NULL;
+}
+
+static void
+test_live(void)
+{
+    struct mig_pair p;
+    struct writer w = {.p = &p};
+    uint64_t bitmap[PAGES / 64] = {~0ull};
+    pthread_t thread;
+
+    CASE("mig_transport/written while it is sent");
+    mig_pair_init(&p, 3, PAGES);
+    p.from.delta_cache_bytes = 4 << 20;
+    fill(&p);
+    CHECK(mig_pair_open(&p));
+    pthread_create(&thread, NULL, write_main, &w);
+    for (unsigned round = 0; round < 20; round++) {
+        transport_tx_round(p.source, round, 0);
+        CHECK(!(round ? transport_tx_bitmap(p.source, bitmap, PAGES)
+                      : transport_tx_run(p.source, 0, PAGES)));
+        CHECK(!transport_tx_barrier(p.source));
+        CHECK(!transport_flush(p.source, 10000));
+    }
+    atomic_store(&w.stop, true);
+    pthread_join(thread, NULL);
+    transport_tx_round(p.source, 20, MIG_BATCH_EXACT);
+    CHECK(!transport_tx_bitmap(p.source, bitmap, PAGES));
+    CHECK(!transport_tx_barrier(p.source));
+    CHECK(!transport_wait_placed(p.source, 10000));
+    CHECK(arrived(&p));
+    mig_pair_close(&p);
+}
+
+/* --- records and chunks ---------------------------------------------------- */
+
+static int
+tx_clock(struct transport *t, uint64_t ns)
+{
+    const struct mig_msg m = {.type = MIG_CLOCK, .clock = {.asked_ns = ns}};
+    uint8_t body[64];
+
+    return transport_tx_record(t, MIG_CLOCK, body, mig_msg_put(body, sizeof body, &m));
+}
+
+static bool
+rx_clock(struct transport *t, uint64_t ns)
+{
+    struct transport_message m;
+    struct mig_msg msg;
+    const char *why;
+    bool ok = !transport_rx(t, &m, 10000) && m.type == MIG_CLOCK &&
+              !mig_msg_get(m.type, m.data, m.len, &msg, &why) && msg.clock.asked_ns == ns;
+
+    transport_message_done(&m);
+    return ok;
+}
+
+static void
+test_records(void)
+{
+    struct mig_pair p;
+    struct transport_message m;
+    struct pollfd fd = {.events = POLLIN};
+
+    CASE("mig_transport/records follow the pages before them");
+    mig_pair_init(&p, 4, PAGES);
+    fill(&p);
+    CHECK(mig_pair_open(&p));
+    fd.fd = transport_rx_fd(p.destination);
+    CHECK(poll(&fd, 1, 0) == 0);
+    CHECK(transport_rx(p.destination, &m, 0) == ETIMEDOUT);
+    for (unsigned i = 0; i < 20; i++) {
+        uint8_t *last = p.memory + (PAGES - 1) * MIG_PAGE;
+
+        memset(last, i + 1, MIG_PAGE);
+        CHECK(!transport_tx_run(p.source, i * 8, PAGES - i * 8));
+        CHECK(!transport_tx_barrier(p.source));
+        CHECK(!tx_clock(p.source, i + 1));
+        CHECK(!tx_clock(p.source, i + 100));
+        CHECK(rx_clock(p.destination, i + 1));
+        CHECK(p.copy[(PAGES - 1) * MIG_PAGE] == i + 1);
+        CHECK(poll(&fd, 1, 10000) == 1);
+        CHECK(rx_clock(p.destination, i + 100));
+        CHECK(poll(&fd, 1, 0) == 0);
+        CHECK(!tx_clock(p.destination, i + 7) && rx_clock(p.source, i + 7));
+    }
+    CHECK(transport_tx_record(p.source, MIG_PAGES, "", 0) == EINVAL);
+    CHECK(transport_tx_barrier(p.destination) == EINVAL);
+
+    CASE("mig_transport/an end in order");
+    CHECK(!transport_tx_end(p.source) && !transport_tx_end(p.destination));
+    CHECK(transport_rx(p.destination, &m, 10000) == ENODATA);
+    CHECK(transport_rx(p.source, &m, 10000) == ENODATA);
+    CHECK(poll(&fd, 1, 0) == 1);
+    mig_pair_close(&p);
+}
+
+struct chunks {
+    struct transport *t;
+    unsigned n;
+    int error;
+};
+
+static void *
+chunk_main(void *aux)
+{
+    struct chunks *c = aux;
+    uint32_t *data = malloc(MIG_MAX_BLOB);
+
+    for (unsigned i = 0; i < c->n && !c->error; i++) {
+        size_t len = 4 + (i * 7919ull) % (i % 16 ? 5000 : MIG_MAX_BLOB - 8);
+
+        memset(data, i, len);
+        data[0] = i;
+        c->error = transport_tx_chunk(c->t, data, len);
+    }
+    c->error = c->error ? c->error : transport_tx_end(c->t);
+    free(data);
+    return NULL;
+}
+
+static void
+test_chunks(void)
+{
+    enum { N = 400 };
+    struct mig_pair p;
+    struct chunks c = {.n = N};
+    struct transport_message m;
+    pthread_t thread;
+
+    for (unsigned n = 1; n <= 8; n *= 2) {
+        CASE(named("mig_transport/chunks in order, %u connections", n));
+        mig_pair_init(&p, n, 0);
+        CHECK(mig_pair_open(&p));
+        c.t = p.source;
+        pthread_create(&thread, NULL, chunk_main, &c);
+        for (unsigned i = 0; i < N; i++) {
+            CHECK(!transport_rx(p.destination, &m, 10000) && m.type == MIG_CHUNK && m.len >= 4 &&
+                  *(uint32_t *)m.data == i && (m.len < 5 || m.data[m.len - 1] == (uint8_t)i));
+            transport_message_done(&m);
+        }
+        CHECK(transport_rx(p.destination, &m, 10000) == ENODATA);
+        pthread_join(thread, NULL);
+        CHECK(!c.error);
+        mig_pair_close(&p);
+    }
+}
+
+/* --- what goes wrong -------------------------------------------------------- */
+
+static void
+test_identity(void)
+{
+    static const struct {
+        const char *name;
+        size_t at;
+    } wrong[] = {
+        {"VM", offsetof(struct transport_config, identity.vm)},
+        {"migration", offsetof(struct transport_config, identity.migration)},
+        {"epoch", offsetof(struct transport_config, identity.epoch)},
+        {"number of connections", offsetof(struct transport_config, n_connections)},
+    };
+    struct mig_pair p;
+
+    for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        CASE(named("mig_transport/another %s", wrong[i].name));
+        mig_pair_init(&p, 2, 64);
+        ((uint8_t *)&p.from)[wrong[i].at] ^= 1;
+        p.accept_ms = 400;
+        CHECK(!mig_pair_open(&p));
+        CHECK(p.from_error == EPROTO && *p.from_why && p.to_error == ETIMEDOUT);
+        CHECK(strstr(p.to_why, "another"));
+        mig_pair_close(&p);
+    }
+}
+
+static void
+test_cut(void)
+{
+    struct mig_pair p;
+    struct transport_message m;
+    const char *why;
+
+    for (unsigned n = 1; n <= 8; n += 7) {
+        CASE(n == 1 ? "mig_transport/cut, 1 connection" : "mig_transport/cut, 8 connections");
+        mig_pair_init(&p, n, PAGES);
+        fill(&p);
+        CHECK(mig_pair_open(&p));
+        transport_limit_rate(p.source, 20 << 20);
+        CHECK(!transport_tx_run(p.source, 0, PAGES));
+        CHECK(!transport_tx_barrier(p.source));
+        CHECK(transport_flush(p.source, 50) == ETIMEDOUT);
+        transport_close(p.destination);
+        p.destination = NULL;
+        CHECK(transport_rx(p.source, &m, 10000) > 0);
+        CHECK(transport_flush(p.source, 10000) == transport_error(p.source, &why) && *why);
+        CHECK(transport_tx_run(p.source, 0, 1) == transport_error(p.source, NULL));
+        CHECK(transport_tx_urgent(p.source, 0) == transport_error(p.source, NULL));
+        mig_pair_close(&p);
+    }
+
+    CASE("mig_transport/cancel");
+    mig_pair_init(&p, 2, PAGES);
+    fill(&p);
+    CHECK(mig_pair_open(&p));
+    transport_limit_rate(p.source, 1 << 20);
+    CHECK(!transport_tx_run(p.source, 0, PAGES));
+    transport_cancel(p.source);
+    CHECK(transport_flush(p.source, 10000) == ECANCELED);
+    CHECK(transport_rx(p.source, &m, 10000) == ECANCELED);
+    CHECK(transport_rx(p.destination, &m, 10000) == ECONNRESET);
+    mig_pair_close(&p);
+}
+
+static uint64_t
+now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+static void
+test_limits(void)
+{
+    struct mig_pair p;
+    struct transport_stats s;
+    uint64_t start;
+
+    CASE("mig_transport/rate");
+    mig_pair_init(&p, 2, PAGES);
+    for (unsigned i = 0; i < PAGES; i++) {
+        fill_page(p.memory + i * MIG_PAGE, 2);
+    }
+    CHECK(mig_pair_open(&p));
+    start = now_ns();
+    transport_limit_rate(p.source, 40000000);
+    CHECK(!transport_tx_run(p.source, 0, PAGES));
+    CHECK(!transport_flush(p.source, 60000));
+    transport_get_stats(p.source, &s);
+    /* Of the time, a fifth of a second may be given for free. */
+    CHECK(s.wire_bytes_sent * 25 - 200000000 <= now_ns() - start);
+    CHECK(s.wire_bytes_sent > PAGES * MIG_PAGE);
+
+    CASE("mig_transport/a limit is lifted");
+    transport_limit_rate(p.source, 1000);
+    CHECK(!transport_tx_run(p.source, 0, PAGES));
+    CHECK(transport_flush(p.source, 20) == ETIMEDOUT);
+    transport_limit_rate(p.source, 0);
+    CHECK(!transport_flush(p.source, 10000));
+    mig_pair_close(&p);
+}
+
+/* --- post-copy --------------------------------------------------------------- */
+
+struct placed {
+    struct mig_pair *p;
+    pthread_mutex_t lock;
+    unsigned n, twice;
+    uint8_t there[PAGES];
+};
+
+static int
+place(void *aux, uint64_t pfn, const uint8_t *page)
+{
+    struct placed *at = aux;
+    int error = 0;
+
+    pthread_mutex_lock(&at->lock);
+    if (at->there[pfn]) {
+        at->twice++;
+        error = EEXIST;
+    } else {
+        at->there[pfn] = 1;
+        at->n++;
+        memcpy(at->p->copy + pfn * MIG_PAGE, page, MIG_PAGE);
+    }
+    pthread_mutex_unlock(&at->lock);
+    return error;
+}
+
+static void
+test_postcopy(void)
+{
+    struct mig_pair p;
+    struct placed at = {.p = &p, .lock = PTHREAD_MUTEX_INITIALIZER};
+
+    CASE("mig_transport/post-copy");
+    mig_pair_init(&p, 3, PAGES);
+    fill(&p);
+    CHECK(mig_pair_open(&p));
+    transport_rx_place(p.destination, place, &at);
+    transport_tx_round(p.source, 1, MIG_BATCH_EXACT | MIG_BATCH_POSTCOPY);
+    transport_limit_rate(p.source, 200 << 20);
+    CHECK(!transport_tx_run(p.source, 0, PAGES));
+    for (unsigned i = 0; i < 200; i++) {
+        CHECK(!transport_tx_urgent(p.source, rnd() % PAGES));
+    }
+    CHECK(!transport_tx_barrier(p.source));
+    CHECK(!transport_wait_placed(p.source, 20000));
+    CHECK(at.n > 0 && arrived(&p));
+    mig_pair_close(&p);
+}
+
+int
+main(void)
+{
+    test_pages();
+    test_live();
+    test_records();
+    test_chunks();
+    test_identity();
+    test_cut();
+    test_limits();
+    test_postcopy();
+    return check_done();
+}
