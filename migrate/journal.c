@@ -1,0 +1,317 @@
+#include "journal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#define LINE_MAX_BYTES 256
+#define JOURNAL_MAX_BYTES (1 << 20)
+#define PENDING_PAGES_MAX (1ull << 36)
+
+struct journal {
+    char *path;
+    int fd, vm_fd;
+};
+
+static const char *const names[] = {
+    [JOURNAL_NONE] = "none",       [JOURNAL_BEGIN] = "begin",     [JOURNAL_PREPARED] = "prepared",
+    [JOURNAL_PAUSING] = "pausing", [JOURNAL_READY] = "ready",     [JOURNAL_COMMITTED] = "committed",
+    [JOURNAL_ABORTED] = "aborted", [JOURNAL_RUNNING] = "running", [JOURNAL_DONE] = "done",
+};
+#define POSTCOPY "postcopy"
+
+const char *
+journal_step_name(enum journal_step step)
+{
+    return step < sizeof names / sizeof names[0] ? names[step] : "?";
+}
+
+/* "CHECKSUM TEXT\n" */
+static int
+append(struct journal *j, const char *text, bool sync)
+{
+    char line[LINE_MAX_BYTES];
+    int n = snprintf(line, sizeof line, "%016" PRIx64 " %s\n",
+                     (uint64_t)XXH3_64bits(text, strlen(text)), text);
+    ssize_t done;
+
+    if (n < 0 || (size_t)n >= sizeof line) {
+        return EINVAL;
+    }
+    done = write(j->fd, line, n);
+    if (done != n) {
+        return done < 0 ? errno : EIO;
+    }
+    return sync && fdatasync(j->fd) ? errno : 0;
+}
+
+/* The next whole line of `text`, checked and without its checksum; NULL: no more.
+ * *at moves behind it. */
+static char *
+next_line(char *text, size_t len, size_t *at)
+{
+    char *line = text + *at, *end = memchr(line, '\n', len - *at);
+    char sum[17];
+
+    if (!end || end - line < 18 || line[16] != ' ') {
+        return NULL;
+    }
+    snprintf(sum, sizeof sum, "%016" PRIx64, (uint64_t)XXH3_64bits(line + 17, end - line - 17));
+    if (memcmp(sum, line, 16)) {
+        return NULL;
+    }
+    *end = '\0';
+    *at = end + 1 - text;
+    return line + 17;
+}
+
+static void
+format_head(char *out, size_t room, const struct journal_head *h)
+{
+    snprintf(out, room, "%s weft-migrate 1 %s %s %s %" PRIu64, names[JOURNAL_BEGIN],
+             h->source ? "source" : "destination", h->migration, h->vm, h->epoch);
+}
+
+static void
+note(struct journal_past *past, const char *line)
+{
+    if (!strcmp(line, POSTCOPY)) {
+        past->postcopy = true;
+        return;
+    }
+    for (int i = JOURNAL_PREPARED; i <= JOURNAL_DONE; i++) {
+        if (!strcmp(line, names[i])) {
+            past->step = i;
+            past->pausing |= i == JOURNAL_PAUSING;
+            past->ready |= i == JOURNAL_READY;
+            past->committed |= i == JOURNAL_COMMITTED;
+            past->aborted |= i == JOURNAL_ABORTED;
+        }
+    }
+}
+
+/* Reads what there is and cuts off what was torn. */
+static int
+replay(struct journal *j, const struct journal_head *head, struct journal_past *past)
+{
+    char want[LINE_MAX_BYTES], *text = NULL, *line;
+    struct stat st;
+    size_t at = 0;
+    int error = 0;
+
+    format_head(want, sizeof want, head);
+    past->head = *head;
+    if (fstat(j->fd, &st)) {
+        return errno;
+    }
+    if (st.st_size > JOURNAL_MAX_BYTES) {
+        return EBADMSG;
+    }
+    text = malloc(st.st_size + 1);
+    if (!text) {
+        return ENOMEM;
+    }
+    if (pread(j->fd, text, st.st_size, 0) != st.st_size) {
+        error = EIO;
+        goto out;
+    }
+    line = next_line(text, st.st_size, &at);
+    if (line && strcmp(line, want)) {
+        error = ESTALE;
+    } else if (line) {
+        past->step = JOURNAL_BEGIN;
+        while ((line = next_line(text, st.st_size, &at))) {
+            note(past, line);
+        }
+    } else if (memchr(text, '\n', st.st_size)) {
+        error = EBADMSG;
+    }
+    /* A first line that was torn: nothing had been done yet. */
+    if (!error && (ftruncate(j->fd, at) || lseek(j->fd, at, SEEK_SET) < 0)) {
+        error = errno;
+    }
+out:
+    free(text);
+    return error;
+}
+
+/* One migration at a time is about this VM here. */
+static int
+lock_vm(struct journal *j, const char *vm)
+{
+    char path[PATH_MAX], *copy = strdup(j->path);
+    int n;
+
+    if (!copy) {
+        return ENOMEM;
+    }
+    n = snprintf(path, sizeof path, "%s/vm-%s.lock", dirname(copy), vm);
+    free(copy);
+    if (n < 0 || (size_t)n >= sizeof path) {
+        return ENAMETOOLONG;
+    }
+    j->vm_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (j->vm_fd < 0) {
+        return errno;
+    }
+    return flock(j->vm_fd, LOCK_EX | LOCK_NB) ? (errno == EWOULDBLOCK ? EBUSY : errno) : 0;
+}
+
+int
+journal_open(const char *path, const struct journal_head *head, struct journal **out,
+             struct journal_past *past)
+{
+    struct journal *j = calloc(1, sizeof *j);
+    char line[LINE_MAX_BYTES];
+    int error;
+
+    *out = NULL;
+    *past = (struct journal_past){0};
+    if (!j) {
+        return ENOMEM;
+    }
+    j->vm_fd = -1;
+    j->path = strdup(path);
+    j->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (!j->path || j->fd < 0) {
+        error = j->path ? errno : ENOMEM;
+        goto fail;
+    }
+    if (flock(j->fd, LOCK_EX | LOCK_NB)) {
+        error = errno == EWOULDBLOCK ? EBUSY : errno;
+        goto fail;
+    }
+    error = lock_vm(j, head->vm);
+    if (!error) {
+        error = replay(j, head, past);
+    }
+    if (!error && past->step == JOURNAL_NONE) {
+        format_head(line, sizeof line, head);
+        error = append(j, line, true);
+    }
+    if (error) {
+        goto fail;
+    }
+    *out = j;
+    return 0;
+
+fail:
+    journal_close(j);
+    return error;
+}
+
+void
+journal_close(struct journal *j)
+{
+    if (j) {
+        if (j->fd >= 0) {
+            close(j->fd);
+        }
+        if (j->vm_fd >= 0) {
+            close(j->vm_fd);
+        }
+        free(j->path);
+        free(j);
+    }
+}
+
+int
+journal_write(struct journal *j, enum journal_step step, bool sync)
+{
+    return j ? append(j, names[step], sync) : 0;
+}
+
+/* --- what post-copy owes ------------------------------------------------------- */
+
+struct pending_head {
+    char magic[8];
+    uint64_t n_pages, check;
+};
+#define PENDING_MAGIC "WEFTPEND"
+
+static size_t
+bitmap_bytes(uint64_t n_pages)
+{
+    return (n_pages + 63) / 64 * 8;
+}
+
+static FILE *
+pending_file(struct journal *j, const char *mode)
+{
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s.pending", j->path);
+
+    if (n < 0 || (size_t)n >= sizeof path) {
+        errno = ENAMETOOLONG;
+        return NULL;
+    }
+    return fopen(path, mode);
+}
+
+int
+journal_save_pending(struct journal *j, const uint64_t *bitmap, uint64_t n_pages)
+{
+    struct pending_head h = {.magic = PENDING_MAGIC, .n_pages = n_pages};
+    size_t n = bitmap_bytes(n_pages);
+    FILE *f;
+    bool ok;
+
+    if (!j) {
+        return 0;
+    }
+    f = pending_file(j, "we");
+    if (!f) {
+        return errno;
+    }
+    h.check = XXH3_64bits(bitmap, n);
+    ok = fwrite(&h, sizeof h, 1, f) == 1 && fwrite(bitmap, 1, n, f) == n;
+    if (fclose(f) || !ok) {
+        return EIO;
+    }
+    return append(j, POSTCOPY, false);
+}
+
+int
+journal_load_pending(struct journal *j, uint64_t **bitmap, uint64_t *n_pages)
+{
+    struct pending_head h;
+    uint64_t *bits = NULL;
+    int error = EBADMSG;
+    size_t n;
+    FILE *f;
+
+    if (!j) {
+        return ENOENT;
+    }
+    f = pending_file(j, "re");
+    if (!f) {
+        return errno;
+    }
+    if (fread(&h, sizeof h, 1, f) != 1 || memcmp(h.magic, PENDING_MAGIC, sizeof h.magic) ||
+        h.n_pages > PENDING_PAGES_MAX) {
+        goto out;
+    }
+    n = bitmap_bytes(h.n_pages);
+    bits = malloc(n + 8);
+    if (!bits) {
+        error = ENOMEM;
+    } else if (fread(bits, 1, n, f) == n && XXH3_64bits(bits, n) == h.check) {
+        *bitmap = bits;
+        *n_pages = h.n_pages;
+        bits = NULL;
+        error = 0;
+    }
+out:
+    free(bits);
+    fclose(f);
+    return error;
+}
