@@ -157,7 +157,7 @@ check-xen: build
 	$(Q)tests/system/xen/run.sh $(CASES)
 
 .PHONY: programs benches
-programs: $(tools_bin) $(vswitch_bin) $(controller_bin) $(netflow_bin) $(migrate_bin) $(xapi_bin) $(ovs_bin) build/share/vswitch.ovsschema build/share/pool.ovsschema
+programs: $(tools_bin) $(vswitch_bin) $(controller_bin) $(netflow_bin) $(migrate_bin) $(xapi_bin) $(ovs_bin) build/share/vswitch.ovsschema build/share/pool.ovsschema build/share/cell.img
 benches: $(perf_bin) $(perf_ctl)
 tests: $(unit_tests) $(ovs_tests) $(ctl_tests) $(mig_tests) $(xapi_tests) $(fuzzers)
 
@@ -262,6 +262,22 @@ build/share/pool.ovsschema: controller/pool.ovsschema
 build/share/vswitch.ovsschema: $(OVS)/stamp
 	@mkdir -p $(@D)
 	$(Q)cp $(OVS)/src/vswitchd/vswitch.ovsschema $@
+
+# The cell's guest: a freestanding image at a fixed address, for any x86-64 and the same
+# in every variant.  lwIP's sources are fetched, not kept.
+cell_lwip := build/lwip/src/src
+cell_srcs = $(wildcard tools/cell/*.c) tools/netfront_ring.c \
+            $(wildcard $(cell_lwip)/core/*.c $(cell_lwip)/core/ipv4/*.c) $(cell_lwip)/netif/ethernet.c
+CELL_CFLAGS := -O2 -g1 -march=x86-64 -std=gnu11 -ffreestanding -fno-strict-aliasing -fno-pic -no-pie -mcmodel=small \
+               -fno-stack-protector -fno-asynchronous-unwind-tables -fcf-protection=none -ffunction-sections -fdata-sections
+CELL_LDFLAGS := -nostdlib -static -Wl,--gc-sections,--build-id=sha1,-z,noexecstack,--no-warn-rwx-segments
+build/lwip/stamp: tools/cell/build-lwip.sh
+	$(Q)$< $(@D)
+build/share/cell.img: build/lwip/stamp tools/cell/cell.ld $(wildcard tools/cell/*.[ch] tools/cell/arch/*.h) tools/netfront_ring.c tools/netfront_ring.h lib/hv/xen_abi.h
+	@mkdir -p $(@D)
+	@echo "  CELL  $@"
+	$(Q)$(CC) $(CELL_CFLAGS) $(WARN) -Itools/cell -Itools -Ilib -I$(cell_lwip)/include $(CELL_LDFLAGS) \
+	    -Wl,-T,tools/cell/cell.ld -o $@.new $(cell_srcs) && mv $@.new $@
 
 $(unit_tests): $(O)/tests/%: $(O)/tests/unit/%.o $(call objs,$(unit_common)) $(libs_no_ovs)
 	$(call link,$< $(call objs,$(unit_common)) -Wl$(comma)--start-group $(libs_no_ovs) -Wl$(comma)--end-group -Wl$(comma)--as-needed $(DPDK_LIBS) $(TOOL_LIBS) $(FLOW_LIBS) $(MIGRATE_LIBS) $(XEN_LIBS) -lpcap -lm)

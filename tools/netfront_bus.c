@@ -138,7 +138,9 @@ read_features(struct nf_bus *b, struct nf_backend_features *f)
 struct writer {
     struct nf_bus *bus;
     xs_transaction_t t;
-    int error; /* the first one sticks */
+    int error;   /* the first one sticks */
+    char **have; /* keys in the directory, for drop() */
+    unsigned n_have;
 };
 
 static void __attribute__((format(printf, 3, 4)))
@@ -159,11 +161,19 @@ put(struct writer *w, const char *key, const char *format, ...)
     }
 }
 
+/* Most are not there, and each would be a round trip to the store. */
 static void
 drop(struct writer *w, const char *key)
 {
     char path[2 * NF_BUS_PATH_MAX];
+    unsigned i = 0;
 
+    while (i < w->n_have && strcmp(w->have[i], key)) {
+        i++;
+    }
+    if (i == w->n_have) {
+        return;
+    }
     snprintf(path, sizeof path, "%s/%s", w->bus->dir, key);
     if (!w->error && !xs_rm(w->bus->xs, w->t, path) && errno != ENOENT) {
         w->error = errno;
@@ -258,7 +268,13 @@ write_offer(struct nf_bus *b, const struct nf_offer *o)
         if (w.t == XBT_NULL) {
             return errno;
         }
+        w.have = xs_directory(b->xs, w.t, b->dir, &w.n_have);
+        if (!w.have) {
+            w.error = errno;
+            w.n_have = 0;
+        }
         put_offer(&w, o);
+        free(w.have);
         error = w.error;
         if (!xs_transaction_end(b->xs, w.t, error != 0) && !error) {
             error = errno;
@@ -388,7 +404,7 @@ step(struct nf_bus *b)
         }
         break;
     case NF_BUS_WAITING:
-        if (b->backend_state == XenbusStateInitWait) {
+        if (b->backend_state == XenbusStateInitWait && !b->held) {
             make_offer(b);
         } else if (b->backend_state == XenbusStateInitialised ||
                    b->backend_state == XenbusStateConnected) {
@@ -544,6 +560,15 @@ nf_bus_timeout_ms(const struct nf_bus *b)
     }
     int64_t left = b->close_by_ms - now_ms();
     return left > 0 ? (int)left : 0;
+}
+
+void
+nf_bus_hold(struct nf_bus *b, bool held)
+{
+    b->held = held;
+    if (!held) {
+        advance(b);
+    }
 }
 
 void

@@ -73,6 +73,7 @@ struct nf_bus {
     void *aux;
     enum nf_bus_phase phase;
     bool want_closed;  /* do not come back from NF_BUS_CLOSED */
+    bool held;         /* stay in NF_BUS_WAITING: the guest does not run yet */
     bool want_restart; /* leave NF_BUS_CLOSED by ourselves, as a guest that boots */
     bool has_rings;
     bool store_lost;               /* nothing can be read or written any more */
@@ -92,6 +93,8 @@ int nf_bus_fd(const struct nf_bus *);
 int nf_bus_process(struct nf_bus *);
 /* Milliseconds until nf_bus_process() must be called anyway; -1: never. */
 int nf_bus_timeout_ms(const struct nf_bus *);
+/* Keeps it in NF_BUS_WAITING, or lets it make its offer at once. */
+void nf_bus_hold(struct nf_bus *, bool);
 /* Closes for good (as a guest that shuts down). */
 void nf_bus_close(struct nf_bus *);
 /* Closes and comes back (as a guest that reboots). */

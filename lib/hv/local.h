@@ -34,6 +34,9 @@ uint16_t local_domain_id(const struct local_domain *);
 
 /* The domain's memory: 'n_pages' consecutive pages, zeroed at creation. */
 void *local_domain_memory(struct local_domain *);
+/* The memfd that holds it, from '*offset' on; stays the domain's.  For who maps the
+ * memory elsewhere (migration, guests linked at an address). */
+int local_domain_memory_fd(const struct local_domain *, uint64_t *offset);
 
 /* Grants 'remote' access to page number 'page' of the domain's memory.
  * Returns the grant reference (>= 8, as on Xen) or 0 when the table is full. */

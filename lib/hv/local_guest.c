@@ -27,6 +27,7 @@ struct local_domain {
     uint16_t domid;
     uint32_t n_pages;
     uint32_t n_entries;
+    int memory_fd;
 
     uint8_t *guest; /* the whole memfd */
     grant_entry_v1_t *table;
@@ -47,7 +48,7 @@ map_guest(struct local_domain *d, int fd)
     void *p = mmap(NULL, local_guest_bytes(d->n_pages, d->n_entries), PROT_READ | PROT_WRITE,
                    MAP_SHARED, fd, 0);
 
-    close(fd);
+    d->memory_fd = fd;
     if (p == MAP_FAILED) {
         return errno;
     }
@@ -78,6 +79,9 @@ destroy_memory(struct local_domain *d)
     if (d->guest) {
         munmap(d->guest, local_guest_bytes(d->n_pages, d->n_entries));
     }
+    if (d->memory_fd >= 0) {
+        close(d->memory_fd);
+    }
     free(d->free_refs);
     free(d->in_use);
     free(d->dir);
@@ -103,6 +107,7 @@ local_domain_create(const char *dir, uint16_t domid, uint32_t n_pages, uint32_t 
     }
     d->domid = domid;
     d->n_pages = n_pages;
+    d->memory_fd = -1;
     d->n_entries = n_grants + GNTTAB_NR_RESERVED_ENTRIES;
     for (unsigned i = 0; i < LOCAL_MAX_PORTS; i++) {
         d->channels[i] = (struct channel){-1, -1};
@@ -167,6 +172,13 @@ void *
 local_domain_memory(struct local_domain *d)
 {
     return d->memory;
+}
+
+int
+local_domain_memory_fd(const struct local_domain *d, uint64_t *offset)
+{
+    *offset = local_table_bytes(d->n_entries);
+    return d->memory_fd;
 }
 
 /* --- grants --------------------------------------------------------------- */
