@@ -189,6 +189,21 @@ rest_tls_ask_nobody(gnutls_session_t session)
     gnutls_certificate_server_set_request(session, GNUTLS_CERT_IGNORE);
 }
 
+static int
+verify_if_any(gnutls_session_t session)
+{
+    unsigned n = 0;
+
+    return gnutls_certificate_get_peers(session, &n) && n ? verify_client(session) : 0;
+}
+
+void
+rest_tls_ask_politely(gnutls_session_t session)
+{
+    gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUEST);
+    gnutls_session_set_verify_function(session, verify_if_any);
+}
+
 int
 rest_tls_no_certificate(gnutls_session_t session, const gnutls_datum_t *names, int n_names,
                         const gnutls_pk_algorithm_t *algorithms, int n_algorithms,

@@ -31,6 +31,8 @@ int rest_tls_refresh(struct rest_tls *, char *why, size_t why_size);
 struct rest_creds *rest_tls_attach(struct rest_tls *, gnutls_session_t);
 /* After that: clients need not have a certificate, and are not asked for one. */
 void rest_tls_ask_nobody(gnutls_session_t);
+/* Or: clients need not have a certificate; one that is shown must be good. */
+void rest_tls_ask_politely(gnutls_session_t);
 void rest_tls_detach(struct rest_creds *);
 
 /* A source of certificates that has none. */

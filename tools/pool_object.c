@@ -6,6 +6,7 @@
 
 #include "pool_cmd.h"
 #include "pool_db.h"
+#include "vm_cmd.h"
 
 /* Of the noun that is being dealt with. */
 static const struct pool_class *class;
@@ -393,6 +394,14 @@ class_main(const char *noun, int argc, char **argv)
                          "  weft policy check pool.json\n"
                          "  weft policy commit pool.json --confirm 120s --wait\n"
                          "  weft policy confirm\n";
+    } else if (!strcmp(noun, "vm")) {
+        memcpy(cmds + 5, vm_cmds, n_vm_cmds * sizeof *cmds);
+        group.n_cmds += n_vm_cmds;
+        group.examples = vm_examples;
+    } else if (!strcmp(noun, "host")) {
+        memcpy(cmds + 5, host_cmds, n_host_cmds * sizeof *cmds);
+        group.n_cmds += n_host_cmds;
+        group.examples = host_examples;
     }
     return cli_dispatch(&group, argc, argv);
 }

@@ -1,0 +1,568 @@
+#!/usr/bin/env python3
+"""The cases of xapi.sh: BIN DIR.  Prints "ok xapi/CASE" and "not ok xapi/CASE: why"."""
+import hashlib
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+
+bin_dir, top = sys.argv[1:]
+here = os.path.dirname(os.path.abspath(__file__))
+port = random.randint(20000, 50000)
+db = f"unix:{top}/db.sock"
+pki = f"{top}/pki"
+env = dict(os.environ, FAKE_DIR=f"{top}/fake", FAKE_DB=db,
+           FAKE_OVSDB_CLIENT=f"{bin_dir}/ovsdb-client", OVS_RUNDIR=top, OVS_LOGDIR=top,
+           OVS_DBDIR=top, WEFT_PKI=pki)
+for name in ("WEFT_XAPI", "WEFT_CERTIFICATE", "WEFT_PRIVATE_KEY", "WEFT_CA_CERT", "WEFT_PASSWORD"):
+    env.pop(name, None)
+xapids = {}
+
+
+class Failure(Exception):
+    """A XenAPI failure: its code and parameters."""
+
+    def __init__(self, error):
+        super().__init__(f"{error['message']} {error['data']}")
+        self.code, self.data = error["message"], error["data"]
+
+
+def run(*args, **kw):
+    return subprocess.run(args, check=True, capture_output=True, text=True, env=env, **kw).stdout
+
+
+def keep(process):
+    with open(f"{top}/pids", "a") as f:
+        print(process.pid, file=f)
+    return process
+
+
+def until(seconds, condition, what):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not in {seconds} s: {what}")
+        time.sleep(0.05)
+    return value
+
+
+# --- requests -------------------------------------------------------------------
+
+
+def tls(user=None):
+    context = ssl.create_default_context(cafile=f"{pki}/ca.crt")
+    if user:
+        context.load_cert_chain(f"{pki}/{user}.crt", f"{pki}/{user}.key")
+    return context
+
+
+def post(host, body, path="/jsonrpc", user=None, kind="application/json", method="POST"):
+    """(HTTP status, text) of a request to h1 or h2."""
+    c = http.client.HTTPSConnection(f"127.0.0.{host}", port, context=tls(user), timeout=60)
+    try:
+        c.request(method, path, body, {"Content-Type": kind} if kind else {})
+        answer = c.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        c.close()
+
+
+def raw(host, method, *params, user=None, path="/jsonrpc", version="2.0"):
+    request = {"method": method, "params": list(params), "id": 7}
+    if version:
+        request["jsonrpc"] = version
+    return json.loads(post(host, json.dumps(request), path, user)[1])
+
+
+class Session:
+    """Calls to the coordinator, wherever it is."""
+
+    def __init__(self):
+        def login():
+            for host in xapids:
+                try:
+                    answer = raw(host, "session.login_with_password", "root", "secret")
+                except OSError:
+                    continue
+                if "result" in answer:
+                    return host, answer["result"]
+            return None
+        self.host, self.ref = until(20, login, "no coordinator")
+
+    def __call__(self, method, *params):
+        answer = raw(self.host, method, self.ref, *params)
+        assert answer["jsonrpc"] == "2.0" and answer["id"] == 7, answer
+        if "error" in answer:
+            assert answer["error"]["code"] == 1, answer
+            raise Failure(answer["error"])
+        return answer["result"]
+
+    def one(self, cls, name):
+        return self(f"{cls}.get_by_name_label", name)[0]
+
+    def vm(self, name, **record):
+        return self("VM.create", dict(name_label=name, memory_static_max=64 << 20, **record))
+
+    def ended(self, task, seconds=25):
+        until(seconds, lambda: self("task.get_status", task) not in ("pending", "cancelling"),
+              f"task {task}")
+        return self("task.get_record", task)
+
+
+def fails(code, call, *args):
+    try:
+        said = call(*args)
+    except Failure as f:
+        assert f.code == code, f"{f.code} {f.data} instead of {code}"
+        return f.data
+    raise AssertionError(f"{args}: {said} instead of {code}")
+
+
+# --- the pool --------------------------------------------------------------------
+
+
+def start_xapid(n):
+    xapids[n] = keep(subprocess.Popen(
+        [f"{bin_dir}/weft-xapid", f"--db={db}", f"--host=h{n}", f"--listen=ssl:{port}:127.0.0.{n}",
+         f"--listen=unix:{top}/h{n}.sock", f"--rest-private-key={pki}/xapid{n}.key",
+         f"--rest-certificate={pki}/xapid{n}.crt", f"--rest-ca-cert={pki}/ca.crt",
+         f"--advertise=https://127.0.0.{n}:{port}", f"--run-dir={top}/h{n}", f"--bin={top}/bin",
+         f"--passwords={top}/passwords", "--plain-migration", f"--unixctl={top}/h{n}.ctl",
+         f"--log-file={top}/h{n}.log", f"--audit-log={top}/audit{n}", "-vconsole:off"], env=env))
+
+
+def transact(*operations):
+    return json.loads(run(f"{bin_dir}/ovsdb-client", "transact", db,
+                          json.dumps(["Weft_Pool", *operations])))
+
+
+def start_pool():
+    os.makedirs(f"{top}/bin")
+    os.makedirs(f"{top}/fake")
+    for name in ("weft-cell", "weft-migrate"):
+        os.symlink(f"{here}/xapi_fakes.py", f"{top}/bin/{name}")
+    weft = f"{bin_dir}/weft"
+    run(weft, "pki", "init", pki)
+    for n in (1, 2):
+        run(weft, "pki", "host", f"xapid{n}", "--address", f"127.0.0.{n}")
+    run(weft, "pki", "user", "olga", "--role", "operator")
+    run(weft, "pki", "user", "vera", "--role", "viewer")
+    lines = [run(f"{bin_dir}/weft-xapid", "--hash-password", u, r, input="secret\n")
+             for u, r in (("root", "admin"), ("rita", "viewer"))]
+    with open(f"{top}/passwords", "w") as f:
+        f.writelines(["# users\n", *lines])
+        # One whose password costs nothing to check.
+        salt = os.urandom(16)
+        digest = hashlib.pbkdf2_hmac("sha256", b"x", salt, 1)
+        print("quick viewer pbkdf2-sha256 1", salt.hex(), digest.hex(), file=f)
+    run(f"{bin_dir}/ovsdb-tool", "create", f"{top}/pool.db",
+        f"{here}/../../controller/pool.ovsschema")
+    keep(subprocess.Popen([f"{bin_dir}/ovsdb-server", f"{top}/pool.db", f"--remote=p{db}",
+                           f"--unixctl={top}/db.ctl", f"--log-file={top}/db.log",
+                           "-vconsole:off"], env=env))
+    until(10, lambda: os.path.exists(f"{top}/db.sock"), "the database")
+    insert = [("Pool", {"name": "lab", "generation": 1, "default_action": "deny"}),
+              ("Host", {"name": "h1", "enabled": True}), ("Host", {"name": "h2", "enabled": True}),
+              ("Network", {"name": "red", "mtu": 1500, "type": "vlan", "encapsulation": "geneve",
+                           "default_locking_mode": "unlocked", "policy_epoch": 1})]
+    said = transact(*({"op": "insert", "table": t, "row": r} for t, r in insert))
+    assert all("uuid" in one for one in said), said
+    start_xapid(1)
+    start_xapid(2)
+
+
+def runs(vm):
+    """Lines of the fakes about a guest: what started and stopped, in order."""
+    try:
+        with open(f"{top}/fake/runs") as f:
+            return [line.split()[0] for line in f if vm.split(":")[1] in line]
+    except FileNotFoundError:
+        return []
+
+
+def flag(name, on=True):
+    if on:
+        open(f"{top}/fake/{name}", "w").close()
+    else:
+        os.unlink(f"{top}/fake/{name}")
+
+
+# --- the cases --------------------------------------------------------------------
+
+
+def case_envelopes(x):
+    get = ("pool.get_all", x.ref)
+    assert set(raw(x.host, *get)) == {"jsonrpc", "result", "id"}
+    v1 = raw(x.host, *get, version=None)
+    assert v1["error"] is None and len(v1["result"]) == 1 and v1["id"] == 7, v1
+    old = raw(x.host, *get, version=None, path="/json")
+    assert old["result"]["Status"] == "Success" and old["result"]["Value"] == v1["result"], old
+    bad = ("pool.get_all", "OpaqueRef:none")
+    assert raw(x.host, *bad)["error"] == {"code": 1, "message": "SESSION_INVALID",
+                                          "data": ["OpaqueRef:none"]}
+    assert raw(x.host, *bad, version=None)["error"] == ["SESSION_INVALID", "OpaqueRef:none"]
+    old = raw(x.host, *bad, version=None, path="/json")
+    assert old["result"] == {"Status": "Failure",
+                             "ErrorDescription": ["SESSION_INVALID", "OpaqueRef:none"]}, old
+
+
+def case_sessions(x):
+    for name, password in (("root", "wrong"), ("nobody", "secret"), ("root", ""), ("", "")):
+        answer = raw(x.host, "session.login_with_password", name, password)
+        assert answer["error"]["message"] == "SESSION_AUTHENTICATION_FAILED", answer
+    # A client certificate, its role from its OU; not for another's name.
+    olga = raw(x.host, "session.login_with_password", "", "", user="olga")["result"]
+    assert raw(x.host, "session.get_record", olga, olga)["result"]["auth_user_name"] == "olga"
+    assert "error" in raw(x.host, "session.login_with_password", "root", "", user="olga")
+    # Roles: a viewer reads and changes nothing.
+    vera = raw(x.host, "session.login_with_password", "vera", "", user="vera")["result"]
+    rita = raw(x.host, "session.login_with_password", "rita", "secret", "1.0", "me")["result"]
+    net = x.one("network", "red")
+    for ref in (vera, rita):
+        assert raw(x.host, "network.get_name_label", ref, net)["result"] == "red"
+        for method, *params in (("VM.create", {"name_label": "v"}),
+                                ("network.set_name_label", net, "blue"),
+                                ("session.get_all",)):
+            answer = raw(x.host, method, ref, *params)
+            assert answer["error"]["message"] == "RBAC_PERMISSION_DENIED", (method, answer)
+    assert raw(x.host, "session.logout", vera)["result"] == ""
+    assert raw(x.host, "pool.get_all", vera)["error"]["message"] == "SESSION_INVALID"
+    # The other host says who is the coordinator.
+    other = raw(3 - x.host, "session.login_with_password", "root", "secret")
+    assert other["error"] == {"code": 1, "message": "HOST_IS_SLAVE",
+                              "data": [f"127.0.0.{x.host}"]}, other
+
+
+def case_errors(x):
+    host = x.one("host", "h1")
+    assert fails("MESSAGE_METHOD_UNKNOWN", x, "VM.nope") == ["VM.nope"]
+    fails("MESSAGE_METHOD_UNKNOWN", x, "Async.VM.get_all")
+    fails("MESSAGE_METHOD_UNKNOWN", x, "host.set_name_label", host, "x")
+    assert fails("MESSAGE_PARAMETER_COUNT_MISMATCH", x, "VM.start") == ["VM.start", "4", "1"]
+    fails("FIELD_TYPE_ERROR", x, "VM.get_by_uuid", 5)
+    assert fails("HANDLE_INVALID", x, "VM.get_record", host) == ["VM", host]
+    assert fails("UUID_INVALID", x, "host.get_by_uuid", "zz") == ["host", "zz"]
+    fails("FIELD_TYPE_ERROR", x, "network.set_name_label", x.one("network", "red"), ["a"])
+    fails("VALUE_NOT_SUPPORTED", x, "network.set_default_locking_mode", x.one("network", "red"),
+          "locked")
+    fails("EVENT_FROM_TOKEN_PARSE_FAILURE", x, "event.from", ["*"], "1;2", 0.1)
+
+
+def case_records(x):
+    vm = x.vm("rec", other_config={"ip": "10.0.0.9/8"})
+    vif = x("VIF.create", {"VM": vm, "network": x.one("network", "red"), "device": "0",
+                           "ipv4_allowed": ["10.0.0.9"]})
+    fails("DEVICE_ALREADY_EXISTS", x, "VIF.create",
+          {"VM": vm, "network": x.one("network", "red"), "device": "0"})
+    record = x("VM.get_record", vm)
+    assert record["VIFs"] == [vif] and record["power_state"] == "Halted", record
+    assert record["memory_static_max"] == 64 << 20 and record["resident_on"] == "OpaqueRef:NULL"
+    assert "start" in record["allowed_operations"], record
+    for name, value in record.items():
+        assert x(f"VM.get_{name}", vm) == value, name
+    assert x("VM.get_all_records")[vm] == record
+    assert x("VM.get_by_uuid", record["uuid"]) == vm
+    assert x("VIF.get_VM", vif) == vm and x("VIF.get_ipv4_allowed", vif) == ["10.0.0.9"]
+    x("VIF.set_locking_mode", vif, "locked")
+    assert x("VIF.get_locking_mode", vif) == "locked"
+    x("VM.set_other_config", vm, {"a": "b"})
+    assert x("VM.get_other_config", vm) == {"a": "b"}
+    assert sorted(x("host.get_name_label", h) for h in x("host.get_all")) == ["h1", "h2"]
+    assert x("pool.get_master", x("pool.get_all")[0]) == x.one("host", f"h{x.host}")
+    x("VM.destroy", vm)
+    fails("HANDLE_INVALID", x, "VIF.get_record", vif)
+
+
+def case_power(x):
+    vm = x.vm("pow")
+    token = x("event.from", ["vm"], "", 0.1)["token"]
+    x("VM.start", vm, False, False)
+    assert x("VM.get_power_state", vm) == "Running" and runs(vm) == ["start"]
+    data = fails("VM_BAD_POWER_STATE", x, "VM.start", vm, False, False)
+    assert data == [vm, "halted", "running"], data
+    fails("VM_BAD_POWER_STATE", x, "VM.destroy", vm)
+    x("VM.clean_shutdown", vm)
+    assert x("VM.get_resident_on", vm) == "OpaqueRef:NULL" and runs(vm) == ["start", "stop"]
+    changes = x("event.from", ["vm/" + vm], token, 5)["events"]
+    assert [(e["operation"], e["ref"]) for e in changes] == [("mod", vm)], changes
+    h2 = x.one("host", "h2")
+    x("VM.start_on", vm, h2, False, False)
+    assert x("host.get_resident_VMs", h2) == [vm]
+    # Killed from outside: noticed, and the row says so.
+    with open(f"{top}/h2/cell-{vm.split(':')[1]}.pid") as f:
+        os.kill(int(f.read()), signal.SIGKILL)
+    until(10, lambda: x("VM.get_power_state", vm) == "Halted", "a dead guest's row")
+    # One that does not come up: the claim is given back.
+    flag("crash")
+    data = fails("INTERNAL_ERROR", x, "VM.start", vm, False, False)
+    flag("crash", False)
+    assert "no such image" in data[0] and x("VM.get_resident_on", vm) == "OpaqueRef:NULL", data
+    x("VM.start", vm, False, False)
+    x("VM.hard_shutdown", vm)
+    x("VM.destroy", vm)
+
+
+def case_start_once(x):
+    """Eight clients start one VM: one of them does."""
+    vm, said = x.vm("one"), []
+
+    def start():
+        try:
+            said.append(x("VM.start", vm, False, False))
+        except Failure as f:
+            said.append(f.code)
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert said.count("") == 1 and runs(vm) == ["start"], (said, runs(vm))
+    assert set(said) <= {"", "VM_BAD_POWER_STATE", "OTHER_OPERATION_IN_PROGRESS"}, said
+    x("VM.hard_shutdown", vm)
+
+
+def case_migrate(x):
+    vm = x.vm("mig")
+    h1, h2 = x.one("host", "h1"), x.one("host", "h2")
+    x("VM.start_on", vm, h1, False, False)
+    fails("OPERATION_NOT_ALLOWED", x, "VM.pool_migrate", vm, h1, {})
+    fails("INVALID_VALUE", x, "VM.pool_migrate", vm, h2, {"compress": "gzip"})
+    x("VM.pool_migrate", vm, h2, {"live": "true", "postcopy": "true", "limit_mbps": "900"})
+    assert x("VM.get_resident_on", vm) == h2 and x("VM.get_power_state", vm) == "Running"
+    assert x("VM.get_scheduled_to_be_resident_on", vm) == "OpaqueRef:NULL"
+    # Cancelled: it stays where it is; meanwhile nothing else may be done with it.
+    flag("hold")
+    task = x("Async.VM.pool_migrate", vm, h1, {})
+    until(15, lambda: x("task.get_progress", task) > 0, "progress")
+    assert x("VM.get_current_operations", vm) == {task: "pool_migrate"}
+    fails("OTHER_OPERATION_IN_PROGRESS", x, "VM.hard_shutdown", vm)
+    fails("OPERATION_NOT_ALLOWED", x, "task.destroy", task)
+    x("task.cancel", task)
+    record = x.ended(task)
+    flag("hold", False)
+    assert record["status"] == "cancelled", record
+    assert record["error_info"] == ["TASK_CANCELLED", task], record
+    assert x("VM.get_resident_on", vm) == h2 and x("VM.get_allowed_operations", vm)
+    # The sender dies: another one finishes.
+    flag("die-send")
+    x("VM.pool_migrate", vm, h1, {})
+    assert x("VM.get_resident_on", vm) == h1
+    until(10, lambda: not [f for n in (1, 2) for f in os.listdir(f"{top}/h{n}")
+                           if f.startswith(("send-", "recv-"))], "files of migrations")
+    x("VM.hard_shutdown", vm)
+
+
+def case_xapid_killed(x):
+    """weft-xapid of the source dies in the middle and is started again."""
+    vm = x.vm("kill")
+    source = 3 - x.host
+    there, here_ = x.one("host", f"h{source}"), x.one("host", f"h{x.host}")
+    x("VM.start_on", vm, there, False, False)
+    flag("hold")
+    task = x("Async.VM.pool_migrate", vm, here_, {})
+    until(15, lambda: x("task.get_progress", task) > 0, "progress")
+    xapids[source].kill()
+    xapids[source].wait()
+    flag("hold", False)
+    time.sleep(0.5)
+    start_xapid(source)
+    record = x.ended(task)
+    assert record["status"] == "success" and x("VM.get_resident_on", vm) == here_, record
+    # The guest that it left running is still its own.
+    x("VM.start_on", other := x.vm("kept"), there, False, False)
+    xapids[source].kill()
+    xapids[source].wait()
+    start_xapid(source)
+    x("VM.hard_shutdown", other)
+    assert runs(other) == ["start", "stop"], runs(other)
+    x("VM.hard_shutdown", vm)
+
+
+def case_evacuate(x):
+    h1, h2 = x.one("host", "h1"), x.one("host", "h2")
+    vms = [x.vm(f"ev{i}") for i in range(4)]
+    for vm in vms:
+        x("VM.start_on", vm, h1, False, False)
+    flag("hold")
+    task = x("Async.host.evacuate", h1, "OpaqueRef:NULL", 2)
+    moving = lambda: sum(bool(r["current_operations"])
+                         for r in x("VM.get_all_records").values())
+    until(15, lambda: moving() == 2, "two at once")
+    time.sleep(1)
+    assert moving() == 2
+    flag("hold", False)
+    assert x.ended(task)["status"] == "success"
+    assert x("host.get_resident_VMs", h1) == []
+    for vm in vms:
+        assert x("VM.get_resident_on", vm) == h2 and x("VM.get_power_state", vm) == "Running"
+        x("VM.hard_shutdown", vm)
+
+
+def case_events(x):
+    first = x("event.from", ["*"], "", 0.1)
+    classes = {e["class"] for e in first["events"]}
+    assert classes >= {"host", "pool", "network"} and first["valid_ref_counts"]["host"] == 2
+    assert all(e["operation"] == "add" and e["snapshot"]["uuid"] for e in first["events"])
+    began = time.monotonic()
+    none = x("event.from", ["vif"], first["token"], 0.4)
+    assert none["events"] == [] and time.monotonic() - began >= 0.3
+    got = []
+    waiter = threading.Thread(
+        target=lambda: got.append(x("event.from", ["vm"], none["token"], 20.0)))
+    waiter.start()
+    vm = x.vm("ev")
+    waiter.join()
+    assert [(e["operation"], e["ref"]) for e in got[0]["events"]] == [("add", vm)], got
+    x("VM.destroy", vm)
+    gone = x("event.from", ["vm"], got[0]["token"], 5.0)["events"]
+    assert [(e["operation"], e["ref"]) for e in gone] == [("del", vm)], gone
+
+
+def case_command_line(x):
+    vm = x.vm("cli")
+    env.update(WEFT_XAPI=f"https://127.0.0.{3 - x.host}:{port}", WEFT_CA_CERT=f"{pki}/ca.crt",
+               WEFT_CERTIFICATE=f"{pki}/olga.crt", WEFT_PRIVATE_KEY=f"{pki}/olga.key")
+    weft = f"{bin_dir}/weft"
+    run(weft, "vm", "start", "cli", "--on", "h1")
+    said = run(weft, "vm", "migrate", "cli", "h2", "--json", "--limit", "500")
+    last = json.loads(said.splitlines()[-1])
+    assert last["status"] == "success", said
+    run(weft, "host", "evacuate", "h2", "--at-once", "2")
+    assert x("host.get_name_label", x("VM.get_resident_on", vm)) == "h1"
+    flag("hold")
+    p = subprocess.Popen([weft, "vm", "migrate", "cli", "h2"], env=env, stderr=subprocess.PIPE,
+                         text=True)
+    until(15, lambda: x("VM.get_current_operations", vm), "the migration")
+    p.send_signal(signal.SIGINT)
+    _, words = p.communicate(timeout=30)
+    flag("hold", False)
+    assert p.returncode == 1 and "cancelled" in words, (p.returncode, words)
+    run(weft, "vm", "shutdown", "cli", "--force")
+    bad = subprocess.run([weft, "vm", "start", "nobody"], env=env, capture_output=True, text=True)
+    assert bad.returncode == 1 and "there is no VM" in bad.stderr, bad
+
+
+def case_hostile(x):
+    h = x.host
+    deep = b'{"jsonrpc":"2.0","method":"a.b","params":' + b"[" * 100000 + b"]" * 100000 + b"}"
+    for body in (deep, b"", b"{", b"[]", b"null", b'"x"', b'{"method":5}', b'{"method":"a","id":{}}',
+                 b'{"method":"\xff\xfe"}', b'{"method":"a\\u0000b"}', b'{"method":"a"}x',
+                 b'{"method":"' + b"m" * 5000 + b'"}', b"{\0}"):
+        status, text = post(h, body)
+        assert status == 200 and json.loads(text)["error"]["code"] == -32700, (body[:40], text)
+    assert post(h, b"{}", "/")[0] == 404
+    assert post(h, None, method="GET")[0] == 405
+    assert post(h, b"{}", kind="text/plain")[0] == 415
+    # A body of 1 GB, announced or not: refused, not read.
+    for headers in ((("Content-Length", str(1 << 30)),), (("Transfer-Encoding", "chunked"),)):
+        c = http.client.HTTPSConnection(f"127.0.0.{h}", port, context=tls(), timeout=60)
+        c.putrequest("POST", "/jsonrpc")
+        c.putheader("Content-Type", "application/json")
+        for one in headers:
+            c.putheader(*one)
+        c.endheaders()
+        sent = 0
+        try:
+            while headers[0][0] == "Transfer-Encoding" and sent < 1 << 30:
+                c.send(b"10000\r\n" + b"a" * 65536 + b"\r\n")
+                sent += 65536
+            assert c.getresponse().status == 413
+        except OSError:
+            pass
+        assert sent < 64 << 20, sent
+        c.close()
+    # Who trickles takes nobody's place.
+    slow = []
+    for _ in range(150):
+        s = socket.create_connection((f"127.0.0.{h}", port))
+        s.send(b"\x16")
+        slow.append(s)
+    began = time.monotonic()
+    assert x("pool.get_all")
+    took = time.monotonic() - began
+    for s in slow:
+        s.close()
+    assert took < 5, took
+    with open(f"/proc/{xapids[h].pid}/status") as f:
+        rss = [int(line.split()[1]) for line in f if line.startswith("VmRSS")][0]
+    assert rss < 200 << 10, f"{rss} KiB"
+
+
+def case_login_flood(x):
+    c = http.client.HTTPSConnection(f"127.0.0.{x.host}", port, context=tls(), timeout=60)
+    said = []
+    for i in range(100):
+        c.request("POST", "/jsonrpc", json.dumps({
+            "method": "session.login_with_password", "params": ["quick", f"guess{i}"], "id": 1}),
+            {"Content-Type": "application/json"})
+        said.append(json.loads(c.getresponse().read())["error"][2])
+    c.close()
+    assert said[0].startswith("wrong") and any("too many" in s for s in said), said[-1]
+    # Certificates and sessions are not concerned.
+    assert raw(x.host, "session.login_with_password", "", "", user="olga")["result"]
+    assert x("pool.get_all")
+    time.sleep(1)
+
+
+def case_takeover(x):
+    old = x.host
+    xapids[old].kill()
+    xapids.pop(old).wait()
+    y = Session()
+    assert y.host != old
+    assert raw(y.host, "pool.get_all", x.ref)["error"]["message"] == "SESSION_INVALID"
+    start_xapid(old)
+    # It comes back as one of the others.
+    until(15, lambda: raw_or_none(old, "session.login_with_password", "root", "secret") ==
+          ["127.0.0.%d" % y.host], "HOST_IS_SLAVE of the old coordinator")
+
+
+def raw_or_none(*args):
+    try:
+        return raw(*args)["error"]["data"]
+    except (OSError, KeyError):
+        return None
+
+
+def case_audit(x):
+    with open(f"{top}/audit{x.host}") as f:
+        lines = [json.loads(line) for line in f]
+    outcomes = {(line["method"], line["outcome"]) for line in lines}
+    assert ("session.login_with_password", "Success") in outcomes
+    assert ("VM.create", "Success") in outcomes and ("VM.create", "RBAC_PERMISSION_DENIED") in outcomes
+    assert any(line["user"] == "olga" and line["address"].startswith("127.0.0.") for line in lines)
+    assert "secret" not in json.dumps(lines) and not any("get_all" in m and o == "Success"
+                                                         for m, o in outcomes if m[:2] == "VM")
+
+
+def main():
+    bad = 0
+    start_pool()
+    x = Session()
+    until(20, lambda: len(x("host.get_allowed_operations", x.one("host", f"h{3 - x.host}"))),
+          "the other host")
+    for case in (case_envelopes, case_sessions, case_errors, case_records, case_power,
+                 case_start_once, case_migrate, case_xapid_killed, case_evacuate, case_events,
+                 case_command_line, case_hostile, case_audit, case_login_flood, case_takeover):
+        name = case.__name__[5:].replace("_", "-")
+        try:
+            case(x)
+            print(f"ok xapi/{name}", flush=True)
+        except Exception as e:  # whatever it is, it is the case's
+            at = e.__traceback__
+            while at.tb_next and at.tb_next.tb_frame.f_code.co_filename == __file__:
+                at = at.tb_next
+            said = " ".join(f"{type(e).__name__} {e}".split())[:400]
+            print(f"not ok xapi/{name}: line {at.tb_lineno}: {said}", flush=True)
+            bad = 1
+    sys.exit(bad)
+
+
+main()

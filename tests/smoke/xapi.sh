@@ -1,0 +1,20 @@
+#!/bin/bash
+# weft-xapid on two hosts of a pool: real pool database, real HTTPS; weft-cell and
+# weft-migrate are stand-ins (xapi_fakes.py).
+#
+#   client --- https 127.0.0.1, 127.0.0.2 --- weft-xapid h1, h2 --- ovsdb-server
+#                                                  |
+#                                            weft-cell, weft-migrate (fakes)
+set -u
+cd "$(dirname "$0")/../.." || exit
+export suite=xapi
+# shellcheck source=tests/smoke/lib.bash
+. tests/smoke/lib.bash
+# shellcheck disable=SC2317 # called at the end
+end_all() {
+    local pid
+    while read -r pid; do smoke_kill "$pid"; done < <(cat "$dir"/pids "$dir"/h?/*.pid)
+}
+at_end end_all
+/usr/bin/python3 -B tests/smoke/xapi.py "$bin" "$dir" 2>"$dir/said"
+exit

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Stand-ins for weft-cell and weft-migrate, by the name they are called by: what
+weft-xapid sees of them, without a guest.
+
+FAKE_DB is the pool's database; files in FAKE_DIR say how they behave:
+  die-send      weft-migrate send dies once, without a word
+  hold          the sender waits for this file to go
+  crash         weft-cell exits at once
+Each run of a guest is a line "start|stop VM EPOCH PID" in FAKE_DIR/runs."""
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+
+fake_dir = os.environ["FAKE_DIR"]
+
+
+def flag(name):
+    return os.path.exists(f"{fake_dir}/{name}")
+
+
+def note(*words):
+    with open(f"{fake_dir}/runs", "a") as f:
+        f.write(" ".join(str(w) for w in words) + "\n")
+
+
+def transact(*operations):
+    said = subprocess.run(
+        [os.environ["FAKE_OVSDB_CLIENT"], "transact", os.environ["FAKE_DB"],
+         json.dumps(["Weft_Pool", *operations])],
+        check=True, capture_output=True, text=True).stdout
+    return json.loads(said)
+
+
+def cell():
+    args = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+    path = args["--control"]
+    name = os.path.basename(path)[len("cell-"):-len(".ctl")]
+    if flag("crash"):
+        print("weft-cell: no such image", file=sys.stderr)
+        sys.exit(1)
+    if os.path.exists(path):
+        os.unlink(path)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server.bind(path)
+    server.listen()
+    if "--incoming" not in sys.argv:
+        note("start", name, args["--epoch"], os.getpid())
+    clients = []
+
+    def end(*_):
+        note("stop", name, os.getpid())
+        os.unlink(path)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    while True:
+        for s in select.select([server, *clients], [], [])[0]:
+            if s is server:
+                clients.append(server.accept()[0])
+                continue
+            data = s.recv(2048)
+            if not data:
+                clients.remove(s)
+            elif struct.unpack_from("=IHH", data)[2] == 16:  # CELL_OP_DESTROY
+                end()
+
+
+def say(**event):
+    os.write(1, (json.dumps(event) + "\n").encode())
+
+
+def resident(vm):
+    rows = transact({"op": "select", "table": "VM", "where": [["_uuid", "==", ["uuid", vm]]],
+                     "columns": ["resident_on", "epoch"]})[0]["rows"]
+    return rows[0]["resident_on"], rows[0]["epoch"]
+
+
+def destroy(control):
+    try:
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        s.connect(control)
+        s.send(struct.pack("=IHHIIQ", 0x4C4C4543, 1, 16, 1, 0, 0))
+        s.recv(100)
+    except OSError:
+        pass
+
+
+def receive(job):
+    if job["role"] == "receive":
+        s = socket.socket()
+        s.bind(("127.0.0.1", 0))
+        say(event="listening", address="127.0.0.1:%d" % s.getsockname()[1])
+    while True:
+        host, epoch = resident(job["vm"])
+        if host == job["to"]:
+            note("start", job["vm"], epoch, "moved")
+            say(event="result", status="ok", why="", blackout_ms=1)
+            return
+        time.sleep(0.1)
+
+
+def send(job):
+    if flag("die-send") and job["role"] == "send":
+        os.unlink(f"{fake_dir}/die-send")
+        os.kill(os.getpid(), signal.SIGKILL)
+    done = 0
+    os.set_blocking(0, False)
+    while done < 3 or flag("hold"):
+        say(event="progress", phase="precopy", round=1, bytes_wire=done << 20,
+            bytes_guest=done << 20, pages_left=1000, rate_mbps=800)
+        time.sleep(0.1)
+        done += 1
+        try:
+            command = os.read(0, 4096)
+        except BlockingIOError:
+            command = b""
+        if b'"cancel"' in command:
+            say(event="result", status="rolled_back", why="cancelled")
+            return
+    note("stop", job["vm"], "moved")
+    where = [["_uuid", "==", ["uuid", job["vm"]]], ["resident_on", "==", job["from"]],
+             ["epoch", "==", job["epoch"]]]
+    transact({"op": "update", "table": "VM", "where": where,
+              "row": {"resident_on": job["to"], "epoch": job["epoch"] + 1}})
+    destroy(job["cell"]["control"])
+    say(event="result", status="ok", why="", blackout_ms=1)
+
+
+def first_line():
+    line = b""
+    while not line.endswith(b"\n"):
+        line += os.read(0, 1)
+    return json.loads(line)
+
+
+if os.path.basename(sys.argv[0]) == "weft-cell":
+    cell()
+else:
+    job = first_line()
+    assert job["migration"] and job["journal"] and len(sys.argv) == 1
+    send(job) if "connect" in job else receive(job)

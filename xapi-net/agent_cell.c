@@ -1,0 +1,243 @@
+/* Cells: guests that are processes (weft-cell). */
+#include <config.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent.h"
+#include "cell_proto.h"
+#include "openvswitch/dynamic-string.h"
+#include "openvswitch/vlog.h"
+#include "smap.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(agent_cell);
+
+enum { DOMID_FIRST = 1000, DOMID_LAST = 32000, MEMORY_DEFAULT = 64 << 20 };
+
+static char *
+cell_name(const char *vm)
+{
+    return xasprintf("cell-%s", vm);
+}
+
+struct proc *
+cell_find(struct agent *a, const char *vm)
+{
+    char *name = cell_name(vm);
+    struct proc *p = proc_find(a->procs, name);
+
+    free(name);
+    return p;
+}
+
+/* --- domain ids, one file a cell -------------------------------------------------------- */
+
+static int
+read_domid(struct agent *a, const char *name)
+{
+    char *path = proc_path(a->procs, name, "dom");
+    FILE *f = fopen(path, "re");
+    int domid = 0;
+
+    if (f) {
+        if (fscanf(f, "%d", &domid) != 1) {
+            domid = 0;
+        }
+        fclose(f);
+    }
+    free(path);
+    return domid;
+}
+
+struct taken {
+    struct agent *agent;
+    int last;
+};
+
+static void
+note_domid(const char *name, void *taken_)
+{
+    struct taken *t = taken_;
+
+    t->last = MAX(t->last, read_domid(t->agent, name));
+}
+
+/* One more than any that is there: an id that was just given back may still be
+ * closing. */
+static int
+new_domid(struct agent *a, const char *name)
+{
+    static int last = DOMID_FIRST - 1;
+    struct taken taken = {a, last};
+    char *path = proc_path(a->procs, name, "dom");
+    FILE *f;
+
+    procs_each(a->procs, "cell-", note_domid, &taken);
+    last = taken.last < DOMID_LAST ? MAX(taken.last, last) + 1 : DOMID_FIRST;
+    f = fopen(path, "we");
+    if (f) {
+        fprintf(f, "%d\n", last);
+        fclose(f);
+    }
+    free(path);
+    return last;
+}
+
+char *
+cell_port(struct agent *a, const char *vm, const char *device)
+{
+    char *name = cell_name(vm), *port;
+
+    port = xasprintf("vif%d.%s", read_domid(a, name), *device ? device : "0");
+    free(name);
+    return port;
+}
+
+/* --- its command line --------------------------------------------------------------------- */
+
+static const struct poolrec_vif *
+first_vif(struct agent *a, const struct poolrec_vm *vm)
+{
+    const struct poolrec_vif *vif, *first = NULL;
+
+    POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
+    {
+        if (vif->vm == vm && (!first || strcmp(vif->device, first->device) < 0)) {
+            first = vif;
+        }
+    }
+    return first;
+}
+
+/* Values of the pool's administrators, but a comma would still begin a new key. */
+static void
+put_key(struct ds *ds, const char *key, const char *value)
+{
+    if (value && *value && !strchr(value, ',')) {
+        ds_put_format(ds, ",%s=%s", key, value);
+    }
+}
+
+static char *
+vif_option(struct agent *a, const struct poolrec_vm *vm, const struct poolrec_vif *vif)
+{
+    struct ds ds = DS_EMPTY_INITIALIZER;
+
+    ds_put_format(&ds, "mac=%s", vif->mac);
+    put_key(&ds, "ip", smap_get(&vm->config, "ip"));
+    put_key(&ds, "gw", smap_get(&vm->config, "gw"));
+    put_key(&ds, "handle", *vif->device ? vif->device : "0");
+    put_key(&ds, "bridge", a->x->options->bridge);
+    put_key(&ds, "vif-uuid", *vif->xs_uuid ? vif->xs_uuid : store_uuid(&vif->header_.uuid));
+    put_key(&ds, "vm-uuid", store_uuid(&vm->header_.uuid));
+    if (vif->network) {
+        put_key(&ds, "network-uuid", store_uuid(&vif->network->header_.uuid));
+        ds_put_format(&ds, ",mtu=%" PRId64, vif->network->mtu);
+    }
+    return ds_steal_cstr(&ds);
+}
+
+int
+cell_start(struct agent *a, const struct poolrec_vm *vm, bool incoming)
+{
+    const struct xapi_options *o = a->x->options;
+    char *name = cell_name(store_uuid(&vm->header_.uuid));
+    const struct poolrec_vif *vif = first_vif(a, vm);
+    int64_t bytes = vm->memory_bytes ? vm->memory_bytes : MEMORY_DEFAULT;
+    char *program = xasprintf("%s/weft-cell", o->bin);
+    char *fallback = xasprintf("%s/cell.img", o->share);
+    char *control = proc_path(a->procs, name, "ctl"), *run_log = proc_path(a->procs, name, "runs");
+    char *domid = xasprintf("%d", new_domid(a, name));
+    char *memory = xasprintf("%" PRId64 "M", MAX(bytes >> 20, 1));
+    char *epoch = xasprintf("%" PRId64, vm->epoch), *vif_text = NULL;
+    const char *cmdline = smap_get(&vm->config, "cmdline");
+    char *argv[32] = {program,
+                      "--image",
+                      (char *)smap_get_def(&vm->config, "image", fallback),
+                      "--memory",
+                      memory,
+                      "--dir",
+                      (char *)o->localxen_dir,
+                      "--domid",
+                      domid,
+                      "--control",
+                      control,
+                      "--epoch",
+                      epoch,
+                      "--run-log",
+                      run_log};
+    size_t n = 15;
+    int error;
+
+    if (vif) {
+        argv[n++] = "--vif";
+        argv[n++] = vif_text = vif_option(a, vm, vif);
+    }
+    if (cmdline) {
+        argv[n++] = "--cmdline";
+        argv[n++] = (char *)cmdline;
+    }
+    if (incoming) {
+        argv[n++] = "--incoming";
+    }
+    error = proc_start(a->procs, name, argv, NULL, NULL);
+    free(vif_text);
+    free(epoch);
+    free(memory);
+    free(domid);
+    free(run_log);
+    free(control);
+    free(fallback);
+    free(program);
+    free(name);
+    return error;
+}
+
+/* Its control socket is bound before anything runs. */
+bool
+cell_ready(struct agent *a, const char *vm)
+{
+    char *name = cell_name(vm), *path = proc_path(a->procs, name, "ctl");
+    struct cell_client client;
+    bool ready = !cell_connect(&client, path);
+
+    if (ready) {
+        cell_disconnect(&client);
+    }
+    free(path);
+    free(name);
+    return ready;
+}
+
+/* The answer comes when it has ended, which the process's own end says as well. */
+static bool
+ask_to_destroy(const char *path)
+{
+    struct cell_req req = {
+        .magic = CELL_PROTO_MAGIC, .version = CELL_PROTO_VERSION, .op = CELL_OP_DESTROY, .seq = 1};
+    struct cell_client client;
+    bool sent;
+
+    if (cell_connect(&client, path)) {
+        return false;
+    }
+    sent = !cell_send(client.fd, &req, CELL_REQ_HDR, -1);
+    cell_disconnect(&client);
+    return sent;
+}
+
+void
+cell_end(struct agent *a, const char *vm, bool hard)
+{
+    struct proc *p = cell_find(a, vm);
+    char *name = cell_name(vm), *path = proc_path(a->procs, name, "ctl");
+
+    if (p && proc_alive(p) && (!hard || !ask_to_destroy(path))) {
+        proc_signal(p, hard ? SIGKILL : SIGTERM);
+    }
+    free(path);
+    free(name);
+}

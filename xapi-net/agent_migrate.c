@@ -1,0 +1,715 @@
+/* Theory of operation.
+ *
+ * The row Migration is what the two ends share; each end runs one weft-migrate
+ * and writes what the other needs to know.
+ *
+ *   source's host                           destination's host
+ *   VM.destination, Migration (prepare)
+ *                                           weft-cell --incoming, weft-migrate receive
+ *                                           Migration.address (ready)
+ *   waits for VIF.confirmed_on
+ *   weft-migrate send (its phases, figures)
+ *            the two of them decide who runs the guest: VM.resident_on, epoch
+ *   closes: VM.destination, .migration, Migration.status, the task
+ *
+ * A weft-migrate that died is followed by "recover" with the same job until one
+ * says how it ended.  Once the row says that the VM is elsewhere, that is how.
+ * The source closes; if it does not (its host is gone), the destination does,
+ * when it has the VM.  What is left over here then is ended by agent.c. */
+#include <config.h>
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "openvswitch/json.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/shash.h"
+#include "openvswitch/vlog.h"
+#include "ovsdb-idl.h"
+#include "smap.h"
+#include "timeval.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(agent_migrate);
+
+enum {
+    ADDRESS_MS = 60000, /* for the destination to be ready */
+    CONFIRM_MS = 30000, /* for its switch to have the vifs' policy */
+    WRITE_MS = 500,
+    RECOVER_MS = 1000, /* between two recoveries, times their number up to 30 */
+    CLOSE_MS = 10000,  /* the destination closes instead of the source */
+    TICK_MS = 200,
+    KEEP_MIGRATIONS = 100,
+};
+
+/* --- the job ----------------------------------------------------------------------------- */
+
+static void
+put(struct json *o, const char *name, const char *value)
+{
+    if (value && *value) {
+        json_object_put_string(o, name, value);
+    }
+}
+
+static struct json *
+vif_json(struct agent *a, const struct poolrec_vif *vif, const char *vm)
+{
+    struct json *o = json_object_create(), *zones = json_array_create_empty();
+    struct json *addresses = json_array_create_empty();
+    char *port = cell_port(a, vm, vif->device);
+
+    put(o, "uuid", store_uuid(&vif->header_.uuid));
+    put(o, "mac", vif->mac);
+    put(o, "port", port);
+    put(o, "switch_dir", a->x->options->switch_dir);
+    json_object_put(o, "pool_key", json_integer_create(vif->pool_key));
+    if (vif->network && vif->network->zone) {
+        json_array_add(zones, json_integer_create(vif->network->zone));
+    }
+    for (size_t i = 0; i < vif->n_ipv4_allowed && i < 8; i++) {
+        value_add(addresses, vif->ipv4_allowed[i]);
+    }
+    json_object_put(o, "zones", zones);
+    json_object_put(o, "addresses", addresses);
+    free(port);
+    return o;
+}
+
+static struct json *
+vifs_json(struct agent *a, const struct poolrec_vm *vm)
+{
+    struct json *list = json_array_create_empty();
+    const struct poolrec_vif *vif;
+
+    POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
+    {
+        if (vif->vm == vm && a->x->options->switch_dir) {
+            json_array_add(list, vif_json(a, vif, store_uuid(&vm->header_.uuid)));
+        }
+    }
+    return list;
+}
+
+/* Numbers that a client stated, as options of weft-migrate. */
+static void
+put_options(struct json *job, const struct json *options)
+{
+    static const char *const numbers[] = {"limit_mbps", "cpu_percent", "max_blackout_ms",
+                                          "max_rounds", "connections"};
+    const char *compress = value_map(options, "compress", "auto");
+    long long int n;
+
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
+        if (str_to_llong(value_map(options, numbers[i], ""), 10, &n)) {
+            json_object_put(job, numbers[i], json_integer_create(n));
+        }
+    }
+    put(job, "compress",
+        !strcmp(compress, "true") || !*compress ? "auto"
+        : !strcmp(compress, "false")            ? "none"
+                                                : compress);
+    if (!strcmp(value_map(options, "postcopy", "false"), "true")) {
+        json_object_put(job, "postcopy", json_boolean_create(true));
+    }
+}
+
+static void
+put_tls(const struct xapi_options *o, struct json *job, const char *peer)
+{
+    struct json *tls;
+
+    if (o->plain_migration) {
+        json_object_put(job, "plain", json_boolean_create(true));
+        return;
+    }
+    tls = json_object_create();
+    put(tls, "private_key", o->stream_key);
+    put(tls, "certificate", o->stream_certificate);
+    put(tls, "ca_cert", o->stream_ca_cert);
+    put(tls, "peer_name", peer);
+    json_object_put(job, "tls", tls);
+}
+
+static char *
+make_job(struct agent *a, const struct poolrec_migration *m, const struct poolrec_vm *vm,
+         const char *role)
+{
+    const struct xapi_options *o = a->x->options;
+    bool source = agent_is(a, m->from_host);
+    struct json *job = json_object_create(), *driver = json_object_create();
+    struct json *options = json_from_string(m->options);
+    char *name = xasprintf("cell-%s", m->vm), *control = proc_path(a->procs, name, "ctl");
+    char *mine = xasprintf("%s-%s", source ? "send" : "recv", m->migration);
+    char *journal = proc_path(a->procs, mine, "journal"), *text;
+
+    put(job, "role", role);
+    put(job, "driver", vm->driver);
+    put(job, "migration", m->migration);
+    put(job, "vm", m->vm);
+    put(job, "vm_name", vm->name);
+    put(job, "from", m->from_host);
+    put(job, "to", m->to_host);
+    json_object_put(job, "epoch", json_integer_create(m->epoch));
+    put(job, "database", o->db);
+    put(job, "private_key", o->private_key);
+    put(job, "certificate", o->certificate);
+    put(job, "ca_cert", o->ca_cert);
+    if (source) {
+        put(job, "connect", m->address);
+    } else if (*m->address) { /* once announced it stays */
+        put(job, "listen", m->address);
+    } else {
+        json_object_put_format(job, "listen", strchr(o->migration_address, ':') ? "[%s]:0" : "%s:0",
+                               o->migration_address);
+    }
+    put_tls(o, job, source ? m->to_host : m->from_host);
+    put_options(job, options);
+    put(job, "journal", journal);
+    json_object_put(job, "vifs", vifs_json(a, vm));
+    put(driver, "control", control);
+    json_object_put(job, vm->driver, driver);
+    text = json_to_string(job, 0);
+    json_destroy(job);
+    json_destroy(options);
+    free(journal);
+    free(mine);
+    free(control);
+    free(name);
+    return text;
+}
+
+/* --- its process -------------------------------------------------------------------------- */
+
+static struct proc *
+find_proc(struct work *w, const struct poolrec_migration *m, const char *end)
+{
+    char *name = xasprintf("%s-%s", end, m->migration);
+    struct proc *p = proc_find(w->agent->procs, name);
+
+    free(name);
+    return p;
+}
+
+static void
+run_migrate(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm,
+            const char *end, const char *role)
+{
+    struct agent *a = w->agent;
+    char *name = xasprintf("%s-%s", end, m->migration), *job = make_job(a, m, vm, role);
+    char *program = xasprintf("%s/weft-migrate", a->x->options->bin);
+    char *argv[] = {program, NULL}; /* the job says the rest */
+    int error = proc_start(a->procs, name, argv, job, NULL);
+
+    if (error) {
+        snprintf(w->why, sizeof w->why, "weft-migrate: %s", ovs_strerror(error));
+    }
+    w->since = time_msec();
+    w->ended = false;
+    free(program);
+    free(job);
+    free(name);
+}
+
+static const char *
+text_of(const struct json *o, const char *name)
+{
+    return value_map(o, name, "");
+}
+
+static double
+number_of(const struct json *o, const char *name)
+{
+    const struct json *v = shash_find_data(json_object(o), name);
+
+    return !v                        ? 0
+           : v->type == JSON_INTEGER ? (double)json_integer(v)
+           : v->type == JSON_REAL    ? json_real(v)
+                                     : 0;
+}
+
+/* How far: of what has to go in all, as far as one can know. */
+static void
+take_progress(struct work *w, const struct json *o)
+{
+    double done = number_of(o, "bytes_guest"), left = number_of(o, "pages_left") * 4096;
+
+    if (done + left > 0) {
+        double p = done / (done + left) * 0.95;
+        w->progress = MAX(w->progress, MIN(p, 0.95));
+    }
+}
+
+static void
+take_event(struct work *w, const char *line)
+{
+    struct json *o = json_from_string(line);
+
+    if (o->type == JSON_OBJECT) {
+        const char *event = text_of(o, "event"), *phase = text_of(o, "phase");
+
+        if (*phase) {
+            ovs_strlcpy(w->phase, phase, sizeof w->phase);
+        }
+        if (!strcmp(event, "progress")) {
+            take_progress(w, o);
+        } else if (!strcmp(event, "result")) {
+            w->ended = true;
+            ovs_strlcpy(w->status, text_of(o, "status"), sizeof w->status);
+            ovs_strlcpy(w->why, text_of(o, "why"), sizeof w->why);
+        }
+        if (!strcmp(event, "progress") || !strcmp(event, "result")) {
+            ovs_strlcpy(w->stats, strlen(line) < sizeof w->stats ? line : "{}", sizeof w->stats);
+        }
+        w->fresh = true;
+    }
+    json_destroy(o);
+}
+
+/* What it says; "IP:PORT" once it listens. */
+static void
+drain(struct work *w, struct proc *p, char address[64])
+{
+    char line[8192];
+
+    *address = '\0';
+    while (proc_line(p, line, sizeof line)) {
+        struct json *o = json_from_string(line);
+
+        if (o->type == JSON_OBJECT && !strcmp(text_of(o, "event"), "listening")) {
+            ovs_strlcpy(address, text_of(o, "address"), 64);
+        }
+        json_destroy(o);
+        take_event(w, line);
+    }
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+static void
+trim_history(struct agent *a)
+{
+    const struct poolrec_migration *m, *oldest = NULL;
+    size_t n = 0;
+
+    POOLREC_MIGRATION_FOR_EACH(m, store_idl(a->x->store))
+    {
+        n++;
+        if (strcmp(m->status, "running") && (!oldest || m->finished < oldest->finished)) {
+            oldest = m;
+        }
+    }
+    if (n > KEEP_MIGRATIONS && oldest) {
+        poolrec_migration_delete(oldest);
+    }
+}
+
+/* 'status' is the task's: success, failure or cancelled. */
+static void
+close_migration(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm,
+                const char *status, const char *why)
+{
+    struct store *store = w->agent->x->store;
+    const struct poolrec_task *task = store_task(store, m->task);
+    struct ovsdb_idl_txn *txn = work_begin(w);
+    struct fault f;
+
+    if (!txn) {
+        return;
+    }
+    VLOG_INFO("%s: migration from %s to %s: %s %s", vm ? vm->name : m->vm, m->from_host, m->to_host,
+              status, why);
+    poolrec_migration_verify_status(m);
+    poolrec_migration_set_status(m, status);
+    poolrec_migration_set_phase(m, "done");
+    poolrec_migration_set_finished(m, time_wall_msec());
+    if (*w->stats) {
+        poolrec_migration_set_stats(m, w->stats);
+    }
+    if (vm && !strcmp(vm->migration, m->migration)) {
+        poolrec_vm_verify_migration(vm);
+        poolrec_vm_set_destination(vm, "");
+        poolrec_vm_set_migration(vm, "");
+    }
+    if (task && task_open(task)) {
+        char *ref = xasprintf(REF_PREFIX "%s", m->vm);
+        const struct poolrec_host *from = store_host(store, m->from_host);
+        const struct poolrec_host *to = store_host(store, m->to_host);
+
+        fault_set(&f, "VM_MIGRATE_FAILED", ref, from ? store_uuid(&from->header_.uuid) : "",
+                  to ? store_uuid(&to->header_.uuid) : "", why, NULL);
+        if (!strcmp(status, "success")) {
+            task_succeed(task, "");
+        } else if (!strcmp(status, "cancelled")) {
+            task_cancelled(task);
+        } else {
+            task_fail(task, &f);
+        }
+        free(ref);
+    }
+    trim_history(w->agent);
+    work_commit(w, txn);
+}
+
+/* --- source -------------------------------------------------------------------------------------
+ */
+
+static void
+prepare(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm,
+        const char *to, const struct json *options)
+{
+    struct ovsdb_idl_txn *txn = work_begin(w);
+    const struct poolrec_migration *m;
+    struct uuid uuid;
+    char *text;
+
+    if (!txn) {
+        return;
+    }
+    uuid_generate(&uuid);
+    poolrec_vm_verify_resident_on(vm);
+    poolrec_vm_verify_epoch(vm);
+    poolrec_vm_verify_migration(vm);
+    poolrec_vm_verify_power_state(vm);
+    poolrec_vm_set_destination(vm, to);
+    poolrec_vm_set_migration(vm, store_uuid(&uuid));
+    m = poolrec_migration_insert(txn);
+    poolrec_migration_set_migration(m, store_uuid(&uuid));
+    poolrec_migration_set_vm(m, task->vm);
+    poolrec_migration_set_from_host(m, w->agent->x->options->host);
+    poolrec_migration_set_to_host(m, to);
+    poolrec_migration_set_epoch(m, vm->epoch);
+    poolrec_migration_set_phase(m, "prepare");
+    poolrec_migration_set_status(m, "running");
+    poolrec_migration_set_started(m, time_wall_msec());
+    poolrec_migration_set_task(m, store_uuid(&task->header_.uuid));
+    text = json_to_string(options, 0);
+    poolrec_migration_set_options(m, text);
+    free(text);
+    work_commit(w, txn);
+    w->since = time_msec();
+}
+
+/* What keeps it from being begun; 'f' then says so. */
+static bool
+refuse(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm, const char *to,
+       struct fault *f)
+{
+    char *ref = xasprintf(REF_PREFIX "%s", task->vm);
+
+    f->code = NULL;
+    if (!agent_is(w->agent, vm->resident_on) || strcmp(vm->power_state, "Running")) {
+        fault_set(f, "VM_BAD_POWER_STATE", ref, "running",
+                  *vm->resident_on ? "running elsewhere" : "halted", NULL);
+    } else if (*vm->migration) {
+        fault_set(f, "OTHER_OPERATION_IN_PROGRESS", "VM", ref, NULL);
+    } else if (!store_host(w->agent->x->store, to) || agent_is(w->agent, to)) {
+        fault_set(f, "OPERATION_NOT_ALLOWED", "there is no such other host", NULL);
+    }
+    free(ref);
+    return f->code;
+}
+
+static const struct poolrec_migration *
+migration_of(struct store *store, const struct poolrec_task *task)
+{
+    const char *uuid = store_uuid(&task->header_.uuid);
+    const struct poolrec_migration *m;
+
+    POOLREC_MIGRATION_FOR_EACH(m, store_idl(store))
+    {
+        if (!strcmp(m->task, uuid)) {
+            return m;
+        }
+    }
+    return NULL;
+}
+
+/* The destination's switch has each vif's policy; or no controller drives it. */
+static bool
+confirmed(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm)
+{
+    const struct poolrec_host *host = store_host(w->agent->x->store, m->to_host);
+    const struct poolrec_vif *vif;
+
+    if (!host || !*host->controller) {
+        return true;
+    }
+    POOLREC_VIF_FOR_EACH(vif, store_idl(w->agent->x->store))
+    {
+        bool good = vif->vm != vm;
+
+        for (size_t i = 0; i < vif->n_confirmed_on; i++) {
+            good = good || !strcmp(vif->confirmed_on[i], m->to_host);
+        }
+        if (!good) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Before the sender runs: nothing has happened to the guest. */
+static void
+wait_to_send(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm,
+             const struct poolrec_migration *m)
+{
+    bool force = strstr(m->options, "\"force\":\"true\"");
+
+    if (!strcmp(task->status, "cancelling")) {
+        close_migration(w, m, vm, "cancelled", "");
+    } else if (!strcmp(m->phase, "failed")) {
+        close_migration(w, m, vm, "failure", m->stats);
+    } else if (!*m->address) {
+        if (time_msec() - w->since > ADDRESS_MS) {
+            close_migration(w, m, vm, "failure", "the destination did not get ready in time");
+        }
+    } else if (!force && !confirmed(w, m, vm)) {
+        w->confirm_since = w->confirm_since ? w->confirm_since : time_msec();
+        if (time_msec() - w->confirm_since > CONFIRM_MS) {
+            close_migration(w, m, vm, "failure",
+                            "the destination's switch has not confirmed the VIFs' policy in time");
+        }
+    } else {
+        run_migrate(w, m, vm, "send", "send");
+    }
+    work_again(w, TICK_MS);
+}
+
+static void
+write_progress(struct work *w, const struct poolrec_task *task, const struct poolrec_migration *m)
+{
+    struct ovsdb_idl_txn *txn;
+
+    if (!w->fresh || time_msec() - w->wrote < WRITE_MS || !(txn = work_begin(w))) {
+        return;
+    }
+    w->fresh = false;
+    w->wrote = time_msec();
+    poolrec_task_set_progress(task, w->progress);
+    poolrec_migration_set_phase(m, *w->phase ? w->phase : "send");
+    poolrec_migration_set_stats(m, w->stats);
+    work_commit(w, txn);
+}
+
+/* It has ended; false: another try is under way. */
+static bool
+source_ended(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm,
+             struct proc *p)
+{
+    if (w->ended || strcmp(vm->resident_on, m->from_host) || (uint64_t)vm->epoch > m->epoch) {
+        return true;
+    }
+    if (time_msec() - w->since > RECOVER_MS * MIN(w->tries, 30)) {
+        VLOG_WARN("%s: weft-migrate has died at the source; recovering", vm->name);
+        proc_forget(w->agent->procs, p);
+        w->tries++;
+        run_migrate(w, m, vm, "send", "recover");
+    }
+    work_again(w, TICK_MS);
+    return false;
+}
+
+static void
+step_source(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm,
+            const struct poolrec_migration *m)
+{
+    struct proc *p = find_proc(w, m, "send");
+    char address[64];
+    bool alive;
+
+    if (!p) {
+        wait_to_send(w, task, vm, m);
+        return;
+    }
+    alive = proc_alive(p);
+    drain(w, p, address);
+    if (alive && !strcmp(task->status, "cancelling") && !w->told) {
+        proc_tell(p, "{\"cmd\":\"cancel\"}");
+        w->told = true;
+    }
+    if (alive) {
+        write_progress(w, task, m);
+    } else if (source_ended(w, m, vm, p)) {
+        bool moved = !strcmp(vm->resident_on, m->to_host);
+
+        close_migration(w, m, vm,
+                        moved                                 ? "success"
+                        : !strcmp(task->status, "cancelling") ? "cancelled"
+                                                              : "failure",
+                        moved     ? ""
+                        : *w->why ? w->why
+                                  : "weft-migrate gave no reason");
+    }
+}
+
+void
+step_migrate(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
+{
+    const struct poolrec_migration *m = migration_of(w->agent->x->store, task);
+    struct json *params;
+    struct fault f;
+
+    if (m && !strcmp(m->status, "running")) {
+        step_source(w, task, vm, m);
+        return;
+    }
+    if (m) { /* the other end closed it, and the task with it: our view is old */
+        return;
+    }
+    params = json_from_string(task->params);
+    if (!strcmp(task->status, "cancelling")) {
+        struct ovsdb_idl_txn *txn = work_begin(w);
+        if (txn) {
+            task_cancelled(task);
+            work_commit(w, txn);
+        }
+    } else if (refuse(w, task, vm, value_map(params, "to", ""), &f)) {
+        work_fail(w, task, &f);
+    } else {
+        const struct json *options = shash_find_data(json_object(params), "options");
+        prepare(w, task, vm, value_map(params, "to", ""), options);
+    }
+    json_destroy(params);
+}
+
+/* --- destination
+ * ---------------------------------------------------------------------------------- */
+
+static void
+write_phase(struct work *w, const struct poolrec_migration *m, const char *phase,
+            const char *address, const char *stats)
+{
+    struct ovsdb_idl_txn *txn = work_begin(w);
+
+    if (txn) {
+        poolrec_migration_verify_status(m);
+        poolrec_migration_set_phase(m, phase);
+        if (address) {
+            poolrec_migration_set_address(m, address);
+        }
+        if (stats) {
+            poolrec_migration_set_stats(m, stats);
+        }
+        work_commit(w, txn);
+    }
+}
+
+/* The cell that waits for the guest, then the receiver.  A failure is for the
+ * source to read. */
+static void
+receive(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm)
+{
+    struct proc *cell = cell_find(w->agent, m->vm);
+    char words[200] = "";
+
+    if (!strcmp(vm->driver, "cell") && !cell) {
+        int error = cell_start(w->agent, vm, true);
+        if (error) {
+            write_phase(w, m, "failed", NULL, ovs_strerror(error));
+        }
+    } else if (cell && !proc_alive(cell)) {
+        if (!w->tries++) { /* left over from another time */
+            proc_forget(w->agent->procs, cell);
+        } else {
+            proc_last_words(cell, words, sizeof words);
+            write_phase(w, m, "failed", NULL, *words ? words : "weft-cell has died");
+        }
+    } else if (!cell || cell_ready(w->agent, m->vm)) {
+        w->tries = 0;
+        run_migrate(w, m, vm, "recv", "receive");
+    }
+    work_again(w, TICK_MS / 2);
+}
+
+static void
+receiver_ended(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm,
+               struct proc *p)
+{
+    char words[200] = "";
+
+    if (agent_is(w->agent, vm->resident_on)) {
+        if (time_msec() - w->since > CLOSE_MS) {
+            close_migration(w, m, vm, "success", "");
+        }
+    } else if (w->ended && !*m->address) {
+        write_phase(w, m, "failed", NULL, w->why);
+    } else if (!w->ended && !*m->address) {
+        proc_last_words(p, words, sizeof words);
+        write_phase(w, m, "failed", NULL, *words ? words : "weft-migrate has died");
+    } else if (!w->ended && time_msec() - w->since > RECOVER_MS * MIN(w->tries, 30)) {
+        VLOG_WARN("%s: weft-migrate has died at the destination; recovering", vm->name);
+        proc_forget(w->agent->procs, p);
+        w->tries++;
+        run_migrate(w, m, vm, "recv", "recover");
+    }
+    work_again(w, TICK_MS);
+}
+
+static void
+step_open(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm)
+{
+    struct proc *p = find_proc(w, m, "recv");
+    char address[64];
+    bool alive;
+
+    if (!strcmp(m->phase, "failed")) {
+        return;
+    }
+    if (!p) {
+        if (!*m->address) {
+            receive(w, m, vm);
+        }
+        return;
+    }
+    alive = proc_alive(p);
+    drain(w, p, address);
+    if (*address && !*m->address) {
+        write_phase(w, m, "ready", address, NULL);
+    } else if (!alive) {
+        receiver_ended(w, m, vm, p);
+    } else {
+        w->since = time_msec();
+    }
+}
+
+void
+step_incoming(struct work *w, const struct poolrec_migration *m)
+{
+    const struct poolrec_vm *vm = store_vm(w->agent->x->store, m->vm);
+
+    if (vm) {
+        step_open(w, m, vm);
+    }
+}
+
+/* --- what is left over -------------------------------------------------------------------- */
+
+/* A process of a migration that is closed: whose the VM is has been decided. */
+void
+look_at_migrate(const char *name, void *agent_)
+{
+    struct agent *a = agent_;
+    const struct poolrec_migration *m = store_migration(a->x->store, name + strlen("send-"));
+    const struct poolrec_vm *vm = m ? store_vm(a->x->store, m->vm) : NULL;
+    struct proc *p = proc_find(a->procs, name);
+    char *journal;
+
+    if (!p || (m && !strcmp(m->status, "running"))) {
+        return;
+    }
+    if (proc_alive(p)) {
+        if (!strncmp(name, "recv-", 5) && (!vm || !agent_is(a, vm->resident_on))) {
+            proc_signal(p, SIGKILL);
+        }
+        return;
+    }
+    journal = proc_path(a->procs, name, "journal");
+    unlink(journal);
+    free(journal);
+    proc_forget(a->procs, p);
+}

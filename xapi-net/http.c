@@ -1,0 +1,466 @@
+#include "http.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "http_priv.h"
+
+#define LOOK_MS 1000
+#define END_MS 500
+
+int64_t
+http_now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* --- a request, in its listener's thread --------------------------------------------- */
+
+static void
+put(struct http_request *q, int status, char *text)
+{
+    free(q->text);
+    q->text = text;
+    q->status = text ? status : 500;
+    q->answered = true;
+}
+
+static enum MHD_Result
+send_answer(struct http_request *q)
+{
+    size_t n = q->text ? strlen(q->text) : 0;
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        n, q->text, q->text ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
+    enum MHD_Result result;
+
+    if (!response) {
+        return MHD_NO;
+    }
+    q->text = NULL;
+    MHD_add_response_header(response, "Content-Type", "application/json");
+    MHD_add_response_header(response, "Cache-Control", "no-store");
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (q->status == 405) {
+        MHD_add_response_header(response, "Allow", "POST");
+    }
+    if (q->status >= 400) { /* what follows of its body is not read */
+        MHD_add_response_header(response, "Connection", "close");
+    }
+    http_conn_deadline(q, HTTP_SEND_MS);
+    result = MHD_queue_response(q->mhd, (unsigned)q->status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+/* What is not even a request of ours. */
+static char *
+refusal(const char *message)
+{
+    char *text = NULL;
+
+    return asprintf(&text,
+                    "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32600,\"message\":\"%s\"},"
+                    "\"id\":null}",
+                    message) < 0
+               ? NULL
+               : text;
+}
+
+/* An application's Content-Type keeps pages of other origins out: a browser asks
+ * before it sends one, and nobody says yes. */
+static int
+head_status(struct http_request *q, const char *method, const char **why)
+{
+    const char *length = MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, "Content-Length");
+    const char *type = MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, "Content-Type");
+
+    if (strcmp(q->path, "/jsonrpc") != 0 && strcmp(q->path, "/json") != 0) {
+        *why = "there is only /jsonrpc (and /json)";
+        return 404;
+    }
+    if (strcmp(method, "POST") != 0) {
+        *why = "only POST";
+        return 405;
+    }
+    if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX) {
+        *why = "the body is too large";
+        return 413;
+    }
+    if (!type || strncasecmp(type, "application/json", 16) != 0) {
+        *why = "the body's Content-Type must be application/json";
+        return 415;
+    }
+    return 0;
+}
+
+static void
+drop_body(struct http_request *q)
+{
+    atomic_fetch_sub(&q->listener->http->bodies_bytes, q->cap_body);
+    free(q->body);
+    q->body = NULL;
+    q->n_body = q->cap_body = 0;
+}
+
+/* False: whoever sends more than he may, without having said how much it would be,
+ * is cut off rather than read to the end. */
+static bool
+take_body(struct http_request *q, const char *data, size_t n)
+{
+    if (n > HTTP_BODY_MAX - q->n_body) {
+        return false;
+    }
+    if (q->n_body + n > q->cap_body) {
+        size_t cap = q->cap_body ? q->cap_body * 2 : 4096;
+        cap = cap < q->n_body + n ? q->n_body + n : cap;
+        size_t more = cap - q->cap_body;
+        char *body;
+        if (atomic_fetch_add(&q->listener->http->bodies_bytes, more) + more > HTTP_BODIES_MAX ||
+            !(body = realloc(q->body, cap))) {
+            atomic_fetch_sub(&q->listener->http->bodies_bytes, more);
+            return false;
+        }
+        q->body = body;
+        q->cap_body = cap;
+    }
+    memcpy(q->body + q->n_body, data, n);
+    q->n_body += n;
+    return true;
+}
+
+static bool
+enqueue(struct http *h, struct http_request *q)
+{
+    uint64_t one = 1;
+    bool open;
+
+    pthread_mutex_lock(&h->mutex);
+    open = !h->closing;
+    if (open) {
+        q->next = NULL;
+        *(h->last ? &h->last->next : &h->first) = q;
+        h->last = q;
+        /* The counter cannot overflow: whatever is left of it is read at once. */
+        (void)!write(h->event, &one, sizeof one);
+    }
+    pthread_mutex_unlock(&h->mutex);
+    return open;
+}
+
+/* The request is whole: to the main loop with it. */
+static enum MHD_Result
+hand_over(struct http_request *q)
+{
+    struct http *h = q->listener->http;
+    char *answer = NULL;
+    bool good;
+
+    http_identify(q);
+    good = h->config.prepare(h->config.aux, q->path, &q->conn->peer, q->body ? q->body : "",
+                             q->n_body, &q->prepared, &answer);
+    drop_body(q);
+    if (!good) {
+        put(q, 200, answer);
+        return send_answer(q);
+    }
+    http_conn_deadline(q, INT64_MAX);
+    q->handed_over = true;
+    atomic_fetch_add(&h->handed_over, 1);
+    MHD_suspend_connection(q->mhd);
+    if (!enqueue(h, q)) {
+        put(q, 503, refusal("weft-xapid is going down"));
+        MHD_resume_connection(q->mhd);
+    }
+    return MHD_YES;
+}
+
+static struct http_request *
+begin(struct http_listener *l, struct MHD_Connection *mhd, const char *path)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct http_request *q;
+
+    if (!info || !info->socket_context || !(q = calloc(1, sizeof *q))) {
+        return NULL;
+    }
+    q->listener = l;
+    q->conn = info->socket_context;
+    q->mhd = mhd;
+    q->path = strndup(path, 64);
+    if (!q->path) {
+        free(q);
+        return NULL;
+    }
+    return q;
+}
+
+static enum MHD_Result
+handle(void *listener, struct MHD_Connection *mhd, const char *path, const char *method,
+       const char *version, const char *data, size_t *n_data, void **context)
+{
+    struct http_request *q = *context;
+
+    if (!q) {
+        const char *why;
+        q = *context = begin(listener, mhd, path);
+        if (!q) {
+            return MHD_NO;
+        }
+        http_conn_deadline(q, HTTP_BODY_MS);
+        int status = head_status(q, method, &why);
+        if (status) {
+            put(q, status, refusal(why));
+            return send_answer(q);
+        }
+        return MHD_YES;
+    }
+    if (*n_data) {
+        bool taken = take_body(q, data, *n_data);
+        *n_data = 0;
+        return taken ? MHD_YES : MHD_NO;
+    }
+    return q->answered ? send_answer(q) : hand_over(q);
+}
+
+static void
+completed(void *listener, struct MHD_Connection *mhd, void **context,
+          enum MHD_RequestTerminationCode why)
+{
+    struct http_request *q = *context;
+
+    if (q) {
+        *context = NULL;
+        http_conn_deadline(q, HTTP_KEEP_MS);
+        atomic_fetch_sub(&q->listener->http->handed_over, q->handed_over);
+        drop_body(q);
+        if (q->prepared) {
+            q->listener->http->config.discard(q->prepared);
+        }
+        free(q->text);
+        free(q->path);
+        free(q);
+    }
+}
+
+/* --- the main loop ------------------------------------------------------------------- */
+
+struct http_request *
+http_take(struct http *h)
+{
+    struct http_request *q;
+
+    pthread_mutex_lock(&h->mutex);
+    q = h->first;
+    if (q) {
+        h->first = q->next;
+        h->last = h->first ? h->last : NULL;
+    }
+    pthread_mutex_unlock(&h->mutex);
+    return q;
+}
+
+const struct http_peer *
+http_peer(const struct http_request *q)
+{
+    return &q->conn->peer;
+}
+
+void *
+http_prepared(struct http_request *q)
+{
+    return q->prepared;
+}
+
+void
+http_answer(struct http_request *q, int status, char *text)
+{
+    put(q, status, text);
+    MHD_resume_connection(q->mhd);
+}
+
+void
+http_run(struct http *h)
+{
+    int64_t now = http_now_ms();
+    char why[300], line[360];
+    uint64_t count;
+
+    (void)!read(h->event, &count, sizeof count);
+    if (now < h->next_look_ms) {
+        return;
+    }
+    h->next_look_ms = now + LOOK_MS;
+    for (size_t i = 0; i < h->n_listeners; i++) {
+        http_listener_reap(&h->listeners[i], now);
+    }
+    switch (h->tls ? rest_tls_refresh(h->tls, why, sizeof why) : 0) {
+    case 1:
+        h->config.log(false, "new certificates are in use");
+        break;
+    case -1:
+        snprintf(line, sizeof line, "new certificates cannot be used, the old ones stay: %s", why);
+        h->config.log(true, line);
+        break;
+    }
+}
+
+int
+http_fd(const struct http *h)
+{
+    return h->event;
+}
+
+int
+http_timeout_ms(const struct http *h)
+{
+    int64_t left = h->next_look_ms - http_now_ms();
+
+    return left < 0 ? 0 : (int)left;
+}
+
+/* --- life ------------------------------------------------------------------------------ */
+
+static struct MHD_Daemon *
+start(struct http_listener *l, int fd)
+{
+    unsigned flags = MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME |
+                     (l->tls ? MHD_USE_TLS : 0);
+    /* rest_tls_attach() gives each session its own credentials; those of the
+     * daemon are never used, but it insists on a source of some. */
+    struct MHD_OptionItem tls[] = {
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)REST_TLS_PRIORITIES},
+        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)rest_tls_no_certificate},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+
+    return MHD_start_daemon(flags, 0, http_accept, l, handle, l, MHD_OPTION_LISTEN_SOCKET, fd,
+                            MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS + 200,
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32 << 10,
+                            MHD_OPTION_NOTIFY_CONNECTION, http_notify, l,
+                            MHD_OPTION_NOTIFY_COMPLETED, completed, l, MHD_OPTION_ARRAY,
+                            l->tls ? tls : none, MHD_OPTION_END);
+}
+
+static void
+close_listener(struct http_listener *l)
+{
+    if (l->mhd) {
+        MHD_stop_daemon(l->mhd); /* its socket, too, unless quiesced */
+    }
+    if (l->quiesced >= 0) {
+        close(l->quiesced);
+    }
+    if (l->path) {
+        unlink(l->path);
+    }
+    rest_limit_destroy(l->limit);
+    pthread_mutex_destroy(&l->mutex);
+    free(l->path);
+}
+
+static int
+open_listener(struct http *h, struct http_listener *l, const char *address, char *why,
+              size_t why_size)
+{
+    int fd = -1, error;
+
+    *l = (struct http_listener){.http = h, .address = address, .quiesced = -1};
+    pthread_mutex_init(&l->mutex, NULL);
+    l->limit = rest_limit_create();
+    error = l->limit ? http_listen(l, &fd) : ENOMEM;
+    if (!error && !(l->mhd = start(l, fd))) {
+        error = EIO;
+    }
+    if (error) {
+        snprintf(why, why_size, "cannot listen on %s: %s", address,
+                 error == EINVAL ? "neither unix:PATH nor ssl:PORT[:IP]" : strerror(error));
+        if (fd >= 0) {
+            close(fd);
+        }
+        close_listener(l);
+    }
+    return error;
+}
+
+int
+http_create(const struct http_config *config, struct http **hp, char *why, size_t why_size)
+{
+    struct http *h = calloc(1, sizeof *h);
+    bool tls = false;
+    int error = 0;
+
+    *hp = NULL;
+    if (!h) {
+        snprintf(why, why_size, "out of memory");
+        return ENOMEM;
+    }
+    h->config = *config;
+    pthread_mutex_init(&h->mutex, NULL);
+    h->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (h->event < 0) {
+        error = errno;
+        snprintf(why, why_size, "eventfd: %s", strerror(error));
+    }
+    for (size_t i = 0; i < config->n_listen; i++) {
+        tls |= !strncmp(config->listen[i], "ssl:", 4);
+    }
+    if (!error && tls) {
+        error = rest_tls_create(config->private_key, config->certificate, config->ca_cert,
+                                config->crl, &h->tls, why, why_size);
+    }
+    for (size_t i = 0; !error && i < config->n_listen; i++) {
+        error = open_listener(h, &h->listeners[i], config->listen[i], why, why_size);
+        h->n_listeners += !error;
+    }
+    if (error) {
+        http_destroy(h);
+        return error;
+    }
+    *hp = h;
+    return 0;
+}
+
+void
+http_destroy(struct http *h)
+{
+    struct http_request *q;
+
+    if (!h) {
+        return;
+    }
+    pthread_mutex_lock(&h->mutex);
+    h->closing = true;
+    pthread_mutex_unlock(&h->mutex);
+    while ((q = http_take(h))) {
+        http_answer(q, 503, refusal("weft-xapid is going down"));
+    }
+    for (size_t i = 0; i < h->n_listeners; i++) {
+        h->listeners[i].quiesced = MHD_quiesce_daemon(h->listeners[i].mhd);
+    }
+    /* What was answered is sent, if its client takes it. */
+    for (int64_t end = http_now_ms() + END_MS;
+         atomic_load(&h->handed_over) && http_now_ms() < end;) {
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+    }
+    for (size_t i = 0; i < h->n_listeners; i++) {
+        close_listener(&h->listeners[i]);
+    }
+    rest_tls_destroy(h->tls);
+    if (h->event >= 0) {
+        close(h->event);
+    }
+    pthread_mutex_destroy(&h->mutex);
+    free(h);
+}

@@ -1,0 +1,163 @@
+#include "http_password.h"
+
+#include <errno.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum {
+    SALT = 16,
+    HASH = 32,
+    ITERATIONS = 60000,
+    ITERATIONS_MAX = 2000000,
+    CHECKS_PER_S = 10, /* of all clients */
+    CHECKS_BURST = 30,
+};
+
+static const char *file;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards tokens, filled */
+static double tokens = CHECKS_BURST;
+static double filled;
+
+void
+password_file(const char *path)
+{
+    file = path;
+}
+
+static bool
+may_check(void)
+{
+    struct timespec t;
+    double now;
+    bool ok;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    now = (double)t.tv_sec + t.tv_nsec / 1e9;
+    pthread_mutex_lock(&mutex);
+    tokens += filled > 0 ? (now - filled) * CHECKS_PER_S : 0;
+    tokens = tokens > CHECKS_BURST ? CHECKS_BURST : tokens;
+    filled = now;
+    ok = tokens >= 1;
+    tokens -= ok;
+    pthread_mutex_unlock(&mutex);
+    return ok;
+}
+
+static int
+derive(const char *password, const uint8_t salt[SALT], unsigned iterations, uint8_t hash[HASH])
+{
+    gnutls_datum_t key = {(unsigned char *)password, (unsigned)strlen(password)};
+    gnutls_datum_t s = {(unsigned char *)salt, SALT};
+
+    return gnutls_pbkdf2(GNUTLS_MAC_SHA256, &key, &s, iterations, hash, HASH) ? EIO : 0;
+}
+
+static bool
+from_hex(const char *text, uint8_t *to, size_t n)
+{
+    if (strlen(text) != 2 * n) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        unsigned byte;
+        if (strspn(text + 2 * i, "0123456789abcdef") < 2 ||
+            sscanf(text + 2 * i, "%2x", &byte) != 1) {
+            return false;
+        }
+        to[i] = (uint8_t)byte;
+    }
+    return true;
+}
+
+struct secret {
+    enum pool_role role;
+    unsigned iterations;
+    uint8_t salt[SALT], hash[HASH];
+};
+
+/* "NAME ROLE pbkdf2-sha256 ITERATIONS SALT HASH". */
+static bool
+parse(const char *line, const char *user, struct secret *s)
+{
+    char name[129], role[20], kind[20], salt[2 * SALT + 1], hash[2 * HASH + 1];
+
+    return sscanf(line, "%128s %19s %19s %u %32s %64s", name, role, kind, &s->iterations, salt,
+                  hash) == 6 &&
+           !strcmp(name, user) && !strcmp(kind, "pbkdf2-sha256") && s->iterations > 0 &&
+           s->iterations <= ITERATIONS_MAX && from_hex(salt, s->salt, SALT) &&
+           from_hex(hash, s->hash, HASH) && (s->role = pool_role_from_name(role)) != POOL_ROLE_NONE;
+}
+
+static bool
+look_up(const char *user, struct secret *s)
+{
+    char line[400];
+    bool found = false;
+    FILE *f = file ? fopen(file, "re") : NULL;
+
+    while (f && !found && fgets(line, sizeof line, f)) {
+        found = *line != '#' && parse(line, user, s);
+    }
+    if (f) {
+        fclose(f);
+    }
+    return found;
+}
+
+/* For a name that is not there, as long as for one that is. */
+enum password_verdict
+password_check(const char *user, const char *password, enum pool_role *role)
+{
+    struct secret s = {.iterations = ITERATIONS};
+    uint8_t hash[HASH];
+    bool known;
+
+    if (!file) {
+        return PASSWORD_WRONG;
+    }
+    if (!may_check()) {
+        return PASSWORD_TOO_OFTEN;
+    }
+    known = look_up(user, &s);
+    if (derive(password, s.salt, s.iterations, hash) || gnutls_memcmp(hash, s.hash, HASH) != 0 ||
+        !known) {
+        return PASSWORD_WRONG;
+    }
+    *role = s.role;
+    return PASSWORD_RIGHT;
+}
+
+static void
+to_hex(const uint8_t *bytes, size_t n, char *to)
+{
+    for (size_t i = 0; i < n; i++) {
+        sprintf(to + 2 * i, "%02x", bytes[i]);
+    }
+}
+
+int
+password_line(const char *user, const char *role, const char *password, char *line, size_t size)
+{
+    uint8_t salt[SALT], hash[HASH];
+    char salt_text[2 * SALT + 1], hash_text[2 * HASH + 1];
+
+    if (!*user || strlen(user) > 128 || strpbrk(user, " \t\n#") ||
+        pool_role_from_name(role) == POOL_ROLE_NONE) {
+        return EINVAL;
+    }
+    if (gnutls_rnd(GNUTLS_RND_KEY, salt, SALT) || derive(password, salt, ITERATIONS, hash)) {
+        return EIO;
+    }
+    to_hex(salt, SALT, salt_text);
+    to_hex(hash, HASH, hash_text);
+    snprintf(line, size, "%s %s pbkdf2-sha256 %d %s %s", user, role, ITERATIONS, salt_text,
+             hash_text);
+    return 0;
+}

@@ -1,0 +1,223 @@
+/* Tasks: work orders in the pool's database, and the requests that wait for them.
+ *
+ * A task's row is all there is to it: the weft-xapid of its host finds it there,
+ * also after its own death, and writes how it ended.  Who asked without Async.
+ * waits for that; if the coordinator dies meanwhile, the work goes on all the same. */
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "openvswitch/json.h"
+#include "openvswitch/vlog.h"
+#include "ovsdb-idl.h"
+#include "timeval.h"
+#include "util.h"
+#include "xapi.h"
+
+VLOG_DEFINE_THIS_MODULE(task);
+
+enum { KEEP_MS = 3600 * 1000, KEEP_TASKS = 500, TIDY_MS = 10000 };
+
+const struct poolrec_task *
+task_insert(struct ovsdb_idl_txn *txn, const char *name, const char *vm, const char *host,
+            const char *params, const char *description)
+{
+    struct uuid uuid;
+    const struct poolrec_task *task;
+
+    uuid_generate(&uuid);
+    task = poolrec_task_insert_persist_uuid(txn, &uuid);
+    poolrec_task_set_name(task, name);
+    poolrec_task_set_description(task, description);
+    poolrec_task_set_vm(task, vm);
+    poolrec_task_set_host(task, host);
+    poolrec_task_set_params(task, params);
+    poolrec_task_set_status(task, "pending");
+    poolrec_task_set_created(task, time_wall_msec());
+    return task;
+}
+
+bool
+task_open(const struct poolrec_task *task)
+{
+    return !strcmp(task->status, "pending") || !strcmp(task->status, "cancelling");
+}
+
+const struct poolrec_task *
+task_of_vm(struct store *store, const char *vm)
+{
+    const struct poolrec_task *task;
+
+    POOLREC_TASK_FOR_EACH(task, store_idl(store))
+    {
+        if (!strcmp(task->vm, vm) && task_open(task)) {
+            return task;
+        }
+    }
+    return NULL;
+}
+
+/* --- its end ------------------------------------------------------------------------- */
+
+void
+task_succeed(const struct poolrec_task *task, const char *result)
+{
+    poolrec_task_set_status(task, "success");
+    poolrec_task_set_progress(task, 1);
+    poolrec_task_set_result(task, result);
+    poolrec_task_set_finished(task, time_wall_msec());
+}
+
+static void
+end_with(const struct poolrec_task *task, const char *status, const struct fault *f)
+{
+    struct json *list = json_array_create_empty();
+    char *text;
+
+    value_add(list, f->code);
+    for (unsigned i = 0; i < f->n; i++) {
+        value_add(list, f->params[i]);
+    }
+    text = json_to_string(list, 0);
+    poolrec_task_set_error_info(task, text);
+    poolrec_task_set_status(task, status);
+    poolrec_task_set_finished(task, time_wall_msec());
+    free(text);
+    json_destroy(list);
+}
+
+void
+task_fail(const struct poolrec_task *task, const struct fault *f)
+{
+    end_with(task, "failure", f);
+}
+
+void
+task_cancelled(const struct poolrec_task *task)
+{
+    char ref[REF_SIZE];
+    struct fault f;
+
+    snprintf(ref, sizeof ref, REF_PREFIX UUID_FMT, UUID_ARGS(&task->header_.uuid));
+    fault_set(&f, "TASK_CANCELLED", ref, NULL);
+    end_with(task, "cancelled", &f);
+}
+
+/* --- orders ---------------------------------------------------------------------------- */
+
+static void
+ordered(enum store_result result, const char *why, void *request_)
+{
+    struct request *q = request_;
+
+    if (result != STORE_DONE) {
+        request_fail(q, "INTERNAL_ERROR", why, NULL);
+    } else if (q->async) {
+        request_answer(q, json_string_create_nocopy(xasprintf(REF_PREFIX "%s", q->order)));
+    } else {
+        strcpy(q->task, q->order);
+        task_look(q);
+    }
+}
+
+void
+task_order(struct request *q, const char *vm, const char *host, const struct json *params)
+{
+    struct ovsdb_idl_txn *txn = request_begin(q);
+    const struct poolrec_task *task;
+    char *name, *text;
+
+    if (!txn) {
+        return;
+    }
+    name = xasprintf("%s%s.%s", q->async ? "Async." : "", q->class->name, q->method->name);
+    text = json_to_string(params, 0);
+    task = task_insert(txn, name, vm, host, text, q->user);
+    snprintf(q->order, sizeof q->order, UUID_FMT, UUID_ARGS(&task->header_.uuid));
+    store_commit(q->xapi->store, txn, ordered, q);
+    free(name);
+    free(text);
+}
+
+/* ["CODE", ...] as the host wrote it. */
+static void
+read_fault(const char *text, struct fault *f)
+{
+    static const char *const codes[] = {
+        "VM_BAD_POWER_STATE",      "OPERATION_NOT_ALLOWED",   "OTHER_OPERATION_IN_PROGRESS",
+        "TASK_CANCELLED",          "VM_MIGRATE_FAILED",       "HOST_OFFLINE",
+        "HANDLE_INVALID",          "INTERNAL_ERROR",          "NO_HOSTS_AVAILABLE",
+        "DEVICE_ALREADY_ATTACHED", "DEVICE_ALREADY_DETACHED",
+    };
+    struct json *list = json_from_string(text);
+
+    fault_set(f, "INTERNAL_ERROR", NULL);
+    if (value_fits(list, V_SET) && json_array(list)->n) {
+        const struct json_array *a = json_array(list);
+
+        for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+            f->code = !strcmp(codes[i], json_string(a->elems[0])) ? codes[i] : f->code;
+        }
+        for (size_t i = 1; i < a->n; i++) {
+            fault_add(f, json_string(a->elems[i]));
+        }
+    }
+    json_destroy(list);
+}
+
+bool
+task_look(struct request *q)
+{
+    const struct poolrec_task *task = store_task(q->xapi->store, q->task);
+    struct ovsdb_idl_txn *txn;
+    struct fault f;
+
+    if (task && task_open(task)) {
+        return false;
+    }
+    if (!task) {
+        request_fail(q, "HANDLE_INVALID", "task", q->task, NULL);
+        return true;
+    }
+    /* Nobody else knows of it. */
+    struct store *store = q->xapi->store;
+
+    if (!strcmp(task->status, "success")) {
+        request_answer(q, json_string_create(""));
+    } else {
+        read_fault(task->error_info, &f);
+        request_refuse(q, &f);
+    }
+    txn = store_begin(store);
+    if (txn) {
+        poolrec_task_delete(task);
+        store_commit(store, txn, NULL, NULL);
+    }
+    return true;
+}
+
+/* --- housekeeping ------------------------------------------------------------------------- */
+
+void
+task_tidy(struct xapi *x)
+{
+    static long long int due;
+    const struct poolrec_task *task;
+    struct ovsdb_idl_txn *txn;
+    int64_t now = time_wall_msec();
+    size_t n = 0;
+
+    if (time_msec() < due || !coord_is(x) || !(txn = store_begin(x->store))) {
+        return;
+    }
+    due = time_msec() + TIDY_MS;
+    POOLREC_TASK_FOR_EACH_SAFE(task, store_idl(x->store))
+    {
+        n++;
+        if (!task_open(task) && (now - task->finished > KEEP_MS || n > KEEP_TASKS)) {
+            poolrec_task_delete(task);
+        }
+    }
+    store_commit(x->store, txn, NULL, NULL);
+}
