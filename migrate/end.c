@@ -310,6 +310,14 @@ end_drop_transport(struct mig_end *e)
 }
 
 void
+end_finish(struct mig_end *e)
+{
+    if (e->transport && !transport_error(e->transport, NULL)) {
+        transport_finish(e->transport, FINISH_MS);
+    }
+}
+
+void
 end_apply_limits(struct mig_end *e)
 {
     if (atomic_exchange(&e->control->limit_set, false) && e->transport) {
@@ -322,12 +330,7 @@ end_put(struct mig_end *e, const struct mig_msg *m)
 {
     size_t n = mig_msg_put(e->body, MIG_MAX_BLOB + 4096, m);
 
-    uint32_t type = m->type;
-
-    if (type == MIG_NETWORK || type == MIG_LATE || type == MIG_CLOCK) {
-        type |= MIG_OPTIONAL;
-    }
-    return n ? transport_tx_record(e->transport, type, e->body, n) : EINVAL;
+    return n ? transport_tx_record(e->transport, m->type, e->body, n) : EINVAL;
 }
 
 void

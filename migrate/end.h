@@ -19,6 +19,7 @@ enum {
     CLAIM_RETRY_MAX_MS = 1000,
     PROGRESS_MS = 500,
     LOOK_MS = 50,       /* between two looks at the orders */
+    FINISH_MS = 1000,   /* for the last words */
     HANDOVER_MS = 5000, /* at most, for late packets and the last records */
 };
 
@@ -85,6 +86,8 @@ void end_use_transport(struct mig_end *, struct transport *t);
 void end_drop_transport(struct mig_end *);
 /* Tells what this end waits for. */
 void end_waiting(struct mig_end *, const char *what);
+/* Nothing more is to be said, to whoever still listens. */
+void end_finish(struct mig_end *);
 /* Limits that were changed since. */
 void end_apply_limits(struct mig_end *);
 

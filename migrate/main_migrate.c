@@ -15,6 +15,7 @@
 #include "driver_list.h"
 #include "engine.h"
 #include "ovs/jansson_ns.h"
+#include "ovs/quiet.h"
 #include "ovs/vm_claim.h"
 
 enum { LINE_BYTES = 1 << 20, EVENT_BYTES = 4096 };
@@ -443,6 +444,7 @@ main(int argc, char *argv[])
         return 2;
     }
     watch_signals();
+    ovs_quiet();
     mig_job_init(&job);
     error = argc > 1 ? read_options(&job, argc, argv, why) : read_job(&job, &lines, why);
     if (!error) {

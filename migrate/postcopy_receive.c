@@ -232,6 +232,7 @@ postcopy_receive(struct destination *d, struct transport_listener *listener)
             error = session(d, &complete_ns);
         }
     }
+    end_finish(e);
     *e->result->why = '\0';
     if (!d->complete) {
         return end_fail(e, ECANCELED, "told to leave it as it is");

@@ -466,6 +466,9 @@ hand_over(struct destination *d)
                 continue;
             }
             open = error == ETIMEDOUT;
+            if (!open) {
+                end_finish(e);
+            }
         }
         if (!open && (!e->network || note_blackouts(d))) {
             break;

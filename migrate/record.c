@@ -208,7 +208,9 @@ void
 mig_record_put(uint8_t out[MIG_RECORD_HEAD], uint32_t type, uint32_t length, uint32_t sequence,
                const void *checked, size_t n_checked)
 {
-    put_le32(out + RECORD_TYPE, types[type].optional ? type | MIG_OPTIONAL : type);
+    bool optional = type < MIG_TYPES && types[type].optional;
+
+    put_le32(out + RECORD_TYPE, optional ? type | MIG_OPTIONAL : type);
     put_le32(out + RECORD_LENGTH, length);
     put_le32(out + RECORD_SEQUENCE, sequence);
     put_le32(out + RECORD_CHECK, check_of(out, checked, n_checked));

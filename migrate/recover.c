@@ -43,10 +43,7 @@ serve_rest(struct mig_end *e)
     }
     free(pending);
     if (!error) {
-        if (e->transport) {
-            transport_tx_end(e->transport);
-            transport_flush(e->transport, 1000);
-        }
+        end_finish(e);
         send_destroy(e);
     }
 }

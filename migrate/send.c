@@ -201,7 +201,14 @@ send_round(struct source *s, uint32_t round)
     if (!error) {
         error = transport_tx_barrier(e->transport);
     }
-    return error ? error : flush(e);
+    if (!error) {
+        error = flush(e);
+    }
+    if (!error && e->network && round > 1) {
+        /* So that little is left to ask for in the pause. */
+        network_gather(e->network);
+    }
+    return error;
 }
 
 static int
@@ -754,10 +761,7 @@ hand_away(struct source *s)
         end_phase(e, MIG_PHASE_HANDOVER);
         hand_over(e);
     }
-    if (e->transport && !transport_error(e->transport, NULL)) {
-        transport_tx_end(e->transport);
-        transport_flush(e->transport, 1000);
-    }
+    end_finish(e);
     send_destroy(e);
 }
 

@@ -149,9 +149,9 @@ static int
 binder_of(struct io *io, const uint8_t hello[MIG_HELLO], uint8_t binder[MIG_BINDER])
 {
     memset(binder, 0, MIG_BINDER);
-    return io->tls ? tls_export(io->tls, MIG_BINDER_LABEL, hello, MIG_HELLO_BOUND, binder,
-                                MIG_BINDER)
-                   : 0;
+    return io->tls
+               ? tls_export(io->tls, MIG_BINDER_LABEL, hello, MIG_HELLO_BOUND, binder, MIG_BINDER)
+               : 0;
 }
 
 static int
@@ -611,8 +611,8 @@ transport_accept(struct transport_listener *l, const struct transport_config *co
         error = gather(g, l->fd, timeout_ms, cancel_fd);
         collect(g, true);
         if (error) {
-            snprintf(why, TRANSPORT_WHY, "%s%s%.200s", strerror(error), *g->why ? "; refused: " : "",
-                     g->why);
+            snprintf(why, TRANSPORT_WHY, "%s%s%.200s", strerror(error),
+                     *g->why ? "; refused: " : "", g->why);
         }
     }
     error = error ? error : transport_start(g->t);

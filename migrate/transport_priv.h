@@ -114,11 +114,13 @@ struct transport {
     struct rx_item *rx_head, **rx_tail;
     size_t rx_bytes;
     unsigned rx_ended;
-    uint64_t rx_chunk;                 /* the next to be queued */
-    uint64_t rx_barrier;               /* passed by all connections */
-    unsigned rx_barrier_there;         /* connections that wait at the next */
-    int rx_fd;                         /* eventfd */
-    _Atomic uint64_t barriers_placed;  /* by the far end */
+    uint64_t rx_chunk;                /* the next to be queued */
+    uint64_t rx_barrier;              /* passed by all connections */
+    unsigned rx_barrier_there;        /* connections that wait at the next */
+    atomic_uint rx_since_barrier;     /* batches, not of post-copy */
+    atomic_bool rx_final;             /* FINAL is there: only post-copy's pages follow */
+    int rx_fd;                        /* eventfd */
+    _Atomic uint64_t barriers_placed; /* by the far end */
     _Atomic int64_t pages_waiting;
     struct limit rate, cpu;
 };

@@ -127,6 +127,13 @@ receive_payload(struct connection *c)
     if (postcopy && !atomic_load(&c->t->rx_place)) {
         return refuse(c, "pages of a guest that does not run here");
     }
+    /* Counted before the look at FINAL, which looks at the count: one of us sees the other. */
+    if (!postcopy) {
+        atomic_fetch_add(&c->t->rx_since_barrier, 1);
+        if (atomic_load(&c->t->rx_final)) {
+            return refuse(c, "PAGES: behind FINAL");
+        }
+    }
     for (unsigned i = 0; i < b->n && !error; i += RX_SLICE) {
         unsigned n = b->n - i < RX_SLICE ? b->n - i : RX_SLICE;
         const struct mig_desc *d = &b->desc[i];
@@ -207,6 +214,7 @@ meet(struct connection *c, const struct mig_msg *m)
     pthread_mutex_lock(&t->lock);
     if (++t->rx_barrier_there == t->n) {
         t->rx_barrier_there = 0;
+        atomic_store(&t->rx_since_barrier, 0);
         t->rx_barrier++;
         pthread_cond_broadcast(&t->changed);
     }
@@ -257,6 +265,15 @@ note_placed(struct connection *c, const struct mig_msg *m)
 
 /* --- records -------------------------------------------------------------- */
 
+/* From here on the guest's memory is what its digest says. */
+static int
+note_final(struct connection *c)
+{
+    atomic_store(&c->t->rx_final, true);
+    return atomic_load(&c->t->rx_since_barrier) ? refuse(c, "FINAL: pages and no BARRIER before it")
+                                                : 0;
+}
+
 static int
 deliver_chunk(struct connection *c, const struct mig_msg *m)
 {
@@ -288,6 +305,12 @@ handle(struct connection *c, uint32_t type, uint8_t *body, size_t len)
         return refuse(c, why);
     }
     switch (type) {
+    case MIG_FINAL:
+        error = note_final(c);
+        if (!error) {
+            return transport_deliver(c->t, type, body, len, -1);
+        }
+        break;
     case MIG_BARRIER:
         error = meet(c, &m);
         break;

@@ -2,7 +2,9 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 void
 mig_pair_init(struct mig_pair *p, unsigned n_connections, uint64_t n_pages)
@@ -17,7 +19,7 @@ mig_pair_init(struct mig_pair *p, unsigned n_connections, uint64_t n_pages)
     p->to = p->from;
     p->to.n_pages = 0;
     p->n_pages = n_pages;
-    p->accept_ms = 10000;
+    p->give_up = eventfd(0, EFD_CLOEXEC);
     if (n_pages) {
         p->memory = mmap(NULL, n_pages * MIG_PAGE, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -34,6 +36,11 @@ connect_main(void *pair)
 
     p->from_error = transport_connect(transport_listener_address(p->listener), &p->from, &p->source,
                                       p->from_why);
+    if (p->from_error) {
+        /* The destination has its own reason to find. */
+        usleep(150000);
+        eventfd_write(p->give_up, 1);
+    }
     return NULL;
 }
 
@@ -46,7 +53,8 @@ mig_pair_open(struct mig_pair *p)
         return false;
     }
     pthread_create(&thread, NULL, connect_main, p);
-    p->to_error = transport_accept(p->listener, &p->to, p->accept_ms, -1, &p->destination, p->to_why);
+    p->to_error =
+        transport_accept(p->listener, &p->to, 20000, p->give_up, &p->destination, p->to_why);
     pthread_join(thread, NULL);
     if (!p->to_error && p->n_pages) {
         p->to_error = transport_set_memory(p->destination, p->copy, p->n_pages);
@@ -60,6 +68,7 @@ mig_pair_close(struct mig_pair *p)
     transport_close(p->source);
     transport_close(p->destination);
     transport_listener_close(p->listener);
+    close(p->give_up);
     if (p->n_pages) {
         munmap(p->memory, p->n_pages * MIG_PAGE);
         munmap(p->copy, p->n_pages * MIG_PAGE);

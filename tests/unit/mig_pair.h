@@ -13,14 +13,15 @@ struct mig_pair {
     struct transport *source, *destination;
     uint8_t *memory, *copy; /* of each end */
     uint64_t n_pages;
-    int accept_ms; /* how long the destination waits */
+    int give_up; /* eventfd: the source could not connect */
     int from_error, to_error;
     char from_why[TRANSPORT_WHY], to_why[TRANSPORT_WHY];
 };
 
 /* Memories of 'n_pages' zero pages; 0: a stream driver's pair. */
 void mig_pair_init(struct mig_pair *, unsigned n_connections, uint64_t n_pages);
-/* Both must succeed, and the destination then has its memory; or see from_error, to_error. */
+/* Returns soon also when the source is refused.  Both must succeed, and the destination then has
+ * its memory; or see from_error, to_error. */
 bool mig_pair_open(struct mig_pair *);
 void mig_pair_close(struct mig_pair *);
 
