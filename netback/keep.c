@@ -378,8 +378,8 @@ netback_watch(struct netback_vif *v, bool on)
             atomic_store(&l->first_ns, 0);
             atomic_store(&l->last_ns, 0);
         }
-        atomic_store(&l->watched, on);
     }
+    atomic_store(&v->timed, on);
 }
 
 void

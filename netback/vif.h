@@ -48,7 +48,6 @@ struct lane {
     struct queue_stats stats;              /* written by the queue's thread, survives it */
 
     _Alignas(64) _Atomic bool held;
-    _Atomic bool watched;               /* netback_watch() */
     struct queue *queue;                /* NULL: not connected.  Who holds the lane has */
     struct queue_stats grx_stats;       /* these, and all of the queue's that grx uses */
     _Atomic uint64_t first_ns, last_ns; /* while watched; 0: none */
@@ -56,14 +55,6 @@ struct lane {
 
 /* A packet moved, while watched. */
 void lane_stamp(struct netback_vif *, struct lane *, bool to_guest);
-
-static inline void
-lane_moved(struct netback_vif *v, struct lane *l, bool to_guest)
-{
-    if (atomic_load_explicit(&l->watched, memory_order_relaxed)) {
-        lane_stamp(v, l, to_guest);
-    }
-}
 
 static inline bool
 lane_try_hold(struct lane *l)
@@ -163,6 +154,7 @@ void queue_set_static(struct queue *, bool mapped);
 
 struct netback_vif {
     struct netback *nb;
+    _Atomic bool timed;       /* netback_watch(); read with each burst, like 'nb' */
     struct netback_vif *next; /* nb->vifs */
     uint16_t domid;
     uint32_t handle;
@@ -214,6 +206,14 @@ struct netback_vif {
     struct vif_carried *carried; /* xenbus thread; for the next connection, or NULL */
     bool static_off;             /* xenbus thread; netback_static_grants() */
 };
+
+static inline void
+lane_moved(struct netback_vif *v, struct lane *l, bool to_guest)
+{
+    if (atomic_load_explicit(&v->timed, memory_order_relaxed)) {
+        lane_stamp(v, l, to_guest);
+    }
+}
 
 /* A switch thread dropping what never reached a lane. */
 void vif_drop(struct netback_vif *, struct rte_mbuf *, enum drop_reason);

@@ -113,7 +113,9 @@ int ct_import_old(struct conntrack *, const uint8_t *data, size_t len, struct ct
                   char *why, size_t why_size);
 
 /* The same for the connections that the filter wants; others are refused and
- * counted, and limits of zones are left as they are. */
+ * counted, and limits of zones are left as they are.  What is there already goes
+ * if the filter wants it, too: it is of an earlier time, and its sequence windows
+ * would make what comes now invalid. */
 int ct_import_only(struct conntrack *, const struct ct_filter *, const uint8_t *data, size_t len,
                    struct ct_import_result *, char *why, size_t why_size);
 /* Only looks whether ct_import() would take it.  Any thread. */

@@ -69,6 +69,11 @@ void ct_entry_visit(struct conntrack *, unsigned list, long long now, const uint
 /* 'e' has been checked.  0, EEXIST or ENOSPC (table full, zone limit). */
 int ct_entry_create(struct conntrack *, const struct ct_entry *e, long long now);
 
+/* The same in place of the connection that has the tuple, in either direction, if
+ * that one may go. */
+int ct_entry_replace(struct conntrack *, const struct ct_entry *e, long long now,
+                     bool (*may_go)(void *aux, const struct ct_entry *), void *aux);
+
 /* Ends the connection of that original direction, if there is one. */
 void ct_entry_remove(struct conntrack *, const struct ct_entry *e, long long now);
 

@@ -242,6 +242,24 @@ ct_entry_remove(struct conntrack *ct, const struct ct_entry *e, long long now)
     }
 }
 
+int
+ct_entry_replace(struct conntrack *ct, const struct ct_entry *e, long long now,
+                 bool (*may_go)(void *aux, const struct ct_entry *), void *aux)
+{
+    struct ct_entry old;
+    struct conn_key key;
+    struct conn *conn;
+
+    key_from_tuple(&key, &e->orig, e, e->proto);
+    if (conn_lookup(ct, &key, now, &conn, NULL) && conn->conn_type == CT_CONN_TYPE_DEFAULT) {
+        entry_from_conn(&old, conn, now);
+        if (may_go(aux, &old)) {
+            conn_clean(ct, conn);
+        }
+    }
+    return ct_entry_create(ct, e, now);
+}
+
 /* --- watching --------------------------------------------------------------- */
 
 static struct ct_watcher *_Atomic watcher;

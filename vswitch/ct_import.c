@@ -328,6 +328,8 @@ struct importer {
 static void
 import_connection(struct importer *im, struct ct_entry *e)
 {
+    int error;
+
     if (im->filter && !im->filter->want(im->filter->aux, e)) {
         im->result->refused++;
         return;
@@ -335,7 +337,9 @@ import_connection(struct importer *im, struct ct_entry *e)
     if (im->old) {
         ct_entry_loosen(e);
     }
-    switch (ct_entry_create(im->ct, e, im->now)) {
+    error = im->filter ? ct_entry_replace(im->ct, e, im->now, im->filter->want, im->filter->aux)
+                       : ct_entry_create(im->ct, e, im->now);
+    switch (error) {
     case 0:
         im->result->imported++;
         break;

@@ -1,0 +1,173 @@
+/* The state of a vif as bytes: which connections are its own, there and back, and
+ * hostile.  Settings and counters: tests/unit/test_move_bytes.c. */
+#include <config.h>
+
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "conntrack.h"
+#include "ct.h"
+#include "ct_entry.h"
+#include "fatal-signal.h"
+#include "ovs-rcu.h"
+#include "random.h"
+#include "timeval.h"
+#include "util.h"
+#include "vif_state.h"
+
+static struct conntrack *present;
+
+static struct conntrack *
+lookup(const char *name OVS_UNUSED)
+{
+    return present;
+}
+
+/* 10.0.0.client > 10.0.9.1:80, of the vifs with these keys. */
+static void
+begin(struct conntrack *ct, uint16_t zone, uint8_t client, uint32_t from, uint32_t to)
+{
+    struct ct_entry e = {.proto = IPPROTO_UDP, .zone = zone, .state = 2, .left_ms = 30000};
+    ovs_u128 label = {.u64.lo = 5, .u64.hi = (uint64_t)to << 32 | from};
+
+    memcpy(e.orig.addr[0], (uint8_t[]){10, 0, 0, client}, 4);
+    memcpy(e.orig.addr[1], (uint8_t[]){10, 0, 9, 1}, 4);
+    e.orig.l4[0][0] = 40;
+    e.orig.l4[1][1] = 80;
+    memcpy(e.reply.addr[0], e.orig.addr[1], 16);
+    memcpy(e.reply.addr[1], e.orig.addr[0], 16);
+    memcpy(e.reply.l4[0], e.orig.l4[1], 4);
+    memcpy(e.reply.l4[1], e.orig.l4[0], 4);
+    memcpy(e.label, &label, sizeof label);
+    ovs_assert(!ct_entry_create(ct, &e, time_msec()));
+}
+
+static struct vif_scope
+scope_of(const char *a, const char *b, const char *c)
+{
+    struct vif_scope s = {.n_zones = 0};
+
+    CHECK(vif_scope_add(&s, a) && (!b || vif_scope_add(&s, b)) && (!c || vif_scope_add(&s, c)));
+    return s;
+}
+
+static unsigned
+count(struct conntrack *ct)
+{
+    uint32_t n;
+
+    conntrack_get_nconns(ct, &n);
+    return n;
+}
+
+static size_t
+exported(struct vif_scope s)
+{
+    struct vif_state_result r;
+    uint8_t *data;
+    size_t len;
+
+    CHECK(!vif_state_export(NULL, &s, &data, &len, &r));
+    free(data);
+    return r.connections;
+}
+
+static void
+fill(struct conntrack *ct)
+{
+    begin(ct, 5, 1, 70, 0);  /* ours by its label, from us */
+    begin(ct, 5, 2, 0, 70);  /* to us */
+    begin(ct, 5, 3, 71, 72); /* others', in our zone */
+    begin(ct, 6, 4, 70, 0);  /* another zone */
+    begin(ct, 5, 5, 0, 0);   /* of nobody known */
+}
+
+static void
+test_scope(void)
+{
+    struct vif_scope s = {.n_zones = 0};
+
+    CASE("scope: words");
+    CHECK(!vif_scope_add(&s, "zone=65536") && !vif_scope_add(&s, "zone=") &&
+          !vif_scope_add(&s, "key=x") && !vif_scope_add(&s, "address=10.0.0") &&
+          !vif_scope_add(&s, "nothing") && !vif_scope_add(&s, ""));
+    CHECK(vif_scope_add(&s, "address=2001:db8::1") && s.addresses[0].v6);
+
+    CASE("scope: by the keys in the label, or by address, in the vif's zones only");
+    CHECK(exported(scope_of("zone=5", "key=70", NULL)) == 2);
+    CHECK(exported(scope_of("zone=5", "zone=6", "key=70")) == 3);
+    CHECK(exported(scope_of("zone=5", "address=10.0.0.5", NULL)) == 1);
+    CHECK(exported(scope_of("zone=5", "address=10.0.9.1", NULL)) == 4);
+    CHECK(exported(scope_of("zone=5", NULL, NULL)) == 0);
+    CHECK(exported(scope_of("key=70", NULL, NULL)) == 0);
+    CHECK(exported(scope_of("zone=5", "key=5", NULL)) == 0);
+}
+
+static void
+test_travel(void)
+{
+    struct vif_scope s = scope_of("zone=5", "key=70", NULL), other;
+    struct conntrack *here = present, *there = conntrack_init();
+    struct vif_state_result r;
+    char why[256] = "";
+    uint8_t *data;
+    size_t len;
+
+    CASE("connections travel, and those out of the scope are refused there");
+    CHECK(!vif_state_export(NULL, &s, &data, &len, &r) && r.connections == 2);
+    present = there;
+    CHECK(!vif_state_import(NULL, &s, data, len, &r, why, sizeof why));
+    CHECK(r.connections == 2 && !r.refused && !r.existing && count(there) == 2);
+    CHECK(!vif_state_import(NULL, &s, data, len, &r, why, sizeof why));
+    CHECK(r.connections == 2 && !r.existing && count(there) == 2);
+    conntrack_flush(there, NULL);
+    other = scope_of("zone=5", "key=71", NULL);
+    CHECK(!vif_state_import(NULL, &other, data, len, &r, why, sizeof why));
+    CHECK(!r.connections && r.refused == 2 && !count(there));
+
+    CASE("hostile: cut anywhere");
+    bool good = true;
+    for (size_t n = 0; n < len; n++) {
+        uint8_t *cut = xmemdup(data, n ? n : 1);
+
+        good &= vif_state_import(NULL, &s, cut, n, &r, why, sizeof why) && why[0] && !count(there);
+        free(cut);
+    }
+    CHECK(good);
+
+    CASE("hostile: any bytes changed: nothing out of the scope comes in");
+    unsigned refused = 0;
+    random_set_seed(9);
+    for (int i = 0; i < 20000; i++) {
+        uint8_t *bad = xmemdup(data, len);
+
+        for (unsigned k = random_range(4) + 1; k; k--) {
+            bad[random_range(len)] = random_range(3) ? random_uint32() : 0xff;
+        }
+        refused += vif_state_import(NULL, &s, bad, len, &r, why, sizeof why) != 0;
+        good &= exported(scope_of("zone=5", "key=70", NULL)) == count(there);
+        conntrack_flush(there, NULL);
+        free(bad);
+    }
+    CHECK(good && refused > 5000 && refused < 20000);
+    free(data);
+    present = here;
+    conntrack_destroy(there);
+}
+
+int
+main(int argc OVS_UNUSED, char *argv[])
+{
+    ovs_set_program_name(argv[0], "1");
+    fatal_signal_init();
+    ct_unixctl_init(lookup);
+    present = conntrack_init();
+    fill(present);
+    test_scope();
+    test_travel();
+    conntrack_destroy(present);
+    ovsrcu_exit();
+    return check_done();
+}
