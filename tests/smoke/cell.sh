@@ -15,6 +15,7 @@ fi
 . tests/smoke/lib.bash
 need_root "network namespaces"
 share=$PWD/build/share
+mkdir "$dir/capture"
 moves=${CELL_MOVES:-6}
 export OVS_RUNDIR=$dir OVS_LOGDIR=$dir OVS_DBDIR=$dir
 
@@ -45,12 +46,13 @@ start_cell() { # DOMID OPTION...
 }
 probe() { python3 tests/smoke/cell_probe.py "$@"; }
 result() { grep '"result"' "$1" | tail -n 1; }
-# Moves the guest from domain $1 to domain $2.
+# Moves the guest from domain $1 to domain $2; further options for both ends follow.
 epoch=1
 move() {
     local from=$1 to=$2 port common
-    common=(--driver cell --vm "$vm" --migration "$(cat /proc/sys/kernel/random/uuid)" --from "h$1"
-        --to "h$2" --epoch "$epoch" --claim-file "$dir/claim" --plain)
+    shift 2
+    common=(--driver cell --vm "$vm" --migration "$(cat /proc/sys/kernel/random/uuid)" --from "h$from"
+        --to "h$to" --epoch "$epoch" --claim-file "$dir/claim" --plain "$@")
     start_cell "$to" --incoming || return 1
     mkdir -p "$dir/h$from" "$dir/h$to" # one for each host
     "$bin/weft-migrate" receive "${common[@]}" --listen 127.0.0.1:0 --journal "$dir/h$to/$epoch" \
@@ -65,9 +67,10 @@ move() {
     epoch=$((epoch + 1))
 }
 move_to_and_fro() {
-    local i
+    local i more=()
     for ((i = 0; i < moves; i++)); do
-        move $((50 + i % 2)) $((51 - i % 2)) || return 1
+        ((i == moves - 1)) && more=(--capture "$dir/capture")
+        move $((50 + i % 2)) $((51 - i % 2)) "${more[@]}" || return 1
         probe alive "$dir/traffic" || return 1
     done
 }
@@ -82,6 +85,7 @@ probe traffic "$dir/traffic" >"$dir/traffic.log" 2>&1 &
 started $!
 check fifty-connections-each-way until_true 20 probe busy "$dir/traffic"
 check moves-to-and-fro move_to_and_fro
+check another-reader-agrees env PYTHONDONTWRITEBYTECODE=1 tests/migrate/stream_read.py "$dir/capture"
 check no-connection-broke probe end "$dir/traffic"
 check nothing-of-the-guest-is-stale probe guest "$moves"
 check one-runs-at-a-time probe runs "$dir/run.log" "$moves"

@@ -12,7 +12,8 @@ import urllib.request
 
 from cell_client import SHUTDOWN, Cell
 
-GUEST, US = "10.0.0.2", "10.0.0.1"
+GUEST = os.environ.get("CELL_GUEST", "10.0.0.2")
+US = os.environ.get("CELL_US", "10.0.0.1")
 CONNECTIONS = 50
 PATTERN_BYTES, STEP = 65521, 7919
 

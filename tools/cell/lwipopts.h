@@ -36,8 +36,8 @@
 #define LWIP_WND_SCALE 1
 #define TCP_RCV_SCALE 4
 #define TCP_WND (512 * 1024)
-#define TCP_SND_BUF (512 * 1024)
-#define TCP_SND_QUEUELEN 2048
+#define TCP_SND_BUF (128 * 1024)
+#define TCP_SND_QUEUELEN 512
 #define TCP_SNDLOWAT 32768
 /* A sender that has sent much must not wait for a delayed acknowledgement. */
 #define TCP_WND_UPDATE_THRESHOLD 8192

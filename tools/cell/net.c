@@ -16,6 +16,7 @@
 #include "netif/ethernet.h"
 
 #define RX_BUDGET 128u
+#define WAITING 16384u /* frames, a power of two */
 _Static_assert(NET_BYTES == NF_QUEUE_PAGES * 4096u + 4096u, "the queue's pages, and one");
 
 uint8_t net_memory[NET_BYTES] __attribute__((aligned(4096)));
@@ -31,6 +32,8 @@ struct sent {
 static struct netif netif;
 static struct nf_queue queue;
 static struct sent sent[NF_TX_PAGES];
+static struct pbuf *waiting[WAITING]; /* from first_waiting on */
+static uint32_t first_waiting, next_waiting;
 static uint64_t n_sent;
 static bool up; /* the rings may be used */
 static uint16_t resend[NF_TX_PAGES];
@@ -106,8 +109,9 @@ blank_checksum(uint8_t *frame, uint32_t len)
     return true;
 }
 
-static err_t
-transmit(struct netif *n, struct pbuf *p)
+/* False if the ring takes no frame now. */
+static bool
+put_frame(struct pbuf *p)
 {
     uint8_t *page = NULL;
 
@@ -118,9 +122,8 @@ transmit(struct netif *n, struct pbuf *p)
             page = nf_tx_reserve(&queue, 1);
         }
     }
-    if (!page || p->tot_len > HV_PAGE_SIZE - NF_TX_OFFSET) {
-        net_stats.tx_full++;
-        return ERR_MEM; /* TCP tries again */
+    if (!page) {
+        return false;
     }
     pbuf_copy_partial(p, page + NF_TX_OFFSET, p->tot_len, 0);
     struct nf_meta meta = {0};
@@ -130,6 +133,34 @@ transmit(struct netif *n, struct pbuf *p)
     nf_tx_put(&queue, NF_TX_OFFSET, p->tot_len, &meta);
     net_stats.tx_frames++;
     net_stats.tx_bytes += p->tot_len;
+    return true;
+}
+
+static void
+put_waiting(void)
+{
+    while (first_waiting != next_waiting && put_frame(waiting[first_waiting % WAITING])) {
+        pbuf_free(waiting[first_waiting++ % WAITING]);
+    }
+}
+
+/* What finds no place, or no connection, waits: TCP would come back to it only at its
+ * next timer.  lwIP leaves a segment alone while its buffer is held. */
+static err_t
+transmit(struct netif *n, struct pbuf *p)
+{
+    if (p->tot_len > HV_PAGE_SIZE - NF_TX_OFFSET) {
+        return ERR_BUF;
+    }
+    if (first_waiting == next_waiting && put_frame(p)) {
+        return ERR_OK;
+    }
+    if (next_waiting - first_waiting == WAITING) {
+        net_stats.tx_full++;
+        return ERR_MEM;
+    }
+    pbuf_ref(p);
+    waiting[next_waiting++ % WAITING] = p;
     return ERR_OK;
 }
 
@@ -239,6 +270,7 @@ net_poll(void)
     if (n_resend) {
         send_again();
     }
+    put_waiting();
     unsigned n = receive(RX_BUDGET);
     if (n) {
         *(volatile uint64_t *)&cell_info.rx_frames += n;
@@ -255,8 +287,8 @@ net_arm(void)
     }
     bool some = nf_rx_arm(&queue);
     /* Transmit answers are wanted only when they are what is waited for. */
-    if (n_resend || nf_tx_in_flight(&queue) > 128) {
-        some |= nf_tx_arm(&queue, 192);
+    if (n_resend || first_waiting != next_waiting) {
+        some |= nf_tx_arm(&queue, 64);
     }
     return some;
 }
@@ -317,6 +349,7 @@ net_event(uint64_t events)
         netif_set_link_up(&netif);
         etharp_gratuitous(&netif);
         send_again();
+        put_waiting();
         net_flush();
     }
 }
