@@ -88,7 +88,7 @@ vifs_json(struct agent *a, const struct poolrec_vm *vm)
 
     POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
     {
-        if (vif->vm == vm && a->x->options->switch_dir) {
+        if (vif->vm == vm && a->x->options->switch_dir && !strcmp(vm->driver, "cell")) {
             json_array_add(list, vif_json(a, vif, store_uuid(&vm->header_.uuid)));
         }
     }
@@ -171,7 +171,9 @@ make_job(struct agent *a, const struct poolrec_migration *m, const struct poolre
     put_options(job, options);
     put(job, "journal", journal);
     json_object_put(job, "vifs", vifs_json(a, vm));
-    put(driver, "control", control);
+    if (!strcmp(vm->driver, "cell")) { /* Xen's domains are found by the VM's uuid */
+        put(driver, "control", control);
+    }
     json_object_put(job, vm->driver, driver);
     text = json_to_string(job, 0);
     json_destroy(job);

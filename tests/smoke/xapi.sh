@@ -5,12 +5,12 @@
 #   client --- https 127.0.0.1, 127.0.0.2 --- weft-xapid h1, h2 --- ovsdb-server
 #                                                  |
 #                                            weft-cell, weft-migrate (fakes)
+# shellcheck disable=SC2317,SC2016 # called by name; evaluated at the end
 set -u
 cd "$(dirname "$0")/../.." || exit
 export suite=xapi
 # shellcheck source=tests/smoke/lib.bash
 . tests/smoke/lib.bash
-# shellcheck disable=SC2317 # called at the end
 end_all() {
     local pid
     while read -r pid; do smoke_kill "$pid"; done < <(cat "$dir"/pids "$dir"/h?/*.pid)
