@@ -40,6 +40,9 @@ host_init(struct lab *lab, unsigned i)
     proc_init(lab, &h->ovsdb, LAB_OVSDB, i, "ovsdb-server", h->dir, "ovsdb-server");
     proc_init(lab, &h->vswitchd, LAB_VSWITCHD, i, h->stock ? "ovs-vswitchd" : "weft-vswitchd",
               h->dir, "weft-vswitchd");
+    if (lab_host_has_xapid(lab, h)) {
+        proc_init(lab, &h->xapid, LAB_XAPID, i, "weft-xapid", h->dir, "weft-xapid");
+    }
 }
 
 static void
@@ -95,11 +98,28 @@ guest_init(struct lab *lab, unsigned i)
               g->name);
 }
 
+/* The networks in turn, as of guests, and addresses beside theirs. */
+static void
+cell_init(struct lab *lab, unsigned i)
+{
+    struct lab_cell *cell = &lab->cells[i];
+    unsigned nth = i % lab->config.cells_per_host;
+
+    snprintf(cell->name, sizeof cell->name, "cell%u", i + 1);
+    cell->host = i / lab->config.cells_per_host;
+    cell->network = nth % LAB_N_NETWORKS;
+    snprintf(cell->ip, sizeof cell->ip, "10.%u.200.%u", lab_networks[cell->network].subnet,
+             i % 250 + 1);
+    snprintf(cell->mac, sizeof cell->mac, "02:77:66:63:%02x:%02x", (i + 1) >> 8 & 0xff,
+             (i + 1) & 0xff);
+}
+
 struct lab *
 lab_new(const struct lab_config *config)
 {
     struct lab *lab = calloc(1, sizeof *lab);
     unsigned n_guests = config->n_hosts * config->guests_per_host;
+    unsigned n_cells = (config->n_hosts - config->n_stock) * config->cells_per_host;
 
     if (!lab) {
         return NULL;
@@ -108,11 +128,13 @@ lab_new(const struct lab_config *config)
     lab->lock_fd = -1;
     lab->supervisor.pidfd = -1;
     lab->n_guests = n_guests;
+    lab->n_cells = n_cells;
+    lab->cells = calloc(n_cells + 1, sizeof *lab->cells);
     lab->hosts = calloc(config->n_hosts, sizeof *lab->hosts);
     lab->guests = calloc(n_guests + 1, sizeof *lab->guests);
-    lab->procs = calloc(3 * config->n_hosts + n_guests + 4, sizeof *lab->procs);
+    lab->procs = calloc(4 * config->n_hosts + n_guests + 4, sizeof *lab->procs);
     lab->netns = calloc(config->n_hosts + n_guests + 2, sizeof *lab->netns);
-    if (!lab->hosts || !lab->guests || !lab->procs || !lab->netns) {
+    if (!lab->hosts || !lab->guests || !lab->cells || !lab->procs || !lab->netns) {
         lab_free(lab);
         return NULL;
     }
@@ -125,6 +147,9 @@ lab_new(const struct lab_config *config)
     }
     for (unsigned i = 0; i < n_guests; i++) {
         guest_init(lab, i);
+    }
+    for (unsigned i = 0; i < n_cells; i++) {
+        cell_init(lab, i);
     }
     if (config->n_hosts > 1) {
         netns_init(lab, &lab->wire, "wire");
@@ -139,6 +164,7 @@ lab_free(struct lab *lab)
         free(lab->netns);
         free(lab->procs);
         free(lab->guests);
+        free(lab->cells);
         free(lab->hosts);
         free(lab);
     }
@@ -163,6 +189,12 @@ lab_guest_addresses(const struct lab *lab, const struct lab_guest *g, char *buf,
     } else {
         snprintf(buf, size, "%s/16", g->ip);
     }
+}
+
+bool
+lab_host_has_xapid(const struct lab *lab, const struct lab_host *h)
+{
+    return lab->config.cells_per_host && !h->stock;
 }
 
 unsigned

@@ -26,12 +26,14 @@
 #define LAB_DIR_MAX 60
 #define LAB_MAX_HOSTS 16u
 #define LAB_MAX_GUESTS 250u /* per host; a /16 and 16 bits of MAC hold 16 times that */
+#define LAB_MAX_CELLS 16u   /* per host */
 #define LAB_MAX_VLANS 32u
 #define LAB_BRIDGE "xenbr0"
 #define LAB_GUEST_IF "eth0"
-#define LAB_MANAGE_SUBNET "192.168.78" /* of the hosts towards their controller */
-#define LAB_TUNNEL_SUBNET "192.168.77" /* of the hosts' tunnel endpoints, with a pool */
-#define LAB_WIRE_IF "wire0"            /* a host's end of the wire between hosts */
+#define LAB_MANAGE_SUBNET "192.168.78"  /* of the hosts towards their controller */
+#define LAB_TUNNEL_SUBNET "192.168.77"  /* of the hosts' tunnel endpoints, with a pool */
+#define LAB_MIGRATE_SUBNET "192.168.79" /* of the hosts among themselves, for VMs that move */
+#define LAB_WIRE_IF "wire0"             /* a host's end of the wire between hosts */
 
 enum lab_nic {
     LAB_NIC_VETH, /* the switch opens the veth as an ordinary interface */
@@ -52,6 +54,7 @@ struct lab_config {
     uint16_t vlans[LAB_MAX_VLANS]; /* 0: untagged */
     unsigned n_vlans;              /* 0: all guests untagged */
     bool pool;                     /* a controller programs the hosts; VLANs are its networks' */
+    unsigned cells_per_host;       /* VMs that are processes (docs/lab.md); with a pool */
     char datapath[16];
     bool spare; /* switches keep a second process ready (docs/restart.md) */
     enum lab_nic nic;
@@ -76,6 +79,7 @@ enum lab_proc_kind {
     LAB_POOLDB,
     LAB_CONTROLLERD,
     LAB_FLOWD,
+    LAB_XAPID,
     LAB_NETFRONT,
 };
 
@@ -106,6 +110,7 @@ struct lab_host {
     char dir[LAB_DIR_MAX + 16];
     struct lab_netns netns;
     struct lab_proc localxen, ovsdb, vswitchd;
+    struct lab_proc xapid; /* with cells, and not on a stock host */
 };
 
 /* The pool's database, controller and flow collector; with config.pool only. */
@@ -128,6 +133,16 @@ struct lab_guest {
     struct lab_proc netfront;
 };
 
+/* A VM of the pool's database with the driver "cell": weft-xapid starts it and
+ * moves it, so that its process is none of the lab's. */
+struct lab_cell {
+    char name[16];    /* "cell1" */
+    unsigned host;    /* where it starts */
+    unsigned network; /* index into lab_networks[] */
+    char ip[16];
+    char mac[18];
+};
+
 struct lab {
     struct lab_config config;
     enum lab_phase phase;
@@ -139,7 +154,8 @@ struct lab {
     struct lab_host *hosts;
     struct lab_guest *guests;
     struct lab_pool pool;
-    unsigned n_guests;
+    struct lab_cell *cells;
+    unsigned n_guests, n_cells;
     /* Everything of one kind, for loops. */
     struct lab_proc **procs; /* all but the supervisor */
     unsigned n_procs;
@@ -159,6 +175,8 @@ void lab_free(struct lab *); /* accepts NULL; makes and removes nothing */
  * With a pool everything is on-link, so that only the controller keeps
  * networks apart. */
 void lab_guest_addresses(const struct lab *, const struct lab_guest *, char *buf, size_t size);
+/* Whether weft-xapid runs on the host. */
+bool lab_host_has_xapid(const struct lab *, const struct lab_host *);
 /* Bytes; 0: the default. */
 unsigned lab_guest_mtu(const struct lab *, const struct lab_guest *);
 

@@ -17,6 +17,7 @@
 #include "lab_pool.h"
 #include "lab_proc.h"
 #include "lab_stock.h"
+#include "lab_xapid.h"
 
 /* As in lab_build.h: bounds, not expectations. */
 #define BRIDGE_TIMEOUT_MS 10000
@@ -572,6 +573,9 @@ build_hosts(struct super *s)
     if (!error && lab->config.n_hosts > 1) {
         error = build_wire(s);
     }
+    if (!error && lab->config.n_hosts > 1 && lab->n_cells) {
+        error = lab_xapid_build_network(s);
+    }
     if (!error && lab->config.pool) {
         error = lab_make_directories(s, lab->pool.dir);
     }
@@ -623,6 +627,9 @@ lab_build(struct super *s)
     }
     if (!error && lab->config.pool) {
         error = lab_pool_state(s);
+    }
+    if (!error && lab->n_cells) {
+        error = lab_xapid_build(s);
     }
     return error;
 }
@@ -687,6 +694,8 @@ lab_build_restart(struct super *s, struct lab_proc *p)
         return lab_pool_start_controllerd(s);
     case LAB_FLOWD:
         return lab_pool_start_flowd(s);
+    case LAB_XAPID:
+        return lab_xapid_start(s, &lab->hosts[p->owner]);
     case LAB_NETFRONT:
         return start_guest(s, &lab->guests[p->owner]);
     case LAB_JOB:

@@ -13,6 +13,7 @@
 #include "lab_netns.h"
 #include "lab_proc.h"
 #include "lab_sweep.h"
+#include "lab_xapid.h"
 
 /* The names that a lab knows, for the one who mistyped. */
 static int
@@ -49,11 +50,18 @@ set_environment(const struct lab *lab, const char *dir)
 static void
 set_controller(const struct lab *lab)
 {
-    static struct lab_manage_args a = {.text = {""}};
+    static struct lab_xapid_env env;
 
-    lab_manage_environment(lab, &a);
+    if (lab->n_cells) {
+        lab_xapid_environment(lab, &env);
+    } else {
+        lab_manage_environment(lab, &env.manage);
+    }
     for (unsigned i = 0; i < LAB_MANAGE_N_ARGS; i++) {
-        putenv(a.text[i]);
+        putenv(env.manage.text[i]);
+    }
+    if (lab->n_cells) {
+        putenv(env.xapi);
     }
 }
 

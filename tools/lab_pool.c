@@ -7,6 +7,7 @@
 
 #include "lab_build.h"
 #include "lab_manage.h"
+#include "lab_xapid.h"
 
 #define IMPORT_TIMEOUT_MS 120000
 #define DOCUMENT "lab.json"
@@ -175,6 +176,7 @@ document(const struct lab *lab)
     json_t *vms = json_array(), *vifs = json_array();
 
     add_guests(lab, vms, vifs);
+    lab_xapid_add_cells(lab, vms, vifs);
     return json_pack("{s:i, s:{s:s, s:s}, s:o, s:[{s:s}, {s:s}], s:o, s:o, s:o, s:[o]}", "version",
                      1, "pool", "name", lab->config.name, "default_action", "allow", "hosts",
                      hosts_json(lab), "tenants", "name", "red", "name", "blue", "networks",
@@ -208,7 +210,7 @@ lab_pool_state(struct super *s)
     }
     if (!error) {
         super_tell(s, 'P', "pool: 2 tenants, %u networks, %u vifs on every host's switch",
-                   LAB_N_NETWORKS, s->lab->n_guests);
+                   LAB_N_NETWORKS, s->lab->n_guests + s->lab->n_cells);
     }
     return error;
 }

@@ -23,7 +23,7 @@
 
 #include "lab.h"
 
-#define FORMAT 2
+#define FORMAT 3
 
 void
 lab_path(char *buf, size_t size, const char *dir, const char *file)
@@ -113,14 +113,15 @@ config_to_json(const struct lab_config *c)
         json_array_append_new(vlans, json_integer(c->vlans[i]));
     }
     return json_pack("{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, "
-                     "s:s, s:b, s:i, s:s, s:b}",
+                     "s:s, s:b, s:i, s:s, s:b, s:i}",
                      "name", c->name, "dir", c->dir, "hosts", (int)c->n_hosts, "guests_per_host",
                      (int)c->guests_per_host, "vlans", vlans, "datapath", c->datapath, "nic",
                      (int)c->nic, "pmd_maxsleep", (int)c->pmd_maxsleep_us, "pmd_mask", c->pmd_mask,
                      "queues", (int)c->queues, "static_grants", c->static_grants, "hash", c->hash,
                      "multicast", c->multicast, "guest_mtu", (int)c->guest_mtu, "bin", c->bin,
                      "share", c->share, "pool", c->pool, "stock", (int)c->n_stock, "stock_vswitchd",
-                     c->stock_vswitchd, "spare", c->spare);
+                     c->stock_vswitchd, "spare", c->spare, "cells_per_host",
+                     (int)c->cells_per_host);
 }
 
 static json_t *
@@ -175,21 +176,22 @@ config_from_json(json_t *j, struct lab_config *c)
 {
     const char *name, *dir, *datapath, *mask, *bin, *share, *stock;
     int hosts, guests, nic, maxsleep, queues, static_grants, hash, multicast, mtu, pool, n_stock,
-        spare;
+        spare, cells;
     json_t *vlans;
 
     memset(c, 0, sizeof *c);
     if (json_unpack(j,
                     "{s:s, s:s, s:i, s:i, s:o, s:s, s:i, s:i, s:s, s:i, s:b, s:b, s:b, s:i, s:s, "
-                    "s:s, s:b, s:i, s:s, s:b}",
+                    "s:s, s:b, s:i, s:s, s:b, s:i}",
                     "name", &name, "dir", &dir, "hosts", &hosts, "guests_per_host", &guests,
                     "vlans", &vlans, "datapath", &datapath, "nic", &nic, "pmd_maxsleep", &maxsleep,
                     "pmd_mask", &mask, "queues", &queues, "static_grants", &static_grants, "hash",
                     &hash, "multicast", &multicast, "guest_mtu", &mtu, "bin", &bin, "share", &share,
-                    "pool", &pool, "stock", &n_stock, "stock_vswitchd", &stock, "spare", &spare) ||
-        n_stock < 0 || n_stock > hosts || hosts < 1 || hosts > (int)LAB_MAX_HOSTS || guests < 0 ||
-        guests > (int)LAB_MAX_GUESTS || json_array_size(vlans) > LAB_MAX_VLANS ||
-        strchr(name, '/')) {
+                    "pool", &pool, "stock", &n_stock, "stock_vswitchd", &stock, "spare", &spare,
+                    "cells_per_host", &cells) ||
+        cells < 0 || cells > (int)LAB_MAX_CELLS || n_stock < 0 || n_stock > hosts || hosts < 1 ||
+        hosts > (int)LAB_MAX_HOSTS || guests < 0 || guests > (int)LAB_MAX_GUESTS ||
+        json_array_size(vlans) > LAB_MAX_VLANS || strchr(name, '/')) {
         return false;
     }
     c->n_hosts = hosts;
@@ -202,6 +204,7 @@ config_from_json(json_t *j, struct lab_config *c)
     c->pool = pool;
     c->n_stock = n_stock;
     c->spare = spare;
+    c->cells_per_host = cells;
     c->pmd_maxsleep_us = maxsleep;
     c->queues = queues;
     c->static_grants = static_grants;

@@ -9,8 +9,10 @@
 #include "lab_cmd.h"
 #include "lab_link.h"
 #include "lab_netns.h"
+#include "lab_pool.h"
 #include "lab_proc.h"
 #include "lab_switch.h"
+#include "lab_xapid.h"
 
 static const char *
 proc_state(struct lab_proc *p)
@@ -19,11 +21,11 @@ proc_state(struct lab_proc *p)
 }
 
 static const char *
-host_state(struct lab_host *h)
+host_state(const struct lab *lab, struct lab_host *h)
 {
-    struct lab_proc *all[] = {&h->vswitchd, &h->ovsdb, &h->localxen};
+    struct lab_proc *all[] = {&h->vswitchd, &h->ovsdb, &h->localxen, &h->xapid};
 
-    for (unsigned i = 0; i < (h->stock ? 2 : 3); i++) {
+    for (unsigned i = 0; i < (h->stock ? 2 : lab_host_has_xapid(lab, h) ? 4 : 3); i++) {
         const char *state = proc_state(all[i]);
         if (strcmp(state, "running") != 0) {
             return state;
@@ -66,12 +68,12 @@ host_json(const struct lab *lab, struct lab_host *h)
 {
     struct lab_switch sw = lab_switch_of(&lab->config, h);
 
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i}", "name", h->name,
-                     "state", host_state(h), "netns", h->netns.name, "dir", h->dir, "bridge",
-                     LAB_BRIDGE, "datapath", h->stock ? "netdev" : lab->config.datapath,
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i}", "name",
+                     h->name, "state", host_state(lab, h), "netns", h->netns.name, "dir", h->dir,
+                     "bridge", LAB_BRIDGE, "datapath", h->stock ? "netdev" : lab->config.datapath,
                      "vswitchd_pid", (int)sw.pid, "spare_pid", (int)sw.spare, "restarts",
                      (int)sw.restarts, "ovsdb_pid", (int)h->ovsdb.pid, "localxen_pid",
-                     (int)h->localxen.pid);
+                     (int)h->localxen.pid, "xapid_pid", (int)h->xapid.pid);
 }
 
 static json_t *
@@ -85,6 +87,38 @@ guest_json(const struct lab *lab, struct lab_guest *g)
                      (int)g->vlan, "domid", (int)g->domid, "vif", vif, "netns", g->netns.name,
                      "link", guest_link(g), "pid", (int)g->netfront.pid, "restarts",
                      (int)g->netfront.restarts);
+}
+
+/* A column of a VM's, "" if there is no answer. */
+static const char *
+where(const json_t *vm, const char *column)
+{
+    const char *text = json_string_value(json_object_get(vm, column));
+
+    return text ? text : "";
+}
+
+static json_t *
+cell_json(const struct lab *lab, const struct lab_cell *cell, const json_t *vms)
+{
+    const json_t *vm = lab_cell_where(vms, cell);
+
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "name", cell->name, "state",
+                     where(vm, "power_state"), "host", where(vm, "resident_on"), "destination",
+                     where(vm, "destination"), "ip", cell->ip, "mac", cell->mac, "network",
+                     lab_networks[cell->network].name);
+}
+
+static json_t *
+cells_json(const struct lab *lab)
+{
+    json_t *cells = json_array(), *vms = lab_cells_where(lab);
+
+    for (unsigned i = 0; i < lab->n_cells; i++) {
+        json_array_append_new(cells, cell_json(lab, &lab->cells[i], vms));
+    }
+    json_decref(vms);
+    return cells;
 }
 
 static json_t *
@@ -118,6 +152,7 @@ print_json(struct lab *lab)
     }
     if (lab && lab->config.pool) {
         json_object_set_new(root, "pool", pool_json(lab));
+        json_object_set_new(root, "cells", cells_json(lab));
     }
     int error = json_dumpf(root, stdout, JSON_INDENT(2));
     putchar('\n');
@@ -141,6 +176,24 @@ print_pool(struct lab *lab)
 }
 
 static void
+print_cells(const struct lab *lab)
+{
+    json_t *vms = lab_cells_where(lab);
+
+    printf("\n%-6s %-5s %-8s %-10s %-12s %-18s %s\n", "CELL", "HOST", "STATE", "NETWORK", "ADDRESS",
+           "MAC", "MOVES TO");
+    for (unsigned i = 0; i < lab->n_cells; i++) {
+        const struct lab_cell *cell = &lab->cells[i];
+        const json_t *vm = lab_cell_where(vms, cell);
+
+        printf("%-6s %-5s %-8s %-10s %-12s %-18s %s\n", cell->name, where(vm, "resident_on"),
+               vm ? where(vm, "power_state") : "?", lab_networks[cell->network].name, cell->ip,
+               cell->mac, where(vm, "destination"));
+    }
+    json_decref(vms);
+}
+
+static void
 print_table(struct lab *lab)
 {
     static const char *const phases[] = {"is being built", "is up", "is being taken down"};
@@ -157,7 +210,7 @@ print_table(struct lab *lab)
     for (unsigned i = 0; i < lab->config.n_hosts; i++) {
         struct lab_host *h = &lab->hosts[i];
         struct lab_switch sw = lab_switch_of(&lab->config, h);
-        printf("%-6s %-8s %-8s %-9s %-8d %u\n", h->name, host_state(h), LAB_BRIDGE,
+        printf("%-6s %-8s %-8s %-9s %-8d %u\n", h->name, host_state(lab, h), LAB_BRIDGE,
                h->stock ? "netdev" : lab->config.datapath, (int)sw.pid, sw.restarts);
     }
     if (lab->config.pool) {
@@ -176,6 +229,9 @@ print_table(struct lab *lab)
         snprintf(vif, sizeof vif, "vif%u.0", g->domid);
         printf("%-6s %-5s %-5s %-12s %-18s %-8s %s\n", g->name, lab->hosts[g->host].name, vlan,
                g->ip, g->mac, vif, guest_link(g));
+    }
+    if (lab->n_cells) {
+        print_cells(lab);
     }
 }
 

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "lab_build.h"
+#include "lab_netns.h"
 #include "lab_proc.h"
 #include "lab_sweep.h"
 
@@ -265,6 +266,13 @@ int
 super_job(struct super *s, const char *what, const char *program, const char *const *argv,
           const char *const *env, int timeout_ms)
 {
+    return super_job_in(s, NULL, what, program, argv, env, timeout_ms);
+}
+
+int
+super_job_in(struct super *s, const struct lab_netns *netns, const char *what, const char *program,
+             const char *const *argv, const char *const *env, int timeout_ms)
+{
     struct lab *lab = s->lab;
     struct lab_proc *job = &lab->job;
     struct lab_spawn spawn = {.program = program,
@@ -277,9 +285,15 @@ super_job(struct super *s, const char *what, const char *program, const char *co
     int status = -1;
     int error;
 
+    if (netns && (spawn.netns_fd = lab_netns_open(netns)) < 0) {
+        return lab_fail(lab, errno, "namespace %s is gone", netns->name);
+    }
     snprintf(job->name, sizeof job->name, "%s", argv[0]);
     unlink(job->log);
     error = lab_proc_spawn(lab, job, &spawn);
+    if (spawn.netns_fd >= 0) {
+        close(spawn.netns_fd);
+    }
     if (!error) {
         error = super_wait(s, job->pidfd, timeout_ms);
     }

@@ -39,6 +39,9 @@ int super_wait(struct super *, int fd, int timeout_ms);
  * then in lab->why_log. */
 int super_job(struct super *, const char *what, const char *program, const char *const *argv,
               const char *const *env, int timeout_ms);
+/* The same in a namespace (NULL: the machine's own). */
+int super_job_in(struct super *, const struct lab_netns *, const char *what, const char *program,
+                 const char *const *argv, const char *const *env, int timeout_ms);
 void super_tell(struct super *, char kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -155,6 +155,66 @@ end_execs(struct sweep *s)
     }
 }
 
+/* --- what weft-xapid started, which outlives it and everything of the lab -------- */
+
+/* weft-xapid marks what it starts, in the environment, with its run directory. */
+static bool
+is_marked(const char *dir, const char *pid)
+{
+    char path[300], text[16384], mark[LAB_PATH_MAX];
+    size_t n = 0, len;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%s/environ", pid);
+    len = (size_t)snprintf(mark, sizeof mark, "WEFT_PROC=%s/", dir);
+    f = fopen(path, "re");
+    if (f) {
+        n = fread(text, 1, sizeof text - 1, f);
+        fclose(f);
+    }
+    text[n] = '\0';
+    for (size_t i = 0; i < n; i += strlen(text + i) + 1) {
+        if (!strncmp(text + i, mark, len)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* How many there were. */
+static unsigned
+end_marked(struct sweep *s)
+{
+    struct dirent *entry;
+    DIR *proc = opendir("/proc");
+    unsigned n = 0;
+
+    while (proc && (entry = readdir(proc))) {
+        struct lab_proc p = {.name = "of weft-xapid", .pidfd = -1}, *one = &p;
+
+        p.pid = (pid_t)strtol(entry->d_name, NULL, 10);
+        if (p.pid <= 1 || !(p.start = lab_proc_start_time(p.pid)) ||
+            !is_marked(s->lab->config.dir, entry->d_name)) {
+            continue;
+        }
+        end_procs(s, &one, 1, 3000);
+        n++;
+    }
+    if (proc) {
+        closedir(proc);
+    }
+    return n;
+}
+
+/* Nobody starts more: weft-xapid has ended. */
+static void
+end_moved(struct sweep *s)
+{
+    for (unsigned i = 0; s->lab->n_cells && i < 3 && end_marked(s); i++) {
+        continue;
+    }
+}
+
 /* Tells about processes of others that still live in the lab's namespaces:
  * they are not ours to kill, and keep a namespace alive without its name. */
 static void
@@ -248,6 +308,8 @@ lab_sweep(struct lab *lab, bool graceful, void (*note_fn)(void *, const char *),
     if (!strcmp(boot, lab->boot)) {
         end_execs(&s);
         end_kind(&s, LAB_JOB, 1000);
+        end_kind(&s, LAB_XAPID, 3000);
+        end_moved(&s);
         end_kind(&s, LAB_FLOWD, 3000);
         end_kind(&s, LAB_CONTROLLERD, 3000);
         end_kind(&s, LAB_POOLDB, 3000);

@@ -27,7 +27,7 @@
 struct up_options {
     struct lab_where where;
     const char *vlan, *datapath, *nic;
-    unsigned hosts, guests, maxsleep, queues, mtu;
+    unsigned hosts, guests, cells, maxsleep, queues, mtu;
     const char *pmd_mask, *stock_vswitchd;
     unsigned stock;
     bool no_spare, pool, static_grants, hash, multicast, force, no_color;
@@ -41,6 +41,7 @@ struct up_options {
     {"guests", CLI_UINT, &(o)->guests, "N", "guests on each host (2)", 0, LAB_MAX_GUESTS},         \
     {"vlan", CLI_STRING, &(o)->vlan, "10,20", "VLANs, given to the guests of a host in turn; 0: none"}, \
     {"pool", CLI_FLAG, &(o)->pool, NULL, "a controller programs the hosts: 2 tenants, 4 networks"}, \
+    {"cells", CLI_UINT, &(o)->cells, "N", "VMs on each host that can move, with --pool (0)", 0, LAB_MAX_CELLS}, \
     {"stock", CLI_UINT, &(o)->stock, "N", "the last N hosts run a stock ovs-vswitchd (0)", 0, LAB_MAX_HOSTS}, \
     {"stock-vswitchd", CLI_STRING, &(o)->stock_vswitchd, "FILE", "which one (/usr/lib/openvswitch-switch/ovs-vswitchd)"}, \
     {"datapath", CLI_STRING, &(o)->datapath, "TYPE", "datapath_type of the bridge (weft)"},      \
@@ -162,6 +163,16 @@ configure(const struct up_options *o, struct lab_config *c, char *why, size_t si
                  o->stock_vswitchd ? o->stock_vswitchd : STOCK_VSWITCHD);
         return EINVAL;
     }
+    if (o->cells && !o->pool) {
+        snprintf(why, size, "--cells goes with --pool: weft-xapid keeps VMs in its database");
+        return EINVAL;
+    }
+    if (o->cells && strlen(c->dir) > LAB_DIR_MAX - 8) {
+        snprintf(why, size, "with --cells the path of --dir has at most %d characters",
+                 LAB_DIR_MAX - 8);
+        return EINVAL;
+    }
+    c->cells_per_host = o->cells;
     c->n_stock = o->stock;
     c->spare = !o->no_spare;
     c->pool = o->pool;
@@ -188,10 +199,12 @@ preflight(struct lab *lab)
 {
     static const char *const programs[] = {"weft-localxen",    "weft-vswitchd", "weft-netfront",
                                            "ovsdb-server",     "ovsdb-tool",    "ovs-vsctl",
-                                           "weft-controllerd", "weft-flowd"};
+                                           "weft-controllerd", "weft-flowd",    "weft-xapid",
+                                           "weft-migrate",     "weft-cell",     "ovsdb-client"};
     const struct lab_config *c = &lab->config;
-    /* The last two are for a pool. */
-    unsigned n_programs = sizeof programs / sizeof programs[0] - (c->pool ? 0 : 2);
+    /* From the end: four are for cells, two for a pool. */
+    unsigned n_programs =
+        sizeof programs / sizeof programs[0] - (c->cells_per_host ? 0 : c->pool ? 4 : 6);
     char path[LAB_PATH_MAX * 2];
 
     for (unsigned i = 0; i < n_programs; i++) {

@@ -11,21 +11,24 @@
 
 #include "lab_cpu.h"
 #include "lab_iperf.h"
+#include "lab_move.h"
 #include "lab_ping.h"
 #include "lab_pool.h"
 #include "lab_proc.h"
 #include "lab_switch.h"
+#include "lab_xapid.h"
 
 #define TICK_MS 1000
 #define BURST_SECONDS 2u
 #define BURST_EVERY_TICKS 10u
+#define MOVE_EVERY_TICKS 10u
 #define LINE_EVERY_TICKS 5u /* without a terminal */
 #define ONCE_ROUNDS 3u      /* good rounds in a row that --once wants */
 #define ONCE_LIMIT_TICKS 30u
 #define EVENTS 4u
 #define ROWS_MAX 24u /* guests shown */
 
-enum { FD_SIGNAL, FD_TELL, FD_IPERF, FD_PINGS };
+enum { FD_SIGNAL, FD_TELL, FD_IPERF, FD_MOVE, FD_PINGS };
 
 struct view {
     struct lab *lab;
@@ -36,8 +39,9 @@ struct view {
     struct lab_ping_sum sum;
     struct lab_iperf iperf;
     unsigned iperf_shown; /* results already printed as a line */
-    struct lab_cpu *cpu;  /* one for each host */
-    double burst_cpu;     /* most that the switches took in a second of the last burst */
+    struct lab_move move;
+    struct lab_cpu *cpu; /* one for each host */
+    double burst_cpu;    /* most that the switches took in a second of the last burst */
     char events[EVENTS][256];
     unsigned n_events;
     unsigned ticks, good_rounds, leaks;
@@ -175,6 +179,43 @@ draw_iperf(const struct view *v, FILE *f)
     fputc('\n', f);
 }
 
+/* Of cells: where each is, and how the last ones moved. */
+static void
+draw_cells(const struct view *v, FILE *f)
+{
+    const struct lab_move *m = &v->move;
+    json_t *vms = v->lab->n_cells ? lab_cells_where(v->lab) : NULL;
+
+    for (unsigned i = 0; i < v->lab->n_cells && i < ROWS_MAX; i++) {
+        const struct lab_cell *cell = &v->lab->cells[i];
+        const char *on =
+            json_string_value(json_object_get(lab_cell_where(vms, cell), "resident_on"));
+
+        fprintf(f, "%-10s %s %s (%s)%s", i ? "" : "cells", cell->name, cell->ip,
+                lab_networks[cell->network].name, on && *on ? " on " : "");
+        fprintf(f, "%s%s%s", on ? on : "?", m->fd >= 0 && m->cell == i ? " > " : "",
+                m->fd >= 0 && m->cell == i ? m->to : "");
+        fputc('\n', f);
+    }
+    json_decref(vms);
+    if (!m->possible) {
+        return;
+    }
+    fprintf(f, "%-10s ", "migration");
+    if (m->last_ms >= 0) {
+        fprintf(f,
+                "%s %sblackout %.1f ms%s in %.1f s; of %u: p50 %.1f ms, p99 %.1f ms; pings %u of "
+                "%u lost",
+                m->last, term_bold(v->term), m->last_ms, term_off(v->term), m->total_s, m->n_done,
+                lab_move_quantile(m, 0.5), lab_move_quantile(m, 0.99), m->lost, m->pings);
+    }
+    if (m->n_failed) {
+        fprintf(f, "  %s%u failed%s%s%s", term_red(v->term), m->n_failed, m->error[0] ? ": " : "",
+                m->error, term_off(v->term));
+    }
+    fputc('\n', f);
+}
+
 static void
 draw_switches(struct view *v, FILE *f)
 {
@@ -217,6 +258,9 @@ draw_hints(const struct view *v, FILE *f)
         fprintf(f, "  weft lab exec%s pool -- weft status\n", where);
         fprintf(f, "  weft lab exec%s pool -- weft policy --help\n", where);
     }
+    if (v->move.possible) {
+        fprintf(f, "  weft lab exec%s pool -- weft vm migrate %s h2\n", where, lab->cells[0].name);
+    }
     if (lab->hosts[0].vswitchd.pid) {
         fprintf(f, "  kill -9 %d          # the switch comes back, guests keep their link\n",
                 (int)lab->hosts[0].vswitchd.pid);
@@ -239,6 +283,7 @@ draw(struct view *v)
             (long long)up_s % 60);
     draw_guests(v, t.stream);
     draw_iperf(v, t.stream);
+    draw_cells(v, t.stream);
     draw_switches(v, t.stream);
     draw_hints(v, t.stream);
     fputs(v->n_events ? "\n" : "", t.stream);
@@ -285,6 +330,22 @@ print_iperf(struct view *v)
     fflush(stdout);
 }
 
+static void
+print_move(const struct view *v)
+{
+    const struct lab_move *m = &v->move;
+
+    if (m->error[0]) {
+        printf("migration: %s failed: %s\n", m->last, m->error);
+    } else {
+        printf("migration: %s blackout %.1f ms in %.1f s; of %u: p50 %.1f ms, p99 %.1f ms; pings "
+               "%u of %u lost\n",
+               m->last, m->last_ms, m->total_s, m->n_done, lab_move_quantile(m, 0.5),
+               lab_move_quantile(m, 0.99), m->lost, m->pings);
+    }
+    fflush(stdout);
+}
+
 /* --- events ---------------------------------------------------------------- */
 
 static void
@@ -327,6 +388,14 @@ refresh(struct view *v)
     lab_free(now);
 }
 
+static void
+on_move(struct view *v)
+{
+    if (lab_move_event(&v->move) && (!v->term->tty || v->options->once)) {
+        print_move(v);
+    }
+}
+
 /* The end of a ping round and the beginning of the next. */
 static void
 tick(struct view *v)
@@ -345,6 +414,10 @@ tick(struct view *v)
         v->burst_cpu = 0;
         lab_iperf_start(&v->iperf);
     }
+    on_move(v);
+    if (v->ticks % MOVE_EVERY_TICKS == 6 || (o->once && v->ticks == 1)) {
+        lab_move_start(&v->move);
+    }
     if (v->term->tty && !o->once) {
         draw(v);
     } else if (!o->once) {
@@ -355,6 +428,7 @@ tick(struct view *v)
     }
     v->ticks++;
     bool measured = !v->iperf.possible || v->iperf.n_history || v->iperf.error[0];
+    measured &= !v->move.possible || v->move.n_done || v->move.n_failed;
     v->end |=
         o->once && ((v->good_rounds >= ONCE_ROUNDS && measured) || v->ticks >= ONCE_LIMIT_TICKS);
     v->end |= o->seconds && lab_now_ms() - v->started_ms >= (int64_t)o->seconds * 1000;
@@ -391,6 +465,7 @@ watch(struct view *v, struct pollfd *fds)
         fds[FD_SIGNAL] = (struct pollfd){.fd = v->options->signal_fd, .events = POLLIN};
         fds[FD_TELL] = (struct pollfd){.fd = v->tell->fd, .events = POLLIN};
         fds[FD_IPERF] = (struct pollfd){.fd = v->iperf.fd, .events = POLLIN};
+        fds[FD_MOVE] = (struct pollfd){.fd = v->move.fd, .events = POLLIN};
         memcpy(fds + FD_PINGS, v->ping.fds, v->ping.n_fds * sizeof *fds);
         if (poll(fds, FD_PINGS + v->ping.n_fds, (int)left) <= 0) {
             continue;
@@ -403,6 +478,9 @@ watch(struct view *v, struct pollfd *fds)
         }
         if (fds[FD_IPERF].revents) {
             lab_iperf_event(&v->iperf, BURST_SECONDS);
+        }
+        if (fds[FD_MOVE].revents) {
+            on_move(v);
         }
         for (unsigned i = 0; i < v->ping.n_fds; i++) {
             if (fds[FD_PINGS + i].revents) {
@@ -438,6 +516,11 @@ print_verdict(struct view *v)
                  v->iperf.error);
         good &= verdict_line(v->iperf.gbps > 0, text);
     }
+    if (v->move.possible) {
+        snprintf(text, sizeof text, "migration %s: blackout %.1f ms%s%s", v->move.last,
+                 v->move.last_ms, v->move.error[0] ? ": " : "", v->move.error);
+        good &= verdict_line(v->move.n_done && !v->move.n_failed, text);
+    }
     return good;
 }
 
@@ -465,6 +548,7 @@ lab_view(struct lab *lab, struct term *term, struct lab_tell *tell,
         goto out;
     }
     lab_iperf_init(&v->iperf, lab);
+    lab_move_init(&v->move, lab);
     watch(v, fds);
     good = tell->fd >= 0 && v->leaks == 0;
     term_frame_end(term);
@@ -472,6 +556,7 @@ lab_view(struct lab *lab, struct term *term, struct lab_tell *tell,
         good = print_verdict(v) && good;
     }
     lab_iperf_stop(&v->iperf);
+    lab_move_stop(&v->move);
     lab_ping_close(&v->ping);
 out:
     free(fds);
