@@ -143,6 +143,9 @@ struct mig_driver {
                   struct mig_guest **, char why[MIG_WHY]);
     /* First instruction here.  Idempotent for one epoch. */
     int (*run)(struct mig_guest *, uint64_t epoch);
+    /* The loaded guest's domain, after which its switch ports are called; NULL: they
+     * have the names that the job says. */
+    uint32_t (*domid)(struct mig_guest *);
 
     /* --- memory drivers ----------------------------------------------------- */
 
@@ -188,9 +191,11 @@ struct mig_driver {
      *
      * Source: starts the toolstack, in threads of the driver's. */
     int (*stream_start)(struct mig_guest *, const struct mig_stream_start *);
-    /* Blocks; valid until the next call.  ENODATA: the stream is complete and the
-     * guest is paused.  ECANCELED: stream_cancel().  Anything else: failed; as
-     * after a cancel, status() tells whether the guest still runs. */
+    /* Blocks; valid until the next call.  EAGAIN: a round is over; what was yielded
+     * shall have arrived before the next call, from which on the toolstack looks what is
+     * dirty, or pauses the guest.  ENODATA: the stream is complete and the guest is paused.
+     * ECANCELED: stream_cancel().  Anything else: failed; as after a cancel, status() tells whether
+     * the guest still runs. */
     int (*stream_next)(struct mig_guest *, const uint8_t **bytes, size_t *n);
     void (*stream_cancel)(struct mig_guest *); /* either end, any thread */
     void (*stream_stats)(struct mig_guest *, struct mig_stream_stats *); /* any thread */

@@ -491,6 +491,12 @@ xen_run(struct mig_guest *guest, uint64_t epoch)
     return error;
 }
 
+static uint32_t
+xen_domid(struct mig_guest *guest)
+{
+    return xen_guest_of(guest)->domid;
+}
+
 static void
 xen_cancel(struct mig_guest *guest)
 {
@@ -511,6 +517,7 @@ const struct mig_driver mig_driver_xen = {
     .resume = xen_resume,
     .create = xen_create,
     .run = xen_run,
+    .domid = xen_domid,
     .stream_start = xen_save_start,
     .stream_next = xen_save_next,
     .stream_cancel = xen_cancel,

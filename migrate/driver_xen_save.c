@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +23,8 @@ struct xen_save {
     bool live;
     pthread_t thread;
     int pipe[2];       /* [0] the engine's thread, [1] the toolstack's, which closes it */
+    int settle_fd;     /* eventfd, readable when the toolstack's thread waits until all has */
+    sem_t settled;     /* arrived; posted by the engine's thread */
     atomic_int result; /* written by the toolstack's thread: 0 or an errno */
 
     /* Written by the toolstack's thread, for the statistics. */
@@ -31,7 +35,7 @@ struct xen_save {
     /* The engine's thread's own. */
     struct xen_split split;
     struct xen_pack *pack;
-    bool ended;
+    bool ended, settling;
     uint64_t returned_ns, cost_ns, cost_bytes;
     unsigned int cost_chunks;
 };
@@ -73,6 +77,17 @@ time_to_stop(struct xen_save *s, unsigned int round, uint64_t dirty)
            (sent && dirty * ns / sent <= s->start.max_left_ms * UINT64_C(1000000));
 }
 
+/* Waits until what has been written has arrived at the far end: what is under way
+ * when the guest is suspended is part of its blackout, and a round that begins
+ * earlier finds less that has changed. */
+static void
+settle(struct xen_save *s)
+{
+    eventfd_write(s->settle_fd, 1);
+    while (sem_wait(&s->settled) && errno == EINTR) {
+    }
+}
+
 /* Called before each round, with how many pages it has, and after it, without. */
 static int
 policy(struct precopy_stats stats, void *s_)
@@ -84,6 +99,7 @@ policy(struct precopy_stats stats, void *s_)
         return XGS_POLICY_ABORT;
     }
     if (stats.dirty_count < 0) {
+        settle(s);
         return XGS_POLICY_CONTINUE_PRECOPY;
     }
     stop = stats.iteration && time_to_stop(s, stats.iteration, stats.dirty_count);
@@ -100,6 +116,7 @@ suspend(void *s_)
 {
     struct xen_save *s = s_;
 
+    settle(s);
     if (atomic_load(&s->g->cancelled) || libxl_domain_suspend_only(s->g->ctx, s->g->domid, NULL)) {
         return 0;
     }
@@ -223,14 +240,22 @@ xen_save_start(struct mig_guest *guest, const struct mig_stream_start *start)
         error = errno;
         goto free_split;
     }
+    sem_init(&s->settled, 0, 0);
+    s->settle_fd = eventfd(0, EFD_CLOEXEC);
+    if (s->settle_fd < 0) {
+        error = errno;
+        goto close_pipe;
+    }
     fcntl(s->pipe[0], F_SETPIPE_SZ, PIPE_BYTES); /* more is faster; less works, too */
     error = pthread_create(&s->thread, NULL, save_thread, s);
     if (error) {
-        goto close_pipe;
+        goto close_settle;
     }
     g->save = s;
     return 0;
 
+close_settle:
+    close(s->settle_fd);
 close_pipe:
     close(s->pipe[0]);
     close(s->pipe[1]);
@@ -243,20 +268,30 @@ free_save:
     return error;
 }
 
-/* More of the stream into the splitter: 0, ENODATA at its end, ECANCELED. */
+/* More of the stream into the splitter: 0, ENODATA at its end, EAGAIN when there is
+ * no more until all has arrived, ECANCELED. */
 static int
 read_more(struct xen_save *s)
 {
     struct pollfd fds[] = {{.fd = s->pipe[0], .events = POLLIN},
-                           {.fd = s->g->cancel_fd, .events = POLLIN}};
+                           {.fd = s->g->cancel_fd, .events = POLLIN},
+                           {.fd = s->settle_fd, .events = POLLIN}};
     size_t room;
     uint8_t *to = xen_split_room(&s->split, &room);
     ssize_t n;
 
-    while (poll(fds, 2, -1) < 0 && errno == EINTR) {
+    while (poll(fds, 3, -1) < 0 && errno == EINTR) {
     }
     if (fds[1].revents) {
         return ECANCELED;
+    }
+    /* It wrote first: look at the pipe once more. */
+    if (fds[2].revents && poll(fds, 1, 0) == 0) {
+        eventfd_t v;
+
+        eventfd_read(s->settle_fd, &v);
+        s->settling = true;
+        return EAGAIN;
     }
     n = read(s->pipe[0], to, room);
     if (n < 0) {
@@ -330,6 +365,12 @@ xen_save_next(struct mig_guest *guest, const uint8_t **bytes, size_t *n)
         s->returned_ns = now_ns();
         return 0;
     }
+    if (s->settling) {
+        s->settling = false;
+        s->returned_ns = now_ns(); /* waiting was no cost of bytes */
+        sem_post(&s->settled);
+        *n = 0;
+    }
     tell_cost(s, *n);
     xen_pack_begin(s->pack);
     error = next_piece(s, &piece);
@@ -397,10 +438,14 @@ xen_save_end(struct xen_guest *g)
     if (!s->ended) {
         atomic_store(&g->cancelled, true);
         close(s->pipe[0]); /* ends a write of the toolstack's */
+        sem_post(&s->settled);
+        sem_post(&s->settled); /* after a round and before the pause */
         pthread_join(s->thread, NULL);
     } else {
         close(s->pipe[0]);
     }
+    close(s->settle_fd);
+    sem_destroy(&s->settled);
     xen_split_free(&s->split);
     xen_pack_destroy(s->pack);
     free(s);

@@ -54,6 +54,7 @@ static const struct key keys[] = {
     {"max_rounds", U32, AT(max_rounds), 0, 1, 1000},
     {"max_throttle", U32, AT(max_throttle), 0, 0, 99},
     {"delta_cache_bytes", U64, AT(delta_cache_bytes), 0, 0, 1ull << 40},
+    {"offline", BOOL, AT(offline)},
     {"postcopy", BOOL, AT(postcopy)},
     {"journal", TEXT, AT(journal)},
     {"capture", TEXT, AT(capture)},

@@ -41,6 +41,7 @@ struct mig_job {
     uint32_t max_blackout_ms, max_rounds, max_throttle;
     enum mig_compress compress;
     uint64_t delta_cache_bytes;
+    bool offline;  /* no rounds: stop and copy */
     bool postcopy; /* allowed */
     char *journal; /* NULL: none */
     char *capture;

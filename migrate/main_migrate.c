@@ -45,6 +45,7 @@ usage(FILE *f)
         "  --limit-mbps N --cpu-percent N           0: no limit\n"
         "  --max-blackout-ms 10 --max-rounds 30 --max-throttle 99\n"
         "  --compress auto|none|lz4|zstd --delta-cache-bytes N\n"
+        "  --offline                                stop and copy, no rounds\n"
         "  --postcopy                               allowed, when asked for\n"
         "  --answer-ms 10000 --accept-ms 60000      how long to wait for the other end\n"
         "  --option KEY=VALUE                       for the driver: cell: control=SOCKET;\n"

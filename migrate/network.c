@@ -51,6 +51,22 @@ network_open(const struct network_vif *vifs, size_t n, struct network **out)
     return 0;
 }
 
+void
+network_name_ports(struct network *net, uint32_t domid)
+{
+    static const char prefix[] = "vifDOMID.";
+
+    for (size_t i = 0; i < net->n; i++) {
+        char *port = net->vifs[i].is.port, name[32];
+        const char *handle = port + strlen(prefix);
+
+        if (!strncmp(port, prefix, strlen(prefix)) && strlen(handle) < 8) {
+            snprintf(name, sizeof name, "vif%u.%s", domid, handle);
+            memcpy(port, name, strlen(name) + 1);
+        }
+    }
+}
+
 const char *
 network_why(const struct network *net)
 {

@@ -62,6 +62,8 @@ struct network_vif {
 struct network;
 /* Copies the vifs: the same ones at both ends, in any order.  Talks to nobody yet. */
 int network_open(const struct network_vif *, size_t n, struct network **);
+/* The domain is known now: the port "vifDOMID.0" is called "vif5.0". */
+void network_name_ports(struct network *, uint32_t domid);
 /* At the destination ends what network_keep() began.  Accepts NULL. */
 void network_close(struct network *);
 /* Why the last call failed; "" if it did not. */

@@ -32,7 +32,7 @@ struct policy_limits {
 
 struct policy_stats {
     uint32_t round;       /* that has just ended; 1: the first */
-    uint64_t pages_sent;  /* in it */
+    uint64_t pages_sent;  /* in it, but for zeros */
     uint64_t pages_left;  /* dirty now */
     uint64_t round_us;    /* it took, until the last page was on the wire */
     uint32_t fixed_ms;    /* of blackout that no page accounts for: drain, state, commit */

@@ -4,9 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "bytes.h"
 #include "receive.h"
+
+enum { ACCEPT_FOREVER_MS = 3600000 };
 
 /* --- connect, prepare -------------------------------------------------------------- */
 
@@ -32,24 +35,26 @@ int
 receive_accept(struct mig_end *e, struct transport_listener *listener, int timeout_ms,
                struct transport_message *message, struct mig_msg *config)
 {
-    uint64_t deadline = mig_now_ns() + timeout_ms * 1000000ull;
     char why[TRANSPORT_WHY] = "";
     struct transport_config c;
     struct transport_tls tls;
     struct transport *t;
+    eventfd_t count;
     int error;
 
     c = end_transport_config(e, &tls);
+    /* Not in slices of time: whoever is in the middle of a handshake would be cut off. */
     do {
-        error = transport_accept(
-            listener, &c, timeout_ms < 0 || timeout_ms > 500 ? 500 : timeout_ms, -1, &t, why);
-        if (e->control->quit || (timeout_ms >= 0 && e->control->cancel)) {
-            error = error ? ECANCELED : error;
-            break;
-        }
-    } while (error == ETIMEDOUT && (timeout_ms < 0 || mig_now_ns() < deadline));
+        error = transport_accept(listener, &c, timeout_ms < 0 ? ACCEPT_FOREVER_MS : timeout_ms,
+                                 e->control->wake, &t, why);
+        eventfd_read(e->control->wake, &count);
+    } while ((error == ECANCELED || (error == ETIMEDOUT && timeout_ms < 0)) && !e->control->quit &&
+             !(timeout_ms >= 0 && e->control->cancel));
     if (error) {
-        return end_fail(e, error, "source: %s", *why ? why : strerror(error));
+        return end_fail(e, error, "source: %s",
+                        error == ECANCELED ? "cancelled"
+                        : *why             ? why
+                                           : strerror(error));
     }
     end_use_transport(e, t);
     error = end_wait(e, message, config, e->job->answer_ms, timeout_ms >= 0);
@@ -290,6 +295,9 @@ load_network(struct destination *d)
 
     if (!e->network) {
         return;
+    }
+    if (e->ops->domid) {
+        network_name_ports(e->network, e->ops->domid(e->guest));
     }
     network_keep(e->network);
     if (d->network.p && !end_network_get(e, &d->network, d->last_ns, &state, &n) && n) {

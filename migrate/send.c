@@ -26,6 +26,7 @@ struct source {
     bool ready;        /* READY has come: commit */
     uint64_t *pending; /* post-copy: what is owed; NULL: none */
     uint64_t n_chunks;
+    uint64_t carried; /* pages_carried() after the last round */
 };
 
 static uint64_t
@@ -71,12 +72,13 @@ look(struct mig_end *e)
     return error == ETIMEDOUT ? 0 : error;
 }
 
+/* Waits with one of the transport's two ways to wait, looking up meanwhile. */
 static int
-flush(struct mig_end *e)
+wait_sent(struct mig_end *e, int (*wait)(struct transport *, int timeout_ms))
 {
     int error;
 
-    while ((error = transport_flush(e->transport, LOOK_MS)) == ETIMEDOUT) {
+    while ((error = wait(e->transport, LOOK_MS)) == ETIMEDOUT) {
         error = look(e);
         if (error) {
             return error;
@@ -202,7 +204,9 @@ send_round(struct source *s, uint32_t round)
         error = transport_tx_barrier(e->transport);
     }
     if (!error) {
-        error = flush(e);
+        /* Placed, not only sent: what lies in sockets' buffers when the guest is paused
+         * would be part of its blackout. */
+        error = wait_sent(e, transport_wait_placed);
     }
     if (!error && e->network && round > 1) {
         /* So that little is left to ask for in the pause. */
@@ -218,6 +222,21 @@ fetch_dirty(struct source *s)
     return s->e->ops->dirty_fetch(s->e->guest, s->bitmap);
 }
 
+/* Pages that went out with their content, so far: zeros cost the wire nothing, and
+ * what is dirty is hardly ever zeros. */
+static uint64_t
+pages_carried(struct mig_end *e)
+{
+    struct transport_stats stats;
+    uint64_t n = 0;
+
+    transport_get_stats(e->transport, &stats);
+    for (int k = MIG_RAW; k < MIG_KINDS; k++) {
+        n += stats.pages_by_kind[k];
+    }
+    return n;
+}
+
 /* After a round: what next? */
 static void
 decide(struct source *s, uint32_t round, uint64_t pages_sent, uint64_t round_us)
@@ -227,7 +246,6 @@ decide(struct source *s, uint32_t round, uint64_t pages_sent, uint64_t round_us)
                                    .max_rounds = e->job->max_rounds,
                                    .max_throttle = e->ops->throttle ? e->job->max_throttle : 0};
     struct policy_stats stats = {.round = round,
-                                 .pages_sent = pages_sent,
                                  .pages_left = count(s->bitmap, s->words),
                                  .round_us = round_us ? round_us : 1,
                                  .fixed_ms = FIXED_MS,
@@ -235,7 +253,10 @@ decide(struct source *s, uint32_t round, uint64_t pages_sent, uint64_t round_us)
                                  .postcopy_wanted = e->control->postcopy && e->job->postcopy &&
                                                     e->ops->postcopy_pinned};
     struct mig_progress *p = &e->progress;
+    uint64_t carried = pages_carried(e);
 
+    stats.pages_sent = carried - s->carried;
+    s->carried = carried;
     s->decision = policy_decide(&limits, &stats, &s->policy);
     e->result->rounds = round;
     p->pages_left = stats.pages_left;
@@ -278,6 +299,9 @@ precopy(struct source *s)
     memset(s->bitmap, 0xff, s->words * sizeof *s->bitmap);
     if (e->memory.n_pages % 64) {
         s->bitmap[s->words - 1] = (1ull << e->memory.n_pages % 64) - 1;
+    }
+    if (e->job->offline) {
+        return 0;
     }
     for (uint32_t round = 1;; round++) {
         begin = mig_now_ns();
@@ -452,7 +476,7 @@ stop_and_copy(struct source *s)
         error = transport_tx_barrier(e->transport);
     }
     if (!error) {
-        error = flush(e);
+        error = wait_sent(e, transport_flush);
     }
     return error ? end_fail(e, error, "%s", end_transport_why(e, error)) : 0;
 }
@@ -482,11 +506,25 @@ stream_progress(struct mig_end *e)
     end_progress(e, false);
 }
 
+/* Until the far end has all of a round: queues that are full when the guest is paused
+ * would be part of its blackout. */
+static int
+settle_stream(struct mig_end *e)
+{
+    int error = transport_tx_barrier(e->transport);
+
+    while (!error && (error = transport_wait_placed(e->transport, LOOK_MS)) == ETIMEDOUT) {
+        stream_progress(e);
+        error = look(e);
+    }
+    return error;
+}
+
 static int
 send_stream(struct source *s)
 {
     struct mig_end *e = s->e;
-    struct mig_stream_start start = {.max_rounds = e->job->max_rounds,
+    struct mig_stream_start start = {.max_rounds = e->job->offline ? 1 : e->job->max_rounds,
                                      .max_left_ms = e->job->max_blackout_ms,
                                      .paused = stream_paused,
                                      .aux = s};
@@ -504,12 +542,17 @@ send_stream(struct source *s)
     pthread_mutex_lock(&e->control->lock);
     e->control->stream = e->guest;
     pthread_mutex_unlock(&e->control->lock);
-    while (!(error = look(e)) && !(error = e->ops->stream_next(e->guest, &bytes, &n))) {
-        error = transport_tx_chunk(e->transport, bytes, n);
+    while (!(error = look(e))) {
+        error = e->ops->stream_next(e->guest, &bytes, &n);
+        if (error == EAGAIN) {
+            error = settle_stream(e);
+        } else if (!error) {
+            error = transport_tx_chunk(e->transport, bytes, n);
+            s->n_chunks++;
+        }
         if (error) {
             break;
         }
-        s->n_chunks++;
         stream_progress(e);
     }
     pthread_mutex_lock(&e->control->lock);

@@ -221,6 +221,10 @@ meet(struct connection *c, const struct mig_msg *m)
     while (!t->error && !t->rx_ended && t->rx_barrier < c->rx_barrier) {
         transport_wait(t, &t->changed, 0);
     }
+    /* A toolstack's stream is placed when it has been taken. */
+    while (!t->error && t->chunks && t->rx_bytes) {
+        transport_wait(t, &t->changed, 0);
+    }
     error = t->error ? t->error : t->rx_barrier < c->rx_barrier ? EBADMSG : 0;
     chunks = t->rx_chunk;
     pthread_mutex_unlock(&t->lock);

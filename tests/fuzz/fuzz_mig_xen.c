@@ -78,7 +78,7 @@ chunks(struct xen_unpack *u, struct far_end *f, const uint8_t *data, size_t size
     }
 }
 
-/* What the sending end makes of a stream, the receiving end takes, or neither. */
+/* What the sending end makes of a stream, the receiving end takes. */
 static void
 stream(struct xen_unpack *u, struct far_end *f, bool pv, const uint8_t *data, size_t size)
 {
@@ -113,7 +113,7 @@ stream(struct xen_unpack *u, struct far_end *f, bool pv, const uint8_t *data, si
         }
     }
     xen_pack_digest(pack, digest);
-    require((xen_unpack_finish(u, digest, &why) == 0) == !error);
+    require(error || !xen_unpack_finish(u, digest, &why));
     xen_pack_destroy(pack);
     xen_split_free(&split);
 }

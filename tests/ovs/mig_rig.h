@@ -39,7 +39,7 @@ struct rig_message {
 
 struct party {
     struct mig_job job;
-    char claim[96], journal[128], address[64], host[2], index[4];
+    char claim[96], journal[128], address[64], host[2], index[12];
     char pause_at[16];
     pid_t pid;
     int in, out; /* orders to it; messages from it */

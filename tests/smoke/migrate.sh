@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.." || exit 1
 suite=migrate
 . tests/smoke/lib.bash
 need_root "network namespaces"
-moves=${MIGRATE_MOVES:-8}
+moves=${MIGRATE_MOVES:-6}
 name=mig$$
 lab=$dir/l
 cell=10.1.200.1
@@ -25,6 +25,7 @@ probe() { W exec g1 -- env CELL_GUEST=$cell CELL_US=10.1.0.1 python3 tests/smoke
 at_end 'W down'
 W up --pool --hosts 2 --guests 1 --cells 1 >"$dir/up" 2>&1 || give_up "$(tail -n 5 "$dir/up")"
 ok up
+uuid=$(pool vm show cell1 --json | sed -n 's/.*"uuid": *"\([^"]*\)".*/\1/p')
 
 # --- policy ---------------------------------------------------------------------
 deny() {
@@ -81,7 +82,7 @@ check the-denied-one-never tried denied \
 
 # One ran at a time: the logs of both hosts' processes together, in order of time.
 merged() {
-    cat "$lab"/h*/xapi/cell-*.runs | sort -n -k 3 >"$dir/runs"
+    cat "$lab"/h*/xapi/cell-"$uuid".runs | sort -n -k 3 >"$dir/runs"
     python3 tests/smoke/cell_probe.py runs "$dir/runs" "$moves"
 }
 check one-runs-at-a-time merged

@@ -345,7 +345,9 @@ fake_dirty_start(struct mig_guest *g)
 
     fake_lock(vm);
     vm->logging = true;
-    memset(vm->dirty, 0, sizeof vm->dirty);
+    for (int i = 0; i < FAKE_WORDS; i++) {
+        vm->dirty[i] = 0;
+    }
     fake_unlock(vm);
     return 0;
 }

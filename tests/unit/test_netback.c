@@ -341,6 +341,13 @@ test_static_grants(void)
     CHECK(rig_status(v).static_grants);
     CHECK(!traffic_copies_grants(v, g, 0));
 
+    CASE("static grants: copied by grant while a migration runs");
+    netback_static_grants(v, false);
+    CHECK(local_grants_in_use(g->dom) == 5);
+    CHECK(traffic_copies_grants(v, g, 0));
+    netback_static_grants(v, true);
+    CHECK(!traffic_copies_grants(v, g, 0));
+
     CASE("static grants: cannot be revoked while mapped");
     CHECK(local_grant_end(g->dom, g->q[0].tx_ref[7]) == EBUSY);
     CHECK(local_grant_end(g->dom, g->q[0].rx_ref[7]) == EBUSY);

@@ -261,6 +261,37 @@ test_grefs(void)
     end();
 }
 
+/* While the guest's memory is on its way to another host. */
+static void
+test_grefs_unmapped(void)
+{
+    struct xen_netif_gref list[3] = {{0}};
+    const struct hv_ops *ops = g.hv->hv.ops;
+
+    begin("ctrl/static grants: unmapped for a migration, the guest's list goes on");
+    for (unsigned i = 0; i < 3; i++) {
+        list[i].ref = g.rx_ref[i];
+    }
+    CHECK(add(list, 2) == STATUS(SUCCESS) && g.hv->maps_held == 2);
+    gref_table_unmap(&g.grefs, ops, g.hv->grants);
+    CHECK(g.hv->maps_held == 0 && !gref_lookup(&g.grefs, list[0].ref, false));
+    CHECK(add(list + 2, 1) == STATUS(SUCCESS) && g.hv->maps_held == 0);
+    CHECK(add(list, 1) == STATUS(INVALID_PARAMETER)); /* still there */
+    list[0].ref = 0xdead;
+    CHECK(add(list, 1) == STATUS(INVALID_PARAMETER) && g.grefs.n == 3);
+    CHECK(!gref_lookup(&g.grefs, list[2].ref, true));
+    CHECK(gref_table_del(&g.grefs, ops, g.hv->grants, g.rx_ref[0]) == 0 && g.grefs.n == 2);
+
+    CHECK(gref_table_map(&g.grefs, ops, g.hv->grants, g.hv->domid) == 0 && g.hv->maps_held == 2);
+    CHECK(gref_lookup(&g.grefs, list[1].ref, true) && gref_lookup(&g.grefs, list[2].ref, true));
+    gref_table_unmap(&g.grefs, ops, g.hv->grants);
+    CHECK(fake_revoke(g.hv, list[1].ref) == 0);
+    CHECK(gref_table_map(&g.grefs, ops, g.hv->grants, g.hv->domid) == 1 && g.hv->maps_held == 1);
+    gref_table_clear(&g.grefs, ops, g.hv->grants);
+    CHECK(g.hv->maps_held == 0 && g.hv->double_unmaps == 0);
+    end();
+}
+
 static void
 test_gref_bounds(void)
 {
@@ -344,6 +375,7 @@ main(void)
     test_mapping();
     test_steering();
     test_grefs();
+    test_grefs_unmapped();
     test_gref_bounds();
     test_ring();
     return check_done();
