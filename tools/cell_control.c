@@ -232,10 +232,13 @@ act(struct control *k, struct client *client, const struct cell_req *req, int fd
         return 0;
     case CELL_OP_MEMORY:
     case CELL_OP_PINNED:
+        if (req->op == CELL_OP_PINNED && c->postcopy_fd >= 0) {
+            return EINVAL; /* page 0 may be missing, and this thread must not wait for it */
+        }
         put_ranges(c, req->op, a);
         return 0;
     case CELL_OP_PAUSE:
-        return state_of(c) == CELL_PAUSED ? 0 : cell_vcpu_pause(c);
+        return state_of(c) == CELL_PAUSED ? 0 : cell_vcpu_pause(c, CELL_PAUSE_MS);
     case CELL_OP_RESUME:
     case CELL_OP_RUN:
         return start(c, req->op, req->arg);
@@ -404,11 +407,13 @@ finish(struct control *k)
     struct cell *c = k->cell;
     struct cell_rep rep = {.magic = CELL_PROTO_MAGIC, .seq = k->destroyer_seq};
 
-    cell_dirty_stop(c);
-    cell_postcopy_end(c);
     int error = cell_vcpu_end(c);
     if (error) {
         cell_log("the guest does not yield: it ends with the process");
+    } else {
+        /* Not before: a guest that waits for a page must not go on without it. */
+        cell_dirty_stop(c);
+        cell_postcopy_end(c);
     }
     remove_vif(c);
     if (k->destroyer >= 0) {

@@ -146,7 +146,7 @@ int cell_vcpu_start(struct cell *);
 int cell_vcpu_end(struct cell *);
 /* The main thread's requests; they return when it is so. */
 int cell_vcpu_run(struct cell *, uint64_t epoch);
-int cell_vcpu_pause(struct cell *);
+int cell_vcpu_pause(struct cell *, unsigned ms); /* ETIMEDOUT: it does not yield */
 void cell_vcpu_wake(struct cell *);
 /* On the vcpu thread: continues the guest with 'event' until it has answered
  * (CELL_HC_NET_DONE).  Its errno. */

@@ -28,6 +28,8 @@
 /* A guest that is asked something may yield this often before it answers. */
 #define ASK_YIELDS 10000u
 #define THROTTLE_MIN_NS 1000000u
+/* A guest that is to end is not waited for longer. */
+#define END_MS 500u
 
 uint64_t
 cell_now_ns(void)
@@ -508,9 +510,9 @@ cell_vcpu_run(struct cell *c, uint64_t epoch)
 }
 
 int
-cell_vcpu_pause(struct cell *c)
+cell_vcpu_pause(struct cell *c, unsigned ms)
 {
-    struct timespec until = in_ms(CELL_PAUSE_MS);
+    struct timespec until = in_ms(ms);
     int error = 0;
 
     pthread_mutex_lock(&c->lock);
@@ -532,7 +534,7 @@ cell_vcpu_pause(struct cell *c)
 int
 cell_vcpu_end(struct cell *c)
 {
-    int error = cell_vcpu_pause(c);
+    int error = cell_vcpu_pause(c, END_MS);
     if (error == ETIMEDOUT) {
         return error;
     }

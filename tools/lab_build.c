@@ -17,6 +17,7 @@
 #include "lab_pool.h"
 #include "lab_proc.h"
 #include "lab_stock.h"
+#include "lab_sweep.h"
 #include "lab_xapid.h"
 
 /* As in lab_build.h: bounds, not expectations. */
@@ -672,6 +673,7 @@ restart_host(struct super *s, struct lab_host *h)
             p->restart_at_ms = now;
         }
     }
+    lab_sweep_host(h);
     return start_localxen(s, h);
 }
 

@@ -181,24 +181,22 @@ is_marked(const char *dir, const char *pid)
     return false;
 }
 
-/* How many there were. */
+/* Calls 'end' for each of a directory's; how many there were. */
 static unsigned
-end_marked(struct sweep *s)
+each_marked(const char *dir, void (*end)(struct lab_proc *, void *aux), void *aux)
 {
     struct dirent *entry;
     DIR *proc = opendir("/proc");
     unsigned n = 0;
 
     while (proc && (entry = readdir(proc))) {
-        struct lab_proc p = {.name = "of weft-xapid", .pidfd = -1}, *one = &p;
+        struct lab_proc p = {.name = "of weft-xapid", .pidfd = -1};
 
         p.pid = (pid_t)strtol(entry->d_name, NULL, 10);
-        if (p.pid <= 1 || !(p.start = lab_proc_start_time(p.pid)) ||
-            !is_marked(s->lab->config.dir, entry->d_name)) {
-            continue;
+        if (p.pid > 1 && (p.start = lab_proc_start_time(p.pid)) && is_marked(dir, entry->d_name)) {
+            end(&p, aux);
+            n++;
         }
-        end_procs(s, &one, 1, 3000);
-        n++;
     }
     if (proc) {
         closedir(proc);
@@ -206,11 +204,30 @@ end_marked(struct sweep *s)
     return n;
 }
 
+static void
+end_one(struct lab_proc *p, void *s)
+{
+    end_procs(s, &p, 1, 3000);
+}
+
+static void
+kill_one(struct lab_proc *p, void *aux)
+{
+    lab_proc_end(&p, 1, SIGKILL, 1000);
+}
+
+void
+lab_sweep_host(const struct lab_host *h)
+{
+    each_marked(h->dir, kill_one, NULL);
+}
+
 /* Nobody starts more: weft-xapid has ended. */
 static void
 end_moved(struct sweep *s)
 {
-    for (unsigned i = 0; s->lab->n_cells && i < 3 && end_marked(s); i++) {
+    for (unsigned i = 0; s->lab->n_cells && i < 3 && each_marked(s->lab->config.dir, end_one, s);
+         i++) {
         continue;
     }
 }

@@ -21,6 +21,10 @@ struct lab_swept {
 void lab_sweep(struct lab *, bool graceful, void (*note)(void *aux, const char *line), void *aux,
                struct lab_swept *);
 
+/* Ends what a host's weft-xapid has started, which goes by no ledger: its memory
+ * is gone. */
+void lab_sweep_host(const struct lab_host *);
+
 /* Removes the lock file, and DIR if it is empty.  The last thing of all. */
 void lab_sweep_lock(const char *dir);
 

@@ -348,11 +348,10 @@ close_further(struct nf_bus *b)
 static void
 make_offer(struct nf_bus *b)
 {
-    struct nf_backend_features features;
     struct nf_offer offer = {0};
 
-    read_features(b, &features);
-    int error = b->ops->offer(b->aux, &features, &offer);
+    b->has_features = false;
+    int error = b->ops->offer(b->aux, &b->features, &offer);
     if (error) {
         bus_log(b, "cannot offer rings: %s", strerror(error));
         b->want_closed = true;
@@ -404,6 +403,11 @@ step(struct nf_bus *b)
         }
         break;
     case NF_BUS_WAITING:
+        b->has_features &= b->backend_state == XenbusStateInitWait;
+        if (b->backend_state == XenbusStateInitWait && !b->has_features) {
+            read_features(b, &b->features);
+            b->has_features = true;
+        }
         if (b->backend_state == XenbusStateInitWait && !b->held) {
             make_offer(b);
         } else if (b->backend_state == XenbusStateInitialised ||

@@ -76,9 +76,11 @@ struct nf_bus {
     bool held;         /* stay in NF_BUS_WAITING: the guest does not run yet */
     bool want_restart; /* leave NF_BUS_CLOSED by ourselves, as a guest that boots */
     bool has_rings;
-    bool store_lost;               /* nothing can be read or written any more */
-    int backend_state;             /* as last read */
-    int64_t close_by_ms;           /* deadline in NF_BUS_CLOSING */
+    bool store_lost;     /* nothing can be read or written any more */
+    int backend_state;   /* as last read */
+    int64_t close_by_ms; /* deadline in NF_BUS_CLOSING */
+    bool has_features;   /* read in NF_BUS_WAITING, also while held */
+    struct nf_backend_features features;
     char dir[NF_BUS_PATH_MAX];     /* /local/domain/D/device/vif/H */
     char backend[NF_BUS_PATH_MAX]; /* empty: unknown */
 };

@@ -268,7 +268,7 @@ stat_of(struct netback_vif *v, const char *request, const char *key)
         return ~0ull;
     }
     /* The dirtier's come last. */
-    const char *at = json, *last = NULL;
+    const char *at = json, *last = json;
     while ((at = strstr(at, name))) {
         last = at++;
     }
@@ -615,6 +615,45 @@ test_postcopy(void)
     end_cell(&to);
 }
 
+static void
+test_postcopy_cut(void)
+{
+    const struct mig_driver *d = &mig_driver_cell;
+    struct host from, to;
+    struct mig_memory source, dest;
+    int fault_fd;
+
+    CASE("post-copy: a guest that waits for a page can still be looked at and destroyed");
+    start_cell(&from, 75, "", "auto", false);
+    start_cell(&to, 76, "", "auto", true);
+    CHECK(attach(&from) && echoes(from.vif) && dest_create(&from, &to));
+    CHECK(!d->pause(from.guest));
+    d->memory(from.guest, &source);
+    d->memory(to.guest, &dest);
+    uint64_t *pinned = calloc(WORDS(source.n_pages), sizeof *pinned);
+    uint64_t *missing = malloc(WORDS(source.n_pages) * sizeof *missing);
+    CHECK(!d->postcopy_pinned(from.guest, pinned));
+    for (uint64_t i = 0; i < WORDS(source.n_pages); i++) {
+        missing[i] = ~pinned[i];
+    }
+    copy_pages(&source, &dest, pinned);
+    CHECK(move_state(&from, &to));
+    CHECK(!d->postcopy_start(to.guest, missing, &fault_fd));
+    CHECK(!d->run(to.guest, 2));
+    struct pollfd p = {.fd = fault_fd, .events = POLLIN};
+    CHECK(poll(&p, 1, RIG_PATIENCE_MS) == 1);
+    struct mig_guest_status status;
+    CHECK(!d->status(to.guest, &status) && status.state == MIG_GUEST_RUNNING);
+    CHECK(d->postcopy_pinned(to.guest, pinned) == EINVAL);
+    CHECK(rig_stats(to.vif).rx_packets == 0);
+    free(pinned);
+    free(missing);
+    end_cell(&to);
+    CHECK(!d->resume(from.guest, 3)); /* which a real engine would not do */
+    CHECK(echoes(from.vif));
+    end_cell(&from);
+}
+
 /* --- what does not do as it should ------------------------------------------------------------ */
 
 /* Sends raw bytes; true if the cell cuts the connection. */
@@ -796,6 +835,7 @@ main(void)
     test_move("sync", 52);
     test_resume();
     test_postcopy();
+    test_postcopy_cut();
     test_hostile_peer();
     test_hostile_image();
     test_bad_guest();

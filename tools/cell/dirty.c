@@ -73,6 +73,9 @@ dirty_fill(uint64_t mb)
     uint64_t n = mb * 1000000 / 4096 < room ? mb * 1000000 / 4096 : room;
 
     for (uint64_t i = 0; i < n; i++) {
+        if (!(i % SLICE)) {
+            guest_yield();
+        }
         for (unsigned w = 0; i % 10 >= 7 && w < WORDS; w++) {
             page[i][w] = (uint64_t)guest_random() << 32 | guest_random();
         }

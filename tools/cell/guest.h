@@ -26,6 +26,8 @@ hypercall(enum cell_hypercall nr, uint64_t a, uint64_t b, uint64_t c)
 
 uint64_t guest_clock(void);
 void guest_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* For who works long: the guest can be stopped here. */
+void guest_yield(void);
 void guest_panic(const char *why) __attribute__((noreturn));
 
 /* text.c: what there is of a C library.  guest_format() knows %s %d %u %x %llu %c %%. */

@@ -90,6 +90,12 @@ react(uint64_t events)
 }
 
 void
+guest_yield(void)
+{
+    react(hypercall(CELL_HC_YIELD, 0, 0, 0));
+}
+
+void
 cell_main(void)
 {
     uint64_t idle_since = 0;
@@ -106,12 +112,12 @@ cell_main(void)
         uint64_t now = guest_clock();
         if (turn(now)) {
             idle_since = 0;
-            react(hypercall(CELL_HC_YIELD, 0, 0, 0));
+            guest_yield();
             continue;
         }
         idle_since = idle_since ? idle_since : now;
         if (now - idle_since < LINGER_NS) {
-            react(hypercall(CELL_HC_YIELD, 0, 0, 0));
+            guest_yield();
             continue;
         }
         if (!net_arm()) {
