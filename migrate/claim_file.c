@@ -55,7 +55,7 @@ get(const struct claim_file *f, char host[MIG_HOST], uint64_t *epoch)
     text[n] = '\0';
     if (sscanf(text, "{\"vm\":\"%36[0-9a-f-]\",\"host\":\"%63[^\"\\]\",\"epoch\":%" SCNu64 "}\n%n",
                vm, host, epoch, &end) != 3 ||
-        end != n) {
+        end != n || *epoch > INT64_MAX) {
         return EBADMSG;
     }
     return strcmp(vm, f->vm) ? ENOENT : 0;

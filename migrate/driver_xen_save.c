@@ -71,7 +71,8 @@ write_all(int fd, const uint8_t *bytes, size_t n)
 static bool
 time_to_stop(struct xen_save *s, unsigned int round, uint64_t dirty)
 {
-    uint64_t ns = now_ns() - s->round_at_ns, sent = atomic_load(&s->round_pages);
+    uint64_t ns = now_ns() - s->round_at_ns;
+    uint64_t sent = atomic_load(&s->pages) - atomic_load(&s->round_from);
 
     return round >= s->start.max_rounds ||
            (sent && dirty * ns / sent <= s->start.max_left_ms * UINT64_C(1000000));
@@ -93,6 +94,7 @@ static int
 policy(struct precopy_stats stats, void *s_)
 {
     struct xen_save *s = s_;
+    uint64_t all = s->g->max_memkb * 1024 / MIG_PAGE_BYTES;
     bool stop;
 
     if (atomic_load(&s->g->cancelled)) {
@@ -105,7 +107,8 @@ policy(struct precopy_stats stats, void *s_)
     stop = stats.iteration && time_to_stop(s, stats.iteration, stats.dirty_count);
     atomic_store(&s->round, stats.iteration + 1);
     atomic_store(&s->pages_dirty, stats.iteration ? stats.dirty_count : 0);
-    atomic_store(&s->round_pages, stats.dirty_count);
+    /* The first time it is the number of frames, few of which have a page. */
+    atomic_store(&s->round_pages, stats.dirty_count < all ? stats.dirty_count : all);
     atomic_store(&s->round_from, atomic_load(&s->pages));
     s->round_at_ns = now_ns();
     return stop ? XGS_POLICY_STOP_AND_COPY : XGS_POLICY_CONTINUE_PRECOPY;

@@ -119,6 +119,7 @@ end_transport_config(const struct mig_end *e, struct transport_tls *tls)
     *tls = (struct transport_tls){.private_key = job->tls.private_key,
                                   .certificate = job->tls.certificate,
                                   .ca_cert = job->tls.ca_cert,
+                                  .crl = job->tls.crl,
                                   .peer_name = job->tls.peer_name};
     c.tls = job->plain ? NULL : tls;
     return c;
@@ -127,7 +128,7 @@ end_transport_config(const struct mig_end *e, struct transport_tls *tls)
 static int
 open_journal(struct mig_end *e)
 {
-    struct journal_head head = {.source = e->source, .epoch = e->job->epoch};
+    struct mig_journal_head head = {.source = e->source, .epoch = e->job->epoch};
     int error;
 
     if (!e->job->journal) {
@@ -135,7 +136,7 @@ open_journal(struct mig_end *e)
     }
     snprintf(head.migration, sizeof head.migration, "%s", e->job->migration);
     snprintf(head.vm, sizeof head.vm, "%s", e->job->vm);
-    error = journal_open(e->job->journal, &head, &e->journal, &e->past);
+    error = mig_journal_open(e->job->journal, &head, &e->journal, &e->past);
     if (error == EBUSY) {
         return end_fail(e, error, "another migration of this VM is under way at this host");
     }
@@ -203,7 +204,7 @@ end_close(struct mig_end *e)
     if (e->guest) {
         e->ops->detach(e->guest);
     }
-    journal_close(e->journal);
+    mig_journal_close(e->journal);
     free(e->body);
 }
 
@@ -266,7 +267,10 @@ end_progress(struct mig_end *e, bool now)
         transport_get_stats(e->transport, &s);
         e->progress.bytes_wire = e->source ? e->sent_before + s.wire_bytes_sent
                                            : e->received_before + s.wire_bytes_received;
-        e->progress.bytes_guest = (e->source ? s.pages_sent : s.pages_received) * MIG_PAGE_BYTES;
+        if (e->ops->kind == MIG_MEMORY) { /* a stream's are its driver's */
+            e->progress.bytes_guest =
+                (e->source ? s.pages_sent : s.pages_received) * MIG_PAGE_BYTES;
+        }
     }
     event.progress = e->progress;
     if (e->env->event) {
@@ -411,7 +415,7 @@ int
 end_wait(struct mig_end *e, struct transport_message *message, struct mig_msg *m, int timeout_ms,
          bool heed)
 {
-    uint64_t deadline = mig_now_ns() + timeout_ms * 1000000ull;
+    uint64_t deadline = mig_now_ns() + (timeout_ms > 0 ? timeout_ms : 0) * 1000000ull;
     int error;
 
     while ((error = end_take(e, message, m, LOOK_MS)) == ETIMEDOUT) {
@@ -621,9 +625,9 @@ mig_run(const struct mig_env *env, struct mig_result *result)
 
     if (!error && env->job->role == MIG_RECOVER) {
         mig_recover(&e);
-    } else if (!error && e.past.step != JOURNAL_NONE) {
+    } else if (!error && e.past.step != MIG_JOURNAL_NONE) {
         end_fail(&e, EEXIST, "this migration has begun already (%s): recover it",
-                 journal_step_name(e.past.step));
+                 mig_journal_step_name(e.past.step));
     } else if (!error && e.source) {
         mig_send(&e);
     } else if (!error) {

@@ -9,7 +9,7 @@
 #include <stddef.h>
 
 #include "engine.h"
-#include "journal.h"
+#include "mig_journal.h"
 #include "record.h"
 #include "transport.h"
 
@@ -48,8 +48,8 @@ struct mig_end {
     struct mig_result *result;
     bool source;
 
-    struct journal *journal;
-    struct journal_past past;
+    struct mig_journal *journal;
+    struct mig_journal_past past;
     struct network *network; /* NULL: no vifs */
     struct mig_guest *guest;
     struct mig_memory memory;

@@ -47,6 +47,7 @@ static const struct key keys[] = {
     {"tls.private_key", TEXT, AT(tls.private_key)},
     {"tls.certificate", TEXT, AT(tls.certificate)},
     {"tls.ca_cert", TEXT, AT(tls.ca_cert)},
+    {"tls.crl", TEXT, AT(tls.crl)},
     {"tls.peer_name", TEXT, AT(tls.peer_name)},
     {"limit_mbps", U64, AT(limit_mbps), 0, 0, 10000000},
     {"cpu_percent", U32, AT(cpu_percent), 0, 0, 100},
@@ -78,7 +79,7 @@ void
 mig_job_init(struct mig_job *j)
 {
     *j = (struct mig_job){.connections = 2,
-                          .max_blackout_ms = 10,
+                          .max_blackout_ms = 50,
                           .max_rounds = 30,
                           .max_throttle = 99,
                           .delta_cache_bytes = 64 << 20,

@@ -18,7 +18,7 @@ enum mig_role { MIG_SEND = 1, MIG_RECEIVE, MIG_RECOVER };
 enum { MIG_OPTIONS_MAX = 32 };
 
 struct mig_tls_files {
-    char *private_key, *certificate, *ca_cert, *peer_name; /* NULL: not given */
+    char *private_key, *certificate, *ca_cert, *crl, *peer_name; /* NULL: not given */
 };
 
 struct mig_job {

@@ -43,7 +43,7 @@ usage(FILE *f)
         "--plain\n"
         "  --journal FILE                           needed for recover\n"
         "  --limit-mbps N --cpu-percent N           0: no limit\n"
-        "  --max-blackout-ms 10 --max-rounds 30 --max-throttle 99\n"
+        "  --max-blackout-ms 50 --max-rounds 30 --max-throttle 99\n"
         "  --compress auto|none|lz4|zstd --delta-cache-bytes N\n"
         "  --offline                                stop and copy, no rounds\n"
         "  --postcopy                               allowed, when asked for\n"
@@ -327,18 +327,18 @@ database_swap(void *aux, const char *from, uint64_t epoch, const char *to, uint6
 static int
 run(const struct mig_job *job, struct lines *lines)
 {
+    static struct listener listener; /* it may outlive this call */
     struct vm_claim_tls tls = {.private_key = job->database_tls.private_key,
                                .certificate = job->database_tls.certificate,
                                .ca_cert = job->database_tls.ca_cert};
     struct claim_file file = {.path = job->claim_file, .vm = job->vm};
     struct database database = {.vm = job->vm};
     struct mig_env env = {.job = job, .driver = mig_driver_find(job->driver), .event = on_event};
-    struct listener *listener = malloc(sizeof *listener);
     struct mig_result result;
     pthread_t thread;
 
     env.control = mig_control_create();
-    if (!env.driver || !env.control || !listener) {
+    if (!env.driver || !env.control) {
         fprintf(stderr, "weft-migrate: %s\n", env.driver ? "no memory" : "there is no such driver");
         return 2;
     }
@@ -351,8 +351,8 @@ run(const struct mig_job *job, struct lines *lines)
     } else {
         env.claim = claim_file(&file);
     }
-    *listener = (struct listener){.control = env.control, .lines = lines};
-    if (pthread_create(&thread, NULL, listen_to_orders, listener)) {
+    listener = (struct listener){.control = env.control, .lines = lines};
+    if (pthread_create(&thread, NULL, listen_to_orders, &listener)) {
         return 2;
     }
     mig_run(&env, &result);

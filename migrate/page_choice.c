@@ -12,8 +12,9 @@ enum {
     REGION_MAX = 15,
     REGION_TRY = 4, /* below, only one page in so many is tried: */
     REGION_RARE = 16,
-    NOISE_RARE = 64,  /* of pages that look like noise */
-    RETRY_FIRST = 64, /* pages until a way that is not worth it is tried again */
+    IDLE_LOOK = 8,   /* while nothing is worth it, one page in so many is looked at */
+    RETRY_SOON = 1,  /* pages until a way that is not worth it is tried again: after a gain, */
+    RETRY_FIRST = 4, /* a loss, and twice as many after each more */
     RETRY_MAX = 8192,
     FIRST_LOOKS = 4,
 };
@@ -22,10 +23,12 @@ void
 page_choice_init(struct page_choice *c, bool lz4, bool zstd, bool forced)
 {
     memset(c, 0, sizeof *c);
-    c->way[CHOICE_LZ4].allowed = lz4;
-    c->way[CHOICE_ZSTD].allowed = zstd;
     c->forced = forced;
-    memset(c->region, REGION_START, sizeof c->region);
+    for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
+        c->class[k].way[CHOICE_LZ4].allowed = lz4;
+        c->class[k].way[CHOICE_ZSTD].allowed = zstd;
+        memset(c->class[k].region, REGION_START, sizeof c->class[k].region);
+    }
 }
 
 void
@@ -36,8 +39,10 @@ page_choice_wire(struct page_choice *c, double ns_per_byte)
         return;
     }
     c->judged = c->wire;
-    for (unsigned i = 0; i < CHOICE_WAYS; i++) {
-        c->way[i].wait = c->way[i].period = 0;
+    for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
+        for (unsigned i = 0; i < CHOICE_WAYS; i++) {
+            c->class[k].way[i].wait = c->class[k].way[i].period = 0;
+        }
     }
 }
 
@@ -46,66 +51,77 @@ page_choice_wire(struct page_choice *c, double ns_per_byte)
 static double
 worth(const struct page_choice *c, const struct choice_way *w)
 {
-    return w->saved * c->wire - w->ns;
+    return w->measured ? w->saved * c->wire - w->ns : 0;
 }
 
-/* Is it time to try a way that is not known, or not worth it? */
-static bool
-due(struct choice_way *w)
+bool
+page_choice_look(struct page_choice *c)
 {
-    if (w->wait) {
-        w->wait--;
-        return false;
+    bool worthwhile = c->forced, due = false;
+
+    for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
+        for (unsigned i = 0; i < CHOICE_WAYS; i++) {
+            struct choice_way *w = &c->class[k].way[i];
+
+            if (w->allowed) {
+                worthwhile |= worth(c, w) > 0;
+                due |= w->wait == 0;
+                w->wait -= w->wait > 0;
+            }
+        }
     }
-    return true;
+    return worthwhile || (due && c->idle++ % IDLE_LOOK == 0);
 }
 
-unsigned
-page_choice_way(struct page_choice *c)
+/* What is due goes first: it is rare, and how else would it become known? */
+static unsigned
+way_of(const struct page_choice *c, const struct choice_class *class)
 {
     unsigned best = CHOICE_WAYS;
     double gain = 0;
 
     for (unsigned i = 0; i < CHOICE_WAYS; i++) {
-        struct choice_way *w = &c->way[i];
+        const struct choice_way *w = &class->way[i];
 
-        if (!w->allowed) {
-            continue;
-        }
-        if (c->forced) {
-            return i;
-        }
-        if (w->measured && worth(c, w) > gain) {
+        if (w->allowed && worth(c, w) > gain) {
             best = i;
             gain = worth(c, w);
         }
     }
     for (unsigned i = 0; i < CHOICE_WAYS; i++) {
-        if (i != best && c->way[i].allowed && due(&c->way[i])) {
+        if (i != best && class->way[i].allowed && (c->forced || !class->way[i].wait)) {
             return i;
         }
     }
     return best;
 }
 
-static uint8_t *
-region_of(struct page_choice *c, uint64_t pfn)
+static unsigned
+class_of(unsigned distinct)
 {
-    return &c->region[pfn / REGION_PAGES % CHOICE_REGIONS];
+    return distinct < CHOICE_NOISE ? CHOICE_PLAIN : CHOICE_NOISY;
 }
 
-bool
-page_choice_try(struct page_choice *c, uint64_t pfn, unsigned distinct)
+static unsigned
+region_of(uint64_t pfn)
 {
-    if (distinct >= CHOICE_NOISE) {
-        return ++c->hard % NOISE_RARE == 0;
+    return pfn / REGION_PAGES % CHOICE_REGIONS;
+}
+
+unsigned
+page_choice_pick(const struct page_choice *c, uint64_t pfn, unsigned distinct)
+{
+    const struct choice_class *class = &c->class[class_of(distinct)];
+
+    if (class->region[region_of(pfn)] < REGION_TRY && pfn % REGION_RARE) {
+        return CHOICE_WAYS;
     }
-    return *region_of(c, pfn) >= REGION_TRY || pfn % REGION_RARE == 0;
+    return way_of(c, class);
 }
 
-/* Averages move by an eighth.  The first measurements hit cold caches: the least of
- * them counts.  Later, what took very long was interrupted: it counts as four times
- * the average. */
+/* The first measurements of time hit cold caches: the least of them counts.  Later,
+ * what took very long was interrupted: it counts as four times the average.  What is saved
+ * moves slowly, for good and bad pages come in runs, and runs are the regions' matter. */
 static void
 average(struct choice_way *w, double ns, unsigned saved)
 {
@@ -117,7 +133,7 @@ average(struct choice_way *w, double ns, unsigned saved)
         w->saved += (saved - w->saved) / (w->measured + 1);
     } else {
         w->ns += ((ns > 4 * w->ns ? 4 * w->ns : ns) - w->ns) / 8;
-        w->saved += (saved - w->saved) / 8;
+        w->saved += (saved - w->saved) / 64;
     }
     w->measured++;
 }
@@ -126,22 +142,25 @@ void
 page_choice_learn(struct page_choice *c, unsigned way, uint64_t pfn, unsigned distinct, double ns,
                   unsigned saved)
 {
-    struct choice_way *w = &c->way[way];
-    uint8_t *region = region_of(c, pfn);
+    struct choice_class *class = &c->class[class_of(distinct)];
+    uint8_t *region = &class->region[region_of(pfn)];
+    struct choice_way *w = &class->way[way];
 
-    w->period = w->measured < FIRST_LOOKS     ? RETRY_FIRST / 16
-                : w->period * 2 < RETRY_FIRST ? RETRY_FIRST
-                : w->period * 2 > RETRY_MAX   ? RETRY_MAX
-                                              : w->period * 2;
-    w->wait = w->period;
     if (saved) {
         *region = *region + 4 > REGION_MAX ? REGION_MAX : *region + 4;
-    } else if (distinct >= CHOICE_NOISE) {
-        return; /* as expected */
     } else {
         *region = *region < 2 ? 0 : *region - 2;
     }
     average(w, ns, saved);
+    if (worth(c, w) <= 0 && saved * c->wire > w->ns) {
+        w->period = RETRY_SOON; /* better than it is thought to be */
+    } else {
+        w->period = w->period * 2 > RETRY_MAX ? RETRY_MAX : w->period * 2;
+    }
+    if (!w->period) {
+        w->period = RETRY_FIRST;
+    }
+    w->wait = w->period;
 }
 
 unsigned

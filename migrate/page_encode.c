@@ -4,7 +4,7 @@
  *
  *   zeros?       stops at the first that is not; known to be zeros there: not sent
  *   known base?  a delta, if it is much shorter; nothing differs: not sent
- *   worth it?    page_choice.h; noise is passed over after a sample of 64 bytes
+ *   worth it?    page_choice.h; mostly settled by a sample of 64 bytes
  *   compress     from a copy
  *   raw          from where it lies
  *
@@ -321,16 +321,17 @@ static bool
 try_compression(struct mig_encoder *e, struct look *l)
 {
     static const enum mig_page_kind kinds[CHOICE_WAYS] = {MIG_LZ4, MIG_ZSTD};
-    unsigned way = page_choice_way(&e->choice), distinct;
+    unsigned way, distinct;
     uint8_t *out = e->out + e->out_used;
     uint64_t start, ns;
     uint32_t length;
 
-    if (way == CHOICE_WAYS) {
+    if (!page_choice_look(&e->choice)) {
         return false;
     }
     distinct = page_distinct(l->page);
-    if (!page_choice_try(&e->choice, l->pfn, distinct)) {
+    way = page_choice_pick(&e->choice, l->pfn, distinct);
+    if (way == CHOICE_WAYS) {
         return false;
     }
     start = now_ns();

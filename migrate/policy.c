@@ -50,6 +50,16 @@ next_throttle(const struct policy_limits *l, const struct policy_stats *s)
     return want < l->max_throttle ? want : l->max_throttle;
 }
 
+/* Within what is allowed: now, or is another round worth its while? */
+static bool
+is_time(const struct policy_limits *l, const struct policy_stats *s, uint32_t blackout_ms)
+{
+    bool shrinks = s->round == 1 || s->pages_left < s->pages_sent / 2;
+
+    return !shrinks || s->round + 1 >= l->max_rounds ||
+           blackout_ms <= s->fixed_ms + l->max_blackout_ms / POLICY_WELL_WITHIN;
+}
+
 struct policy_decision
 policy_decide(const struct policy_limits *l, const struct policy_stats *s, struct policy_memory *m)
 {
@@ -65,7 +75,7 @@ policy_decide(const struct policy_limits *l, const struct policy_stats *s, struc
 
     if (s->postcopy_wanted) {
         d.action = POLICY_POSTCOPY;
-    } else if (d.blackout_ms <= l->max_blackout_ms) {
+    } else if (d.blackout_ms <= l->max_blackout_ms && is_time(l, s, d.blackout_ms)) {
         d.action = POLICY_PAUSE;
     } else if (s->round >= l->max_rounds) {
         d.action = POLICY_GIVE_UP;

@@ -3,7 +3,8 @@
  * A pure function of what was measured: no clock, no state but what it is given
  * and gives back.  Asked after every pre-copy round.
  *
- *   pause     what is left goes over the wire within the allowed blackout
+ *   pause     what is left goes over the wire within the allowed blackout, and
+ *             another round would not make it much less
  *   go on     it does not yet, but rounds get smaller
  *   throttle  they do not: the guest writes nearly as fast as the wire takes it.
  *             It gets less time, in steps, the more the further off it is
@@ -21,6 +22,7 @@
 enum {
     POLICY_THROTTLE_FIRST = 20, /* percent */
     POLICY_THROTTLE_MAX = 99,
+    POLICY_WELL_WITHIN = 5, /* so small a part of the allowed blackout is not worth another round */
     POLICY_STUCK_ROUNDS = 4, /* so many rounds at the greatest throttle without progress */
 };
 

@@ -54,7 +54,7 @@ postcopy_prepare(struct destination *d, bool save)
     }
     error = e->ops->postcopy_start(e->guest, d->missing, &d->fault_fd);
     if (!error && save) {
-        error = journal_save_pending(e->journal, d->missing, e->memory.n_pages);
+        error = mig_journal_save_pending(e->journal, d->missing, e->memory.n_pages);
     }
     if (!error && e->transport) {
         transport_rx_place(e->transport, place, d);

@@ -98,7 +98,7 @@ create(struct mig_end *e, const struct mig_msg *m)
     if (error) {
         return refuse(e, end_fail(e, error, "guest: %s", *why ? why : strerror(error)));
     }
-    journal_write(e->journal, JOURNAL_PREPARED, false);
+    mig_journal_write(e->journal, MIG_JOURNAL_PREPARED, false);
     if (e->ops->kind == MIG_STREAM) {
         error = e->ops->stream_open(e->guest, why);
     } else {
@@ -329,7 +329,7 @@ load(struct destination *d, const struct mig_msg *final)
         return end_fail(e, error, "load: %s", strerror(error));
     }
     load_network(d);
-    error = journal_write(e->journal, JOURNAL_READY, false);
+    error = mig_journal_write(e->journal, MIG_JOURNAL_READY, false);
     if (error) {
         end_put_abort(e, MIG_ABORT_INTERNAL, "journal");
         return end_fail(e, error, "journal: %s", strerror(error));
@@ -383,7 +383,7 @@ receive_discard(struct mig_end *e)
         end_fail(e, error, "discard: %s", strerror(error));
         return;
     }
-    journal_write(e->journal, JOURNAL_DONE, true);
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     e->result->status = MIG_ROLLED_BACK;
 }
 
@@ -394,7 +394,7 @@ receive_run(struct destination *d)
     struct mig_msg m = {.type = MIG_RUNNING, .running.epoch = e->job->epoch + 1};
     int error;
 
-    journal_write(e->journal, JOURNAL_COMMITTED, false);
+    mig_journal_write(e->journal, MIG_JOURNAL_COMMITTED, false);
     end_phase(e, MIG_PHASE_RUN);
     error = e->ops->run(e->guest, e->job->epoch + 1);
     if (error) {
@@ -408,7 +408,7 @@ receive_run(struct destination *d)
     if (e->transport && !transport_error(e->transport, NULL)) {
         end_put(e, &m);
     }
-    journal_write(e->journal, JOURNAL_RUNNING, false);
+    mig_journal_write(e->journal, MIG_JOURNAL_RUNNING, false);
     if (e->network) {
         network_announce(e->network);
     }
@@ -502,7 +502,7 @@ finish(struct destination *d, struct transport_listener *listener)
     if (!d->missing || e->network) {
         hand_over(d);
     }
-    journal_write(e->journal, JOURNAL_DONE, true);
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     e->result->status = MIG_OK;
 }
 
@@ -524,7 +524,7 @@ receive_settle(struct destination *d, enum verdict v, struct transport_listener 
         break;
     case VERDICT_SOURCE:
         end_fail(e, ECANCELED, "the source took the VM back");
-        journal_write(e->journal, JOURNAL_ABORTED, false);
+        mig_journal_write(e->journal, MIG_JOURNAL_ABORTED, false);
         receive_discard(e);
         break;
     case VERDICT_OTHER:

@@ -30,7 +30,7 @@ static void
 serve_rest(struct mig_end *e)
 {
     uint64_t *pending = NULL, n_pages;
-    int error = journal_load_pending(e->journal, &pending, &n_pages);
+    int error = mig_journal_load_pending(e->journal, &pending, &n_pages);
 
     if (!error && n_pages != e->memory.n_pages) {
         error = EBADMSG;
@@ -86,7 +86,7 @@ recover_source(struct mig_end *e)
     if (error == ENOENT) {
         /* Destroyed by us, after the commit; or it died by itself, then the row still
          * names this host, and who manages the host sees to it. */
-        journal_write(e->journal, JOURNAL_DONE, true);
+        mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
         e->result->status = e->past.committed ? MIG_OK : MIG_GONE;
         return;
     }
@@ -104,7 +104,7 @@ recover_source(struct mig_end *e)
     if (e->network) {
         network_release(e->network);
     }
-    journal_write(e->journal, JOURNAL_DONE, true);
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     e->result->running = true;
     e->result->status = MIG_ROLLED_BACK;
 }
@@ -121,7 +121,7 @@ recover_destination(struct mig_end *e)
 
     if (error == ENOENT) {
         /* It never was, or was discarded; if it had been committed, it has died. */
-        journal_write(e->journal, JOURNAL_DONE, true);
+        mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
         e->result->status = e->past.committed ? MIG_GONE : MIG_ROLLED_BACK;
         return;
     }
@@ -133,7 +133,7 @@ recover_destination(struct mig_end *e)
         return;
     }
     if (e->past.postcopy) {
-        error = journal_load_pending(e->journal, &d.missing, &n_pages);
+        error = mig_journal_load_pending(e->journal, &d.missing, &n_pages);
         if (!error && n_pages != e->memory.n_pages) {
             error = EBADMSG;
         }
@@ -158,13 +158,13 @@ out:
 void
 mig_recover(struct mig_end *e)
 {
-    if (e->past.step == JOURNAL_NONE) {
+    if (e->past.step == MIG_JOURNAL_NONE) {
         /* Nothing was ever begun here. */
-        journal_write(e->journal, JOURNAL_DONE, true);
+        mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
         e->result->status = MIG_ROLLED_BACK;
         return;
     }
-    if (e->past.step == JOURNAL_DONE) {
+    if (e->past.step == MIG_JOURNAL_DONE) {
         e->result->status = e->past.committed ? MIG_OK : MIG_ROLLED_BACK;
         e->result->running = e->past.committed != e->source;
         return;

@@ -1,44 +1,11 @@
-/* The source (engine.h has the theory). */
+/* The source (engine.h has the theory): from the first word to the last. */
+#include "send.h"
+
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "end.h"
-#include "policy.h"
-
-enum {
-    FIXED_MS = 3, /* of blackout, besides pages: drain, state, commit */
-    PAUSED_FLUSH_MS = 60000,
-};
-
-struct source {
-    struct mig_end *e;
-    uint64_t *bitmap; /* to be sent */
-    size_t words;
-    struct policy_memory policy;
-    struct policy_decision decision;
-    bool begun;   /* the guest was running when we came: what stopped it was us */
-    bool logging; /* dirty log is on */
-    unsigned int throttle;
-    bool may_be_final; /* FINAL may have been sent: the row decides */
-    bool ready;        /* READY has come: commit */
-    uint64_t *pending; /* post-copy: what is owed; NULL: none */
-    uint64_t n_chunks;
-    uint64_t carried; /* pages_carried() after the last round */
-};
-
-static uint64_t
-count(const uint64_t *bitmap, size_t words)
-{
-    uint64_t n = 0;
-
-    for (size_t i = 0; i < words; i++) {
-        n += __builtin_popcountll(bitmap[i]);
-    }
-    return n;
-}
 
 /* The far end gave up: why. */
 static int
@@ -48,8 +15,8 @@ aborted(struct mig_end *e, const struct mig_msg *m)
 }
 
 /* What the far end has said meanwhile, and the user. */
-static int
-look(struct mig_end *e)
+int
+send_look(struct mig_end *e)
 {
     struct transport_message message;
     struct mig_msg m;
@@ -73,13 +40,13 @@ look(struct mig_end *e)
 }
 
 /* Waits with one of the transport's two ways to wait, looking up meanwhile. */
-static int
-wait_sent(struct mig_end *e, int (*wait)(struct transport *, int timeout_ms))
+int
+send_wait(struct mig_end *e, int (*wait)(struct transport *, int timeout_ms))
 {
     int error;
 
     while ((error = wait(e->transport, LOOK_MS)) == ETIMEDOUT) {
-        error = look(e);
+        error = send_look(e);
         if (error) {
             return error;
         }
@@ -182,218 +149,11 @@ prepare(struct mig_end *e)
     return error;
 }
 
-/* --- precopy ------------------------------------------------------------------------ */
-
-/* Sends the pages of the bitmap while the guest runs. */
-static int
-send_round(struct source *s, uint32_t round)
-{
-    struct mig_end *e = s->e;
-    struct mig_msg m = {.type = MIG_ROUND,
-                        .round = {.round = round - 1, .pages_dirty = count(s->bitmap, s->words)}};
-    int error;
-
-    e->progress.round = round;
-    e->progress.pages_left = m.round.pages_dirty;
-    transport_tx_round(e->transport, round - 1, 0);
-    error = end_put(e, &m);
-    if (!error) {
-        error = transport_tx_bitmap(e->transport, s->bitmap, e->memory.n_pages);
-    }
-    if (!error) {
-        error = transport_tx_barrier(e->transport);
-    }
-    if (!error) {
-        /* Placed, not only sent: what lies in sockets' buffers when the guest is paused
-         * would be part of its blackout. */
-        error = wait_sent(e, transport_wait_placed);
-    }
-    if (!error && e->network && round > 1) {
-        /* So that little is left to ask for in the pause. */
-        network_gather(e->network);
-    }
-    return error;
-}
-
-static int
-fetch_dirty(struct source *s)
-{
-    memset(s->bitmap, 0, s->words * sizeof *s->bitmap);
-    return s->e->ops->dirty_fetch(s->e->guest, s->bitmap);
-}
-
-/* Pages that went out with their content, so far: zeros cost the wire nothing, and
- * what is dirty is hardly ever zeros. */
-static uint64_t
-pages_carried(struct mig_end *e)
-{
-    struct transport_stats stats;
-    uint64_t n = 0;
-
-    transport_get_stats(e->transport, &stats);
-    for (int k = MIG_RAW; k < MIG_KINDS; k++) {
-        n += stats.pages_by_kind[k];
-    }
-    return n;
-}
-
-/* After a round: what next? */
-static void
-decide(struct source *s, uint32_t round, uint64_t pages_sent, uint64_t round_us)
-{
-    struct mig_end *e = s->e;
-    struct policy_limits limits = {.max_blackout_ms = e->job->max_blackout_ms,
-                                   .max_rounds = e->job->max_rounds,
-                                   .max_throttle = e->ops->throttle ? e->job->max_throttle : 0};
-    struct policy_stats stats = {.round = round,
-                                 .pages_left = count(s->bitmap, s->words),
-                                 .round_us = round_us ? round_us : 1,
-                                 .fixed_ms = FIXED_MS,
-                                 .throttle = s->throttle,
-                                 .postcopy_wanted = e->control->postcopy && e->job->postcopy &&
-                                                    e->ops->postcopy_pinned};
-    struct mig_progress *p = &e->progress;
-    uint64_t carried = pages_carried(e);
-
-    stats.pages_sent = carried - s->carried;
-    s->carried = carried;
-    s->decision = policy_decide(&limits, &stats, &s->policy);
-    e->result->rounds = round;
-    p->pages_left = stats.pages_left;
-    p->rate_mbps = pages_sent * MIG_PAGE_BYTES * 8 / stats.round_us;
-    p->dirty_mbps = round > 1 || stats.pages_left < e->memory.n_pages
-                        ? stats.pages_left * MIG_PAGE_BYTES * 8 / stats.round_us
-                        : 0;
-    p->expected_blackout_ms = s->decision.blackout_ms;
-    /* Rounds shrink by the ratio of the rates, if they do. */
-    p->eta_s = p->rate_mbps > p->dirty_mbps ? stats.pages_left * MIG_PAGE_BYTES * 8 / 1000000 /
-                                                  (p->rate_mbps - p->dirty_mbps)
-                                            : UINT32_MAX;
-    if (s->decision.action == POLICY_THROTTLE &&
-        !e->ops->throttle(e->guest, s->decision.throttle)) {
-        s->throttle = s->decision.throttle;
-    }
-    p->throttle = s->throttle;
-    end_progress(e, true);
-}
-
-/* Rounds until the policy says that it is time. */
-static int
-precopy(struct source *s)
-{
-    struct mig_end *e = s->e;
-    uint64_t begin, sent;
-    int error;
-
-    end_phase(e, MIG_PHASE_PRECOPY);
-    s->words = (e->memory.n_pages + 63) / 64;
-    s->bitmap = malloc(s->words * sizeof *s->bitmap);
-    if (!s->bitmap) {
-        return end_fail(e, ENOMEM, "no memory");
-    }
-    error = e->ops->dirty_start(e->guest);
-    if (error) {
-        return end_fail(e, error, "dirty log: %s", strerror(error));
-    }
-    s->logging = true;
-    memset(s->bitmap, 0xff, s->words * sizeof *s->bitmap);
-    if (e->memory.n_pages % 64) {
-        s->bitmap[s->words - 1] = (1ull << e->memory.n_pages % 64) - 1;
-    }
-    if (e->job->offline) {
-        return 0;
-    }
-    for (uint32_t round = 1;; round++) {
-        begin = mig_now_ns();
-        sent = count(s->bitmap, s->words);
-        error = send_round(s, round);
-        if (!error) {
-            error = fetch_dirty(s);
-        }
-        if (error) {
-            return end_fail(e, error, "%s", end_transport_why(e, error));
-        }
-        decide(s, round, sent, (mig_now_ns() - begin) / 1000);
-        if (s->decision.action == POLICY_GIVE_UP) {
-            return end_fail(
-                e, EAGAIN,
-                "the guest writes its memory faster than it can be sent: %llu pages left "
-                "after %u rounds, %u %% throttled",
-                (unsigned long long)e->progress.pages_left, round, s->throttle);
-        }
-        if (s->decision.action == POLICY_PAUSE || s->decision.action == POLICY_POSTCOPY) {
-            return 0;
-        }
-    }
-}
-
-/* --- pause --------------------------------------------------------------------------- */
-
-/* What a backend may write stays in the bitmap, the rest is owed. */
-static int
-split_pending(struct source *s)
-{
-    struct mig_end *e = s->e;
-    uint64_t *pinned = calloc(s->words, sizeof *pinned);
-    int error;
-
-    s->pending = malloc(s->words * sizeof *s->pending);
-    if (!pinned || !s->pending) {
-        error = ENOMEM;
-        goto out;
-    }
-    error = e->ops->postcopy_pinned(e->guest, pinned);
-    for (size_t i = 0; i < s->words; i++) {
-        s->pending[i] = s->bitmap[i] & ~pinned[i];
-        s->bitmap[i] &= pinned[i];
-    }
-    if (!error) {
-        error = journal_save_pending(e->journal, s->pending, e->memory.n_pages);
-    }
-out:
-    free(pinned);
-    return error;
-}
-
-/* Tells which pages are owed. */
-static int
-put_pending(struct source *s)
-{
-    uint8_t *ranges = malloc(MIG_RANGES_MAX * 16);
-    struct mig_msg m = {.type = MIG_PENDING};
-    uint64_t n_pages = s->e->memory.n_pages, pfn = 0, end;
-    int error = ranges ? 0 : ENOMEM;
-
-    while (!error && !m.pending.last) {
-        for (m.pending.n = 0; m.pending.n < MIG_RANGES_MAX && pfn < n_pages; pfn = end) {
-            end = pfn + 1;
-            if (!(s->pending[pfn / 64] >> pfn % 64 & 1)) {
-                continue;
-            }
-            while (end < n_pages && s->pending[end / 64] >> end % 64 & 1) {
-                end++;
-            }
-            mig_range_put(ranges + 16 * m.pending.n++, (struct mig_range){pfn, end - pfn});
-        }
-        m.pending.last = pfn >= n_pages;
-        m.pending.data = (struct mig_bytes){.p = ranges, .n = 16 * m.pending.n};
-        error = end_put(s->e, &m);
-    }
-    free(ranges);
-    return error;
-}
-
-static int
-hold_network(struct mig_end *e)
-{
-    int error = e->network ? network_hold(e->network) : 0;
-
-    return error ? end_fail(e, error, "%s", network_why(e->network)) : 0;
-}
+/* --- vifs ------------------------------------------------------------------------- */
 
 /* Lost network state fails no migration. */
-static int
-put_network(struct mig_end *e)
+int
+send_network(struct mig_end *e)
 {
     struct network_times times[NETWORK_VIFS_MAX] = {0};
     uint8_t *state = NULL;
@@ -411,163 +171,6 @@ put_network(struct mig_end *e)
     error = end_network_put(e, times, state ? state : (const uint8_t *)"", n);
     free(state);
     return error;
-}
-
-static int
-put_state(struct mig_end *e)
-{
-    uint8_t *state = NULL;
-    size_t n;
-    int error = e->ops->state_save(e->guest, &state, &n);
-
-    if (error) {
-        return end_fail(e, error, "guest's state: %s", strerror(error));
-    }
-    error = end_put_parts(e, MIG_STATE, state, n);
-    free(state);
-    return error;
-}
-
-/* The guest stops; its last pages and all that is not memory go out. */
-static int
-stop_and_copy(struct source *s)
-{
-    struct mig_end *e = s->e;
-    int error;
-
-    /* From here on a later process asks the row: written before the guest stops, so
-     * that it costs no blackout. */
-    s->may_be_final = false;
-    error = journal_write(e->journal, JOURNAL_PAUSING, false);
-    if (error) {
-        return end_fail(e, error, "journal: %s", strerror(error));
-    }
-    end_phase(e, MIG_PHASE_PAUSE);
-    if (end_cancelled(e)) {
-        return ECANCELED;
-    }
-    s->e->paused_ns = mig_now_ns();
-    error = e->ops->pause(e->guest);
-    if (error) {
-        return end_fail(e, error, "pause: %s", strerror(error));
-    }
-    error = hold_network(e);
-    if (!error) {
-        /* On top of what the last fetch found: that has not been sent either. */
-        error = e->ops->dirty_fetch(e->guest, s->bitmap);
-    }
-    if (!error && s->decision.action == POLICY_POSTCOPY) {
-        error = split_pending(s);
-    }
-    if (!error) {
-        transport_tx_round(e->transport, e->result->rounds, MIG_BATCH_EXACT);
-        error = transport_tx_bitmap(e->transport, s->bitmap, e->memory.n_pages);
-    }
-    if (!error) {
-        error = put_state(e);
-    }
-    if (!error) {
-        error = put_network(e);
-    }
-    if (!error && s->pending) {
-        error = put_pending(s);
-    }
-    if (!error) {
-        error = transport_tx_barrier(e->transport);
-    }
-    if (!error) {
-        error = wait_sent(e, transport_flush);
-    }
-    return error ? end_fail(e, error, "%s", end_transport_why(e, error)) : 0;
-}
-
-/* --- stream drivers: rounds and pause are their toolstack's --------------------------- */
-
-static void
-stream_paused(void *aux)
-{
-    struct source *s = aux;
-
-    s->e->paused_ns = mig_now_ns();
-    if (s->e->network) {
-        network_hold(s->e->network);
-    }
-}
-
-static void
-stream_progress(struct mig_end *e)
-{
-    struct mig_stream_stats st = {0};
-
-    e->ops->stream_stats(e->guest, &st);
-    e->progress.round = e->result->rounds = st.round;
-    e->progress.bytes_guest = e->result->bytes_guest = st.bytes_guest;
-    e->progress.pages_left = st.pages_left;
-    end_progress(e, false);
-}
-
-/* Until the far end has all of a round: queues that are full when the guest is paused
- * would be part of its blackout. */
-static int
-settle_stream(struct mig_end *e)
-{
-    int error = transport_tx_barrier(e->transport);
-
-    while (!error && (error = transport_wait_placed(e->transport, LOOK_MS)) == ETIMEDOUT) {
-        stream_progress(e);
-        error = look(e);
-    }
-    return error;
-}
-
-static int
-send_stream(struct source *s)
-{
-    struct mig_end *e = s->e;
-    struct mig_stream_start start = {.max_rounds = e->job->offline ? 1 : e->job->max_rounds,
-                                     .max_left_ms = e->job->max_blackout_ms,
-                                     .paused = stream_paused,
-                                     .aux = s};
-    const uint8_t *bytes;
-    size_t n;
-    int error = journal_write(e->journal, JOURNAL_PAUSING, false);
-
-    end_phase(e, MIG_PHASE_PRECOPY);
-    if (!error) {
-        error = e->ops->stream_start(e->guest, &start);
-    }
-    if (error) {
-        return end_fail(e, error, "toolstack: %s", strerror(error));
-    }
-    pthread_mutex_lock(&e->control->lock);
-    e->control->stream = e->guest;
-    pthread_mutex_unlock(&e->control->lock);
-    while (!(error = look(e))) {
-        error = e->ops->stream_next(e->guest, &bytes, &n);
-        if (error == EAGAIN) {
-            error = settle_stream(e);
-        } else if (!error) {
-            error = transport_tx_chunk(e->transport, bytes, n);
-            s->n_chunks++;
-        }
-        if (error) {
-            break;
-        }
-        stream_progress(e);
-    }
-    pthread_mutex_lock(&e->control->lock);
-    e->control->stream = NULL;
-    pthread_mutex_unlock(&e->control->lock);
-    if (error != ENODATA) {
-        e->ops->stream_cancel(e->guest);
-        return end_fail(e, error, "%s", end_transport_why(e, error));
-    }
-    end_phase(e, MIG_PHASE_PAUSE);
-    error = put_network(e);
-    if (!error) {
-        error = transport_tx_barrier(e->transport);
-    }
-    return error ? end_fail(e, error, "%s", end_transport_why(e, error)) : 0;
 }
 
 /* --- final, commit --------------------------------------------------------------------- */
@@ -591,7 +194,7 @@ put_final(struct source *s)
     }
     m.final.epoch = e->job->epoch;
     m.final.n_chunks = s->n_chunks;
-    m.final.n_pending = s->pending ? count(s->pending, s->words) : 0;
+    m.final.n_pending = s->pending ? send_count(s->pending, s->words) : 0;
     m.final.paused_ns = mig_now_ns() - e->paused_ns;
     return error ? error : end_put(e, &m);
 }
@@ -677,7 +280,7 @@ resume(struct mig_end *e, uint64_t epoch)
         end_fail(e, error, "resume: %s", strerror(error));
         return;
     }
-    journal_write(e->journal, JOURNAL_DONE, true);
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     r->running = true;
     r->epoch = epoch;
     r->status = MIG_ROLLED_BACK;
@@ -686,7 +289,7 @@ resume(struct mig_end *e, uint64_t epoch)
 void
 send_resume(struct mig_end *e)
 {
-    journal_write(e->journal, JOURNAL_ABORTED, false);
+    mig_journal_write(e->journal, MIG_JOURNAL_ABORTED, false);
     resume(e, e->job->epoch + 1);
 }
 
@@ -699,7 +302,7 @@ send_destroy(struct mig_end *e)
         end_fail(e, error, "destroy: %s", strerror(error));
         return;
     }
-    journal_write(e->journal, JOURNAL_DONE, true);
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     *e->result->why = '\0';
     e->result->status = MIG_OK;
 }
@@ -792,7 +395,7 @@ hand_away(struct source *s)
     if (up) {
         end_put(e, &m);
     }
-    journal_write(e->journal, JOURNAL_COMMITTED, false);
+    mig_journal_write(e->journal, MIG_JOURNAL_COMMITTED, false);
     e->past.committed = true;
     quieten(s);
     if (s->pending) {
@@ -836,7 +439,7 @@ roll_back(struct source *s, int error)
         e->result->running = s->begun;
         e->result->status = MIG_ROLLED_BACK;
     }
-    journal_write(e->journal, JOURNAL_DONE, true);
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
 }
 
 static void
@@ -880,9 +483,9 @@ mig_send(struct mig_end *e)
         if (e->ops->kind == MIG_STREAM) {
             error = send_stream(&s);
         } else {
-            error = precopy(&s);
+            error = send_precopy(&s);
             if (!error) {
-                error = stop_and_copy(&s);
+                error = send_stop_and_copy(&s);
             }
         }
     }

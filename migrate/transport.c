@@ -594,7 +594,7 @@ transport_rx(struct transport *t, struct transport_message *m, int timeout_ms)
 int
 transport_finish(struct transport *t, int timeout_ms)
 {
-    uint64_t end = transport_now() + timeout_ms * 1000000ull;
+    uint64_t end = transport_now() + (timeout_ms > 0 ? timeout_ms : 0) * 1000000ull;
     struct transport_message m;
     int error = transport_tx_end(t);
 

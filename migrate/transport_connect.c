@@ -553,7 +553,7 @@ gather(struct gathering *g, int listener, int timeout_ms, int cancel_fd)
     struct pollfd p[3] = {{.fd = listener, .events = POLLIN},
                           {.fd = g->wake, .events = POLLIN},
                           {.fd = cancel_fd, .events = POLLIN}};
-    uint64_t deadline = transport_now() + timeout_ms * 1000000ull;
+    uint64_t deadline = transport_now() + (timeout_ms > 0 ? timeout_ms : 0) * 1000000ull;
 
     for (;;) {
         int64_t left_ms = ((int64_t)(deadline - transport_now()) + 999999) / 1000000;

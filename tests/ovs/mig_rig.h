@@ -138,8 +138,8 @@ rig_party(int host, int index)
     strcpy(p.job.to, "h1");
     p.job.epoch = 1;
     p.job.plain = true;
-    p.job.answer_ms = 3000;
-    p.job.accept_ms = 5000;
+    p.job.answer_ms = 10000;
+    p.job.accept_ms = 10000;
     snprintf(p.claim, sizeof p.claim, "%s/row%d", rig_dir, index);
     snprintf(p.journal, sizeof p.journal, "%s/h%d", rig_dir, host);
     mkdir(p.journal, 0700);

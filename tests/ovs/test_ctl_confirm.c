@@ -27,50 +27,70 @@
 static struct ctl_db server;
 static struct ctl_switch sw[2];
 
-/* --- a controller -------------------------------------------------------------------- */
+/* --- controllers ---------------------------------------------------------------------- */
 
-static struct model *model;
-static struct compile *compile;
-static struct pool_db *db;
-static struct fleet *fleet;
+/* One, or two that share the hosts: the second leads h2 then, and not the pool. */
+static struct ctl {
+    struct model *model;
+    struct compile *compile;
+    struct pool_db *db;
+    struct fleet *fleet;
+} ctls[2];
+static unsigned n_ctls;
+
+static struct ctl *const first = &ctls[0];
 
 static void
 start(void)
 {
-    model = model_create();
-    compile = compile_create(model);
-    db = pool_db_open(server.remote, model);
-    fleet = fleet_create(model, compile);
+    struct ctl *c = &ctls[n_ctls++];
+
+    c->model = model_create();
+    c->compile = compile_create(c->model);
+    c->db = pool_db_open(server.remote, c->model);
+    c->fleet = fleet_create(c->model, c->compile);
 }
 
 static void
 stop(void)
 {
-    fleet_destroy(fleet);
-    pool_db_close(db);
-    compile_destroy(compile);
-    model_destroy(model);
+    struct ctl *c = &ctls[--n_ctls];
+
+    fleet_destroy(c->fleet);
+    pool_db_close(c->db);
+    compile_destroy(c->compile);
+    model_destroy(c->model);
 }
 
+/* 'c' stands for the share. */
 static uint64_t
-lead_all(const struct share *share, const struct uuid *host)
+leads(const struct share *c_, const struct uuid *host)
 {
-    return 1;
+    const struct ctl *c = (const struct ctl *)c_;
+    const struct model_obj *obj = model_by_uuid(c->model, REC_HOST, host);
+    bool second = obj && !strcmp(obj->name, "h2");
+
+    return n_ctls == 1 || second == (c == &ctls[1]) ? n_ctls : 0;
 }
 
 static void
 turn(void)
 {
-    pool_db_run(db);
-    fleet_sync(fleet);
-    fleet_lead(fleet, lead_all, NULL);
-    if (model_has_changes(model)) {
-        compile_run(compile);
-        model_changes_clear(model);
+    for (struct ctl *c = ctls; c < ctls + n_ctls; c++) {
+        pool_db_run(c->db);
+        if (n_ctls > 1) {
+            pool_db_share(c->db, c == ctls);
+        }
+        fleet_sync(c->fleet);
+        fleet_lead(c->fleet, leads, (const struct share *)c);
+        if (model_has_changes(c->model)) {
+            compile_run(c->compile);
+            model_changes_clear(c->model);
+        }
+        fleet_run(c->fleet);
+        pool_db_wait(c->db);
+        fleet_wait(c->fleet);
     }
-    fleet_run(fleet);
-    pool_db_wait(db);
-    fleet_wait(fleet);
     poll_timer_wait(100);
     poll_block();
 }
@@ -92,9 +112,9 @@ static const char *
 confirmed(void)
 {
     static char text[256];
-    const struct model_obj *vif = model_any_by_name(model, REC_VIF, "a0", NULL);
+    const struct model_obj *vif = model_any_by_name(first->model, REC_VIF, "a0", NULL);
     const struct ovsdb_idl_row *row =
-        vif ? pool_row_find(pool_db_idl(db), REC_VIF, &vif->uuid) : NULL;
+        vif ? pool_row_find(pool_db_idl(first->db), REC_VIF, &vif->uuid) : NULL;
     size_t n;
     char **names = row ? pool_row_get_list(row, REC_VIF, "confirmed_on", &n) : NULL;
 
@@ -118,7 +138,7 @@ explain(const char *cond)
 {
     struct ds ds = DS_EMPTY_INITIALIZER;
 
-    fleet_format(fleet, NULL, &ds);
+    fleet_format(first->fleet, NULL, &ds);
     printf("# %s; confirmed_on: %s\n# %s\n", cond, confirmed(), ds_cstr(&ds));
     ds_destroy(&ds);
 }
@@ -152,7 +172,7 @@ import(void)
 
     ovs_assert(doc);
     free(text);
-    pool_db_apply(db, doc, POOL_REPLACE, false, NULL, take_answer, &done);
+    pool_db_apply(first->db, doc, POOL_REPLACE, false, NULL, take_answer, &done);
     return UNTIL(done) && done > 0;
 }
 
@@ -205,10 +225,10 @@ static void
 test_come(void)
 {
     CASE("confirm: vifs of VMs of whose residence nobody speaks are not asked for");
-    CHECK(UNTIL(pool_db_connected(db) && pool_db_ready(db)));
+    CHECK(UNTIL(pool_db_connected(first->db) && pool_db_ready(first->db)));
     CHECK(import() && plug(0));
-    CHECK(UNTIL(model_vif(model_by_name(model, REC_VIF, "a0")) &&
-                model_vif(model_by_name(model, REC_VIF, "a0"))->host));
+    CHECK(UNTIL(model_vif(model_by_name(first->model, REC_VIF, "a0")) &&
+                model_vif(model_by_name(first->model, REC_VIF, "a0"))->host));
     CHECK(UNTIL(port_is(0, "goto_table")) && confirmed_is(""));
 
     CASE("confirm: a resident VM's vif, when its host's switch has it");
@@ -241,7 +261,7 @@ test_disturbed(void)
     start();
     for (long long int end = time_msec() + PATIENCE_MS; !known && time_msec() < end;) {
         turn();
-        vif = model_vif(model_by_name(model, REC_VIF, "a0"));
+        vif = model_vif(model_by_name(first->model, REC_VIF, "a0"));
         stayed = stayed && (!vif || confirmed_is("h1 h2 "));
         known = vif && vif->host && model_vif_port(vif, vif->host) &&
                 model_vif_port(vif, vif->host)->confirm == MODEL_CONFIRMED && vif->coming &&
@@ -285,6 +305,27 @@ test_go(void)
     CHECK(UNTIL(confirmed_is("")));
 }
 
+static void
+test_two(void)
+{
+    CASE("confirm: of two controllers each says it of the host that it leads");
+    CHECK(say_vm("h2", "") && UNTIL(confirmed_is("h2 ")));
+    start();
+    CHECK(plug(0) && say_vm("h2", "h1"));
+    CHECK(UNTIL(confirmed_is("h1 h2 ")));
+
+    CASE("confirm: each takes away what is of its own host");
+    CHECK(unplug(0) && UNTIL(confirmed_is("h2 ")));
+    CHECK(plug(0) && UNTIL(confirmed_is("h1 h2 ")));
+    ctl_switch_kill(&sw[1]);
+    CHECK(UNTIL(confirmed_is("h1 ")));
+    CHECK(ctl_switch_start(&sw[1]) && UNTIL(confirmed_is("h1 h2 ")));
+
+    CASE("confirm: the pool's leader clears what has no business there");
+    CHECK(say_vm("", "") && UNTIL(confirmed_is("")));
+    stop();
+}
+
 int
 main(void)
 {
@@ -297,6 +338,7 @@ main(void)
     test_come();
     test_disturbed();
     test_go();
+    test_two();
     stop();
     ctl_switch_destroy(&sw[0]);
     ctl_switch_destroy(&sw[1]);

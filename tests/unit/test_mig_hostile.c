@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -249,14 +250,14 @@ source_main(void *aux)
 /* --- the destination -------------------------------------------------------------------------- */
 
 static uint8_t memory[STREAM_PAGES][MIG_PAGE] __attribute__((aligned(4096)));
-static uint64_t missing; /* pages of PENDING that have not come */
+static _Atomic uint64_t missing; /* pages of PENDING that have not come */
 
 static int
 place(void *aux, uint64_t pfn, const uint8_t *page)
 {
     uint64_t bit = 1ull << pfn;
 
-    if (!(__atomic_fetch_and(&missing, ~bit, __ATOMIC_RELAXED) & bit)) {
+    if (!(atomic_fetch_and(&missing, ~bit) & bit)) {
         return EEXIST;
     }
     memcpy(memory[pfn], page, MIG_PAGE);
@@ -283,12 +284,12 @@ static int
 compare(struct transport *t, const struct mig_msg *m)
 {
     static uint8_t copy[STREAM_PAGES][MIG_PAGE];
+    const uint64_t owed = missing;
     struct mig_sum sum, lies;
     uint8_t digest[16];
 
-    if (missing) {
-        transport_forget(t, &missing);
-        transport_rx_place(t, place, NULL);
+    if (owed) {
+        transport_forget(t, &owed);
     }
     sum = transport_digest(t);
     mig_sum_put(digest, &sum);
@@ -297,11 +298,14 @@ compare(struct transport *t, const struct mig_msg *m)
     }
     for (unsigned pfn = 0; pfn < STREAM_PAGES; pfn++) {
         memcpy(copy[pfn], memory[pfn], MIG_PAGE);
-        if (missing >> pfn & 1) {
+        if (owed >> pfn & 1) {
             memset(copy[pfn], 0, MIG_PAGE);
         }
     }
     lies = mig_digest_of(copy, STREAM_PAGES, transport_hashes(t)->key);
+    if (owed) {
+        transport_rx_place(t, place, NULL);
+    }
     return memcmp(&sum, &lies, sizeof sum) ? EIO : 0;
 }
 

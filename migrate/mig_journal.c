@@ -1,4 +1,4 @@
-#include "journal.h"
+#include "mig_journal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,30 +14,32 @@
 #include <xxhash.h>
 
 #define LINE_MAX_BYTES 256
-#define JOURNAL_MAX_BYTES (1 << 20)
+#define MIG_JOURNAL_MAX_BYTES (1 << 20)
 #define PENDING_PAGES_MAX (1ull << 36)
 
-struct journal {
+struct mig_journal {
     char *path;
     int fd, vm_fd;
 };
 
 static const char *const names[] = {
-    [JOURNAL_NONE] = "none",       [JOURNAL_BEGIN] = "begin",     [JOURNAL_PREPARED] = "prepared",
-    [JOURNAL_PAUSING] = "pausing", [JOURNAL_READY] = "ready",     [JOURNAL_COMMITTED] = "committed",
-    [JOURNAL_ABORTED] = "aborted", [JOURNAL_RUNNING] = "running", [JOURNAL_DONE] = "done",
+    [MIG_JOURNAL_NONE] = "none",         [MIG_JOURNAL_BEGIN] = "begin",
+    [MIG_JOURNAL_PREPARED] = "prepared", [MIG_JOURNAL_PAUSING] = "pausing",
+    [MIG_JOURNAL_READY] = "ready",       [MIG_JOURNAL_COMMITTED] = "committed",
+    [MIG_JOURNAL_ABORTED] = "aborted",   [MIG_JOURNAL_RUNNING] = "running",
+    [MIG_JOURNAL_DONE] = "done",
 };
 #define POSTCOPY "postcopy"
 
 const char *
-journal_step_name(enum journal_step step)
+mig_journal_step_name(enum mig_journal_step step)
 {
     return step < sizeof names / sizeof names[0] ? names[step] : "?";
 }
 
 /* "CHECKSUM TEXT\n" */
 static int
-append(struct journal *j, const char *text, bool sync)
+append(struct mig_journal *j, const char *text, bool sync)
 {
     char line[LINE_MAX_BYTES];
     int n = snprintf(line, sizeof line, "%016" PRIx64 " %s\n",
@@ -75,33 +77,33 @@ next_line(char *text, size_t len, size_t *at)
 }
 
 static void
-format_head(char *out, size_t room, const struct journal_head *h)
+format_head(char *out, size_t room, const struct mig_journal_head *h)
 {
-    snprintf(out, room, "%s weft-migrate 1 %s %s %s %" PRIu64, names[JOURNAL_BEGIN],
+    snprintf(out, room, "%s weft-migrate 1 %s %s %s %" PRIu64, names[MIG_JOURNAL_BEGIN],
              h->source ? "source" : "destination", h->migration, h->vm, h->epoch);
 }
 
 static void
-note(struct journal_past *past, const char *line)
+note(struct mig_journal_past *past, const char *line)
 {
     if (!strcmp(line, POSTCOPY)) {
         past->postcopy = true;
         return;
     }
-    for (int i = JOURNAL_PREPARED; i <= JOURNAL_DONE; i++) {
+    for (int i = MIG_JOURNAL_PREPARED; i <= MIG_JOURNAL_DONE; i++) {
         if (!strcmp(line, names[i])) {
             past->step = i;
-            past->pausing |= i == JOURNAL_PAUSING;
-            past->ready |= i == JOURNAL_READY;
-            past->committed |= i == JOURNAL_COMMITTED;
-            past->aborted |= i == JOURNAL_ABORTED;
+            past->pausing |= i == MIG_JOURNAL_PAUSING;
+            past->ready |= i == MIG_JOURNAL_READY;
+            past->committed |= i == MIG_JOURNAL_COMMITTED;
+            past->aborted |= i == MIG_JOURNAL_ABORTED;
         }
     }
 }
 
 /* Reads what there is and cuts off what was torn. */
 static int
-replay(struct journal *j, const struct journal_head *head, struct journal_past *past)
+replay(struct mig_journal *j, const struct mig_journal_head *head, struct mig_journal_past *past)
 {
     char want[LINE_MAX_BYTES], *text = NULL, *line;
     struct stat st;
@@ -113,7 +115,7 @@ replay(struct journal *j, const struct journal_head *head, struct journal_past *
     if (fstat(j->fd, &st)) {
         return errno;
     }
-    if (st.st_size > JOURNAL_MAX_BYTES) {
+    if (st.st_size > MIG_JOURNAL_MAX_BYTES) {
         return EBADMSG;
     }
     text = malloc(st.st_size + 1);
@@ -128,7 +130,7 @@ replay(struct journal *j, const struct journal_head *head, struct journal_past *
     if (line && strcmp(line, want)) {
         error = ESTALE;
     } else if (line) {
-        past->step = JOURNAL_BEGIN;
+        past->step = MIG_JOURNAL_BEGIN;
         while ((line = next_line(text, st.st_size, &at))) {
             note(past, line);
         }
@@ -146,7 +148,7 @@ out:
 
 /* One migration at a time is about this VM here. */
 static int
-lock_vm(struct journal *j, const char *vm)
+lock_vm(struct mig_journal *j, const char *vm)
 {
     char path[PATH_MAX], *copy = strdup(j->path);
     int n;
@@ -167,15 +169,15 @@ lock_vm(struct journal *j, const char *vm)
 }
 
 int
-journal_open(const char *path, const struct journal_head *head, struct journal **out,
-             struct journal_past *past)
+mig_journal_open(const char *path, const struct mig_journal_head *head, struct mig_journal **out,
+                 struct mig_journal_past *past)
 {
-    struct journal *j = calloc(1, sizeof *j);
+    struct mig_journal *j = calloc(1, sizeof *j);
     char line[LINE_MAX_BYTES];
     int error;
 
     *out = NULL;
-    *past = (struct journal_past){0};
+    *past = (struct mig_journal_past){0};
     if (!j) {
         return ENOMEM;
     }
@@ -194,7 +196,7 @@ journal_open(const char *path, const struct journal_head *head, struct journal *
     if (!error) {
         error = replay(j, head, past);
     }
-    if (!error && past->step == JOURNAL_NONE) {
+    if (!error && past->step == MIG_JOURNAL_NONE) {
         format_head(line, sizeof line, head);
         error = append(j, line, true);
     }
@@ -205,12 +207,12 @@ journal_open(const char *path, const struct journal_head *head, struct journal *
     return 0;
 
 fail:
-    journal_close(j);
+    mig_journal_close(j);
     return error;
 }
 
 void
-journal_close(struct journal *j)
+mig_journal_close(struct mig_journal *j)
 {
     if (j) {
         if (j->fd >= 0) {
@@ -224,9 +226,23 @@ journal_close(struct journal *j)
     }
 }
 
-int
-journal_write(struct journal *j, enum journal_step step, bool sync)
+/* The file beside it, of what post-copy owes. */
+static bool
+pending_path(const struct mig_journal *j, char path[PATH_MAX])
 {
+    int n = snprintf(path, PATH_MAX, "%s.pending", j->path);
+
+    return n > 0 && n < PATH_MAX;
+}
+
+int
+mig_journal_write(struct mig_journal *j, enum mig_journal_step step, bool sync)
+{
+    char path[PATH_MAX];
+
+    if (j && step == MIG_JOURNAL_DONE && pending_path(j, path)) {
+        unlink(path);
+    }
     return j ? append(j, names[step], sync) : 0;
 }
 
@@ -245,12 +261,11 @@ bitmap_bytes(uint64_t n_pages)
 }
 
 static FILE *
-pending_file(struct journal *j, const char *mode)
+pending_file(struct mig_journal *j, const char *mode)
 {
     char path[PATH_MAX];
-    int n = snprintf(path, sizeof path, "%s.pending", j->path);
 
-    if (n < 0 || (size_t)n >= sizeof path) {
+    if (!pending_path(j, path)) {
         errno = ENAMETOOLONG;
         return NULL;
     }
@@ -258,7 +273,7 @@ pending_file(struct journal *j, const char *mode)
 }
 
 int
-journal_save_pending(struct journal *j, const uint64_t *bitmap, uint64_t n_pages)
+mig_journal_save_pending(struct mig_journal *j, const uint64_t *bitmap, uint64_t n_pages)
 {
     struct pending_head h = {.magic = PENDING_MAGIC, .n_pages = n_pages};
     size_t n = bitmap_bytes(n_pages);
@@ -281,7 +296,7 @@ journal_save_pending(struct journal *j, const uint64_t *bitmap, uint64_t n_pages
 }
 
 int
-journal_load_pending(struct journal *j, uint64_t **bitmap, uint64_t *n_pages)
+mig_journal_load_pending(struct mig_journal *j, uint64_t **bitmap, uint64_t *n_pages)
 {
     struct pending_head h;
     uint64_t *bits = NULL;

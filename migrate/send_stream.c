@@ -1,0 +1,92 @@
+/* The source of a stream driver: its toolstack makes the rounds and pauses. */
+#include <errno.h>
+#include <string.h>
+
+#include "send.h"
+
+static void
+stream_paused(void *aux)
+{
+    struct source *s = aux;
+
+    s->e->paused_ns = mig_now_ns();
+    if (s->e->network) {
+        network_hold(s->e->network);
+    }
+}
+
+static void
+stream_progress(struct mig_end *e)
+{
+    struct mig_stream_stats st = {0};
+
+    e->ops->stream_stats(e->guest, &st);
+    e->progress.round = e->result->rounds = st.round;
+    e->progress.bytes_guest = e->result->bytes_guest = st.bytes_guest;
+    e->progress.pages_left = st.pages_left;
+    end_progress(e, false);
+}
+
+/* Until the far end has all of a round: queues that are full when the guest is paused
+ * would be part of its blackout. */
+static int
+settle_stream(struct mig_end *e)
+{
+    int error = transport_tx_barrier(e->transport);
+
+    while (!error && (error = transport_wait_placed(e->transport, LOOK_MS)) == ETIMEDOUT) {
+        stream_progress(e);
+        error = send_look(e);
+    }
+    return error;
+}
+
+int
+send_stream(struct source *s)
+{
+    struct mig_end *e = s->e;
+    struct mig_stream_start start = {.max_rounds = e->job->offline ? 1 : e->job->max_rounds,
+                                     .max_left_ms = e->job->max_blackout_ms,
+                                     .paused = stream_paused,
+                                     .aux = s};
+    const uint8_t *bytes;
+    size_t n;
+    int error = mig_journal_write(e->journal, MIG_JOURNAL_PAUSING, false);
+
+    end_phase(e, MIG_PHASE_PRECOPY);
+    if (!error) {
+        error = e->ops->stream_start(e->guest, &start);
+    }
+    if (error) {
+        return end_fail(e, error, "toolstack: %s", strerror(error));
+    }
+    pthread_mutex_lock(&e->control->lock);
+    e->control->stream = e->guest;
+    pthread_mutex_unlock(&e->control->lock);
+    while (!(error = send_look(e))) {
+        error = e->ops->stream_next(e->guest, &bytes, &n);
+        if (error == EAGAIN) {
+            error = settle_stream(e);
+        } else if (!error) {
+            error = transport_tx_chunk(e->transport, bytes, n);
+            s->n_chunks++;
+        }
+        if (error) {
+            break;
+        }
+        stream_progress(e);
+    }
+    pthread_mutex_lock(&e->control->lock);
+    e->control->stream = NULL;
+    pthread_mutex_unlock(&e->control->lock);
+    if (error != ENODATA) {
+        e->ops->stream_cancel(e->guest);
+        return end_fail(e, error, "%s", end_transport_why(e, error));
+    }
+    end_phase(e, MIG_PHASE_PAUSE);
+    error = send_network(e);
+    if (!error) {
+        error = transport_tx_barrier(e->transport);
+    }
+    return error ? end_fail(e, error, "%s", end_transport_why(e, error)) : 0;
+}

@@ -1,0 +1,268 @@
+/* What a migration leaves for whoever comes after it: the journal, torn and damaged at
+ * every byte, locked, and the claim's file. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "claim.h"
+#include "mig_journal.h"
+
+#include "check.h"
+
+#define VM "6f1f5c2e-7a1d-4c39-9d53-0c8f0c1f0a01"
+#define MIGRATION "6f1f5c2e-7a1d-4c39-9d53-0c8f0c1f0b01"
+
+static char dir[64], path[96];
+
+static const struct mig_journal_head head = {
+    .source = true, .migration = MIGRATION, .vm = VM, .epoch = 7};
+
+static int
+reopen(struct mig_journal_past *past)
+{
+    struct mig_journal *j;
+    int error = mig_journal_open(path, &head, &j, past);
+
+    mig_journal_close(j);
+    return error;
+}
+
+static void
+write_whole(void)
+{
+    struct mig_journal_past past;
+    struct mig_journal *j;
+
+    unlink(path);
+    CHECK(!mig_journal_open(path, &head, &j, &past) && past.step == MIG_JOURNAL_NONE);
+    CHECK(!mig_journal_write(j, MIG_JOURNAL_PAUSING, false));
+    CHECK(!mig_journal_write(j, MIG_JOURNAL_COMMITTED, true));
+    mig_journal_close(j);
+}
+
+static size_t
+slurp(char *text, size_t room)
+{
+    int fd = open(path, O_RDONLY);
+    ssize_t n = read(fd, text, room);
+
+    close(fd);
+    return n > 0 ? n : 0;
+}
+
+static void
+spill(const char *text, size_t n)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+    CHECK(write(fd, text, n) == (ssize_t)n);
+    close(fd);
+}
+
+static void
+test_steps(void)
+{
+    struct mig_journal_past past;
+    struct mig_journal *j;
+
+    CASE("journal_tells_what_was_done");
+    write_whole();
+    CHECK(!reopen(&past));
+    CHECK(past.step == MIG_JOURNAL_COMMITTED && past.pausing && past.committed && !past.ready &&
+          !past.aborted);
+
+    CASE("journal_is_one_process_at_a_time");
+    CHECK(!mig_journal_open(path, &head, &j, &past));
+    CHECK(reopen(&past) == EBUSY);
+    mig_journal_close(j);
+    CHECK(!reopen(&past));
+
+    CASE("journal_is_of_one_migration");
+    for (int i = 0; i < 4; i++) {
+        struct mig_journal_head other = head;
+
+        other.source ^= i == 0;
+        other.epoch += i == 1;
+        other.vm[0] = i == 2 ? '0' : other.vm[0];
+        other.migration[0] = i == 3 ? '0' : other.migration[0];
+        CHECK(mig_journal_open(path, &other, &j, &past) == ESTALE && !j);
+    }
+}
+
+/* Another migration of the VM at this host, in a journal of its own. */
+static void
+test_vm_lock(void)
+{
+    struct mig_journal_head other = head;
+    struct mig_journal_past past;
+    struct mig_journal *j, *k;
+    char second[128];
+
+    CASE("journal_locks_the_vm");
+    snprintf(second, sizeof second, "%s/second", dir);
+    other.migration[0] = '0';
+    CHECK(!mig_journal_open(path, &head, &j, &past));
+    CHECK(mig_journal_open(second, &other, &k, &past) == EBUSY && !k);
+    mig_journal_close(j);
+    CHECK(!mig_journal_open(second, &other, &k, &past));
+    mig_journal_close(k);
+    unlink(second);
+}
+
+/* A tail that was not written to its end is no step, whatever its length. */
+static void
+test_torn(void)
+{
+    char text[1024];
+    struct mig_journal_past past;
+    size_t n, lines[3], k = 0;
+
+    CASE("journal_torn_at_every_byte");
+    write_whole();
+    n = slurp(text, sizeof text);
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] == '\n' && k < 3) {
+            lines[k++] = i + 1;
+        }
+    }
+    CHECK(k == 3 && lines[2] == n);
+    for (size_t cut = 0; cut <= n && k == 3; cut++) {
+        spill(text, cut);
+        CHECK(!reopen(&past));
+        CHECK(past.step == (cut >= lines[2]   ? MIG_JOURNAL_COMMITTED
+                            : cut >= lines[1] ? MIG_JOURNAL_PAUSING
+                            : cut >= lines[0] ? MIG_JOURNAL_BEGIN
+                                              : MIG_JOURNAL_NONE));
+    }
+    /* What is appended after a tear is read again. */
+    spill(text, lines[1] + 5);
+    {
+        struct mig_journal *j;
+
+        CHECK(!mig_journal_open(path, &head, &j, &past) && past.step == MIG_JOURNAL_PAUSING);
+        CHECK(!mig_journal_write(j, MIG_JOURNAL_ABORTED, false));
+        mig_journal_close(j);
+    }
+    CHECK(!reopen(&past) && past.step == MIG_JOURNAL_ABORTED && past.aborted && !past.committed);
+
+    CASE("journal_damaged_line_ends_it");
+    for (size_t at = lines[0]; at < n; at++) {
+        text[at] ^= 4;
+        spill(text, n);
+        CHECK(!reopen(&past) && !past.committed);
+        text[at] ^= 4;
+    }
+    for (size_t at = 0; at + 1 < lines[0]; at++) {
+        text[at] ^= 4;
+        spill(text, n);
+        CHECK(reopen(&past) == EBADMSG);
+        text[at] ^= 4;
+    }
+}
+
+static void
+test_pending(void)
+{
+    uint64_t bitmap[3] = {5, 0, 1ull << 63}, *got = NULL, n_pages = 0;
+    struct mig_journal_past past;
+    char pending[128];
+    struct mig_journal *j;
+    int fd;
+
+    CASE("journal_keeps_what_postcopy_owes");
+    unlink(path);
+    CHECK(!mig_journal_open(path, &head, &j, &past));
+    CHECK(mig_journal_load_pending(j, &got, &n_pages) == ENOENT);
+    CHECK(!mig_journal_save_pending(j, bitmap, 192));
+    CHECK(!mig_journal_load_pending(j, &got, &n_pages) && n_pages == 192 &&
+          !memcmp(got, bitmap, sizeof bitmap));
+    free(got);
+    snprintf(pending, sizeof pending, "%s.pending", path);
+    fd = open(pending, O_WRONLY);
+    CHECK(pwrite(fd, "x", 1, 30) == 1);
+    close(fd);
+    CHECK(mig_journal_load_pending(j, &got, &n_pages) == EBADMSG);
+    CHECK(!truncate(pending, 20) && mig_journal_load_pending(j, &got, &n_pages) == EBADMSG);
+    CHECK(!mig_journal_write(j, MIG_JOURNAL_DONE, true) && access(pending, F_OK));
+    mig_journal_close(j);
+    CHECK(!reopen(&past) && past.postcopy && past.step == MIG_JOURNAL_DONE);
+    unlink(path);
+}
+
+static void
+test_claim(void)
+{
+    static const char *const bad[] = {"",
+                                      "{}",
+                                      "{\"vm\":\"" VM "\",\"host\":\"h1\",\"epoch\":}\n",
+                                      "{\"vm\":\"" VM "\",\"host\":\"h1\",\"epoch\":7}x\n",
+                                      "{\"vm\":\"" VM "\",\"host\":\"\",\"epoch\":7}\n",
+                                      "{\"vm\":\"" VM "\",\"host\":\"h1\",\"epoch\":-7}\n"};
+    struct claim_file f = {.path = path, .vm = VM};
+    struct mig_claim c = claim_file(&f);
+    char host[MIG_HOST], extra[112];
+    uint64_t epoch;
+    int wins = 0, status;
+
+    CASE("claim_file_swaps_only_what_it_says");
+    CHECK(c.read(c.aux, host, &epoch, 100) == ENOENT);
+    CHECK(!claim_file_create(&f, "h1", 7) && claim_file_create(&f, "h1", 8) == EEXIST);
+    CHECK(c.swap(c.aux, "h1", 6, "h2", 8, 100) == ESTALE &&
+          c.swap(c.aux, "h2", 7, "h2", 8, 100) == ESTALE);
+    CHECK(!c.swap(c.aux, "h1", 7, "h2", 8, 100));
+    CHECK(!c.read(c.aux, host, &epoch, 100) && !strcmp(host, "h2") && epoch == 8);
+    CHECK(c.swap(c.aux, "h2", 8, "h\"2", 9, 100) == EINVAL);
+
+    CASE("claim_file_race_has_one_winner");
+    for (int i = 0; i < 8; i++) {
+        if (!fork()) {
+            _exit(c.swap(c.aux, "h2", 8, i % 2 ? "h1" : "h2", 9, 5000) != 0);
+        }
+    }
+    while (wait(&status) > 0) {
+        wins += WIFEXITED(status) && !WEXITSTATUS(status);
+    }
+    CHECK(wins == 1);
+
+    CASE("claim_file_damaged_is_no_answer");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        spill(bad[i], strlen(bad[i]));
+        CHECK(c.read(c.aux, host, &epoch, 100) == EBADMSG);
+        CHECK(c.swap(c.aux, "h1", 7, "h2", 8, 100) == EBADMSG);
+    }
+    unlink(path);
+    snprintf(extra, sizeof extra, "%s.lock", path);
+    unlink(extra);
+}
+
+int
+main(void)
+{
+    char lock[128];
+
+    snprintf(dir, sizeof dir, "/tmp/test_mig_journal.XXXXXX");
+    if (!mkdtemp(dir)) {
+        return 1;
+    }
+    snprintf(path, sizeof path, "%s/journal", dir);
+    setlinebuf(stdout);
+    test_steps();
+    test_vm_lock();
+    test_torn();
+    test_pending();
+    test_claim();
+    snprintf(lock, sizeof lock, "%s/vm-" VM ".lock", dir);
+    unlink(lock);
+    snprintf(lock, sizeof lock, "%s/vm-0%s.lock", dir, VM + 1);
+    unlink(lock);
+    unlink(path);
+    if (rmdir(dir)) {
+        printf("not ok journal_leaves_nothing: %s\n", dir);
+        return 1;
+    }
+    return check_done();
+}
