@@ -329,7 +329,7 @@ static int
 migrate_main(int argc, char **argv)
 {
     unsigned limit = 0, cpu = 0, blackout = 0, rounds = 0, connections = 0;
-    bool postcopy = false, force = false;
+    bool postcopy = false, force = false, offline = false;
     const char *compress = NULL;
     const struct cli_opt more[] = {
         {"limit", CLI_UINT, &limit, "MBPS", "at most so many Mb/s", 1, 1000000},
@@ -340,6 +340,7 @@ migrate_main(int argc, char **argv)
         {"connections", CLI_UINT, &connections, "N", "side by side", 1, 64},
         {"compress", CLI_STRING, &compress, "HOW", "auto, none, lz4 or zstd"},
         {"postcopy", CLI_FLAG, &postcopy, NULL, "the rest may follow once the guest runs there"},
+        {"offline", CLI_FLAG, &offline, NULL, "the guest stands still meanwhile"},
         {"force", CLI_FLAG, &force, NULL, "do not wait for the switch's confirmation"},
     };
     char *vm, *host = NULL;
@@ -358,7 +359,7 @@ migrate_main(int argc, char **argv)
         free(vm);
         return CLI_FAILED;
     }
-    options = json_pack("{s:s}", "live", "true");
+    options = json_pack("{s:s}", "live", offline ? "false" : "true");
     put_number(options, "limit_mbps", limit);
     put_number(options, "cpu_percent", cpu);
     put_number(options, "max_blackout_ms", blackout);

@@ -446,9 +446,11 @@ run_incoming(struct agent *a)
     POOLREC_MIGRATION_FOR_EACH(m, store_idl(a->x->store))
     {
         struct work *w;
+        struct uuid uuid;
         char *key;
 
-        if (!agent_is(a, m->to_host) || strcmp(m->status, "running")) {
+        if (!agent_is(a, m->to_host) || strcmp(m->status, "running") ||
+            !uuid_from_string(&uuid, m->migration)) {
             continue;
         }
         key = xasprintf("incoming-%s", m->migration);

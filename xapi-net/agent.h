@@ -6,7 +6,8 @@
  *   agent.c          work orders: start, shut down; what died, what strayed
  *   agent_cell.c     cells as processes
  *   agent_migrate.c  both ends of a migration
- *   agent_move.c     evacuation of the host; plugging of vifs
+ *   agent_move.c     evacuation of the host
+ *   agent_vif.c      plugging of vifs
  *
  * A VM runs where its row says (resident_on, epoch), and nowhere else: a cell is
  * started after the row says so, and the row is changed after it has ended.
@@ -82,6 +83,7 @@ void look_at_migrate(const char *name, void *agent); /* for procs_each() */
 
 /* agent_move.c */
 void step_evacuate(struct work *, const struct poolrec_task *);
+/* agent_vif.c */
 void step_plug(struct work *, const struct poolrec_task *, const struct poolrec_vm *);
 
 #endif

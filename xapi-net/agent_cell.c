@@ -126,7 +126,7 @@ vif_option(struct agent *a, const struct poolrec_vm *vm, const struct poolrec_vi
 {
     struct ds ds = DS_EMPTY_INITIALIZER;
 
-    ds_put_format(&ds, "mac=%s", vif->mac);
+    ds_put_format(&ds, "mac=%.17s", vif->mac);
     put_key(&ds, "ip", smap_get(&vm->config, "ip"));
     put_key(&ds, "gw", smap_get(&vm->config, "gw"));
     put_key(&ds, "handle", *vif->device ? vif->device : "0");

@@ -116,6 +116,9 @@ put_options(struct json *job, const struct json *options)
     if (!strcmp(value_map(options, "postcopy", "false"), "true")) {
         json_object_put(job, "postcopy", json_boolean_create(true));
     }
+    if (!strcmp(value_map(options, "live", "true"), "false")) {
+        json_object_put(job, "offline", json_boolean_create(true));
+    }
 }
 
 static void
@@ -215,6 +218,29 @@ run_migrate(struct work *w, const struct poolrec_migration *m, const struct pool
     free(program);
     free(job);
     free(name);
+}
+
+/* An earlier migration of the VM whose weft-migrate here has late packets to
+ * carry: there is only one at a time. */
+static bool
+still_busy(struct work *w, const struct poolrec_migration *m)
+{
+    const struct poolrec_migration *other;
+
+    POOLREC_MIGRATION_FOR_EACH(other, store_idl(w->agent->x->store))
+    {
+        struct proc *send, *recv;
+
+        if (other == m || strcmp(other->vm, m->vm)) {
+            continue;
+        }
+        send = find_proc(w, other, "send");
+        recv = find_proc(w, other, "recv");
+        if ((send && proc_alive(send)) || (recv && proc_alive(recv))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static const char *
@@ -476,7 +502,7 @@ wait_to_send(struct work *w, const struct poolrec_task *task, const struct poolr
             close_migration(w, m, vm, "failure",
                             "the destination's switch has not confirmed the VIFs' policy in time");
         }
-    } else {
+    } else if (!still_busy(w, m)) {
         run_migrate(w, m, vm, "send", "send");
     }
     work_again(w, TICK_MS);
@@ -621,7 +647,7 @@ receive(struct work *w, const struct poolrec_migration *m, const struct poolrec_
             proc_last_words(cell, words, sizeof words);
             write_phase(w, m, "failed", NULL, *words ? words : "weft-cell has died");
         }
-    } else if (!cell || cell_ready(w->agent, m->vm)) {
+    } else if ((!cell || cell_ready(w->agent, m->vm)) && !still_busy(w, m)) {
         w->tries = 0;
         run_migrate(w, m, vm, "recv", "receive");
     }

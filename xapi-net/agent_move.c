@@ -1,4 +1,4 @@
-/* Evacuation of this host, and plugging of vifs at its switch. */
+/* Evacuation of this host. */
 #include <config.h>
 
 #include <errno.h>
@@ -15,7 +15,7 @@
 
 VLOG_DEFINE_THIS_MODULE(agent_move);
 
-enum { TICK_MS = 200, PLUG_MS = 20000, FAILURES_MAX = 3 };
+enum { TICK_MS = 200, FAILURES_MAX = 3 };
 
 /* --- evacuation: orders to migrate, so many at once ------------------------------------------ */
 
@@ -169,18 +169,4 @@ step_evacuate(struct work *w, const struct poolrec_task *task)
     work_again(w, TICK_MS);
     json_destroy(params);
     free(mark);
-}
-
-/* --- vifs at the switch ------------------------------------------------------------------------
- */
-
-/* The port's row in the switch's own database, by ovs-vsctl: the switch plugs vifs
- * by itself, and leaves alone what it is told to keep out. */
-void
-step_plug(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
-{
-    struct fault f;
-
-    fault_set(&f, "OPERATION_NOT_ALLOWED", "", NULL);
-    work_fail(w, task, &f);
 }

@@ -2,7 +2,6 @@
 
 #include "call.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,18 +149,13 @@ fault_add(struct fault *f, const char *param)
 }
 
 void
-fault_set(struct fault *f, const char *code, ...)
+fault_fill(struct fault *f, const char *code, const char *const *params)
 {
-    const char *param;
-    va_list args;
-
     f->code = code;
     f->n = 0;
-    va_start(args, code);
-    while ((param = va_arg(args, const char *))) {
-        fault_add(f, param);
+    while (*params) {
+        fault_add(f, *params++);
     }
-    va_end(args);
 }
 
 /* --- answers ------------------------------------------------------------------- */

@@ -46,8 +46,9 @@ char *call_failure(const struct call *, const struct fault *);
 /* The answer to what call_decode() refused. */
 char *call_refusal(const char *why);
 
-/* Fills in code and parameters (strings, ended by NULL). */
+/* Code and parameters: strings, ended by NULL. */
+#define fault_set(FAULT, CODE, ...) fault_fill((FAULT), (CODE), (const char *const[]){__VA_ARGS__})
+void fault_fill(struct fault *, const char *code, const char *const *params);
 void fault_add(struct fault *, const char *param);
-void fault_set(struct fault *, const char *code, ...) __attribute__((sentinel));
 
 #endif

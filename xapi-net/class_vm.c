@@ -380,6 +380,13 @@ vm_create(struct request *q)
         request_fail(q, "VALUE_NOT_SUPPORTED", "driver", driver, "is cell or xen", NULL);
         return;
     }
+    POOLREC_VM_FOR_EACH(vm, store_idl(q->xapi->store))
+    {
+        if (!strcmp(vm->name, record_string(record, "name_label"))) {
+            request_fail(q, "OPERATION_NOT_ALLOWED", "there is a VM of that name", NULL);
+            return;
+        }
+    }
     if (!(txn = request_begin(q))) {
         return;
     }
@@ -451,6 +458,20 @@ vif_attached(struct xapi *x, const struct ovsdb_idl_row *row)
 }
 
 static struct json *
+vif_allowed(struct xapi *x, const struct ovsdb_idl_row *row)
+{
+    const struct poolrec_vif *vif = vif_of(x, row);
+    struct json *set = json_array_create_empty();
+
+    if (!vif->vm || !*vif->vm->resident_on) {
+        value_add(set, "attach");
+    } else {
+        value_add(set, attached(vif) ? "unplug" : "plug");
+    }
+    return set;
+}
+
+static struct json *
 vif_mtu(struct xapi *x, const struct ovsdb_idl_row *row)
 {
     const struct poolrec_vif *vif = vif_of(x, row);
@@ -480,7 +501,7 @@ static const char *const locking_modes[] = {"network_default", "locked", "unlock
                                             NULL};
 static const struct field vif_fields[] = {
     {"uuid", V_STRING, .get = get_uuid},
-    {"allowed_operations", V_SET, .literal = "[\"attach\",\"unplug\"]"},
+    {"allowed_operations", V_SET, .get = vif_allowed},
     {"current_operations", V_MAP, .literal = "{}"},
     {"device", V_STRING, &poolrec_vif_col_device},
     {"network", V_REF, &poolrec_vif_col_network},
@@ -648,6 +669,10 @@ may_plug(struct request *q, bool plug)
     }
     if (task_of_vm(q->xapi->store, store_uuid(&vm->header_.uuid))) {
         request_fail(q, "OTHER_OPERATION_IN_PROGRESS", "VIF", q->args[0].s, NULL);
+        return false;
+    }
+    if (strcmp(vm->driver, "cell")) {
+        request_fail(q, "OPERATION_NOT_ALLOWED", "weft-xapid plugs cells' VIFs only", NULL);
         return false;
     }
     if (plug == attached(vif)) {

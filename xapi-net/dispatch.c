@@ -7,7 +7,6 @@
 
 #include "dispatch.h"
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,17 +51,11 @@ request_refuse(struct request *q, const struct fault *f)
 }
 
 void
-request_fail(struct request *q, const char *code, ...)
+request_fail_with(struct request *q, const char *code, const char *const *params)
 {
-    struct fault f = {.code = code};
-    const char *param;
-    va_list args;
+    struct fault f;
 
-    va_start(args, code);
-    while ((param = va_arg(args, const char *)) && f.n < FAULT_PARAMS) {
-        fault_add(&f, param);
-    }
-    va_end(args);
+    fault_fill(&f, code, params);
     request_refuse(q, &f);
 }
 

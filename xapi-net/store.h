@@ -40,7 +40,7 @@ unsigned store_seqno(const struct store *);
 /* NULL: not writable.  Between the two calls nothing else is done with the store. */
 struct ovsdb_idl_txn *store_begin(struct store *);
 /* 'done' (or NULL) is called from a later store_run(). */
-void store_commit(struct store *, struct ovsdb_idl_txn *, store_done *, void *aux);
+void store_commit(struct store *, struct ovsdb_idl_txn *, store_done *done, void *aux);
 
 /* NULL if there is none. */
 const struct poolrec_host *store_host(struct store *, const char *name);

@@ -199,25 +199,41 @@ task_look(struct request *q)
 
 /* --- housekeeping ------------------------------------------------------------------------- */
 
+/* The finished one that ended first. */
+static const struct poolrec_task *
+oldest(struct store *store, int64_t before)
+{
+    const struct poolrec_task *task, *found = NULL;
+
+    POOLREC_TASK_FOR_EACH(task, store_idl(store))
+    {
+        if (!task_open(task) && task->finished < before &&
+            (!found || task->finished < found->finished)) {
+            found = task;
+        }
+    }
+    return found;
+}
+
 void
 task_tidy(struct xapi *x)
 {
     static long long int due;
     const struct poolrec_task *task;
     struct ovsdb_idl_txn *txn;
-    int64_t now = time_wall_msec();
     size_t n = 0;
 
     if (time_msec() < due || !coord_is(x) || !(txn = store_begin(x->store))) {
         return;
     }
     due = time_msec() + TIDY_MS;
-    POOLREC_TASK_FOR_EACH_SAFE(task, store_idl(x->store))
+    POOLREC_TASK_FOR_EACH(task, store_idl(x->store))
     {
         n++;
-        if (!task_open(task) && (now - task->finished > KEEP_MS || n > KEEP_TASKS)) {
-            poolrec_task_delete(task);
-        }
+    }
+    while ((task = oldest(x->store, n > KEEP_TASKS ? INT64_MAX : time_wall_msec() - KEEP_MS))) {
+        poolrec_task_delete(task);
+        n--;
     }
     store_commit(x->store, txn, NULL, NULL);
 }

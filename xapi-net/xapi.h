@@ -128,7 +128,9 @@ struct request {
 
 /* Answers, and frees the request. */
 void request_answer(struct request *, struct json *value); /* takes it */
-void request_fail(struct request *, const char *code, ...) __attribute__((sentinel));
+#define request_fail(REQUEST, CODE, ...)                                                           \
+    request_fail_with((REQUEST), (CODE), (const char *const[]){__VA_ARGS__})
+void request_fail_with(struct request *, const char *code, const char *const *params);
 void request_refuse(struct request *, const struct fault *);
 /* Commits what has been written in 'txn'; then the answer is 'value'. */
 void request_commit(struct request *, struct ovsdb_idl_txn *, struct json *value);

@@ -88,6 +88,44 @@ survives_xapid() {
 check xapid-killed-meanwhile survives_xapid
 check all-still-run all_running
 
+# Every port of a vif goes and comes back, by XenAPI, wherever it is.
+plugged() { "$weft" lab exec "${lab[@]}" "$1" -- ovs-vsctl list-ports xenbr0 | grep -c '^vif'; }
+unplug_and_plug() {
+    [ "$(plugged h1)" -gt 0 ] || { echo "no vifs on h1"; return 1; }
+    /usr/bin/python3 - "$dir"/lab/h?/run/weft-xapid.sock <<'PY'
+import http.client, json, socket, sys, time
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.host)
+def call(at, method, *params):
+    c = Unix(at)
+    c.request("POST", "/jsonrpc", json.dumps({"jsonrpc": "2.0", "method": method, "id": 1,
+              "params": params}), {"Content-Type": "application/json"})
+    return json.loads(c.getresponse().read())
+logins = {at: call(at, "session.login_with_password", "", "") for at in sys.argv[1:]}
+at, session = next((at, a["result"]) for at, a in logins.items() if "result" in a)
+def x(method, *params):
+    answer = call(at, method, session, *params)
+    assert "result" in answer, (method, answer)
+    return answer["result"]
+h1 = x("host.get_by_name_label", "h1")[0]
+for vm in x("host.get_resident_VMs", h1):
+    for vif in x("VM.get_VIFs", vm):
+        for _ in range(200):
+            if x("VIF.get_currently_attached", vif):
+                break
+            time.sleep(0.1)
+        x("VIF.unplug", vif)
+        assert not x("VIF.get_currently_attached", vif)
+        again = call(at, "VIF.unplug", session, vif)["error"]["message"]
+        assert again == "DEVICE_ALREADY_DETACHED", again
+        x("VIF.plug", vif)
+        assert x("VIF.get_currently_attached", vif)
+PY
+}
+check vifs-unplugged-and-plugged unplug_and_plug
+
 one_at_a_time() {
     /usr/bin/python3 - "$dir"/lab/h?/xapi/cell-*.runs <<'PY'
 import os, sys

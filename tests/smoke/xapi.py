@@ -143,6 +143,14 @@ def transact(*operations):
                           json.dumps(["Weft_Pool", *operations])))
 
 
+def start_db():
+    global server
+    server = keep(subprocess.Popen(
+        [f"{bin_dir}/ovsdb-server", f"{top}/pool.db", f"--remote=p{db}", f"--unixctl={top}/db.ctl",
+         f"--log-file={top}/db.log", "-vconsole:off"], env=env))
+    until(10, lambda: os.path.exists(f"{top}/db.sock"), "the database")
+
+
 def start_pool():
     os.makedirs(f"{top}/bin")
     os.makedirs(f"{top}/fake")
@@ -164,10 +172,7 @@ def start_pool():
         print("quick viewer pbkdf2-sha256 1", salt.hex(), digest.hex(), file=f)
     run(f"{bin_dir}/ovsdb-tool", "create", f"{top}/pool.db",
         f"{here}/../../controller/pool.ovsschema")
-    keep(subprocess.Popen([f"{bin_dir}/ovsdb-server", f"{top}/pool.db", f"--remote=p{db}",
-                           f"--unixctl={top}/db.ctl", f"--log-file={top}/db.log",
-                           "-vconsole:off"], env=env))
-    until(10, lambda: os.path.exists(f"{top}/db.sock"), "the database")
+    start_db()
     insert = [("Pool", {"name": "lab", "generation": 1, "default_action": "deny"}),
               ("Host", {"name": "h1", "enabled": True}), ("Host", {"name": "h2", "enabled": True}),
               ("Network", {"name": "red", "mtu": 1500, "type": "vlan", "encapsulation": "geneve",
@@ -261,6 +266,7 @@ def case_records(x):
                            "ipv4_allowed": ["10.0.0.9"]})
     fails("DEVICE_ALREADY_EXISTS", x, "VIF.create",
           {"VM": vm, "network": x.one("network", "red"), "device": "0"})
+    fails("OPERATION_NOT_ALLOWED", x, "VM.create", {"name_label": "rec"})
     record = x("VM.get_record", vm)
     assert record["VIFs"] == [vif] and record["power_state"] == "Halted", record
     assert record["memory_static_max"] == 64 << 20 and record["resident_on"] == "OpaqueRef:NULL"
@@ -499,6 +505,33 @@ def case_hostile(x):
     assert peak(h) - before < 16 << 10, f"{peak(h) - before} KiB"
 
 
+def case_database_gone(x):
+    """The pool's database dies and comes back: guests run on, and so does a shutdown
+    that was asked for."""
+    vm = x.vm("db")
+    x("VM.start", vm, False, False)
+    server.kill()
+    server.wait()
+    os.unlink(f"{top}/db.sock")
+    refused = raw(x.host, "VM.clean_shutdown", x.ref, vm)["error"]
+    assert refused["message"] in ("INTERNAL_ERROR", "HOST_STILL_BOOTING"), refused
+    time.sleep(1)
+    start_db()
+    assert runs(vm) == ["start"]
+
+    def shut_down():
+        y = Session()
+        try:
+            y("VM.clean_shutdown", vm)
+        except Failure as f:
+            assert f.code in ("INTERNAL_ERROR", "HOST_STILL_BOOTING", "SESSION_INVALID"), f
+            return None
+        return y
+    y = until(30, shut_down, "a writable database")
+    assert runs(vm) == ["start", "stop"]
+    x.host, x.ref = y.host, y.ref
+
+
 def case_login_flood(x):
     c = http.client.HTTPSConnection(f"127.0.0.{x.host}", port, context=tls(), timeout=60)
     said = []
@@ -554,7 +587,8 @@ def main():
           "the other host")
     for case in (case_envelopes, case_sessions, case_errors, case_records, case_power,
                  case_start_once, case_migrate, case_xapid_killed, case_evacuate, case_events,
-                 case_command_line, case_hostile, case_audit, case_login_flood, case_takeover):
+                 case_command_line, case_database_gone, case_hostile, case_audit,
+                 case_login_flood, case_takeover):
         name = case.__name__[5:].replace("_", "-")
         try:
             case(x)
