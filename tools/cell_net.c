@@ -46,6 +46,7 @@ on_connected(void *aux)
 {
     struct cell *c = aux;
 
+    cell_info(c)->rx_frames = 0; /* an earlier connection's */
     atomic_store(&c->connected_ns, cell_now_ns());
     atomic_store(&c->connected, true);
     c->pending |= CELL_EV_CONNECTED;

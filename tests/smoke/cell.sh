@@ -7,7 +7,7 @@
 # Both processes are on one host, so the move is a vif's to another port.  Everything
 # lives in private namespaces and is gone with them.
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 suite=cell
 if [ "$(id -u)" -eq 0 ] && [ -z "${CELL_TEST_INSIDE:-}" ]; then
     CELL_TEST_INSIDE=1 exec unshare --net --mount --pid --fork --kill-child --mount-proc "$0" "$@"
@@ -16,7 +16,7 @@ fi
 need_root "network namespaces"
 share=$PWD/build/share
 mkdir "$dir/capture"
-moves=${CELL_MOVES:-6}
+moves=${CELL_MOVES:-4}
 export OVS_RUNDIR=$dir OVS_LOGDIR=$dir OVS_DBDIR=$dir
 
 ip link set lo up
@@ -54,6 +54,7 @@ move() {
     common=(--driver cell --vm "$vm" --migration "$(cat /proc/sys/kernel/random/uuid)" --from "h$from"
         --to "h$to" --epoch "$epoch" --claim-file "$dir/claim" --plain "$@")
     start_cell "$to" --incoming || return 1
+    rm -f "$dir/receive" # the last move's
     mkdir -p "$dir/h$from" "$dir/h$to" # one for each host
     "$bin/weft-migrate" receive "${common[@]}" --listen 127.0.0.1:0 --journal "$dir/h$to/$epoch" \
         --option "control=$dir/$to.sock" >"$dir/receive" 2>"$dir/receive.err" </dev/null &

@@ -76,7 +76,7 @@ struct cell_info {
         uint32_t tx_ref, rx_ref, port;
         uint8_t sg, gso_v4;
     } offer;            /* guest */
-    uint64_t rx_frames; /* guest: received since it last connected */
+    uint64_t rx_frames; /* guest: received since the host cleared it at CELL_EV_CONNECTED */
     char cmdline[CELL_CMDLINE_MAX];
 };
 _Static_assert(sizeof(struct cell_info) <= 4096, "page 0");

@@ -168,7 +168,10 @@ transmit(struct netif *n, struct pbuf *p)
 static void
 collect_unanswered(void)
 {
-    n_resend = resent = 0;
+    resent = 0;
+    if (n_resend) {
+        return; /* moved again before all of them had found a place: nothing came after them */
+    }
     for (unsigned i = 0; i < NF_TX_PAGES; i++) {
         if (queue.tx_state[i] != NF_TX_FIRST) {
             continue;
@@ -345,7 +348,6 @@ net_event(uint64_t events)
     }
     if (events & CELL_EV_CONNECTED) {
         up = true;
-        cell_info.rx_frames = 0;
         netif_set_link_up(&netif);
         etharp_gratuitous(&netif);
         send_again();
