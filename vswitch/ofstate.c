@@ -33,6 +33,7 @@
 
 #include "dirs.h"
 #include "hash.h"
+#include "if-notifier.h"
 #include "latch.h"
 #include "lib/vswitch-idl.h"
 #include "ofstate_priv.h"
@@ -115,13 +116,38 @@ __wrap_connmgr_send_requestforward(struct connmgr *mgr, const struct ofconn *sou
     __real_connmgr_send_requestforward(mgr, source, rf);
 }
 
+/* bridge.c gives bridges no controllers while flows are restored, and afterwards
+ * not before something changes, which may never be: where a bridge is to listen
+ * for them we say that something has.  (One that is to connect by itself would
+ * lose its flows for it: Open vSwitch flushes them.) */
+static bool
+has_listeners(void)
+{
+    const struct ovsrec_controller *c;
+
+    if (idl) {
+        OVSREC_CONTROLLER_FOR_EACH(c, idl)
+        {
+            if (c->target[0] == 'p') {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 void
 __wrap_ofproto_set_flow_restore_wait(bool wait)
 {
+    static bool waited;
     bool ours;
 
     atomic_read_relaxed(&restoring, &ours);
     __real_ofproto_set_flow_restore_wait(wait || ours);
+    if (waited && !ours && has_listeners()) {
+        if_notifier_manual_report();
+    }
+    waited = ours;
 }
 
 /* --- files ------------------------------------------------------------------ */
@@ -506,6 +532,7 @@ ofstate_init(const char *database)
     idl = ovsdb_idl_create(database, &ovsrec_idl_class, false, true);
     ovsdb_idl_add_column(idl, &ovsrec_bridge_col_name);
     ovsdb_idl_add_column(idl, &ovsrec_open_vswitch_col_other_config);
+    ovsdb_idl_add_column(idl, &ovsrec_controller_col_target);
     thread = ovs_thread_create("weft-ofstate", ofstate_main, NULL);
 }
 

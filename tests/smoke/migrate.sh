@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.." || exit 1
 suite=migrate
 . tests/smoke/lib.bash
 need_root "network namespaces"
-moves=${MIGRATE_MOVES:-6}
+moves=${MIGRATE_MOVES:-4}
 name=mig$$
 lab=$dir/l
 cell=10.1.200.1
@@ -90,6 +90,16 @@ check status-knows-where python3 -c 'import json,sys
 cells = json.loads(sys.stdin.read())["cells"]
 assert [(c["name"], c["state"], c["host"]) for c in cells][0] == (
     "cell1", "Running", "h" + sys.argv[1]), cells' "$((1 + moves % 2))" < <(W status --json)
+
+# --- a switch dies ----------------------------------------------------------------
+switch_of_h1() { W status --json | python3 -c 'import json,sys
+print(json.load(sys.stdin)["hosts"][0][sys.argv[1]])' "$1"; }
+obeys_again() {
+    [ "$(switch_of_h1 restarts)" -gt 0 ] && [ "$(pool host list | grep -c " yes ")" = 2 ] &&
+        pool vm migrate cell1 "h$((2 - moves % 2))" && probe get 100000 3
+}
+kill -KILL "$(switch_of_h1 vswitchd_pid)"
+check the-switch-that-takes-over-obeys-and-takes-a-vm until_true 30 obeys_again
 
 # --- the end --------------------------------------------------------------------
 down() {
