@@ -332,47 +332,6 @@ write_vif_status(const struct model_vif *vif, const struct ovsdb_idl_row *row)
     pool_row_set_int(row, REC_VIF, "ofport", port ? port->ofport : 0);
 }
 
-/* Whether a host stands rightly among those that have confirmed the vif.  Each
- * controller answers for the hosts that it leads, and the one that leads the
- * pool for what is no host. */
-static bool
-stays_confirmed(const struct pool_db *db, const struct model_vif *vif, const char *name)
-{
-    const struct model_host *host = model_host(model_by_name(db->model, REC_HOST, name));
-    const struct model_port *port;
-
-    if (!vif->obj.live || !vif->resident || !host) {
-        return db->quiet;
-    }
-    if (db->shared && !host->led) {
-        return true;
-    }
-    port = model_vif_port(vif, host);
-    return port ? port->confirm != MODEL_UNCONFIRMED : !host->reported;
-}
-
-static void
-write_confirmed(const struct pool_db *db, const struct model_vif *vif,
-                const struct ovsdb_idl_row *row)
-{
-    const struct model_port *port;
-    size_t n;
-    char **names = pool_row_get_list(row, REC_VIF, "confirmed_on", &n);
-
-    for (size_t i = 0; i < n; i++) {
-        if (!stays_confirmed(db, vif, names[i])) {
-            pool_row_set_member(row, REC_VIF, "confirmed_on", names[i], false);
-        }
-        free(names[i]);
-    }
-    free(names);
-    LIST_FOR_EACH (port, vif_node, &vif->ports) {
-        if (port->confirm == MODEL_CONFIRMED && (port->host->led || !db->shared)) {
-            pool_row_set_member(row, REC_VIF, "confirmed_on", port->host->obj.name, true);
-        }
-    }
-}
-
 static void
 write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_row *row)
 {
@@ -380,7 +339,7 @@ write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_r
     struct model_host *host = model_host(obj);
 
     if (obj->kind == REC_VIF) {
-        write_confirmed(db, model_vif(obj), row);
+        pool_confirm_write(db->model, db->shared, db->quiet, model_vif(obj), row);
     }
     if (db->quiet) {
         /* Our own hosts, and what one of them refused. */

@@ -6,6 +6,9 @@
 
 struct doc;
 struct json_t;
+struct model;
+struct model_vif;
+struct ovsdb_idl_row;
 struct pool_db;
 
 struct model *pool_db_model(struct pool_db *);
@@ -31,5 +34,10 @@ bool pool_object_read(struct pool_db *, enum rec_kind, const char *name, struct 
 /* All of a kind, in order of name (rules: of policy first). */
 size_t pool_objects_read(struct pool_db *, enum rec_kind, struct pool_object **);
 void pool_object_destroy(struct pool_object *);
+
+/* pool_confirm.c: writes what has been found out of a vif, in the open transaction.
+ * 'shared': with other controllers; 'quiet': one of them leads the pool. */
+void pool_confirm_write(const struct model *, bool shared, bool quiet, const struct model_vif *,
+                        const struct ovsdb_idl_row *);
 
 #endif

@@ -203,8 +203,9 @@ preflight(struct lab *lab)
                                            "weft-migrate",     "weft-cell",     "ovsdb-client"};
     const struct lab_config *c = &lab->config;
     /* From the end: four are for cells, two for a pool. */
-    unsigned n_programs =
-        sizeof programs / sizeof programs[0] - (c->cells_per_host ? 0 : c->pool ? 4 : 6);
+    unsigned n_programs = sizeof programs / sizeof programs[0] - (c->cells_per_host ? 0
+                                                                  : c->pool         ? 4
+                                                                                    : 6);
     char path[LAB_PATH_MAX * 2];
 
     for (unsigned i = 0; i < n_programs; i++) {
