@@ -306,6 +306,9 @@ end_drop_transport(struct mig_end *e)
     e->received_before += s.wire_bytes_received;
     r->bytes_wire = e->source ? e->sent_before : e->received_before;
     r->pages_sent += e->source ? s.pages_sent : s.pages_received;
+    if (e->ops->kind == MIG_MEMORY) {
+        r->bytes_guest = r->pages_sent * MIG_PAGE_BYTES;
+    }
     for (int k = 0; k < MIG_KINDS; k++) {
         r->pages_by_kind[k] += s.pages_by_kind[k];
     }

@@ -39,8 +39,8 @@ usage(FILE *f)
         "  --claim-file FILE                        instead of a pool's database\n"
         "  --connect IP:PORT | --listen IP:PORT     source | destination\n"
         "  --connections N                          2\n"
-        "  --tls-private-key F --tls-certificate F --tls-ca-cert F --tls-peer-name NAME, or "
-        "--plain\n"
+        "  --tls-private-key F --tls-certificate F --tls-ca-cert F --tls-peer-name NAME\n"
+        "    [--tls-crl F], or --plain\n"
         "  --journal FILE                           needed for recover\n"
         "  --limit-mbps N --cpu-percent N           0: no limit\n"
         "  --max-blackout-ms 50 --max-rounds 30 --max-throttle 99\n"
@@ -160,11 +160,12 @@ emit_result(const struct mig_job *j, const struct mig_result *r)
     for (int k = 0; k < MIG_KINDS; k++) {
         json_object_set_new(pages, kinds[k], json_integer(r->pages_by_kind[k]));
     }
-    o = json_pack("{s:s,s:s,s:s,s:b,s:I,s:f,s:f,s:i,s:I,s:I,s:I,s:o,s:o,s:s}", "event", "result",
-                  "status", mig_status_name(r->status), "why", r->why, "running", (int)r->running,
-                  "epoch", (json_int_t)r->epoch, "blackout_ms", r->blackout_us / 1000.0, "total_ms",
-                  r->total_us / 1000.0, "rounds", (int)r->rounds, "bytes_wire",
-                  (json_int_t)r->bytes_wire, "pages_sent", (json_int_t)r->pages_sent,
+    o = json_pack("{s:s,s:s,s:s,s:b,s:I,s:f,s:f,s:i,s:I,s:I,s:I,s:I,s:o,s:o,s:s}", "event",
+                  "result", "status", mig_status_name(r->status), "why", r->why, "running",
+                  (int)r->running, "epoch", (json_int_t)r->epoch, "blackout_ms",
+                  r->blackout_us / 1000.0, "total_ms", r->total_us / 1000.0, "rounds",
+                  (int)r->rounds, "bytes_wire", (json_int_t)r->bytes_wire, "bytes_guest",
+                  (json_int_t)r->bytes_guest, "pages_sent", (json_int_t)r->pages_sent,
                   "late_packets", (json_int_t)r->late_packets, "pages", pages, "vifs",
                   vifs_json(j, r), "lost", r->lost);
     emit(o);

@@ -105,6 +105,20 @@ gather(const struct connection *c, struct iovec *iov)
     return n;
 }
 
+/* What a byte costs on average.  A sample in which somebody else had the processor says
+ * little about the wire. */
+static void
+note_cost(struct connection *c, double ns_per_byte)
+{
+    if (!c->ns_per_byte) {
+        c->ns_per_byte = ns_per_byte;
+    }
+    if (ns_per_byte > 3 * c->ns_per_byte) {
+        ns_per_byte = 3 * c->ns_per_byte;
+    }
+    c->ns_per_byte += (ns_per_byte - c->ns_per_byte) / 8;
+}
+
 /* Sends what the batch has and begins another. */
 static int
 send_batch(struct connection *c)
@@ -131,7 +145,7 @@ send_batch(struct connection *c)
             return error;
         }
         c->tx_descriptors += b->n;
-        c->ns_per_byte += ((double)(transport_now() - start) / len - c->ns_per_byte) / 8;
+        note_cost(c, (double)(transport_now() - start) / len);
         mig_encoder_wire(c->encoder, c->ns_per_byte);
     }
     cpu = thread_cpu();

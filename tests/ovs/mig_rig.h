@@ -102,6 +102,7 @@ rig_boot(int index, unsigned int rate)
     rig_serial++;
     fake->cut_off[0] = fake->cut_off[1] = false;
     fake->answers_lost[0] = fake->answers_lost[1] = 0;
+    fake->swaps_lost[0] = fake->swaps_lost[1] = 0;
     snprintf(path, sizeof path, "%s/row%d", rig_dir, index);
     rig_uuid(vm, index);
     unlink(path);
@@ -200,6 +201,10 @@ rig_swap(void *aux, const char *from, uint64_t e1, const char *to, uint64_t e2, 
 
     if (fake->cut_off[c->host]) {
         usleep(5000);
+        return ETIMEDOUT;
+    }
+    if (fake->swaps_lost[c->host] > 0) {
+        fake->swaps_lost[c->host]--;
         return ETIMEDOUT;
     }
     error = claim.swap(claim.aux, from, e1, to, e2, timeout_ms);

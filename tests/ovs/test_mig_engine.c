@@ -303,6 +303,22 @@ test_database(void)
     CHECK(settled(0));
     explain(&p);
 
+    CASE("engine_old_row_decides_nothing");
+    for (int cut = 0; cut < 2; cut++) {
+        p = prepare(0, RATE);
+        strcpy(p.s.pause_at, "commit");
+        CHECK(start(&p));
+        CHECK(rig_until(&p.s, MIG_EVENT_STOPPED, -1));
+        fake->swaps_lost[0] = fake->swaps_lost[1] = 2;
+        if (cut) {
+            rig_cut(&p.w);
+        }
+        rig_tell(&p.s, 'c');
+        finish(&p);
+        CHECK(settled(0));
+        explain(&p);
+    }
+
     CASE("engine_answer_of_swap_lost");
     for (int host = 0; host < 2; host++) {
         p = prepare(0, RATE);

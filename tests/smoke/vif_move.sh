@@ -92,6 +92,7 @@ PY
 connections() { appctl "$1" dpctl/dump-conntrack zone=5 | grep -c "dport=5201"; }
 learned() { appctl "$1" fdb/show xenbr0 | awk -v p="$2" -v m="$mac" '$3 == m && $1 == p { n = 1 } END { exit !n }'; }
 ofport() { vsctl "$1" get interface "$2" ofport; }
+state_is() { appctl "$1" weft/vif-show vif1.0 | grep -q "^vif1.0: $2 "; }
 kept() { test "$(appctl A weft/vif-show vif1.0 | sed 's/.* kept=\([0-9]*\).*/\1/')" -ge "$1"; }
 ended() { ! [ -e "$dir/A/ovs-vswitchd.pid" ] && ! [ -e "$dir/B/ovs-vswitchd.pid" ]; }
 joined() { appctl "$1" mdb/show xenbr0 | grep -q "$2"; }
@@ -137,11 +138,12 @@ check gather say gather
 kill -STOP "${guest_pid[g1]}"
 check hold say hold
 check hold-again say hold
-check held appctl A weft/vif-show vif1.0
+check held state_is A held
 ip netns exec g2 ping -c 3 -i 0.05 -W 5 10.0.0.1 >"$dir/ping" 2>&1 &
 ping=$!
 until_true 10 kept 3
 check release say release
+check released state_is A -
 kill -CONT "${guest_pid[g1]}"
 wait $ping
 check cancelled-nothing-lost grep -q ' 3 received' "$dir/ping"
@@ -154,6 +156,7 @@ kill -STOP "${guest_pid[g1]}"
 check hold-to-move say hold
 check export say export
 check keep say keep
+check waits state_is B waiting
 check import say import
 check import-connection test "$(connections B)" = 1
 ip netns exec g2 ping -c 5 -i 0.05 -W 10 10.0.0.1 >"$dir/ping" 2>&1 &
@@ -179,7 +182,6 @@ check blackout test "$(of_answer blackout_ns)" -gt 0
 check connection-goes-on lives
 check new-connection-denied ip netns exec g2 python3 tests/smoke/tcp_probe.py connect --closed 10.0.0.1/5201 --closed 10.0.0.1/5202
 check source-port-goes until_true 10 not vsctl A port-to-br vif1.0
-check nothing-refused grep -c . "$dir/A/ovs-vswitchd.log"
 refuse no-alarm grep -hE '\|(ERR|EMER)\|' "$dir/A/ovs-vswitchd.log" "$dir/B/ovs-vswitchd.log"
 
 to_hands=${HANDS[1]}

@@ -49,6 +49,7 @@ struct fake {
     /* The database, as the hosts reach it. */
     atomic_bool cut_off[2];      /* no answer */
     _Atomic int answers_lost[2]; /* so many swaps are done and not answered */
+    _Atomic int swaps_lost[2];   /* so many swaps are neither done nor answered */
 };
 
 static struct fake *fake;

@@ -119,7 +119,7 @@ test_torn(void)
 {
     char text[1024];
     struct mig_journal_past past;
-    size_t n, lines[3], k = 0;
+    size_t n, lines[3] = {0}, k = 0;
 
     CASE("journal_torn_at_every_byte");
     write_whole();
