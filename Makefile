@@ -1,6 +1,6 @@
 # Weft.  On a fresh Debian 12, as root:
 #
-#   make run          a lab: three hosts, a controller, 12 guests of two tenants, live view
+#   make run          a lab: three hosts, a controller, 12 guests of two tenants, VMs that move, live view
 #   make check        every test
 #   make bench        benchmarks beside their peers
 #
@@ -134,7 +134,7 @@ deps-test:
 build: deps
 	$(Q)$(MAKE) --no-print-directory programs
 run: build
-	$(Q)$(BIN)/weft lab run --pool --hosts 3 --guests 4
+	$(Q)$(BIN)/weft lab run --pool --hosts 3 --guests 4 --cells 1
 check: deps-test
 	$(Q)$(MAKE) --no-print-directory programs tests
 	$(Q)tests/run.sh

@@ -27,6 +27,7 @@ PREFIX = "weft-bench-"
 # As on a host, the run directory is memory and the database's is on a disk.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 PROGRAMS = ("weft-localxen", "weft-netfront", "weft-vswitchd", "weft-controllerd", "weft-flowd",
+            "weft-cell", "weft-migrate",
             "ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "ovs-appctl")
 
 _libc = ctypes.CDLL(None, use_errno=True)

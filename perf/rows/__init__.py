@@ -9,8 +9,9 @@ A row module offers
 'bench' is a Bench (bench.py): the rig, the number of pairs, the seconds of
 one measurement, and bench.say() for progress.
 """
-from . import (acl, attack, blast, collect, fairness, flows, forward, idle, newflows, pool,
-               pool_ovn, quiet, restart, ring, ring64, ring_vhost, stateful, tcp, vlan)
+from . import (acl, attack, blast, collect, fairness, flows, forward, idle, migrate, migrate_live, newflows,
+               pool, pool_ovn, quiet, restart, ring, ring64, ring_vhost, stateful, tcp, vlan)
 
 ALL = (forward, flows, acl, attack, vlan, stateful, newflows, quiet, tcp, ring64, ring_vhost,
-       blast, ring, idle, fairness, restart, pool, pool_ovn, collect)
+       blast, ring, idle, fairness, restart, pool, pool_ovn, collect,
+       migrate, migrate_live)
