@@ -28,13 +28,14 @@ sink(struct fast_port *port OVS_UNUSED, struct worker *worker OVS_UNUSED, struct
     dp_packets_free(pkts, n);
 }
 
-static void
+/* Returns the flow's number. */
+static uint64_t
 put(const char *flow, const char *actions)
 {
     ovs_u128 ufid = {.u64 = {next_id, next_id}};
 
-    next_id++;
     ovs_assert(!flow_text_put(rig_dp, DPIF_FP_CREATE, &ufid, flow, actions, NULL));
+    return next_id++;
 }
 
 /* UDP from 10.0.0.A to 10.0.0.B. */
@@ -189,8 +190,11 @@ test_ways(void)
 static void
 test_connections(void)
 {
+    const char *established =
+        "recirc_id(1),in_port(1),ct_state(+est+trk),eth_type(0x0800),ipv4(frag=no)";
     struct worker_stats stats;
     struct record r;
+    ovs_u128 ufid;
 
     put("recirc_id(0),in_port(1),ct_state(-trk),eth_type(0x0800),ipv4(proto=17,frag=no),"
         "udp(dst=80)",
@@ -200,7 +204,7 @@ test_connections(void)
         "ct(zone=5),recirc(1)");
     put("recirc_id(1),in_port(1),ct_state(+new+trk),eth_type(0x0800),ipv4(frag=no)",
         "ct(commit,zone=5,label=0x0000000b0000000a/0xffffffffffffffff),2");
-    put("recirc_id(1),in_port(1),ct_state(+est+trk),eth_type(0x0800),ipv4(frag=no)", "2");
+    ufid.u64.lo = ufid.u64.hi = put(established, "2");
     put("recirc_id(1),in_port(2),ct_state(+est+trk),eth_type(0x0800),ipv4(frag=no)", "3");
     pass(1, 1, 2, 2000, 80, 1);
     for (unsigned i = 0; i < 6; i++) {
@@ -224,6 +228,16 @@ test_connections(void)
     collect();
     r = record_of(1, 80);
     CHECK(r.packets == 4 && r.out == 2 && r.rule_out == 10 && r.rule_in == 11);
+
+    CASE("record: actions that the second flow no longer has say nothing");
+    ovs_assert(!flow_text_put(rig_dp, DPIF_FP_MODIFY, &ufid, established, "3", NULL));
+    ovsrcu_quiesce();
+    epoch_synchronize();
+    pass(1, 1, 2, 2000, 80, 4);
+    collect();
+    r = record_of(1, 80);
+    CHECK(r.packets == 4 && r.out == 3 && r.rule_out == 10 && r.rule_in == 11);
+    CHECK(n_told == 1);
 }
 
 int

@@ -159,13 +159,27 @@ set_way(struct worker *w, struct record *r, const struct record_way *way)
     r->rule_in = way->rule_in ? way->rule_in : r->rule_in;
 }
 
+/* What an entry says is what happens to its packets; else the slow path says.  An
+ * entry with a verdict has the second flow's program, which may have got another
+ * since: 'e' is current by the first flow's generation alone. */
+static bool
+has_the_say(const struct exact_entry *e)
+{
+    const struct verdict *v = e->verdict;
+
+    if (e->kind & ENTRY_VERDICT) {
+        return v->verdict && atomic_load_explicit(&v->slot->gen, memory_order_relaxed) == v->gen;
+    }
+    return !(e->kind & ENTRY_SLOW);
+}
+
 void
 record_other_way(struct worker *w, struct record *r, const struct exact_entry *e)
 {
     struct record_way way = {.status = RECORD_FORWARDED, .out = e->port};
 
-    if (e->kind & ENTRY_SLOW) {
-        return; /* the slow path says */
+    if (!has_the_say(e)) {
+        return;
     }
     if (e->port == PORT_DROP) {
         way.status = RECORD_DROPPED;
