@@ -142,7 +142,6 @@ transact(struct jsonrpc *rpc, struct json *params, long long int deadline, struc
     int error;
 
     error = jsonrpc_send(rpc, jsonrpc_create_request("transact", params, &id));
-    id = json_clone(id);
     while (!error) {
         jsonrpc_run(rpc);
         if (receive_reply(rpc, id, &reply, &error)) {
