@@ -5,7 +5,8 @@
 #   vmlinux       Debian's kernel, unpacked: for dom0 and guests
 #   dom0.cpio     dom0's root: Xen's tools, busybox, iproute2, iperf3, socat,
 #                 and in /guest the guests' kernel and guest.cpio.gz
-#   weft.cpio     appended to it: the switch, its libraries, the hotplug script
+#   weft.cpio     appended to it: the switch, weft-migrate, their libraries, the hotplug
+#                 script, certificates for h1 and h2
 #
 # The first three are built anew when a package's version or a file of this
 # folder changes, the last one whenever a program of build/bin did.  Nothing is
@@ -194,14 +195,18 @@ build_weft() { # KEY
     local root=$work/weft p
     unpacked=
     merged "$root"
-    mkdir -p "$root"/{usr/share/openvswitch,etc/xen/scripts}
+    mkdir -p "$root"/{usr/share/openvswitch,etc/xen/scripts,etc/weft}
     for p in "${programs[@]}"; do
         strip -o "$root/bin/$(basename "$p")" "$p"
         put_libraries "$root" "$p"
     done
     # DPDK loads what is here: the mempool operations it asks for by name.
     put "$root" "$multiarch"/dpdk/pmds-*/librte_mempool_ring.so.*.0
-    cp "$top/build/share/vswitch.ovsschema" "$root/usr/share/openvswitch/"
+    cp "$top"/build/share/{vswitch,pool}.ovsschema "$root/usr/share/openvswitch/"
+    "$top/build/bin/weft" pki init "$root/etc/weft/pki" >/dev/null
+    for p in 1 2; do
+        "$top/build/bin/weft" pki host h$p --address 10.9.0.10$p --dir "$root/etc/weft/pki" >/dev/null
+    done
     [ -d "$top/tools/xen" ] && find "$top/tools/xen" -type f -name 'vif-*' \
         -exec install -t "$root/etc/xen/scripts" {} +
     pack "$root" >"$work/weft.cpio"
@@ -211,7 +216,8 @@ build_weft() { # KEY
 
 # --- what is to be built ---------------------------------------------------------
 
-programs=("$top"/build/bin/{weft-vswitchd,ovsdb-server,ovsdb-tool,ovs-vsctl,ovs-appctl,ovs-ofctl})
+programs=("$top"/build/bin/{weft-vswitchd,weft-migrate,ovsdb-server,ovsdb-client,ovsdb-tool} \
+    "$top"/build/bin/ovs-{vsctl,appctl,ofctl})
 for p in "${programs[@]}"; do
     [ -x "$p" ] || {
         echo "$p is not there: run 'make build' first" >&2

@@ -106,12 +106,13 @@ initcall_blacklist=load_system_certificate_list"
 
 # Xen would trap each reading of the time stamp counter (tsc_mode).
 # guest NAME pv|pvh ADDRESS [KEY=VALUE...]: creates it; returns when libxl does.
-# Keys: memory, vcpus, bridge (xenbr0; xenbr0.10 is VLAN 10), mtu, vif (further
+# Keys: uuid, memory, vcpus, bridge (xenbr0; xenbr0.10 is VLAN 10), mtu, vif (further
 # settings of the vif, after a comma), extra (kernel's command line), paused=1.
 guest() {
-    local name=$1 type=$2 address=$3 memory=128 vcpus=1 bridge=xenbr0 mtu='' vif='' extra='' paused=''
+    local name=$1 type=$2 address=$3 memory=128 vcpus=1 bridge=xenbr0 mtu='' vif='' extra='' paused='' uuid=''
     shift 3
     [ $# -eq 0 ] || local "$@"
+    [ -z "$uuid" ] || uuid="uuid = \"$uuid\""
     cat >"/tmp/$name.cfg" <<END
 name = "$name"
 type = "$type"
@@ -120,6 +121,7 @@ ramdisk = "/guest/guest.cpio.gz"
 cmdline = "console=hvc0 $kernel_options rig.ip=$address/24 ${mtu:+rig.mtu=$mtu} $extra"
 memory = $memory
 vcpus = $vcpus
+$uuid
 tsc_mode = "native"
 vif = [ "mac=$(mac_of "$address"),bridge=$bridge,script=vif-weft${mtu:+,mtu=$mtu}${vif:+,$vif}" ]
 on_reboot = "restart"
@@ -192,6 +194,57 @@ tcp_between() {
     in_guest "$guest" "iperf3 -f m -c $* >/tmp/iperf 2>&1; grep receiver /tmp/iperf" 60 |
         awk '/receiver/ { r = $(NF - 2) } END { print r + 0; exit !(r > 0) }' ||
         die "no TCP from $guest to $1"
+}
+
+# --- migration -----------------------------------------------------------------
+
+pki=/etc/weft/pki
+
+# The pool's database, on this host, until the end of the case.
+pool_start() {
+    mkdir -p /run/pool
+    rm -f /run/pool/*
+    ovsdb-tool create /run/pool/pool.db "$OVS_PKGDATADIR/pool.ovsschema"
+    bg ovsdb-server /run/pool/pool.db --remote="pssl:6640:$self" --remote=punix:/run/pool/sock \
+        --unixctl=/run/pool/ctl --private-key=$pki/h1.key --certificate=$pki/h1.crt --ca-cert=$pki/ca.crt
+    until_true 10 pool_transact '{"op":"select","table":"VM","where":[]}'
+}
+pool_transact() { # OPERATION
+    ovsdb-client --timeout=10 transact unix:/run/pool/sock "[\"Weft_Pool\",$1]"
+}
+# pool_vm NAME: makes its row, resident on h1 in epoch 1; prints its uuid.
+pool_vm() {
+    pool_transact "{\"op\":\"insert\",\"table\":\"VM\",
+        \"row\":{\"name\":\"$1\",\"power_state\":\"Running\",\"resident_on\":\"h1\",\"epoch\":1}}" |
+        grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+}
+
+# weft_migrate send|receive UUID EPOCH FROM TO [OPTION...]: one end of g1's migration.
+# What it says is in /tmp/weft-migrate and beside it.  "receive" returns once it listens.
+weft_migrate() {
+    local role=$1 uuid=$2 epoch=$3 from=$4 to=$5 here=$4 peer=$5 port=vifDOMID.0 run=()
+    shift 5
+    mkdir -p /run/weft
+    if [ "$role" = receive ]; then
+        run=(bg)
+        here=$to peer=$from
+        set -- --listen "$self:8010" "$@"
+    else
+        port=$(vif_of g1)
+        set -- --connect "10.9.0.10${to#h}:8010" "$@"
+    fi
+    # shellcheck disable=SC2016
+    "${run[@]}" bash -c 'exec "$@" >/tmp/weft-migrate 2>/tmp/weft-migrate.log' - \
+        weft-migrate "$role" --driver xen --vm "$uuid" --migration "${uuid%?}$((epoch % 10))" \
+        --from "$from" --to "$to" --epoch "$epoch" --database ssl:10.9.0.101:6640 \
+        --private-key "$pki/$here.key" --certificate "$pki/$here.crt" --ca-cert $pki/ca.crt \
+        --tls-private-key "$pki/$here.key" --tls-certificate "$pki/$here.crt" \
+        --tls-ca-cert $pki/ca.crt --tls-peer-name "$peer" --journal "/run/weft/$uuid.$epoch" \
+        --vif "{\"uuid\":\"$uuid\",\"port\":\"$port\",\"mac\":\"$(mac_of 10.9.0.11)\",
+            \"addresses\":[\"10.9.0.11\"],\"switch_dir\":\"$OVS_RUNDIR\"}" \
+        --max-blackout-ms 300 --max-rounds 5 "$@"
+    [ "$role" = send ] || until_true 10 grep -q listening /tmp/weft-migrate ||
+        die "weft-migrate does not listen: $(tail -n 1 /tmp/weft-migrate.log)"
 }
 
 # --- the end of a case -------------------------------------------------------
