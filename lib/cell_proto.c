@@ -113,9 +113,10 @@ cell_connect(struct cell_client *c, const char *path)
     if (fd < 0) {
         return errno;
     }
-    if (connect(fd, (struct sockaddr *)&to, sizeof to) ||
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait) ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait)) {
+    /* First, since a cell that does not accept holds connect() up as well. */
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait) ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait) ||
+        connect(fd, (struct sockaddr *)&to, sizeof to)) {
         int error = errno;
         close(fd);
         return error;

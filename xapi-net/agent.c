@@ -227,7 +227,7 @@ static void
 start_claimed(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
 {
     struct proc *p = cell_find(w->agent, task->vm);
-    char words[200] = "weft-cell did not come up in time";
+    char words[200] = "";
     struct fault f;
     int error = 0;
 
@@ -241,14 +241,17 @@ start_claimed(struct work *w, const struct poolrec_task *task, const struct pool
         proc_last_words(p, words, sizeof words);
         error = ECHILD;
     } else if (time_msec() - w->since > START_MS) {
-        proc_signal(p, SIGKILL);
-        error = ETIMEDOUT;
+        proc_signal(p, SIGKILL); /* given up when it has ended, and not before */
     }
     if (!error) {
         work_again(w, STEP_MS);
         return;
     }
-    fault_set(&f, "INTERNAL_ERROR", p ? words : ovs_strerror(error), NULL);
+    fault_set(&f, "INTERNAL_ERROR",
+              !p       ? ovs_strerror(error)
+              : *words ? words
+                       : "weft-cell did not come up in time",
+              NULL);
     give_up(w, vm, task, &f);
 }
 

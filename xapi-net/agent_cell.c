@@ -54,7 +54,8 @@ read_domid(struct agent *a, const char *name)
 
 struct taken {
     struct agent *agent;
-    int last;
+    int last, wanted;
+    bool found; /* the wanted one */
 };
 
 static void
@@ -63,6 +64,16 @@ note_domid(const char *name, void *taken_)
     struct taken *t = taken_;
 
     t->last = MAX(t->last, read_domid(t->agent, name));
+    t->found = t->found || read_domid(t->agent, name) == t->wanted;
+}
+
+static bool
+is_taken(struct agent *a, int domid)
+{
+    struct taken taken = {.agent = a, .wanted = domid};
+
+    procs_each(a->procs, "cell-", note_domid, &taken);
+    return taken.found;
 }
 
 /* One more than any that is there: an id that was just given back may still be
@@ -71,12 +82,17 @@ static int
 new_domid(struct agent *a, const char *name)
 {
     static int last = DOMID_FIRST - 1;
-    struct taken taken = {a, last};
+    static bool round; /* the highest id has been given: now the free ones, upwards */
+    struct taken taken = {.agent = a, .last = last};
     char *path = proc_path(a->procs, name, "dom");
     FILE *f;
 
     procs_each(a->procs, "cell-", note_domid, &taken);
-    last = taken.last < DOMID_LAST ? MAX(taken.last, last) + 1 : DOMID_FIRST;
+    round = round || taken.last >= DOMID_LAST;
+    last = round ? last : taken.last;
+    do {
+        last = last < DOMID_LAST ? last + 1 : DOMID_FIRST;
+    } while (round && is_taken(a, last));
     f = fopen(path, "we");
     if (f) {
         fprintf(f, "%d\n", last);
@@ -140,35 +156,37 @@ vif_option(struct agent *a, const struct poolrec_vm *vm, const struct poolrec_vi
     return ds_steal_cstr(&ds);
 }
 
+/* Of --share: clients name no other files of the host's.  NULL: they tried. */
+static char *
+image_path(const struct xapi_options *o, const struct poolrec_vm *vm)
+{
+    const char *image = smap_get_def(&vm->config, "image", "cell.img");
+
+    return *image && *image != '.' && !strchr(image, '/') ? xasprintf("%s/%s", o->share, image)
+                                                          : NULL;
+}
+
 int
 cell_start(struct agent *a, const struct poolrec_vm *vm, bool incoming)
 {
     const struct xapi_options *o = a->x->options;
+    char *image = image_path(o, vm);
+    if (!image) {
+        return EINVAL;
+    }
     char *name = cell_name(store_uuid(&vm->header_.uuid));
     const struct poolrec_vif *vif = first_vif(a, vm);
     int64_t bytes = vm->memory_bytes ? vm->memory_bytes : MEMORY_DEFAULT;
     char *program = xasprintf("%s/weft-cell", o->bin);
-    char *fallback = xasprintf("%s/cell.img", o->share);
     char *control = proc_path(a->procs, name, "ctl"), *run_log = proc_path(a->procs, name, "runs");
     char *domid = xasprintf("%d", new_domid(a, name));
     char *memory = xasprintf("%" PRId64 "M", MAX(bytes >> 20, 1));
     char *epoch = xasprintf("%" PRId64, vm->epoch), *vif_text = NULL;
     const char *cmdline = smap_get(&vm->config, "cmdline");
-    char *argv[32] = {program,
-                      "--image",
-                      (char *)smap_get_def(&vm->config, "image", fallback),
-                      "--memory",
-                      memory,
-                      "--dir",
-                      (char *)o->localxen_dir,
-                      "--domid",
-                      domid,
-                      "--control",
-                      control,
-                      "--epoch",
-                      epoch,
-                      "--run-log",
-                      run_log};
+    char *argv[32] = {
+        program,   "--image", image,       "--memory", memory,    "--dir", (char *)o->localxen_dir,
+        "--domid", domid,     "--control", control,    "--epoch", epoch,   "--run-log",
+        run_log};
     size_t n = 15;
     int error;
 
@@ -190,7 +208,7 @@ cell_start(struct agent *a, const struct poolrec_vm *vm, bool incoming)
     free(domid);
     free(run_log);
     free(control);
-    free(fallback);
+    free(image);
     free(program);
     free(name);
     return error;

@@ -154,7 +154,7 @@ make_job(struct agent *a, const struct poolrec_migration *m, const struct poolre
     put(job, "driver", vm->driver);
     put(job, "migration", m->migration);
     put(job, "vm", m->vm);
-    put(job, "vm_name", vm->name);
+    put(job, "vm_name", strlen(vm->name) < 256 ? vm->name : m->vm);
     put(job, "from", m->from_host);
     put(job, "to", m->to_host);
     json_object_put(job, "epoch", json_integer_create(m->epoch));
@@ -352,6 +352,9 @@ close_migration(struct work *w, const struct poolrec_migration *m, const struct 
     VLOG_INFO("%s: migration from %s to %s: %s %s", vm ? vm->name : m->vm, m->from_host, m->to_host,
               status, why);
     poolrec_migration_verify_status(m);
+    if (vm) { /* 'status' was concluded from it */
+        poolrec_vm_verify_resident_on(vm);
+    }
     poolrec_migration_set_status(m, status);
     poolrec_migration_set_phase(m, "done");
     poolrec_migration_set_finished(m, time_wall_msec());

@@ -32,8 +32,7 @@ role_of_ou(const char *ou)
     return pool_role_from_name(ou); /* "tenant:NAME" is none */
 }
 
-/* The pool's class user says what a name may do; 'otherwise' for names it has not. */
-static enum pool_role
+enum pool_role
 role_of_user(struct xapi *x, const char *name, enum pool_role otherwise)
 {
     const struct poolrec_user *user;
@@ -83,6 +82,7 @@ login(struct request *q)
     if (why) {
         request_fail(q, "SESSION_AUTHENTICATION_FAILED", q->args[0].s, why, NULL);
     } else {
+        http_vouch(q->http);
         session_begin(q->xapi->sessions, q->user, q->role, originator, ref);
         request_answer(q, json_string_create(ref));
     }

@@ -358,7 +358,8 @@ vm_create(struct request *q)
     long long int bytes = 0;
     struct uuid uuid;
 
-    if (!*record_string(record, "name_label")) {
+    if (!*record_string(record, "name_label") ||
+        strlen(record_string(record, "name_label")) > NAME_MAX_BYTES) {
         request_fail(q, "FIELD_TYPE_ERROR", "name_label", NULL);
         return;
     }
@@ -547,7 +548,7 @@ is_mac(const char *text)
     unsigned byte[6];
     int n = 0;
 
-    return strlen(text) == 17 &&
+    return strlen(text) == 17 && strspn(text, "0123456789abcdefABCDEF:") == 17 &&
            sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3],
                   &byte[4], &byte[5], &n) == 6 &&
            n == 17 && !(byte[0] & 1);
@@ -599,7 +600,7 @@ vif_create(struct request *q)
         return;
     }
     const struct poolrec_vm *vm = vm_of(q->xapi, vm_row);
-    if (!str_to_uint(device, 10, &n) || n > 6) {
+    if (*device < '0' || *device > '6' || device[1]) { /* one way to write each */
         request_fail(q, "INVALID_DEVICE", device, NULL);
         return;
     }

@@ -237,6 +237,10 @@ set_field(struct request *q)
         request_fail(q, "FIELD_TYPE_ERROR", q->field->name, NULL);
         return;
     }
+    if (q->field->type == V_STRING && strlen(json_string(value)) > NAME_MAX_BYTES) {
+        request_fail(q, "INVALID_VALUE", q->field->name, "is too long", NULL);
+        return;
+    }
     for (size_t i = 0; q->field->among; i++) {
         if (!q->field->among[i]) {
             request_fail(q, "VALUE_NOT_SUPPORTED", q->field->name, json_string(value),
@@ -486,7 +490,16 @@ permitted(struct request *q)
         request_fail(q, "SESSION_INVALID", ref, NULL);
         return false;
     }
+    http_vouch(q->http);
     ovs_strlcpy(q->session, ref, sizeof q->session);
+    if (!http_peer(q->http)->local) { /* as it is by now */
+        q->role = role_of_user(q->xapi, q->user, q->role);
+    }
+    if (q->role == POOL_ROLE_NONE || q->role == POOL_ROLE_TENANT) {
+        session_end(q->xapi->sessions, ref);
+        request_fail(q, "SESSION_INVALID", ref, NULL);
+        return false;
+    }
     if (q->method == &setter && q->field->set > least) {
         least = q->field->set;
     }

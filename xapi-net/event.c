@@ -19,7 +19,8 @@
 #include "util.h"
 #include "xapi.h"
 
-enum { GONE_MAX = 4096, EVENT_TIMEOUT_MAX_S = 3600 };
+/* Each change is compared with each class of each request that waits. */
+enum { GONE_MAX = 4096, EVENT_TIMEOUT_MAX_S = 3600, CLASSES_MAX = 256 };
 
 struct object {
     struct hmap_node node;
@@ -354,6 +355,10 @@ event_from(struct request *q)
     struct events *e = q->xapi->events;
     uint64_t since;
 
+    if (a->n > CLASSES_MAX) {
+        request_fail(q, "EVENT_SUBSCRIPTION_PARSE_FAILURE", "more than 256 classes", NULL);
+        return;
+    }
     if (!read_token(e, q->args[1].s, &since)) {
         request_fail(q, "EVENT_FROM_TOKEN_PARSE_FAILURE", q->args[1].s, NULL);
         return;

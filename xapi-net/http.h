@@ -62,6 +62,8 @@ int http_timeout_ms(const struct http *);
 struct http_request *http_take(struct http *);
 const struct http_peer *http_peer(const struct http_request *);
 void *http_prepared(struct http_request *);
+/* Its client has said who he is: the connection gives place to no stranger's. */
+void http_vouch(struct http_request *);
 /* Takes 'text' (malloc'ed) and the request. */
 void http_answer(struct http_request *, int status, char *text);
 

@@ -3,8 +3,8 @@
  *
  *   - a bucket of connection attempts for each peer, before TLS;
  *   - HTTP_PEER_CONNECTIONS of a peer, HTTP_CONNECTIONS in all.  At either bound
- *     the oldest connection that has not yet made a request goes, so that holding
- *     connections open keeps nobody out;
+ *     the oldest connection whose client has not yet said who he is goes, so that
+ *     holding connections open keeps nobody out;
  *   - a deadline for each phase, however busily bytes trickle in.  The main loop
  *     shuts overdue sockets down, and libmicrohttpd's thread finds them closed. */
 #include <arpa/inet.h>
@@ -29,7 +29,7 @@ shut(struct http_conn *c)
     }
 }
 
-/* The oldest connection without a request, of the peer or of anyone (NULL). */
+/* The oldest connection of a stranger, of the peer or of anyone (NULL). */
 static bool
 shut_a_stranger(struct http_listener *l, const struct sockaddr *peer)
 {
@@ -143,8 +143,15 @@ void
 http_conn_deadline(struct http_request *q, int64_t ms)
 {
     pthread_mutex_lock(&q->listener->mutex);
-    q->conn->known = true;
     q->conn->deadline_ms = ms == INT64_MAX ? ms : http_now_ms() + ms;
+    pthread_mutex_unlock(&q->listener->mutex);
+}
+
+void
+http_vouch(struct http_request *q)
+{
+    pthread_mutex_lock(&q->listener->mutex);
+    q->conn->known = true;
     pthread_mutex_unlock(&q->listener->mutex);
 }
 

@@ -16,7 +16,7 @@ struct http_conn {
     struct http_conn *prev, *next; /* of the listener, oldest first */
     int fd;
     bool closing;        /* shut down, not yet gone */
-    bool known;          /* has made a well-formed request */
+    bool known;          /* http_vouch() */
     int64_t deadline_ms; /* monotonic; INT64_MAX: none */
     struct sockaddr_storage from;
     struct rest_creds *creds;

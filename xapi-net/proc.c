@@ -26,6 +26,8 @@ VLOG_DEFINE_THIS_MODULE(proc);
 
 /* Output is looked at this often while a process runs. */
 #define TAIL_MS 100
+/* The kernel takes no longer ones; the mark may be anywhere in it. */
+#define ENVIRON_MAX (6 << 20)
 
 static const char *const suffixes[] = {"pid", "out", "log", "in", "ctl", "dom"};
 
@@ -113,9 +115,9 @@ is_it(const struct procs *ps, pid_t pid, const char *name)
 {
     char *path = xasprintf("/proc/%d/environ", (int)pid);
     char *mark = xasprintf("WEFT_PROC=%s/%s", ps->dir, name);
-    char text[16384];
+    char *text = xmalloc(ENVIRON_MAX + 1);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
+    ssize_t n = fd >= 0 ? read(fd, text, ENVIRON_MAX) : -1;
     bool found = false;
 
     for (ssize_t i = 0; i < n && !found; i += (ssize_t)strlen(text + i) + 1) {
@@ -125,6 +127,7 @@ is_it(const struct procs *ps, pid_t pid, const char *name)
     if (fd >= 0) {
         close(fd);
     }
+    free(text);
     free(path);
     free(mark);
     return found;
@@ -266,26 +269,35 @@ spawn(struct procs *ps, const char *name, char *const argv[], int in, pid_t *pid
     return error;
 }
 
-/* Its standard input: held open for reading and writing by the process itself. */
+/* Its standard input: held open for reading and writing by the process itself.
+ * A line that the FIFO has no room for is refused: nobody reads it yet, and the
+ * main loop would wait for ever. */
 static int
-open_input(struct procs *ps, const char *name, const char *input)
+open_input(struct procs *ps, const char *name, const char *input, int *fdp)
 {
     char *path, *line;
-    int fd;
+    ssize_t n;
+    int error = 0;
 
     if (!input) {
-        return open("/dev/null", O_RDONLY | O_CLOEXEC);
+        *fdp = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        return *fdp < 0 ? errno : 0;
     }
     path = proc_path(ps, name, "in");
-    fd = mkfifo(path, 0600) ? -1 : open(path, O_RDWR | O_CLOEXEC);
     line = xasprintf("%s\n", input);
-    if (fd >= 0 && write(fd, line, strlen(line)) != (ssize_t)strlen(line)) {
-        close(fd);
-        fd = -1;
+    unlink(path); /* of one whose pid was never on record */
+    *fdp = mkfifo(path, 0600) ? -1 : open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (*fdp < 0) {
+        error = errno;
+    } else if ((n = write(*fdp, line, strlen(line))) != (ssize_t)strlen(line)) {
+        error = n < 0 ? errno : EMSGSIZE;
+        close(*fdp);
+    } else {
+        fcntl(*fdp, F_SETFL, O_RDWR);
     }
     free(line);
     free(path);
-    return fd;
+    return error;
 }
 
 int
@@ -302,9 +314,9 @@ proc_start(struct procs *ps, const char *name, char *const argv[], const char *i
     if (p) {
         return EEXIST;
     }
-    fd = open_input(ps, name, input);
-    if (fd < 0) {
-        return errno;
+    error = open_input(ps, name, input, &fd);
+    if (error) {
+        return error;
     }
     error = spawn(ps, name, argv, fd, &pid);
     close(fd);

@@ -96,7 +96,7 @@ struct json *value_literal(const char *);
 
 /* --- requests ------------------------------------------------------------------------ */
 
-enum { MAX_ARGS = 8 };
+enum { MAX_ARGS = 8, NAME_MAX_BYTES = 255 };
 
 struct arg {
     bool given;
@@ -202,6 +202,8 @@ bool session_use(struct sessions *, const char *ref, char user[129], enum pool_r
 bool session_end(struct sessions *, const char *ref);
 struct json *session_record(struct xapi *, const char *ref);
 struct json *session_refs(struct sessions *);
+/* The pool's class user says what a name may do; 'otherwise' for names it has not. */
+enum pool_role role_of_user(struct xapi *, const char *name, enum pool_role otherwise);
 
 /* --- tasks ------------------------------------------------------------------------------- */
 

@@ -239,6 +239,12 @@ def case_sessions(x):
             assert answer["error"]["message"] == "RBAC_PERMISSION_DENIED", (method, answer)
     assert raw(x.host, "session.logout", vera)["result"] == ""
     assert raw(x.host, "pool.get_all", vera)["error"]["message"] == "SESSION_INVALID"
+    # Who is disabled loses the sessions he has.
+    transact({"op": "insert", "table": "User",
+              "row": {"name": "rita", "role": "operator", "enabled": False}})
+    until(5, lambda: raw(x.host, "pool.get_all", rita).get("error", {}).get("message") ==
+          "SESSION_INVALID", "the end of the session")
+    transact({"op": "delete", "table": "User", "where": [["name", "==", "rita"]]})
     # The other host says who is the coordinator.
     other = raw(3 - x.host, "session.login_with_password", "root", "secret")
     assert other["error"] == {"code": 1, "message": "HOST_IS_SLAVE",
@@ -258,6 +264,16 @@ def case_errors(x):
     fails("VALUE_NOT_SUPPORTED", x, "network.set_default_locking_mode", x.one("network", "red"),
           "locked")
     fails("EVENT_FROM_TOKEN_PARSE_FAILURE", x, "event.from", ["*"], "1;2", 0.1)
+    fails("EVENT_SUBSCRIPTION_PARSE_FAILURE", x, "event.from", ["vm"] * 257, "", 0.1)
+    fails("FIELD_TYPE_ERROR", x, "VM.create", {"name_label": "n" * 256})
+    # Files of the host's, names longer than a FIFO, interfaces written in other ways.
+    vm = x.vm("odd", other_config={"image": "../odd.img"})
+    assert fails("INTERNAL_ERROR", x, "VM.start", vm, False, False) == ["Invalid argument"]
+    fails("INVALID_VALUE", x, "VM.set_name_label", vm, "n" * 100000)
+    vif = {"VM": vm, "network": x.one("network", "red"), "MAC": ""}
+    fails("INVALID_DEVICE", x, "VIF.create", {**vif, "device": "00"})
+    fails("MAC_INVALID", x, "VIF.create", {**vif, "device": "0", "MAC": "-2:00:00:00:00:01"})
+    x("VM.destroy", vm)
 
 
 def case_records(x):
@@ -393,7 +409,7 @@ def case_xapid_killed(x):
 
 def case_evacuate(x):
     h1, h2 = x.one("host", "h1"), x.one("host", "h2")
-    vms = [x.vm(f"ev{i}") for i in range(4)]
+    vms = [x.vm(f"ev{i}") for i in range(3)]
     for vm in vms:
         x("VM.start_on", vm, h1, False, False)
     flag("hold")
@@ -401,7 +417,7 @@ def case_evacuate(x):
     moving = lambda: sum(bool(r["current_operations"])
                          for r in x("VM.get_all_records").values())
     until(15, lambda: moving() == 2, "two at once")
-    time.sleep(1)
+    time.sleep(0.5)
     assert moving() == 2
     flag("hold", False)
     assert x.ended(task)["status"] == "success"
@@ -489,6 +505,16 @@ def case_hostile(x):
         except OSError:
             pass
         assert sent < 64 << 20, sent
+        c.close()
+    # Nor do requests alone earn a place.
+    idle = []
+    for _ in range(66):
+        c = http.client.HTTPSConnection(f"127.0.0.{h}", port, context=tls(), timeout=60)
+        c.request("POST", "/jsonrpc", b"{}", {"Content-Type": "application/json"})
+        c.getresponse().read()
+        idle.append(c)
+    assert x("pool.get_all")
+    for c in idle:
         c.close()
     # Who trickles takes nobody's place.
     slow = []
