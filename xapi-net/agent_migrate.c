@@ -418,9 +418,11 @@ prepare(struct work *w, const struct poolrec_task *task, const struct poolrec_vm
     poolrec_migration_set_status(m, "running");
     poolrec_migration_set_started(m, time_wall_msec());
     poolrec_migration_set_task(m, store_uuid(&task->header_.uuid));
-    text = json_to_string(options, 0);
-    poolrec_migration_set_options(m, text);
-    free(text);
+    if (options) {
+        text = json_to_string(options, 0);
+        poolrec_migration_set_options(m, text);
+        free(text);
+    }
     work_commit(w, txn);
     w->since = time_msec();
 }
@@ -602,8 +604,7 @@ step_migrate(struct work *w, const struct poolrec_task *task, const struct poolr
     } else if (refuse(w, task, vm, value_map(params, "to", ""), &f)) {
         work_fail(w, task, &f);
     } else {
-        const struct json *options = shash_find_data(json_object(params), "options");
-        prepare(w, task, vm, value_map(params, "to", ""), options);
+        prepare(w, task, vm, value_map(params, "to", ""), value_member(params, "options"));
     }
     json_destroy(params);
 }

@@ -11,12 +11,14 @@
 #include "unicode.h"
 #include "util.h"
 
-/* What the parser would build of deep nesting costs memory before it is refused. */
-static bool
-deep(const char *s, size_t n)
+/* What the parser would build of deep nesting costs memory before it is refused, and
+ * members by the thousand, named so that their hashes collide, cost time.  Returns
+ * what there is too much of, or NULL. */
+static const char *
+too_much(const char *s, size_t n)
 {
     bool in_string = false;
-    unsigned depth = 0;
+    unsigned depth = 0, values = 0;
 
     for (size_t i = 0; i < n; i++) {
         if (in_string) {
@@ -29,13 +31,17 @@ deep(const char *s, size_t n)
             in_string = true;
         } else if (s[i] == '{' || s[i] == '[') {
             if (++depth > CALL_DEPTH) {
-                return true;
+                return "levels";
+            }
+        } else if (s[i] == ',') {
+            if (++values > CALL_VALUES) {
+                return "values";
             }
         } else if ((s[i] == '}' || s[i] == ']') && depth) {
             depth--;
         }
     }
-    return false;
+    return NULL;
 }
 
 /* Open vSwitch's parser takes any bytes for characters. */
@@ -53,13 +59,13 @@ is_utf8(const char *body, size_t n)
 static struct json *
 parse(const char *body, size_t n, char *why, size_t why_size)
 {
+    const char *much = n > CALL_BODY_MAX ? "bytes" : too_much(body, n);
     struct json_parser *parser;
     struct json *json;
     size_t used;
 
-    if (n > CALL_BODY_MAX || deep(body, n)) {
-        snprintf(why, why_size, "more than %d %s", n > CALL_BODY_MAX ? CALL_BODY_MAX : CALL_DEPTH,
-                 n > CALL_BODY_MAX ? "bytes" : "levels");
+    if (much) {
+        snprintf(why, why_size, "too many %s", much);
         return NULL;
     }
     if (!is_utf8(body, n)) {

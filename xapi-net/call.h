@@ -17,7 +17,7 @@
 
 struct json;
 
-enum { CALL_DEPTH = 24, CALL_BODY_MAX = 256 << 10, CALL_METHOD_MAX = 120 };
+enum { CALL_DEPTH = 24, CALL_VALUES = 8192, CALL_BODY_MAX = 256 << 10, CALL_METHOD_MAX = 120 };
 enum call_form { CALL_V2, CALL_V1, CALL_STATUS };
 
 /* "CODE", parameters... of a failure. */

@@ -80,6 +80,9 @@ login(struct request *q)
     char ref[REF_SIZE];
 
     if (why) {
+        if (!*q->user) { /* for the audit log */
+            ovs_strlcpy(q->user, q->args[0].s, sizeof q->user);
+        }
         request_fail(q, "SESSION_AUTHENTICATION_FAILED", q->args[0].s, why, NULL);
     } else {
         http_vouch(q->http);

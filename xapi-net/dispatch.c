@@ -595,7 +595,8 @@ dispatch_prepare(void *aux, const char *path, const struct http_peer *peer, cons
     in->call = call;
     if (!strcmp(call->method, "session.login_with_password") && !peer->local &&
         text_param(call, 0) && text_param(call, 1) && *text_param(call, 1)) {
-        in->verdict = password_check(text_param(call, 0), text_param(call, 1), &in->role);
+        in->verdict =
+            password_check(peer->address, text_param(call, 0), text_param(call, 1), &in->role);
     }
     *prepared = in;
     return true;

@@ -18,12 +18,18 @@ enum {
     ITERATIONS_MAX = 2000000,
     CHECKS_PER_S = 10, /* of all clients */
     CHECKS_BURST = 30,
+    CHECKS_PER_S_PEER = 2,
+    CHECKS_BURST_PEER = 10,
+    PEERS = 256, /* whose hashes are the same share a bucket */
+};
+
+struct bucket {
+    double tokens, filled; /* filled 0: never used, so full */
 };
 
 static const char *file;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards tokens, filled */
-static double tokens = CHECKS_BURST;
-static double filled;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the buckets */
+static struct bucket of_all, of_peer[PEERS];
 
 void
 password_file(const char *path)
@@ -32,7 +38,32 @@ password_file(const char *path)
 }
 
 static bool
-may_check(void)
+withdraw(struct bucket *b, double now, double per_s, double burst)
+{
+    bool ok;
+
+    b->tokens = b->filled > 0 ? b->tokens + (now - b->filled) * per_s : burst;
+    b->tokens = b->tokens > burst ? burst : b->tokens;
+    b->filled = now;
+    ok = b->tokens >= 1;
+    b->tokens -= ok;
+    return ok;
+}
+
+/* By the address without its port. */
+static struct bucket *
+bucket_of(const char *address)
+{
+    uint32_t hash = 2166136261u; /* FNV-1a */
+
+    for (const char *c = address; *c && *c != '#'; c++) {
+        hash = (hash ^ (uint8_t)*c) * 16777619u;
+    }
+    return &of_peer[hash % PEERS];
+}
+
+static bool
+may_check(const char *address)
 {
     struct timespec t;
     double now;
@@ -41,11 +72,8 @@ may_check(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     now = (double)t.tv_sec + t.tv_nsec / 1e9;
     pthread_mutex_lock(&mutex);
-    tokens += filled > 0 ? (now - filled) * CHECKS_PER_S : 0;
-    tokens = tokens > CHECKS_BURST ? CHECKS_BURST : tokens;
-    filled = now;
-    ok = tokens >= 1;
-    tokens -= ok;
+    ok = withdraw(bucket_of(address), now, CHECKS_PER_S_PEER, CHECKS_BURST_PEER) &&
+         withdraw(&of_all, now, CHECKS_PER_S, CHECKS_BURST);
     pthread_mutex_unlock(&mutex);
     return ok;
 }
@@ -113,7 +141,7 @@ look_up(const char *user, struct secret *s)
 
 /* For a name that is not there, as long as for one that is. */
 enum password_verdict
-password_check(const char *user, const char *password, enum pool_role *role)
+password_check(const char *address, const char *user, const char *password, enum pool_role *role)
 {
     struct secret s = {.iterations = ITERATIONS};
     uint8_t hash[HASH];
@@ -122,7 +150,7 @@ password_check(const char *user, const char *password, enum pool_role *role)
     if (!file) {
         return PASSWORD_WRONG;
     }
-    if (!may_check()) {
+    if (!may_check(address)) {
         return PASSWORD_TOO_OFTEN;
     }
     known = look_up(user, &s);

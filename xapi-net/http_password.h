@@ -17,7 +17,10 @@ enum password_verdict { PASSWORD_WRONG, PASSWORD_RIGHT, PASSWORD_TOO_OFTEN };
 
 /* NULL: nobody has a password. */
 void password_file(const char *path);
-enum password_verdict password_check(const char *user, const char *password, enum pool_role *role);
+/* 'address' is the client's, as in struct http_peer: one that guesses keeps no other
+ * out. */
+enum password_verdict password_check(const char *address, const char *user, const char *password,
+                                     enum pool_role *role);
 /* A line for the file; 0 or EINVAL (name or role), EIO. */
 int password_line(const char *user, const char *role, const char *password, char *line,
                   size_t size);

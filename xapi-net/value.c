@@ -184,11 +184,16 @@ value_write(const struct ovsdb_idl_row *row, const struct ovsdb_idl_column *colu
     ovsdb_idl_txn_write(row, column, &datum);
 }
 
+const struct json *
+value_member(const struct json *map, const char *key)
+{
+    return map && map->type == JSON_OBJECT ? shash_find_data(json_object(map), key) : NULL;
+}
+
 const char *
 value_map(const struct json *map, const char *key, const char *otherwise)
 {
-    const struct json *value =
-        map && map->type == JSON_OBJECT ? shash_find_data(json_object(map), key) : NULL;
+    const struct json *value = value_member(map, key);
 
     return value && value->type == JSON_STRING ? json_string(value) : otherwise;
 }

@@ -87,6 +87,8 @@ bool value_fits(const struct json *, enum value_type);
 /* What has been checked with value_fits(); inside a transaction. */
 void value_write(const struct ovsdb_idl_row *, const struct ovsdb_idl_column *,
                  const struct json *);
+/* NULL: not an object, or without such a member. */
+const struct json *value_member(const struct json *map, const char *key);
 /* A member of a map from a client, or 'otherwise'. */
 const char *value_map(const struct json *map, const char *key, const char *otherwise);
 /* 'set' of strings. */
