@@ -154,7 +154,7 @@ hear(struct destination *d)
         if (m.type == MIG_FINAL) {
             error = complete(d, &m);
         } else {
-            receive_late(d, &m);
+            mig_receive_late(d, &m);
         }
         transport_message_done(&message);
         if (error) {
@@ -200,7 +200,7 @@ accept_again(struct destination *d, struct transport_listener *listener, int tim
     struct mig_end *e = d->e;
     struct mig_msg m, accept = {.type = MIG_ACCEPT, .accept.n_pages = e->memory.n_pages};
     struct transport_message message;
-    int error = receive_accept(e, listener, timeout_ms, &message, &m);
+    int error = mig_receive_accept(e, listener, timeout_ms, &message, &m);
 
     if (error) {
         return error;

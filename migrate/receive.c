@@ -14,7 +14,7 @@ enum { ACCEPT_FOREVER_MS = 3600000 };
 /* --- connect, prepare -------------------------------------------------------------- */
 
 int
-receive_listen(struct mig_end *e, struct transport_listener **listener)
+mig_receive_listen(struct mig_end *e, struct transport_listener **listener)
 {
     char why[TRANSPORT_WHY] = "";
     int error = transport_listen(e->job->listen, listener, why);
@@ -32,8 +32,8 @@ receive_listen(struct mig_end *e, struct transport_listener **listener)
 
 /* The source's connections; then what it needs. */
 int
-receive_accept(struct mig_end *e, struct transport_listener *listener, int timeout_ms,
-               struct transport_message *message, struct mig_msg *config)
+mig_receive_accept(struct mig_end *e, struct transport_listener *listener, int timeout_ms,
+                   struct transport_message *message, struct mig_msg *config)
 {
     char why[TRANSPORT_WHY] = "";
     struct transport_config c;
@@ -375,7 +375,7 @@ await_commit(struct destination *d)
 }
 
 void
-receive_discard(struct mig_end *e)
+mig_receive_discard(struct mig_end *e)
 {
     int error = e->guest ? e->ops->destroy(e->guest) : 0;
 
@@ -388,7 +388,7 @@ receive_discard(struct mig_end *e)
 }
 
 int
-receive_run(struct destination *d)
+mig_receive_run(struct destination *d)
 {
     struct mig_end *e = d->e;
     struct mig_msg m = {.type = MIG_RUNNING, .running.epoch = e->job->epoch + 1};
@@ -443,7 +443,7 @@ note_blackouts(struct destination *d)
 
 /* One record of what comes after COMMITTED. */
 void
-receive_late(struct destination *d, const struct mig_msg *m)
+mig_receive_late(struct destination *d, const struct mig_msg *m)
 {
     if (m->type == MIG_LATE && d->e->network) {
         d->e->result->late_packets++;
@@ -469,7 +469,7 @@ hand_over(struct destination *d)
         if (open) {
             error = end_take(e, &message, &m, LOOK_MS);
             if (!error) {
-                receive_late(d, &m);
+                mig_receive_late(d, &m);
                 transport_message_done(&message);
                 continue;
             }
@@ -508,7 +508,7 @@ finish(struct destination *d, struct transport_listener *listener)
 
 /* READY is out: the row decides, or the source's word. */
 void
-receive_settle(struct destination *d, enum verdict v, struct transport_listener *listener)
+mig_receive_settle(struct destination *d, enum verdict v, struct transport_listener *listener)
 {
     struct mig_end *e = d->e;
 
@@ -518,19 +518,19 @@ receive_settle(struct destination *d, enum verdict v, struct transport_listener 
     }
     switch (v) {
     case VERDICT_DESTINATION:
-        if (!receive_run(d)) {
+        if (!mig_receive_run(d)) {
             finish(d, listener);
         }
         break;
     case VERDICT_SOURCE:
         end_fail(e, ECANCELED, "the source took the VM back");
         mig_journal_write(e->journal, MIG_JOURNAL_ABORTED, false);
-        receive_discard(e);
+        mig_receive_discard(e);
         break;
     case VERDICT_OTHER:
         end_fail(e, ESTALE, "the VM was moved on by others (epoch %llu)",
                  (unsigned long long)e->result->epoch);
-        receive_discard(e);
+        mig_receive_discard(e);
         e->result->status = e->result->status == MIG_ROLLED_BACK ? MIG_GONE : MIG_FAILED;
         break;
     case VERDICT_NONE:
@@ -540,7 +540,7 @@ receive_settle(struct destination *d, enum verdict v, struct transport_listener 
 }
 
 void
-receive_free(struct destination *d)
+mig_receive_free(struct destination *d)
 {
     free(d->state.p);
     free(d->network.p);
@@ -559,9 +559,9 @@ mig_receive(struct mig_end *e)
     int error;
 
     end_phase(e, MIG_PHASE_CONNECT);
-    error = receive_listen(e, &listener);
+    error = mig_receive_listen(e, &listener);
     if (!error) {
-        error = receive_accept(e, listener, e->job->accept_ms, &message, &m);
+        error = mig_receive_accept(e, listener, e->job->accept_ms, &message, &m);
     }
     if (!error) {
         end_phase(e, MIG_PHASE_PREPARE);
@@ -575,13 +575,13 @@ mig_receive(struct mig_end *e)
         error = load(&d, &m);
     }
     if (d.ready) {
-        receive_settle(&d, error ? VERDICT_NONE : await_commit(&d), listener);
+        mig_receive_settle(&d, error ? VERDICT_NONE : await_commit(&d), listener);
     } else if (!e->control->quit) {
-        receive_discard(e);
+        mig_receive_discard(e);
     }
     end_phase(e, MIG_PHASE_DONE);
     /* The driver's threads may still be placing pages. */
     end_drop_transport(e);
-    receive_free(&d);
+    mig_receive_free(&d);
     transport_listener_close(listener);
 }

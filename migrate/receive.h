@@ -26,17 +26,17 @@ struct destination {
     bool complete; /* postcopy_end() was called */
 };
 
-int receive_listen(struct mig_end *, struct transport_listener **);
+int mig_receive_listen(struct mig_end *, struct transport_listener **);
 /* Negative timeout: as long as it takes, cancel or not.  0: *config is a CONFIG and
  * `message` its owner. */
-int receive_accept(struct mig_end *, struct transport_listener *, int timeout_ms,
-                   struct transport_message *message, struct mig_msg *config);
+int mig_receive_accept(struct mig_end *, struct transport_listener *, int timeout_ms,
+                       struct transport_message *message, struct mig_msg *config);
 /* The row has decided (VERDICT_NONE: ask it). */
-void receive_settle(struct destination *, enum verdict, struct transport_listener *);
-int receive_run(struct destination *);
-void receive_discard(struct mig_end *);
-void receive_late(struct destination *, const struct mig_msg *);
-void receive_free(struct destination *);
+void mig_receive_settle(struct destination *, enum verdict, struct transport_listener *);
+int mig_receive_run(struct destination *);
+void mig_receive_discard(struct mig_end *);
+void mig_receive_late(struct destination *, const struct mig_msg *);
+void mig_receive_free(struct destination *);
 
 /* --- postcopy_receive.c ---------------------------------------------------------- */
 

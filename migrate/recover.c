@@ -129,7 +129,7 @@ recover_destination(struct mig_end *e)
         return;
     }
     if (!e->past.ready) {
-        receive_discard(e);
+        mig_receive_discard(e);
         return;
     }
     if (e->past.postcopy) {
@@ -144,14 +144,14 @@ recover_destination(struct mig_end *e)
         for (uint64_t i = 0; i < (n_pages + 63) / 64; i++) {
             d.n_missing += __builtin_popcountll(d.missing[i]);
         }
-        if (postcopy_prepare(&d, false) || receive_listen(e, &listener)) {
+        if (postcopy_prepare(&d, false) || mig_receive_listen(e, &listener)) {
             goto out;
         }
     }
-    receive_settle(&d, VERDICT_NONE, listener);
+    mig_receive_settle(&d, VERDICT_NONE, listener);
 out:
     end_drop_transport(e);
-    receive_free(&d);
+    mig_receive_free(&d);
     transport_listener_close(listener);
 }
 

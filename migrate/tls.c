@@ -152,8 +152,8 @@ configure(SSL_CTX *ctx, const struct transport_tls *files)
 }
 
 int
-tls_context_create(const struct transport_tls *files, bool server, struct tls_context **out,
-                   char *why, size_t n)
+mig_tls_context_create(const struct transport_tls *files, bool server, struct tls_context **out,
+                       char *why, size_t n)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct tls_context *c = calloc(1, sizeof *c);
@@ -170,7 +170,7 @@ tls_context_create(const struct transport_tls *files, bool server, struct tls_co
     fault = c->ssl ? configure(c->ssl, files) : "TLS";
     if (fault) {
         explain(why, n, fault);
-        tls_context_destroy(c);
+        mig_tls_context_destroy(c);
         return EINVAL;
     }
     *out = c;
@@ -178,7 +178,7 @@ tls_context_create(const struct transport_tls *files, bool server, struct tls_co
 }
 
 void
-tls_context_destroy(struct tls_context *c)
+mig_tls_context_destroy(struct tls_context *c)
 {
     if (c) {
         SSL_CTX_free(c->ssl);
@@ -279,8 +279,8 @@ attach(struct tls *t, struct tls_context *c)
 }
 
 int
-tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tls **out, char *why,
-              size_t n)
+mig_tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tls **out, char *why,
+                  size_t n)
 {
     struct tls *t = calloc(1, sizeof *t);
     int error, ret;
@@ -313,12 +313,12 @@ tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tls **
     } else {
         snprintf(why, n, "TLS handshake: %s", strerror(error));
     }
-    tls_destroy(t);
+    mig_tls_destroy(t);
     return error;
 }
 
 void
-tls_destroy(struct tls *t)
+mig_tls_destroy(struct tls *t)
 {
     if (t) {
         SSL_free(t->ssl);
@@ -328,8 +328,8 @@ tls_destroy(struct tls *t)
 }
 
 int
-tls_export(struct tls *t, const char *label, const uint8_t *context, size_t n, uint8_t *out,
-           size_t n_out)
+mig_tls_export(struct tls *t, const char *label, const uint8_t *context, size_t n, uint8_t *out,
+               size_t n_out)
 {
     int ok;
 
@@ -340,7 +340,7 @@ tls_export(struct tls *t, const char *label, const uint8_t *context, size_t n, u
 }
 
 int
-tls_write(struct tls *t, const void *p, size_t n, bool more)
+mig_tls_write(struct tls *t, const void *p, size_t n, bool more)
 {
     const uint8_t *at = p;
     int error = 0;
@@ -369,7 +369,7 @@ tls_write(struct tls *t, const void *p, size_t n, bool more)
 }
 
 int
-tls_read(struct tls *t, void *p, size_t n, uint64_t deadline_ns, size_t *got)
+mig_tls_read(struct tls *t, void *p, size_t n, uint64_t deadline_ns, size_t *got)
 {
     int error = 0, ret = 0;
 

@@ -18,24 +18,24 @@ struct tls_context;
 struct tls;
 
 /* Reads the files.  'why' has room for 'n' bytes. */
-int tls_context_create(const struct transport_tls *, bool server, struct tls_context **, char *why,
-                       size_t n);
-void tls_context_destroy(struct tls_context *);
+int mig_tls_context_create(const struct transport_tls *, bool server, struct tls_context **,
+                           char *why, size_t n);
+void mig_tls_context_destroy(struct tls_context *);
 
 /* 'deadline_ns': on CLOCK_MONOTONIC, of the handshake.  EPROTO: the peer is not who it
  * should be, or does not speak TLS 1.3. */
-int tls_handshake(struct tls_context *, int fd, uint64_t deadline_ns, struct tls **, char *why,
-                  size_t n);
-void tls_destroy(struct tls *);
+int mig_tls_handshake(struct tls_context *, int fd, uint64_t deadline_ns, struct tls **, char *why,
+                      size_t n);
+void mig_tls_destroy(struct tls *);
 
 /* Exported keying material (RFC 8446 7.5). */
-int tls_export(struct tls *, const char *label, const uint8_t *context, size_t n, uint8_t *out,
-               size_t n_out);
+int mig_tls_export(struct tls *, const char *label, const uint8_t *context, size_t n, uint8_t *out,
+                   size_t n_out);
 
 /* All of 'p' as one record if n <= TLS_RECORD.  'more': something follows at once. */
 #define TLS_RECORD 16384u
-int tls_write(struct tls *, const void *p, size_t n, bool more);
+int mig_tls_write(struct tls *, const void *p, size_t n, bool more);
 /* At least one byte; *got 0: the peer closed.  'deadline_ns': 0 for none. */
-int tls_read(struct tls *, void *p, size_t n, uint64_t deadline_ns, size_t *got);
+int mig_tls_read(struct tls *, void *p, size_t n, uint64_t deadline_ns, size_t *got);
 
 #endif

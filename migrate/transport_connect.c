@@ -149,9 +149,9 @@ static int
 binder_of(struct io *io, const uint8_t hello[MIG_HELLO], uint8_t binder[MIG_BINDER])
 {
     memset(binder, 0, MIG_BINDER);
-    return io->tls
-               ? tls_export(io->tls, MIG_BINDER_LABEL, hello, MIG_HELLO_BOUND, binder, MIG_BINDER)
-               : 0;
+    return io->tls ? mig_tls_export(io->tls, MIG_BINDER_LABEL, hello, MIG_HELLO_BOUND, binder,
+                                    MIG_BINDER)
+                   : 0;
 }
 
 static int
@@ -291,7 +291,7 @@ connect_one(struct connection *c, const char *address, const struct transport_co
     }
     io_init(&c->io, fd, dead_peer_ms(config));
     c->io.deadline_ns = deadline_ns;
-    error = tls ? tls_handshake(tls, fd, deadline_ns, &c->io.tls, why, TRANSPORT_WHY) : 0;
+    error = tls ? mig_tls_handshake(tls, fd, deadline_ns, &c->io.tls, why, TRANSPORT_WHY) : 0;
     if (error) {
         return error;
     }
@@ -337,12 +337,12 @@ transport_connect(const char *address, const struct transport_config *config,
         error = mig_digest_init(&t->digest, t->n_pages, t->hello.key);
     }
     if (!error && config->tls) {
-        error = tls_context_create(config->tls, false, &tls, why, TRANSPORT_WHY);
+        error = mig_tls_context_create(config->tls, false, &tls, why, TRANSPORT_WHY);
     }
     for (unsigned i = 0; i < t->n && !error; i++) {
         error = connect_one(&t->c[i], address, config, tls, deadline, why);
     }
-    tls_context_destroy(tls);
+    mig_tls_context_destroy(tls);
     error = error ? error : transport_start(t);
     if (error) {
         transport_close(t);
@@ -454,7 +454,8 @@ greet(struct candidate *k, char why[TRANSPORT_WHY])
     int error = 0;
 
     if (g->tls) {
-        error = tls_handshake(g->tls, k->io.fd, k->io.deadline_ns, &k->io.tls, why, TRANSPORT_WHY);
+        error =
+            mig_tls_handshake(g->tls, k->io.fd, k->io.deadline_ns, &k->io.tls, why, TRANSPORT_WHY);
         if (error) {
             return error;
         }
@@ -605,7 +606,7 @@ transport_accept(struct transport_listener *l, const struct transport_config *co
     }
     fill_hello(&g->t->hello, config, false);
     if (config->tls) {
-        error = tls_context_create(config->tls, true, &g->tls, why, TRANSPORT_WHY);
+        error = mig_tls_context_create(config->tls, true, &g->tls, why, TRANSPORT_WHY);
     }
     if (!error) {
         error = gather(g, l->fd, timeout_ms, cancel_fd);
@@ -621,7 +622,7 @@ transport_accept(struct transport_listener *l, const struct transport_config *co
     } else {
         *out = g->t;
     }
-    tls_context_destroy(g->tls);
+    mig_tls_context_destroy(g->tls);
 out:
     if (g->wake >= 0) {
         close(g->wake);

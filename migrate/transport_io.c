@@ -39,7 +39,7 @@ io_init(struct io *io, int fd, unsigned dead_peer_ms)
 void
 io_destroy(struct io *io)
 {
-    tls_destroy(io->tls);
+    mig_tls_destroy(io->tls);
     if (io->fd >= 0) {
         close(io->fd);
         if (io->capture_fd >= 0) {
@@ -110,12 +110,12 @@ write_tls(struct io *io, const struct iovec *iov, unsigned n)
             bool last = i + 1 == n && take == left;
 
             if (take == TLS_RECORD) {
-                error = tls_write(io->tls, p, take, !last);
+                error = mig_tls_write(io->tls, p, take, !last);
             } else {
                 memcpy(io->stage + staged, p, take);
                 staged += take;
                 if (staged == TLS_RECORD || last) {
-                    error = tls_write(io->tls, io->stage, staged, !last);
+                    error = mig_tls_write(io->tls, io->stage, staged, !last);
                     staged = 0;
                 }
             }
@@ -237,7 +237,7 @@ read_some(struct io *io, const struct iovec *iov, unsigned n, size_t wanted, siz
     if (!io->tls) {
         return read_plain(io, iov, n, wanted, got);
     }
-    error = tls_read(io->tls, iov->iov_base, iov->iov_len, io->deadline_ns, got);
+    error = mig_tls_read(io->tls, iov->iov_base, iov->iov_len, io->deadline_ns, got);
     return error ? error : *got ? 0 : ECONNRESET;
 }
 
