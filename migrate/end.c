@@ -580,6 +580,7 @@ read_verdict(struct mig_end *e)
         return VERDICT_NONE;
     }
     e->result->epoch = epoch;
+    e->row_here = !strcmp(host, e->source ? e->job->from : e->job->to);
     if (epoch == e->job->epoch + 1 && !strcmp(host, e->job->from)) {
         return VERDICT_SOURCE;
     }
@@ -616,6 +617,15 @@ end_decide(struct mig_end *e, bool commit)
             NULL);
         wait_ms = 2 * wait_ms < CLAIM_RETRY_MAX_MS ? 2 * wait_ms : CLAIM_RETRY_MAX_MS;
     }
+}
+
+bool
+end_lives_on(struct mig_end *e)
+{
+    struct mig_guest_status status;
+
+    return e->row_here && e->guest && !e->ops->status(e->guest, &status) &&
+           status.state == MIG_GUEST_RUNNING;
 }
 
 /* --- all roles -------------------------------------------------------------------------- */

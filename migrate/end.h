@@ -57,6 +57,7 @@ struct mig_end {
     uint8_t *body; /* room for any record's body that is sent */
 
     enum mig_phase phase;
+    bool row_here; /* the row that decided names this host */
     uint64_t start_ns, progress_ns;
     uint64_t paused_ns; /* source: when the guest was stopped; 0: it was not */
     struct mig_progress progress;
@@ -125,6 +126,9 @@ int end_network_get(const struct mig_end *, const struct mig_blob *,
 int end_claim_check(struct mig_end *);
 /* Tries to commit (or else to abort) until the row has decided. */
 enum verdict end_decide(struct mig_end *, bool commit);
+/* After VERDICT_OTHER: the VM has come back to this host since, and the guest that
+ * answers here is the living one, not what we have left. */
+bool end_lives_on(struct mig_end *);
 
 void mig_send(struct mig_end *);
 void mig_receive(struct mig_end *);

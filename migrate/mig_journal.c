@@ -30,6 +30,7 @@ static const char *const names[] = {
     [MIG_JOURNAL_DONE] = "done",
 };
 #define POSTCOPY "postcopy"
+#define COMPLETE "complete"
 
 const char *
 mig_journal_step_name(enum mig_journal_step step)
@@ -45,13 +46,21 @@ append(struct mig_journal *j, const char *text, bool sync)
     int n = snprintf(line, sizeof line, "%016" PRIx64 " %s\n",
                      (uint64_t)XXH3_64bits(text, strlen(text)), text);
     ssize_t done;
+    off_t at;
 
     if (n < 0 || (size_t)n >= sizeof line) {
         return EINVAL;
     }
+    at = lseek(j->fd, 0, SEEK_CUR);
     done = write(j->fd, line, n);
     if (done != n) {
-        return done < 0 ? errno : EIO;
+        int error = done < 0 ? errno : EIO;
+
+        /* Half a line (a full disk) would hide every later one from a reader. */
+        if (done > 0 && (ftruncate(j->fd, at) || lseek(j->fd, at, SEEK_SET) < 0)) {
+            error = errno;
+        }
+        return error;
     }
     return sync && fdatasync(j->fd) ? errno : 0;
 }
@@ -88,6 +97,10 @@ note(struct mig_journal_past *past, const char *line)
 {
     if (!strcmp(line, POSTCOPY)) {
         past->postcopy = true;
+        return;
+    }
+    if (!strcmp(line, COMPLETE)) {
+        past->complete = true;
         return;
     }
     for (int i = MIG_JOURNAL_PREPARED; i <= MIG_JOURNAL_DONE; i++) {
@@ -293,6 +306,12 @@ mig_journal_save_pending(struct mig_journal *j, const uint64_t *bitmap, uint64_t
         return EIO;
     }
     return append(j, POSTCOPY, false);
+}
+
+int
+mig_journal_complete(struct mig_journal *j)
+{
+    return j ? append(j, COMPLETE, false) : 0;
 }
 
 int

@@ -40,7 +40,7 @@ struct mig_journal_head {
 /* What the lines said. */
 struct mig_journal_past {
     enum mig_journal_step step; /* the last one; MIG_JOURNAL_NONE: the file is new */
-    bool pausing, ready, committed, aborted, postcopy;
+    bool pausing, ready, committed, aborted, postcopy, complete;
     struct mig_journal_head head;
 };
 
@@ -62,6 +62,9 @@ int mig_journal_write(struct mig_journal *, enum mig_journal_step, bool sync);
 int mig_journal_save_pending(struct mig_journal *, const uint64_t *bitmap, uint64_t n_pages);
 /* *bitmap is malloc()ed for the caller.  ENOENT, EBADMSG. */
 int mig_journal_load_pending(struct mig_journal *, uint64_t **bitmap, uint64_t *n_pages);
+
+/* Destination: nothing is owed any more; before the source hears of it. */
+int mig_journal_complete(struct mig_journal *);
 
 const char *mig_journal_step_name(enum mig_journal_step);
 

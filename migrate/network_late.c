@@ -146,6 +146,7 @@ network_feed(struct network *net, const uint8_t *data, size_t len)
 {
     const struct timeval most = {.tv_sec = SEND_MS / 1000};
     struct end_vif *v;
+    int error;
 
     if (len <= PREFIX || len > NETWORK_LATE_MAX || get_le32(data) >= net->n || get_le32(data + 4)) {
         return EINVAL;
@@ -165,5 +166,11 @@ network_feed(struct network *net, const uint8_t *data, size_t len)
     if (v->socket < 0) {
         return ENOTCONN;
     }
-    return send(v->socket, data + PREFIX, len - PREFIX, MSG_NOSIGNAL) < 0 ? errno : 0;
+    error = send(v->socket, data + PREFIX, len - PREFIX, MSG_NOSIGNAL) < 0 ? errno : 0;
+    if (error == EAGAIN) {
+        /* Not once more for each frame: a guest may wait for its memory meanwhile. */
+        network_lose(net, v, "late frames: the switch does not take them");
+        close_vif(net, v);
+    }
+    return error;
 }

@@ -33,6 +33,9 @@ place(void *aux, uint64_t pfn, const uint8_t *page)
     if (pfn >= d->e->memory.n_pages || !has(d->missing, pfn)) {
         return EBADMSG;
     }
+    if (is_there(d, pfn)) {
+        return 0; /* sent again after a cut; the guest may have written it since */
+    }
     error = d->e->ops->place(d->e->guest, pfn, page);
     if (!error && !(atomic_fetch_or(&d->there[pfn / 64], bit) & bit)) {
         atomic_fetch_add(&d->n_there, 1);
@@ -51,6 +54,16 @@ postcopy_prepare(struct destination *d, bool save)
     d->wanted = calloc(words, sizeof *d->wanted);
     if (!d->there || !d->wanted) {
         return end_fail(e, ENOMEM, "no memory");
+    }
+    if (e->past.complete) {
+        /* Only the source may not know. */
+        for (size_t i = 0; i < words; i++) {
+            atomic_store(&d->there[i], d->missing[i]);
+        }
+        atomic_store(&d->n_there, d->n_missing);
+        d->complete = true;
+        error = e->ops->postcopy_end(e->guest);
+        return error ? end_fail(e, error, "post-copy: %s", strerror(error)) : 0;
     }
     error = e->ops->postcopy_start(e->guest, d->missing, &d->fault_fd);
     if (!error && save) {
@@ -137,7 +150,8 @@ complete(struct destination *d, const struct mig_msg *final)
         return EBADMSG;
     }
     if (!d->complete) {
-        error = d->e->ops->postcopy_end(d->e->guest);
+        error = mig_journal_complete(d->e->journal);
+        error = error ? error : d->e->ops->postcopy_end(d->e->guest);
     }
     d->complete = !error;
     return error ? error : end_put(d->e, &ready);
@@ -206,9 +220,10 @@ accept_again(struct destination *d, struct transport_listener *listener, int tim
         return error;
     }
     transport_message_done(&message);
+    /* First: no page may go where the guest runs but by place(). */
+    transport_rx_place(e->transport, place, d);
     error = transport_set_memory(e->transport, e->memory.base, e->memory.n_pages);
     if (!error) {
-        transport_rx_place(e->transport, place, d);
         error = end_put(e, &accept);
     }
     return error;
@@ -218,7 +233,7 @@ int
 postcopy_receive(struct destination *d, struct transport_listener *listener)
 {
     struct mig_end *e = d->e;
-    uint64_t complete_ns = 0;
+    uint64_t complete_ns = d->complete ? mig_now_ns() : 0;
     int error = e->transport ? session(d, &complete_ns) : ENOTCONN;
 
     while (error != ENODATA && !e->control->quit &&

@@ -530,6 +530,11 @@ mig_receive_settle(struct destination *d, enum verdict v, struct transport_liste
     case VERDICT_OTHER:
         end_fail(e, ESTALE, "the VM was moved on by others (epoch %llu)",
                  (unsigned long long)e->result->epoch);
+        if (end_lives_on(e)) {
+            mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
+            e->result->status = MIG_GONE;
+            break;
+        }
         mig_receive_discard(e);
         e->result->status = e->result->status == MIG_ROLLED_BACK ? MIG_GONE : MIG_FAILED;
         break;

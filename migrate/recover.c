@@ -63,6 +63,11 @@ obey_at_source(struct mig_end *e, enum verdict v)
         }
         break;
     case VERDICT_OTHER:
+        if (end_lives_on(e)) {
+            mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
+            e->result->status = MIG_GONE;
+            break;
+        }
         send_destroy(e);
         if (e->result->status == MIG_OK) {
             e->result->status = MIG_GONE;
@@ -116,6 +121,7 @@ recover_destination(struct mig_end *e)
 {
     struct destination d = {.e = e, .clock_took_ns = UINT64_MAX};
     struct transport_listener *listener = NULL;
+    struct mig_guest_status status;
     uint64_t n_pages = 0;
     int error = attach(e);
 
@@ -129,6 +135,13 @@ recover_destination(struct mig_end *e)
         return;
     }
     if (!e->past.ready) {
+        error = e->ops->status(e->guest, &status);
+        if (!error && status.state == MIG_GUEST_RUNNING) {
+            /* We never had one run: it came by a later migration. */
+            mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
+            e->result->status = MIG_GONE;
+            return;
+        }
         mig_receive_discard(e);
         return;
     }

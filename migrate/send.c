@@ -429,7 +429,13 @@ roll_back(struct source *s, int error)
     end_put_abort(e, abort_code(e, error), e->result->why);
     if (e->guest) {
         quieten(s);
-        if (s->begun && !e->ops->status(e->guest, &status) && status.state != MIG_GUEST_RUNNING) {
+        error = s->begun ? e->ops->status(e->guest, &status) : 0;
+        if (error && error != ENOENT && error != ESRCH) {
+            /* It may be paused: not done, whoever recovers asks again. */
+            end_fail(e, error, "guest: %s", strerror(error));
+            return;
+        }
+        if (s->begun && !error && status.state != MIG_GUEST_RUNNING) {
             resume(e, e->job->epoch);
             return;
         }

@@ -11,7 +11,7 @@ stream_paused(void *aux)
 
     s->e->paused_ns = mig_now_ns();
     if (s->e->network) {
-        network_hold(s->e->network);
+        s->hold_error = network_hold(s->e->network);
     }
 }
 
@@ -82,6 +82,10 @@ send_stream(struct source *s)
     if (error != ENODATA) {
         e->ops->stream_cancel(e->guest);
         return end_fail(e, error, "%s", end_transport_why(e, error));
+    }
+    if (s->hold_error) {
+        /* A backend may have written behind the last look at what is dirty. */
+        return end_fail(e, s->hold_error, "%s", network_why(e->network));
     }
     end_phase(e, MIG_PHASE_PAUSE);
     error = send_network(e);

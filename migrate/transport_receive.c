@@ -127,6 +127,9 @@ receive_payload(struct connection *c)
     if (postcopy && !atomic_load(&c->t->rx_place)) {
         return refuse(c, "pages of a guest that does not run here");
     }
+    if (!postcopy && atomic_load(&c->t->rx_place)) {
+        return refuse(c, "PAGES: over a guest that may run");
+    }
     /* Counted before the look at FINAL, which looks at the count: one of us sees the other. */
     if (!postcopy) {
         atomic_fetch_add(&c->t->rx_since_barrier, 1);

@@ -12,8 +12,10 @@
  *            the two of them decide who runs the guest: VM.resident_on, epoch
  *   closes: VM.destination, .migration, Migration.status, the task
  *
- * A weft-migrate that died is followed by "recover" with the same job until one
- * says how it ended.  Once the row says that the VM is elsewhere, that is how.
+ * A weft-migrate that died, or says that it has failed, is followed by "recover"
+ * with the same job until one says how it ended or its journal does: that the row
+ * has been decided is not enough, the guest is still to be run, resumed, destroyed
+ * or sent the rest of its memory.
  * The source closes; if it does not (its host is gone), the destination does,
  * when it has the VM.  What is left over here then is ended by agent.c. */
 #include <config.h>
@@ -40,8 +42,9 @@ enum {
     ADDRESS_MS = 60000, /* for the destination to be ready */
     CONFIRM_MS = 30000, /* for its switch to have the vifs' policy */
     WRITE_MS = 500,
-    RECOVER_MS = 1000, /* between two recoveries, times their number up to 30 */
-    CLOSE_MS = 10000,  /* the destination closes instead of the source */
+    RECOVER_MS = 1000,   /* between two recoveries, times their number up to 30 */
+    RECOVERIES_MAX = 30, /* that fail and say so; those that are killed do not count */
+    CLOSE_MS = 10000,    /* the destination closes instead of the source */
     TICK_MS = 200,
     KEEP_MIGRATIONS = 100,
 };
@@ -218,6 +221,70 @@ run_migrate(struct work *w, const struct poolrec_migration *m, const struct pool
     free(program);
     free(job);
     free(name);
+}
+
+/* Its journal says that something was done with the guest, and not that all was: the
+ * last line is "CHECKSUM STEP". */
+static bool
+unfinished(struct agent *a, const char *name)
+{
+    static const char *const steps[] = {" pausing\n", " ready\n",   " postcopy\n", " committed\n",
+                                        " aborted\n", " running\n", " complete\n"};
+    char *path = proc_path(a->procs, name, "journal"), tail[16] = "";
+    FILE *f = fopen(path, "re");
+    size_t n = 0;
+    bool found = false;
+
+    if (f) {
+        n = !fseek(f, -(long)(sizeof tail - 1), SEEK_END) ? fread(tail, 1, sizeof tail - 1, f) : 0;
+        fclose(f);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(steps) && !found; i++) {
+        size_t len = strlen(steps[i]);
+        found = n >= len && !memcmp(tail + n - len, steps[i], len);
+    }
+    free(path);
+    return found;
+}
+
+static bool
+is_unfinished(struct work *w, const struct poolrec_migration *m, const char *end)
+{
+    char *name = xasprintf("%s-%s", end, m->migration);
+    bool is = unfinished(w->agent, name);
+
+    free(name);
+    return is;
+}
+
+/* It has said how it ended. */
+static bool
+settled(const struct work *w)
+{
+    return w->ended && (strcmp(w->status, "failed") || w->tries >= RECOVERIES_MAX);
+}
+
+/* Others have moved the VM on since: what is here is theirs to judge. */
+static bool
+moved_on(const struct poolrec_migration *m, const struct poolrec_vm *vm)
+{
+    return vm->epoch > m->epoch + 1;
+}
+
+/* After the last try, each a little later than the one before.  'p' may be NULL. */
+static void
+recover(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm,
+        const char *end, struct proc *p)
+{
+    if (time_msec() - w->since > RECOVER_MS * MIN(w->tries, 30)) {
+        VLOG_WARN("%s: weft-migrate (%s) has died or failed; recovering", vm->name, end);
+        if (p) {
+            proc_forget(w->agent->procs, p);
+        }
+        w->tries++;
+        run_migrate(w, m, vm, end, "recover");
+    }
+    work_again(w, TICK_MS);
 }
 
 /* An earlier migration of the VM whose weft-migrate here has late packets to
@@ -493,7 +560,9 @@ wait_to_send(struct work *w, const struct poolrec_task *task, const struct poolr
 {
     bool force = strstr(m->options, "\"force\":\"true\"");
 
-    if (!strcmp(task->status, "cancelling")) {
+    if (is_unfinished(w, m, "send") && !moved_on(m, vm)) {
+        recover(w, m, vm, "send", NULL); /* could not be started again */
+    } else if (!strcmp(task->status, "cancelling")) {
         close_migration(w, m, vm, "cancelled", "");
     } else if (!strcmp(m->phase, "failed")) {
         close_migration(w, m, vm, "failure", m->stats);
@@ -534,16 +603,12 @@ static bool
 source_ended(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm,
              struct proc *p)
 {
-    if (w->ended || strcmp(vm->resident_on, m->from_host) || (uint64_t)vm->epoch > m->epoch) {
+    bool decided = w->ended || strcmp(vm->resident_on, m->from_host) || vm->epoch > m->epoch;
+
+    if (settled(w) || moved_on(m, vm) || (decided && !is_unfinished(w, m, "send"))) {
         return true;
     }
-    if (time_msec() - w->since > RECOVER_MS * MIN(w->tries, 30)) {
-        VLOG_WARN("%s: weft-migrate has died at the source; recovering", vm->name);
-        proc_forget(w->agent->procs, p);
-        w->tries++;
-        run_migrate(w, m, vm, "send", "recover");
-    }
-    work_again(w, TICK_MS);
+    recover(w, m, vm, "send", p);
     return false;
 }
 
@@ -665,7 +730,9 @@ receiver_ended(struct work *w, const struct poolrec_migration *m, const struct p
     char words[200] = "";
 
     if (agent_is(w->agent, vm->resident_on)) {
-        if (time_msec() - w->since > CLOSE_MS) {
+        if (!settled(w) && !moved_on(m, vm) && is_unfinished(w, m, "recv")) {
+            recover(w, m, vm, "recv", p); /* the guest may not run yet */
+        } else if (time_msec() - w->since > CLOSE_MS) {
             close_migration(w, m, vm, "success", "");
         }
     } else if (w->ended && !*m->address) {
@@ -673,11 +740,8 @@ receiver_ended(struct work *w, const struct poolrec_migration *m, const struct p
     } else if (!w->ended && !*m->address) {
         proc_last_words(p, words, sizeof words);
         write_phase(w, m, "failed", NULL, *words ? words : "weft-migrate has died");
-    } else if (!w->ended && time_msec() - w->since > RECOVER_MS * MIN(w->tries, 30)) {
-        VLOG_WARN("%s: weft-migrate has died at the destination; recovering", vm->name);
-        proc_forget(w->agent->procs, p);
-        w->tries++;
-        run_migrate(w, m, vm, "recv", "recover");
+    } else if (!w->ended || (!settled(w) && is_unfinished(w, m, "recv"))) {
+        recover(w, m, vm, "recv", p);
     }
     work_again(w, TICK_MS);
 }
@@ -695,6 +759,8 @@ step_open(struct work *w, const struct poolrec_migration *m, const struct poolre
     if (!p) {
         if (!*m->address) {
             receive(w, m, vm);
+        } else if (is_unfinished(w, m, "recv") && !moved_on(m, vm)) {
+            recover(w, m, vm, "recv", NULL); /* could not be started again */
         }
         return;
     }
@@ -721,6 +787,24 @@ step_incoming(struct work *w, const struct poolrec_migration *m)
 
 /* --- what is left over -------------------------------------------------------------------- */
 
+/* The source has closed the migration: the VM is here by its row, and its guest may
+ * still wait to be run, or for pages. */
+static bool
+finish_here(struct agent *a, const char *name, const struct poolrec_migration *m,
+            const struct poolrec_vm *vm, struct proc *p)
+{
+    struct work w = {.agent = a};
+
+    if (strncmp(name, "recv-", 5) || !vm || !agent_is(a, vm->resident_on) ||
+        vm->epoch != m->epoch + 1 || !unfinished(a, name)) {
+        return false;
+    }
+    VLOG_WARN("%s: weft-migrate (recv) has died or failed; recovering", vm->name);
+    proc_forget(a->procs, p);
+    run_migrate(&w, m, vm, "recv", "recover");
+    return true;
+}
+
 /* A process of a migration that is closed: whose the VM is has been decided. */
 void
 look_at_migrate(const char *name, void *agent_)
@@ -738,6 +822,9 @@ look_at_migrate(const char *name, void *agent_)
         if (!strncmp(name, "recv-", 5) && (!vm || !agent_is(a, vm->resident_on))) {
             proc_signal(p, SIGKILL);
         }
+        return;
+    }
+    if (m && finish_here(a, name, m, vm, p)) {
         return;
     }
     journal = proc_path(a->procs, name, "journal");

@@ -278,6 +278,33 @@ test_both_die(void)
     }
 }
 
+/* The destination's process died when the guest ran; others have begun and given up a
+ * further migration of it, and only then it is recovered. */
+static void
+test_recovered_late(void)
+{
+    struct claim_file file;
+    struct mig_claim claim;
+    struct pair p = prepare(0, RATE);
+
+    CASE("engine_late_recover_leaves_a_guest_that_lives_on");
+    strcpy(p.d.pause_at, "handover");
+    CHECK(start(&p));
+    CHECK(rig_until(&p.d, MIG_EVENT_STOPPED, -1));
+    rig_kill(&p.d);
+    rig_finish(&p.s);
+    file = (struct claim_file){.path = p.d.claim, .vm = p.d.job.vm};
+    claim = claim_file(&file);
+    CHECK(!claim.swap(claim.aux, "h1", 2, "h1", 3, 1000));
+    fake_lock(&fake->vms[1][0]);
+    fake->vms[1][0].epoch = 3;
+    fake_unlock(&fake->vms[1][0]);
+    CHECK(rig_recover(&p.d) == MIG_GONE);
+    rig_cut(&p.w);
+    CHECK(settled(0) && runs_at(0) == 1);
+    explain(&p);
+}
+
 /* --- the database ------------------------------------------------------------------------- */
 
 static void
@@ -551,6 +578,26 @@ test_postcopy_killed(bool source)
     explain(&p);
 }
 
+/* All memory is there, and the source has not heard of it. */
+static void
+test_postcopy_killed_complete(void)
+{
+    struct pair p = prepare_postcopy();
+
+    CASE("engine_postcopy_destination_killed_when_complete");
+    fake->dies_complete = true;
+    CHECK(start(&p));
+    rig_tell(&p.s, 'p');
+    rig_finish(&p.d);
+    rig_reap(&p.d);
+    CHECK(!fake->dies_complete && fake->running[0] == 2);
+    CHECK(rig_recover(&p.d) == MIG_OK);
+    finish(&p);
+    CHECK(p.s.result.status == MIG_OK && p.d.result.status == MIG_OK);
+    CHECK(settled(0) && runs_at(0) == 1);
+    explain(&p);
+}
+
 /* --- a long mix (42)
  * ------------------------------------------------------------------------------------ */
 
@@ -613,6 +660,7 @@ main(int argc, char *argv[])
     CASE("engine_cut_in_every_phase");
     test_harm(true);
     test_both_die();
+    test_recovered_late();
     test_database();
     test_damage();
     test_refused();
@@ -622,6 +670,7 @@ main(int argc, char *argv[])
     test_postcopy_cut();
     test_postcopy_killed(true);
     test_postcopy_killed(false);
+    test_postcopy_killed_complete();
     test_mix(15);
     rig_teardown();
     return check_done();

@@ -378,6 +378,12 @@ def case_migrate(x):
     assert x("VM.get_resident_on", vm) == h1
     until(10, lambda: not [f for n in (1, 2) for f in os.listdir(f"{top}/h{n}")
                            if f.startswith(("send-", "recv-"))], "files of migrations")
+    # The receiver dies when the VM is there and nobody runs it: another one does.
+    before = runs(vm).count("start")
+    flag("die-recv")
+    x("VM.pool_migrate", vm, h2, {})
+    until(10, lambda: runs(vm).count("start") == before + 1, "a guest that runs")
+    assert x("VM.get_resident_on", vm) == h2
     x("VM.hard_shutdown", vm)
 
 

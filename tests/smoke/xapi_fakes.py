@@ -4,6 +4,7 @@ weft-xapid sees of them, without a guest.
 
 FAKE_DB is the pool's database; files in FAKE_DIR say how they behave:
   die-send      weft-migrate send dies once, without a word
+  die-recv      weft-migrate receive dies once, when the VM is here and does not run
   hold          the sender waits for this file to go
   crash         weft-cell exits at once
 Each run of a guest is a line "start|stop VM EPOCH PID" in FAKE_DIR/runs."""
@@ -91,6 +92,11 @@ def destroy(control):
         pass
 
 
+def journal(job, step):
+    with open(job["journal"], "a") as f:
+        f.write(f"{'0' * 16} {step}\n")
+
+
 def receive(job):
     if job["role"] == "receive":
         s = socket.socket()
@@ -99,6 +105,12 @@ def receive(job):
     while True:
         host, epoch = resident(job["vm"])
         if host == job["to"]:
+            if flag("die-recv"):
+                os.unlink(f"{fake_dir}/die-recv")
+                journal(job, "ready")
+                time.sleep(1)  # all others have seen the row
+                os.kill(os.getpid(), signal.SIGKILL)
+            journal(job, "done")
             note("start", job["vm"], epoch, "moved")
             say(event="result", status="ok", why="", blackout_ms=1)
             return

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -50,6 +51,7 @@ struct fake {
     atomic_bool cut_off[2];      /* no answer */
     _Atomic int answers_lost[2]; /* so many swaps are done and not answered */
     _Atomic int swaps_lost[2];   /* so many swaps are neither done nor answered */
+    atomic_bool dies_complete;   /* the next process that ends a post-copy */
 };
 
 static struct fake *fake;
@@ -495,6 +497,9 @@ fake_postcopy_end(struct mig_guest *g)
     }
     vm->postcopy = false;
     fake_unlock(vm);
+    if (!left && atomic_exchange(&fake->dies_complete, false)) {
+        kill(getpid(), SIGKILL);
+    }
     return left ? EINVAL : 0;
 }
 

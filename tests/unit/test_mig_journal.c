@@ -2,8 +2,10 @@
  * every byte, locked, and the claim's file. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -164,6 +166,30 @@ test_torn(void)
     }
 }
 
+/* A step that found the disk full is not there, and hides none that comes later. */
+static void
+test_full(void)
+{
+    struct mig_journal_past past;
+    struct rlimit old, small;
+    struct mig_journal *j;
+    struct stat st;
+
+    CASE("journal_goes_on_after_a_full_disk");
+    write_whole();
+    signal(SIGXFSZ, SIG_IGN);
+    CHECK(!stat(path, &st) && !getrlimit(RLIMIT_FSIZE, &old));
+    small = old;
+    small.rlim_cur = st.st_size + 5;
+    CHECK(!mig_journal_open(path, &head, &j, &past));
+    CHECK(!setrlimit(RLIMIT_FSIZE, &small));
+    CHECK(mig_journal_write(j, MIG_JOURNAL_PREPARED, false));
+    CHECK(!setrlimit(RLIMIT_FSIZE, &old));
+    CHECK(!mig_journal_write(j, MIG_JOURNAL_READY, false));
+    mig_journal_close(j);
+    CHECK(!reopen(&past) && past.ready && past.step == MIG_JOURNAL_READY);
+}
+
 static void
 test_pending(void)
 {
@@ -187,9 +213,10 @@ test_pending(void)
     close(fd);
     CHECK(mig_journal_load_pending(j, &got, &n_pages) == EBADMSG);
     CHECK(!truncate(pending, 20) && mig_journal_load_pending(j, &got, &n_pages) == EBADMSG);
+    CHECK(!mig_journal_complete(j));
     CHECK(!mig_journal_write(j, MIG_JOURNAL_DONE, true) && access(pending, F_OK));
     mig_journal_close(j);
-    CHECK(!reopen(&past) && past.postcopy && past.step == MIG_JOURNAL_DONE);
+    CHECK(!reopen(&past) && past.postcopy && past.complete && past.step == MIG_JOURNAL_DONE);
     unlink(path);
 }
 
@@ -253,6 +280,7 @@ main(void)
     test_steps();
     test_vm_lock();
     test_torn();
+    test_full();
     test_pending();
     test_claim();
     snprintf(lock, sizeof lock, "%s/vm-" VM ".lock", dir);
