@@ -5,23 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "rest_priv.h"
-
-#define LOOK_MS 1000
-#define END_MS 500
-
-int64_t
-rest_now_ms(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 void
 rest_logf(struct rest *r, enum rest_log level, const char *format, ...)
@@ -76,10 +61,7 @@ take(struct rest_list *l, struct rest_request *q)
 void
 rest_put_answer(struct rest_request *q, int status, json_t *json)
 {
-    free(q->text);
-    q->text = json_dumps(json, JSON_PRESERVE_ORDER | JSON_INDENT(2));
-    q->status = q->text ? status : 500;
-    q->answered = true;
+    http_put(&q->http, status, json_dumps(json, JSON_PRESERVE_ORDER | JSON_INDENT(2)));
     json_decref(json);
 }
 
@@ -120,17 +102,17 @@ void
 rest_answer(struct rest_request *q, int status, json_t *json)
 {
     rest_put_answer(q, status, json);
-    MHD_resume_connection(q->mhd);
+    http_resume(&q->http);
 }
 
 void
 rest_refuse(struct rest_request *q, const struct rest_fault *f)
 {
     if (f->status == 403 || q->route->change) {
-        rest_audit_request(q->rest, q, f, 0);
+        rest_audit_request(rest_of(q), q, f, 0);
     }
     rest_put_fault(q, f);
-    MHD_resume_connection(q->mhd);
+    http_resume(&q->http);
 }
 
 void
@@ -145,8 +127,8 @@ rest_audit_request(struct rest *r, const struct rest_request *q, const struct re
         .tenant = q->user.tenant,
         .address = q->user.address,
         .method = q->route ? q->route->method : NULL,
-        .path = q->path,
-        .status = fault ? fault->status : q->status,
+        .path = q->http.path,
+        .status = fault ? fault->status : q->http.status,
         .message = message,
         .generation = generation,
     };
@@ -174,23 +156,6 @@ rest_note(struct rest *r, const char *what, int status, int64_t generation)
 }
 
 /* --- from the listeners' threads -------------------------------------------------- */
-
-bool
-rest_hand_over(struct rest *r, struct rest_request *q)
-{
-    uint64_t one = 1;
-    bool open;
-
-    pthread_mutex_lock(&r->mutex);
-    open = !r->closing;
-    if (open) {
-        push(&r->queue, q);
-        /* The counter cannot overflow: whatever is left of it is read at once. */
-        (void)!write(r->event, &one, sizeof one);
-    }
-    pthread_mutex_unlock(&r->mutex);
-    return open;
-}
 
 static void
 role_from_ou(const char *ou, struct rest_user *u)
@@ -263,7 +228,7 @@ write_done(struct rest_txn *txn, const struct rest_fault *fault, int64_t generat
 {
     struct rest_request *q =
         (struct rest_request *)((char *)txn - offsetof(struct rest_request, txn));
-    struct rest *r = q->rest;
+    struct rest *r = rest_of(q);
 
     take(&r->writes, q);
     r->writing = false;
@@ -283,9 +248,9 @@ write_done(struct rest_txn *txn, const struct rest_fault *fault, int64_t generat
     refresh_users(r);
     json_object_del(report, "errors");
     json_object_set_new(report, "generation", json_integer(generation));
-    q->status = !strcmp(q->route->method, "POST") && q->class ? 201 : 200;
+    q->http.status = !strcmp(q->route->method, "POST") && q->class ? 201 : 200;
     rest_audit_request(r, q, NULL, generation);
-    rest_answer(q, q->status, report);
+    rest_answer(q, q->http.status, report);
 }
 
 /* Decided when its turn has come, by what stands then. */
@@ -356,7 +321,7 @@ rest_wait_for(struct rest *r, struct rest_request *q)
 static void
 look_at_waiting(struct rest *r)
 {
-    int64_t now = rest_now_ms();
+    int64_t now = http_now_ms();
     struct rest_request *next;
 
     for (struct rest_request *q = r->waiting.first; q; q = next) {
@@ -381,66 +346,37 @@ look_at_waiting(struct rest *r)
     }
 }
 
-static void
-look_around(struct rest *r, int64_t now_ms)
-{
-    char why[300];
-
-    if (now_ms < r->next_look_ms) {
-        return;
-    }
-    r->next_look_ms = now_ms + LOOK_MS;
-    for (size_t i = 0; i < r->n_listeners; i++) {
-        rest_listener_reap(&r->listeners[i], now_ms);
-    }
-    switch (r->tls ? rest_tls_refresh(r->tls, why, sizeof why) : 0) {
-    case 1:
-        rest_logf(r, REST_LOG_INFO, "new certificates are in use");
-        break;
-    case -1:
-        rest_logf(r, REST_LOG_WARN, "new certificates cannot be used, the old ones stay: %s", why);
-        break;
-    }
-}
-
 void
 rest_run(struct rest *r)
 {
-    struct rest_list queue;
-    struct rest_request *q;
-    uint64_t count;
+    struct http_request *q, *next;
 
-    (void)!read(r->event, &count, sizeof count);
+    http_run(r->http);
     refresh_users(r);
-    pthread_mutex_lock(&r->mutex);
-    queue = r->queue;
-    r->queue = (struct rest_list){NULL, NULL};
-    pthread_mutex_unlock(&r->mutex);
-    while ((q = queue.first)) {
-        take(&queue, q);
-        q->rest = r;
-        q->route->run(r, q);
+    for (q = http_take(r->http); q; q = next) {
+        struct rest_request *request = (struct rest_request *)q;
+        next = q->next;
+        request->route->run(r, request);
     }
     start_write(r);
     look_at_waiting(r);
-    look_around(r, rest_now_ms());
 }
 
 int
 rest_fd(const struct rest *r)
 {
-    return r->event;
+    return http_fd(r->http);
 }
 
 int
 rest_timeout_ms(const struct rest *r)
 {
-    int64_t left, until = r->next_look_ms;
+    int64_t left, until = http_until_ms(r->http);
 
     for (const struct rest_request *q = r->waiting.first; q; q = q->next) {
         until = q->until_ms < until ? q->until_ms : until;
     }
-    left = until - rest_now_ms();
+    left = until - http_now_ms();
     return left < 0 ? 0 : (int)left;
 }
 
@@ -450,50 +386,29 @@ int
 rest_create(const struct rest_config *config, struct rest **rp, char *why, size_t why_size)
 {
     struct rest *r = calloc(1, sizeof *r);
-    bool tls = false;
     int error;
 
     *rp = NULL;
-    if (!r || !(r->listeners = calloc(config->n_listen + 1, sizeof *r->listeners))) {
-        free(r);
+    if (!r) {
         snprintf(why, why_size, "out of memory");
         return ENOMEM;
     }
     r->config = *config;
     r->users_generation = -1;
     pthread_mutex_init(&r->mutex, NULL);
-    r->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (r->event < 0) {
-        error = errno;
-        snprintf(why, why_size, "eventfd: %s", strerror(error));
-        goto error;
-    }
     error = rest_audit_open(config->audit, &r->audit, why, why_size);
-    for (size_t i = 0; i < config->n_listen; i++) {
-        tls |= !strncmp(config->listen[i], "ssl:", 4) || !strncmp(config->listen[i], "token:", 6);
-    }
-    if (!error && tls) {
-        error = rest_tls_create(config->private_key, config->certificate, config->ca_cert,
-                                config->crl, &r->tls, why, why_size);
-    }
     if (!error && !(r->sessions = rest_sessions_create())) {
         error = ENOMEM;
         snprintf(why, why_size, "out of memory");
     }
     refresh_users(r);
-    for (size_t i = 0; !error && i < config->n_listen; i++) {
-        error = rest_listener_open(r, &r->listeners[i], config->listen[i], why, why_size);
-        r->n_listeners += !error;
-    }
+    error = error ? error : rest_listen(r, why, why_size);
     if (error) {
-        goto error;
+        rest_destroy(r);
+        return error;
     }
     *rp = r;
     return 0;
-
-error:
-    rest_destroy(r);
-    return error;
 }
 
 static void
@@ -508,7 +423,7 @@ turn_away(struct rest_list *l)
         json_decref(q->edits);
         q->edits = NULL;
         rest_put_fault(q, &fault);
-        MHD_resume_connection(q->mhd);
+        http_resume(&q->http);
     }
 }
 
@@ -518,31 +433,12 @@ rest_destroy(struct rest *r)
     if (!r) {
         return;
     }
-    pthread_mutex_lock(&r->mutex);
-    r->closing = true;
-    pthread_mutex_unlock(&r->mutex);
-    turn_away(&r->queue);
     turn_away(&r->waiting);
     turn_away(&r->writes);
-    for (size_t i = 0; i < r->n_listeners; i++) {
-        rest_listener_quiesce(&r->listeners[i]);
-    }
-    /* What was answered is sent, if its client takes it. */
-    for (int64_t end = rest_now_ms() + END_MS;
-         atomic_load(&r->handed_over) && rest_now_ms() < end;) {
-        nanosleep(&(struct timespec){0, 5000000}, NULL);
-    }
-    for (size_t i = 0; i < r->n_listeners; i++) {
-        rest_listener_close(&r->listeners[i]);
-    }
-    free(r->listeners);
-    rest_tls_destroy(r->tls);
+    http_destroy(r->http);
     rest_audit_close(r->audit);
     rest_sessions_destroy(r->sessions);
     json_decref(r->users);
-    if (r->event >= 0) {
-        close(r->event);
-    }
     pthread_mutex_destroy(&r->mutex);
     free(r);
 }

@@ -99,7 +99,7 @@ rest_run_login(struct rest *r, struct rest_request *q)
         return;
     }
     error = rest_session_begin(r->sessions, l.user, q->user.address, l.lifetime_s, l.idle_s,
-                               rest_now_ms(), token);
+                               http_now_ms(), token);
     if (error) {
         rest_fault_set(&fault, error == ENOSPC ? 409 : 503,
                        error == ENOSPC ? "conflict" : "unavailable", "session", NULL,
@@ -112,7 +112,7 @@ rest_run_login(struct rest *r, struct rest_request *q)
     answer = json_pack("{s:s, s:s, s:s, s:I, s:I}", "id", q->user.session, "user", l.user, "token",
                        token, "expires_in", (json_int_t)l.lifetime_s, "idle", (json_int_t)l.idle_s);
     explicit_bzero(token, sizeof token);
-    q->status = 201;
+    q->http.status = 201;
     rest_audit_request(r, q, NULL, r->config.ops->generation(r->config.aux));
     rest_answer(q, 201, answer);
 }
@@ -129,7 +129,7 @@ rest_run_sessions(struct rest *r, struct rest_request *q)
 {
     rest_answer(
         q, 200,
-        json_pack("{s:o}", "sessions", rest_sessions_list(r->sessions, whose(q), rest_now_ms())));
+        json_pack("{s:o}", "sessions", rest_sessions_list(r->sessions, whose(q), http_now_ms())));
 }
 
 void
@@ -138,13 +138,13 @@ rest_run_logout(struct rest *r, struct rest_request *q)
     const char *id = strcmp(q->object, "current") != 0 ? q->object : q->user.session;
     struct rest_fault fault;
 
-    if (!rest_session_end(r->sessions, id, whose(q), rest_now_ms())) {
+    if (!rest_session_end(r->sessions, id, whose(q), http_now_ms())) {
         rest_fault_set(&fault, 404, "not_found", "session", NULL, "there is no session \"%s\"",
                        q->object);
         rest_refuse(q, &fault);
         return;
     }
-    q->status = 200;
+    q->http.status = 200;
     rest_audit_request(r, q, NULL, r->config.ops->generation(r->config.aux));
     rest_answer(q, 200, json_pack("{s:s}", "ended", id));
 }

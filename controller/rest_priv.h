@@ -1,38 +1,33 @@
 /* rest_priv: what the REST server's files share.  See rest.h.
  *
- *   rest.c        the server: requests between threads, long polls, the end
- *   rest_http.c   the threads of libmicrohttpd: connections, limits, bodies
+ *   rest.c        the server: users, answers, writes in turn, long polls, the end
+ *   rest_http.c   from the listeners' threads: who asks, and whether he may
  *   rest_route.c  which method and path does what, and for whom
  *   rest_login.c  beginning and ending sessions
  *   rest_edit.c   a client's edit: its form, and who may make it
  *
- * A request belongs to its listener's thread until rest_hand_over(), to the
- * main loop from then until rest_answer(), and again to the listener's thread
- * until libmicrohttpd has done with it. */
+ * A request belongs to its listener's thread until it is whole, to the main loop
+ * from then until rest_answer(), and again to the listener's thread until it has
+ * been sent (http_serve.h). */
 #ifndef REST_PRIV_H
 #define REST_PRIV_H
 
 #include "ovs/jansson_ns.h"
 
-#include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "http_tls.h"
+#include "http_serve.h"
 #include "rest.h"
 #include "rest_audit.h"
-#include "rest_limit.h"
 #include "rest_session.h"
 
 enum {
     REST_BODY_MAX = 8 << 20,     /* a document */
     REST_OBJECT_MAX = 256 << 10, /* one object */
     REST_BODIES_MAX = 64 << 20,  /* all clients' together */
-    REST_CONNECTIONS = 400,      /* of one listener */
     REST_PEER_CONNECTIONS = 32,  /* of one peer */
-    REST_HEAD_MS = 10000,        /* from the connection's beginning to the head's end */
     REST_BODY_MS = 30000,        /* for the body */
-    REST_SEND_MS = 60000,        /* for the answer to be taken */
     REST_KEEP_MS = 60000,        /* between two requests */
     REST_WAIT_MAX_S = 600,       /* a long poll */
     REST_CONFIRM_MAX_S = 86400,
@@ -48,34 +43,7 @@ struct rest_user {
     char session[REST_SESSION_ID]; /* empty: known by certificate or credentials */
 };
 
-struct rest_listener;
 struct rest_request;
-
-struct rest_conn {
-    struct rest_conn *prev, *next; /* of the listener, oldest first */
-    int fd;
-    bool closing;        /* shut down, not yet gone */
-    bool known;          /* has made a well-formed request */
-    int64_t deadline_ms; /* monotonic; INT64_MAX: none */
-    struct sockaddr_storage peer;
-    struct rest_creds *creds;
-    char cn[129], ou[160]; /* of its certificate, once read */
-    bool identified;
-};
-
-struct rest_listener {
-    struct rest *rest;
-    char *address; /* as stated */
-    char *path;    /* of a Unix socket, or NULL */
-    bool tls;
-    bool tokens; /* TLS without client certificates: who asks has a session */
-    struct MHD_Daemon *mhd;
-    int quiesced;          /* its socket, when it takes no more; or -1 */
-    pthread_mutex_t mutex; /* guards the connections, and limit */
-    struct rest_conn *first, *last;
-    unsigned n_conns;
-    struct rest_limit *limit;
-};
 
 struct rest_route {
     const char *method;
@@ -99,27 +67,15 @@ enum rest_arg {
 };
 
 struct rest_request {
-    struct rest_listener *listener;
-    struct rest_conn *conn;
-    struct MHD_Connection *mhd;
+    struct http_request http; /* its aux is the struct rest */
     struct rest_user user;
     const struct rest_route *route;
     const struct pool_class *class;
     char object[300];
-    char *path;
     int64_t args[REST_N_ARGS]; /* -1: not given */
-    char *body;
-    size_t n_body, cap_body;
-    json_t *json; /* the body, or NULL */
-
-    /* The answer.  It may be known before the body's end. */
-    bool answered, handed_over;
-    int status;
-    char *text; /* malloc'ed */
-    const char *allow;
+    json_t *json;              /* the body, or NULL */
 
     /* The main loop's. */
-    struct rest *rest;
     struct rest_request *prev, *next; /* in one of rest's lists */
     int64_t until_ms;                 /* a long poll */
     struct rest_txn txn;
@@ -132,37 +88,31 @@ struct rest_list {
 
 struct rest {
     struct rest_config config;
-    struct rest_listener *listeners;
-    size_t n_listeners;
-    struct rest_tls *tls;
+    struct http_server *http;
     struct rest_audit *audit;
     struct rest_sessions *sessions;
-    int event; /* eventfd: the queue is not empty */
-    atomic_size_t bodies_bytes;
-    atomic_uint handed_over; /* requests, until they are done with */
 
-    pthread_mutex_t mutex; /* guards queue, users, closing */
-    struct rest_list queue;
-    json_t *users; /* by name */
-    bool closing;
+    pthread_mutex_t mutex; /* guards users */
+    json_t *users;         /* by name */
 
     /* The main loop's. */
     struct rest_list waiting; /* long polls */
     struct rest_list writes;  /* the first one is under way if 'writing' */
     bool writing;
     int64_t users_generation;
-    int64_t next_look_ms; /* at files and deadlines */
 };
 
-int64_t rest_now_ms(void);
+static inline struct rest *
+rest_of(const struct rest_request *q)
+{
+    return http_aux(&q->http);
+}
+
 void rest_logf(struct rest *, enum rest_log, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* --- rest.c ------------------------------------------------------------------- */
 
-/* From the listener's thread, its connection suspended.  False: the server is
- * ending. */
-bool rest_hand_over(struct rest *, struct rest_request *);
 /* From the main loop.  Takes 'json'; the request must not be used afterwards. */
 void rest_answer(struct rest_request *, int status, json_t *json);
 void rest_refuse(struct rest_request *, const struct rest_fault *);
@@ -181,13 +131,7 @@ void rest_audit_request(struct rest *, const struct rest_request *, const struct
 
 /* --- rest_http.c ---------------------------------------------------------------- */
 
-/* Takes no more connections. */
-void rest_listener_quiesce(struct rest_listener *);
-int rest_listener_open(struct rest *, struct rest_listener *, const char *address, char *why,
-                       size_t why_size);
-void rest_listener_close(struct rest_listener *);
-/* Ends connections that took too long. */
-void rest_listener_reap(struct rest_listener *, int64_t now_ms);
+int rest_listen(struct rest *, char *why, size_t why_size);
 
 /* --- rest_route.c --------------------------------------------------------------- */
 

@@ -47,7 +47,7 @@ run_wait(struct rest *r, struct rest_request *q)
     if (q->args[REST_ARG_GENERATION] < 0) {
         q->args[REST_ARG_GENERATION] = r->config.ops->generation(r->config.aux);
     }
-    q->until_ms = rest_now_ms() + (seconds < 0 ? WAIT_DEFAULT_S : seconds) * 1000;
+    q->until_ms = http_now_ms() + (seconds < 0 ? WAIT_DEFAULT_S : seconds) * 1000;
     rest_wait_for(r, q);
 }
 
@@ -125,7 +125,7 @@ run_samples(struct rest *r, struct rest_request *q)
     generation = r->config.ops->generation(r->config.aux);
     answer = r->config.ops->sample(r->config.aux, (unsigned)seconds);
     json_object_set_new(answer, "generation", json_integer(generation));
-    q->status = 200;
+    q->http.status = 200;
     rest_audit_request(r, q, NULL, generation);
     rest_answer(q, 200, answer);
 }
@@ -150,7 +150,7 @@ run_capture(struct rest *r, struct rest_request *q)
         return;
     }
     json_object_set_new(answer, "generation", json_integer(generation));
-    q->status = 200;
+    q->http.status = 200;
     rest_audit_request(r, q, NULL, generation);
     rest_answer(q, 200, answer);
 }
@@ -366,28 +366,28 @@ match(struct rest_request *q)
     size_t n;
 
     for (size_t i = 0; i < n_rest_routes; i++) {
-        if (!strcmp(rest_routes[i].path, q->path)) {
+        if (!strcmp(rest_routes[i].path, q->http.path)) {
             return rest_routes[i].path;
         }
     }
-    if (!strncmp(q->path, "/v1/sessions/", 13)) {
-        snprintf(q->object, sizeof q->object, "%.60s", q->path + 13);
+    if (!strncmp(q->http.path, "/v1/sessions/", 13)) {
+        snprintf(q->object, sizeof q->object, "%.60s", q->http.path + 13);
         return session_path;
     }
-    if (strncmp(q->path, "/v1/", 4) != 0) {
+    if (strncmp(q->http.path, "/v1/", 4) != 0) {
         return NULL;
     }
-    n = strcspn(q->path + 4, "/");
+    n = strcspn(q->http.path + 4, "/");
     if (n >= sizeof plural) {
         return NULL;
     }
-    memcpy(plural, q->path + 4, n);
+    memcpy(plural, q->http.path + 4, n);
     plural[n] = '\0';
     q->class = pool_class_by_plural(plural);
     if (!q->class) {
         return NULL;
     }
-    const char *rest = q->path + 4 + n;
+    const char *rest = q->http.path + 4 + n;
     if (q->class->single) {
         return *rest ? NULL : object_path;
     }
@@ -417,7 +417,7 @@ role_ok(const struct rest_request *q, struct rest_fault *fault)
     }
     if (!ok) {
         rest_fault_set(fault, 403, "denied", q->class ? q->class->noun : NULL, NULL,
-                       "role %s may not %s %s", pool_role_name(role), route->method, q->path);
+                       "role %s may not %s %s", pool_role_name(role), route->method, q->http.path);
     }
     return ok;
 }
@@ -439,9 +439,9 @@ rest_route_find(struct rest_request *q, const char *method, struct rest_fault *f
         }
     }
     rest_fault_set(fault, 405, "bad_request", NULL, NULL, "%.20s cannot be done here", method);
-    q->allow = !strcmp(path, class_path)     ? "GET, POST"
-               : !strcmp(path, session_path) ? "DELETE"
-               : !strcmp(path, object_path)  ? "GET, PATCH, DELETE"
-                                             : "GET, POST";
+    q->http.allow = !strcmp(path, class_path)     ? "GET, POST"
+                    : !strcmp(path, session_path) ? "DELETE"
+                    : !strcmp(path, object_path)  ? "GET, PATCH, DELETE"
+                                                  : "GET, POST";
     return false;
 }

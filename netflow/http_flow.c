@@ -5,7 +5,6 @@
  * sockets of who is late, and their own threads find them closed. */
 #include "http_flow.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <stdatomic.h>
@@ -13,12 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "flow_answer.h"
+#include "http_listen.h"
 #include "http_tls.h"
 
 enum {
@@ -363,68 +361,6 @@ handle(void *listener, struct MHD_Connection *c, const char *path, const char *m
 
 /* --- listening ---------------------------------------------------------------------------- */
 
-/* What a dead process left is removed. */
-static int
-bind_unix(const char *path, int *fdp)
-{
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    struct stat st;
-    mode_t mask;
-    int error;
-
-    if (strlen(path) >= sizeof sun.sun_path) {
-        return ENAMETOOLONG;
-    }
-    strcpy(sun.sun_path, path);
-    *fdp = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (*fdp < 0) {
-        return errno;
-    }
-    if (!lstat(path, &st) && S_ISSOCK(st.st_mode)) {
-        if (!connect(*fdp, (struct sockaddr *)&sun, sizeof sun)) {
-            return EADDRINUSE;
-        }
-        unlink(path);
-    }
-    mask = umask(0177);
-    error = bind(*fdp, (struct sockaddr *)&sun, sizeof sun) ? errno : 0;
-    umask(mask);
-    return error;
-}
-
-/* "PORT" or "PORT:IP", IP in brackets or not. */
-static int
-bind_tcp(const char *text, int *fdp)
-{
-    struct sockaddr_in6 sin6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_any};
-    char ip[INET6_ADDRSTRLEN + 8] = "";
-    int on = 1, off = 0;
-    unsigned port;
-    int n = 0;
-
-    if (sscanf(text, "%5u%n", &port, &n) != 1 || port > 65535 || (text[n] && text[n] != ':')) {
-        return EINVAL;
-    }
-    if (text[n]) {
-        const char *s = text + n + 1;
-        size_t length = strlen(s);
-        bool brackets = *s == '[' && length > 2 && s[length - 1] == ']';
-        snprintf(ip, sizeof ip, "%s%.*s",
-                 strchr(s, ':') ? "" : "::ffff:", (int)(length - 2 * brackets), s + brackets);
-        if (inet_pton(AF_INET6, ip, &sin6.sin6_addr) != 1) {
-            return EINVAL;
-        }
-    }
-    sin6.sin6_port = htons((uint16_t)port);
-    *fdp = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (*fdp < 0) {
-        return errno;
-    }
-    setsockopt(*fdp, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    setsockopt(*fdp, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    return bind(*fdp, (struct sockaddr *)&sin6, sizeof sin6) ? errno : 0;
-}
-
 static struct MHD_Daemon *
 start(struct listener *l, int fd)
 {
@@ -460,14 +396,13 @@ open_listener(struct http_flow *h, struct listener *l, const char *address, char
                 return error;
             }
         }
-        error = bind_tcp(address + 4, &fd);
+        error = http_listen_tcp(address + 4, &fd);
     } else if (!strncmp(address, "unix:", 5) && address[5]) {
-        error = bind_unix(address + 5, &fd);
+        error = http_listen_unix(address + 5, &fd);
         if (!error && !(l->path = strdup(address + 5))) {
             error = ENOMEM;
         }
     }
-    error = error ? error : listen(fd, 64) ? errno : 0;
     if (!error && !(l->mhd = start(l, fd))) {
         error = EIO;
     }

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "http.h"
+#include "http_serve.h"
 #include "openvswitch/json.h"
 #include "openvswitch/token-bucket.h"
 #include "openvswitch/vlog.h"
@@ -98,7 +98,7 @@ audit_request(const struct request *q, const struct fault *f)
     line = json_object_create();
     json_object_put(line, "time", value_time(time_wall_msec()));
     json_object_put_string(line, "user", q->user);
-    json_object_put_string(line, "address", http_peer(q->http)->address);
+    json_object_put_string(line, "address", q->http->peer->address);
     json_object_put_string(line, "method", q->call->method);
     if (q->n_args && q->args[0].row) {
         json_object_put_string(line, "object", q->args[0].s);

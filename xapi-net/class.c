@@ -50,8 +50,8 @@ role_of_user(struct xapi *x, const char *name, enum pool_role otherwise)
 static const char *
 identify(struct request *q, const char *name, const char *password)
 {
-    const struct http_peer *peer = http_peer(q->http);
-    const struct incoming *in = http_prepared(q->http);
+    const struct http_peer *peer = q->http->peer;
+    const struct incoming *in = (const struct incoming *)q->http;
 
     if (peer->local) {
         ovs_strlcpy(q->user, *name ? name : "root", sizeof q->user);

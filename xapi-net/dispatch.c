@@ -9,9 +9,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "audit.h"
-#include "http.h"
 #include "openvswitch/json.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/shash.h"
@@ -492,7 +492,7 @@ permitted(struct request *q)
     }
     http_vouch(q->http);
     ovs_strlcpy(q->session, ref, sizeof q->session);
-    if (!http_peer(q->http)->local) { /* as it is by now */
+    if (!q->http->peer->local) { /* as it is by now */
         q->role = role_of_user(q->xapi, q->user, q->role);
     }
     if (q->role == POOL_ROLE_NONE || q->role == POOL_ROLE_TENANT) {
@@ -518,7 +518,7 @@ dispatch(struct xapi *x, struct http_request *http)
 
     q->xapi = x;
     q->http = http;
-    q->call = ((struct incoming *)http_prepared(http))->call;
+    q->call = ((struct incoming *)http)->call;
     ovs_list_push_back(&x->waiting, &q->node);
     if (!find_method(q)) {
         request_fail(q, "MESSAGE_METHOD_UNKNOWN", q->call->method, NULL);
@@ -532,7 +532,7 @@ dispatch(struct xapi *x, struct http_request *http)
 void
 dispatch_run(struct xapi *x)
 {
-    struct http_request *http;
+    struct http_request *http, *next;
     struct request *q;
 
     LIST_FOR_EACH_SAFE (q, node, &x->waiting) {
@@ -542,7 +542,8 @@ dispatch_run(struct xapi *x)
             event_look(q);
         }
     }
-    while ((http = http_take(x->http))) {
+    for (http = http_take(x->http); http; http = next) {
+        next = http->next;
         dispatch(x, http);
     }
 }
@@ -579,34 +580,85 @@ text_param(const struct call *c, size_t i)
     return i < a->n && a->elems[i]->type == JSON_STRING ? json_string(a->elems[i]) : NULL;
 }
 
-bool
-dispatch_prepare(void *aux, const char *path, const struct http_peer *peer, const char *body,
-                 size_t n, void **prepared, char **refusal)
+/* What is not even a request of ours. */
+static bool
+refuse(struct http_request *q, int status, const char *message)
 {
-    char why[240];
-    struct incoming *in;
-    struct call *call = call_decode(path, body, n, why, sizeof why);
+    http_put(q, status,
+             xasprintf("{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32600,\"message\":\"%s\"},"
+                       "\"id\":null}",
+                       message));
+    return false;
+}
 
-    if (!call) {
-        *refusal = call_refusal(why);
-        return false;
+/* An application's Content-Type keeps pages of other origins out: a browser asks
+ * before it sends one, and nobody says yes. */
+static bool
+head(struct http_request *q, const char *method)
+{
+    const char *length = http_header(q, "Content-Length");
+    const char *type = http_header(q, "Content-Type");
+
+    if (strcmp(q->path, "/jsonrpc") != 0 && strcmp(q->path, "/json") != 0) {
+        return refuse(q, 404, "there is only /jsonrpc (and /json)");
     }
-    in = xzalloc(sizeof *in);
-    in->call = call;
-    if (!strcmp(call->method, "session.login_with_password") && !peer->local &&
-        text_param(call, 0) && text_param(call, 1) && *text_param(call, 1)) {
-        in->verdict =
-            password_check(peer->address, text_param(call, 0), text_param(call, 1), &in->role);
+    if (strcmp(method, "POST") != 0) {
+        q->allow = "POST";
+        return refuse(q, 405, "only POST");
     }
-    *prepared = in;
+    if (length && strtoull(length, NULL, 10) > q->max_body) {
+        return refuse(q, 413, "the body is too large");
+    }
+    if (!type || strncasecmp(type, "application/json", 16) != 0) {
+        return refuse(q, 415, "the body's Content-Type must be application/json");
+    }
     return true;
 }
 
-void
-dispatch_discard(void *prepared)
+static bool
+whole(struct http_request *q)
 {
-    struct incoming *in = prepared;
+    struct incoming *in = (struct incoming *)q;
+    char why[240];
+    const struct call *call = in->call =
+        call_decode(q->path, q->body ? q->body : "", q->n_body, why, sizeof why);
 
-    call_destroy(in->call);
-    free(in);
+    if (!call) {
+        http_put(q, 200, call_refusal(why));
+        return false;
+    }
+    if (!strcmp(call->method, "session.login_with_password") && !q->peer->local &&
+        text_param(call, 0) && text_param(call, 1) && *text_param(call, 1)) {
+        in->verdict =
+            password_check(q->peer->address, text_param(call, 0), text_param(call, 1), &in->role);
+    }
+    return true;
+}
+
+static void
+turn_away(struct http_request *q)
+{
+    refuse(q, 503, "weft-xapid is going down");
+}
+
+static void
+discard(struct http_request *q)
+{
+    call_destroy(((struct incoming *)q)->call);
+}
+
+void
+dispatch_config(struct http_config *c)
+{
+    c->politely = true;
+    c->peer_connections = 64;
+    c->body_ms = 20000;
+    c->keep_ms = 120000;
+    c->max_body = 256 << 10;
+    c->max_bodies = 16 << 20;
+    c->request_size = sizeof(struct incoming);
+    c->head = head;
+    c->whole = whole;
+    c->turn_away = turn_away;
+    c->discard = discard;
 }

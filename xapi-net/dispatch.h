@@ -4,18 +4,17 @@
 #define XAPI_DISPATCH_H
 
 #include "call.h"
-#include "http.h"
 #include "http_password.h"
+#include "http_serve.h"
 
 struct incoming {
+    struct http_request http;
     struct call *call;
     enum password_verdict verdict; /* of a login */
     enum pool_role role;           /* with PASSWORD_RIGHT */
 };
 
-/* For http_config; the listener's thread. */
-bool dispatch_prepare(void *aux, const char *path, const struct http_peer *, const char *body,
-                      size_t n, void **prepared, char **refusal);
-void dispatch_discard(void *prepared);
+/* Its limits, and what listeners' threads do. */
+void dispatch_config(struct http_config *);
 
 #endif

@@ -34,8 +34,11 @@
 
 VLOG_DEFINE_THIS_MODULE(weft_xapid);
 
+enum { MAX_LISTEN = 8 };
+
 struct options {
     struct xapi_options xapi;
+    const char *listen[MAX_LISTEN];
     struct http_config http;
     const char *unixctl;
 };
@@ -178,10 +181,10 @@ take_option(int c)
         ovs_print_version(0, 0);
         exit(EXIT_SUCCESS);
     case OPT_LISTEN:
-        if (options.http.n_listen == HTTP_MAX_LISTEN) {
-            ovs_fatal(0, "--listen: at most %d addresses", HTTP_MAX_LISTEN);
+        if (options.http.n_listen == MAX_LISTEN) {
+            ovs_fatal(0, "--listen: at most %d addresses", MAX_LISTEN);
         }
-        options.http.listen[options.http.n_listen++] = optarg;
+        options.listen[options.http.n_listen++] = optarg;
         break;
     case OPT_PLAIN:
         options.xapi.plain_migration = true;
@@ -245,9 +248,9 @@ fill_in(void)
     or_else(&h->certificate, x->certificate);
     or_else(&h->ca_cert, x->ca_cert);
     if (!h->n_listen) {
-        h->listen[h->n_listen++] = xasprintf("unix:%s/weft-xapid.sock", ovs_rundir());
+        options.listen[h->n_listen++] = xasprintf("unix:%s/weft-xapid.sock", ovs_rundir());
         if (h->certificate) {
-            h->listen[h->n_listen++] = "ssl:443";
+            options.listen[h->n_listen++] = "ssl:443";
         }
     }
 }
@@ -321,7 +324,7 @@ run_once(struct xapi *x, struct unixctl_server *unixctl, bool exiting)
     agent_wait(x);
     dispatch_wait(x);
     poll_fd_wait(http_fd(x->http), POLLIN);
-    poll_timer_wait(http_timeout_ms(x->http));
+    poll_timer_wait_until(http_until_ms(x->http));
     unixctl_server_wait(unixctl);
     if (exiting) {
         poll_immediate_wake();
@@ -331,7 +334,7 @@ run_once(struct xapi *x, struct unixctl_server *unixctl, bool exiting)
 
 /* Any thread. */
 static void
-log_line(bool warning, const char *line)
+log_line(void *aux, bool warning, const char *line)
 {
     VLOG(warning ? VLL_WARN : VLL_INFO, "%s", line);
 }
@@ -357,9 +360,9 @@ open_all(struct xapi *x)
     x->sessions = sessions_create();
     x->events = events_create();
     x->agent = agent_create(x);
-    options.http.prepare = dispatch_prepare;
-    options.http.discard = dispatch_discard;
+    options.http.listen = options.listen;
     options.http.log = log_line;
+    dispatch_config(&options.http);
     if (http_create(&options.http, &x->http, why, sizeof why)) {
         ovs_fatal(0, "--listen: %s", why);
     }

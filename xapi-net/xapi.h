@@ -2,12 +2,12 @@
  *
  *   store.c        the pool's database: replica and transactions
  *   coord.c        which of the pool's hosts is the coordinator
- *   http*.c        requests from clients; http_password.c who they may be
+ *   http_password.c  users with passwords
  *   call.c         JSON-RPC's forms
  *   session.c      sessions
  *   class*.c       THE TABLE: classes, fields and methods of XenAPI
  *   value.c        columns as XenAPI's values
- *   dispatch.c     from a request to its method, by the table
+ *   dispatch.c     from a client's request to its method, by the table
  *   event.c        event.from
  *   task.c         work orders, and who waits for them
  *   agent*.c       what this host does of them; proc.c its processes
@@ -17,7 +17,7 @@
  * Task.host carries out.  Clients talk to the coordinator; hosts talk to each
  * other by rows alone.
  *
- * Threads: the daemon's main loop, but where http.h says otherwise. */
+ * Threads: the daemon's main loop, but where http_serve.h says otherwise. */
 #ifndef XAPI_H
 #define XAPI_H
 
@@ -33,7 +33,7 @@
 struct agent;
 struct coord;
 struct events;
-struct http;
+struct http_server;
 struct http_request;
 struct json;
 struct sessions;
@@ -54,7 +54,7 @@ struct xapi {
     const struct xapi_options *options;
     struct store *store;
     struct coord *coord;
-    struct http *http;
+    struct http_server *http;
     struct sessions *sessions;
     struct events *events;
     struct agent *agent;

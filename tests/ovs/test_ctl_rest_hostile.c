@@ -242,7 +242,7 @@ test_slowloris(void)
 
     CASE("rest/slowloris is cut off");
     /* The few that were let in lose their connections by themselves. */
-    for (double end = now_s() + REST_HEAD_MS / 1000 + 5; now_s() < end; usleep(100000)) {
+    for (double end = now_s() + HTTP_HEAD_MS / 1000 + 5; now_s() < end; usleep(100000)) {
         if (count_fds() <= before + SLOW) {
             break;
         }
@@ -269,6 +269,80 @@ test_slowloris(void)
     }
     CHECK(fds_back_to(before));
     CHECK(tls_ask_from(2, &v, "GET", "/v1/status", "", NULL, NULL) == 200);
+    cert_free(&v);
+}
+
+/* A request on a connection that stays; the answer's status, 0 if there was none. */
+static int
+ask_and_stay(struct client *c)
+{
+    static const char request[] = "GET /v1/whoami HTTP/1.1\r\nHost: controller\r\n\r\n";
+    char text[4096] = "", *end = NULL, *length;
+    size_t n = 0, whole = sizeof text - 1;
+    int status = 0;
+
+    client_send(c, request, sizeof request - 1);
+    while (n < whole) {
+        ssize_t got = gnutls_record_recv(c->tls, text + n, whole - n);
+        if (got <= 0) {
+            return 0;
+        }
+        n += (size_t)got;
+        text[n] = '\0';
+        length = strstr(text, "Content-Length: ");
+        if (!end && length && (end = strstr(text, "\r\n\r\n"))) {
+            whole = (size_t)(end + 4 - text) + strtoul(length + 16, NULL, 10);
+        }
+    }
+    sscanf(text, "HTTP/1.1 %d", &status);
+    return status;
+}
+
+enum { STRANGERS = HTTP_CONNECTIONS + 2 * REST_PEER_CONNECTIONS };
+
+/* Every place is a stranger's, those of the client's own address too.  One who has
+ * shown who he is keeps his; another who can gets one. */
+static void
+test_strangers(void)
+{
+    struct cert v = cert_make("v", "viewer", CERT_CLIENT, &ca);
+    struct cert nobody = cert_make("h2", "host", CERT_CLIENT, &ca);
+    unsigned before = count_fds();
+    struct client known = {connect_tcp(port, 5), NULL, NULL}, refused[2 * REST_PEER_CONNECTIONS];
+    int fds[STRANGERS];
+
+    CASE("rest/strangers keep nobody out");
+    CHECK(client_tls(&known, &ca, &v, NULL));
+    CHECK(ask_and_stay(&known) == 200);
+    for (int i = 0; i < STRANGERS; i++) {
+        fds[i] = connect_tcp(port, 5 + i / (REST_PEER_CONNECTIONS + 2));
+    }
+    CHECK(served_at_once(5, &v));
+    CHECK(served_at_once(6, &v));
+    CHECK(served_at_once(99, &v));
+    CHECK(ask_and_stay(&known) == 200);
+    for (int i = 0; i < STRANGERS; i++) {
+        close(fds[i]);
+    }
+    client_close(&known);
+    CHECK(fds_back_to(before));
+
+    /* Having asked does not make a client known: none has a place any more, though
+     * it keeps its end open and reads nothing. */
+    CASE("rest/who was refused has no place");
+    for (int i = 0; i < 2 * REST_PEER_CONNECTIONS; i++) {
+        static const char request[] = "GET /v1/whoami HTTP/1.1\r\nHost: controller\r\n\r\n";
+        refused[i] = (struct client){connect_tcp(i % 2 ? port : token_port, 7), NULL, NULL};
+        CHECK(client_tls(&refused[i], &ca, i % 2 ? &nobody : NULL, NULL));
+        CHECK(client_send(&refused[i], request, sizeof request - 1));
+    }
+    CHECK(served_at_once(7, &v));
+    CHECK(fds_back_to(before + 2 * REST_PEER_CONNECTIONS));
+    for (int i = 0; i < 2 * REST_PEER_CONNECTIONS; i++) {
+        CHECK(client_answer(&refused[i], NULL, NULL) == (i % 2 ? 403 : 401));
+        client_close(&refused[i]);
+    }
+    cert_free(&nobody);
     cert_free(&v);
 }
 
@@ -308,6 +382,7 @@ main(void)
     test_bodies();
     test_tls();
     test_origin();
+    test_strangers();
     test_slowloris();
     test_slow_body();
     fake_stop(&pool);

@@ -1,19 +1,20 @@
-/* http_priv: what http.c (requests and the main loop) and http_conn.c
- * (connections and their limits) share.  See http.h. */
-#ifndef XAPI_HTTP_PRIV_H
-#define XAPI_HTTP_PRIV_H
+/* http_priv: what http_serve.c (requests and the main loop) and http_conn.c
+ * (connections and their limits) share.  See http_serve.h. */
+#ifndef HTTP_PRIV_H
+#define HTTP_PRIV_H
 
 #include <microhttpd.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 
-#include "http.h"
+#include "http_serve.h"
 #include "http_tls.h"
 #include "rest_limit.h"
 
 struct http_conn {
     struct http_conn *prev, *next; /* of the listener, oldest first */
+    struct http_listener *listener;
     int fd;
     bool closing;        /* shut down, not yet gone */
     bool known;          /* http_vouch() */
@@ -25,10 +26,10 @@ struct http_conn {
 };
 
 struct http_listener {
-    struct http *http;
-    const char *address; /* as stated */
-    char *path;          /* of a Unix socket, or NULL */
+    struct http_server *server;
+    char *path; /* of a Unix socket, or NULL */
     bool tls;
+    bool tokens; /* TLS without client certificates */
     struct MHD_Daemon *mhd;
     int quiesced;          /* its socket, when it takes no more; or -1 */
     pthread_mutex_t mutex; /* guards the connections, and limit */
@@ -37,23 +38,9 @@ struct http_listener {
     struct rest_limit *limit;
 };
 
-struct http_request {
-    struct http_listener *listener;
-    struct http_conn *conn;
-    struct MHD_Connection *mhd;
-    struct http_request *next; /* in the queue */
-    char *path;
-    char *body;
-    size_t n_body, cap_body;
-    void *prepared;
-    bool answered, handed_over;
-    int status;
-    char *text; /* malloc'ed */
-};
-
-struct http {
+struct http_server {
     struct http_config config;
-    struct http_listener listeners[HTTP_MAX_LISTEN];
+    struct http_listener *listeners;
     size_t n_listeners;
     struct rest_tls *tls;
     int event; /* eventfd: the queue is not empty */
@@ -65,18 +52,18 @@ struct http {
     int64_t next_look_ms; /* the main loop's: at files and deadlines */
 };
 
-int64_t http_now_ms(void);
+/* --- http_conn.c ------------------------------------------------------------------ */
 
-/* --- http_conn.c: libmicrohttpd's callbacks, and listening -------------------- */
-
-enum MHD_Result http_accept(void *listener, const struct sockaddr *, socklen_t);
-void http_notify(void *listener, struct MHD_Connection *, void **context,
-                 enum MHD_ConnectionNotificationCode);
+/* libmicrohttpd's callbacks. */
+enum MHD_Result http_conn_accept(void *listener, const struct sockaddr *, socklen_t);
+void http_conn_notify(void *listener, struct MHD_Connection *, void **context,
+                      enum MHD_ConnectionNotificationCode);
+/* NULL: there was no memory for it, and no request of it is answered. */
+struct http_conn *http_conn_of(struct MHD_Connection *);
 /* A well-formed request came, or went: its connection has so long for what is next. */
-void http_conn_deadline(struct http_request *, int64_t ms);
-void http_listener_reap(struct http_listener *, int64_t now_ms);
-void http_identify(struct http_request *);
-/* A listening socket for l->address. */
-int http_listen(struct http_listener *, int *fd);
+void http_conn_deadline(struct http_conn *, int64_t ms);
+void http_conn_reap(struct http_listener *, int64_t now_ms);
+/* Once its handshake is done. */
+void http_conn_identify(struct http_conn *, struct MHD_Connection *);
 
 #endif

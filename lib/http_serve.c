@@ -1,19 +1,17 @@
-#include "http.h"
+#include "http_serve.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "http_listen.h"
 #include "http_priv.h"
 
-#define LOOK_MS 1000
-#define END_MS 500
+enum { LOOK_MS = 1000, END_MS = 500, PATH_LENGTH = 512 };
 
 int64_t
 http_now_ms(void)
@@ -26,8 +24,26 @@ http_now_ms(void)
 
 /* --- a request, in its listener's thread --------------------------------------------- */
 
-static void
-put(struct http_request *q, int status, char *text)
+void *
+http_aux(const struct http_request *q)
+{
+    return q->server->config.aux;
+}
+
+const char *
+http_header(const struct http_request *q, const char *name)
+{
+    return MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, name);
+}
+
+const char *
+http_arg(const struct http_request *q, const char *name)
+{
+    return MHD_lookup_connection_value(q->mhd, MHD_GET_ARGUMENT_KIND, name);
+}
+
+void
+http_put(struct http_request *q, int status, char *text)
 {
     free(q->text);
     q->text = text;
@@ -50,85 +66,61 @@ send_answer(struct http_request *q)
     MHD_add_response_header(response, "Content-Type", "application/json");
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
-    if (q->status == 405) {
-        MHD_add_response_header(response, "Allow", "POST");
+    if (q->allow) {
+        MHD_add_response_header(response, "Allow", q->allow);
+    }
+    if (q->status == 401) {
+        MHD_add_response_header(response, "WWW-Authenticate", "Bearer");
     }
     if (q->status >= 400) { /* what follows of its body is not read */
         MHD_add_response_header(response, "Connection", "close");
     }
-    http_conn_deadline(q, HTTP_SEND_MS);
+    http_conn_deadline(q->conn, HTTP_SEND_MS);
     result = MHD_queue_response(q->mhd, (unsigned)q->status, response);
     MHD_destroy_response(response);
     return result;
 }
 
-/* What is not even a request of ours. */
-static char *
-refusal(const char *message)
-{
-    char *text = NULL;
-
-    return asprintf(&text,
-                    "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32600,\"message\":\"%s\"},"
-                    "\"id\":null}",
-                    message) < 0
-               ? NULL
-               : text;
-}
-
-/* An application's Content-Type keeps pages of other origins out: a browser asks
- * before it sends one, and nobody says yes. */
-static int
-head_status(struct http_request *q, const char *method, const char **why)
-{
-    const char *length = MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, "Content-Length");
-    const char *type = MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, "Content-Type");
-
-    if (strcmp(q->path, "/jsonrpc") != 0 && strcmp(q->path, "/json") != 0) {
-        *why = "there is only /jsonrpc (and /json)";
-        return 404;
-    }
-    if (strcmp(method, "POST") != 0) {
-        *why = "only POST";
-        return 405;
-    }
-    if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX) {
-        *why = "the body is too large";
-        return 413;
-    }
-    if (!type || strncasecmp(type, "application/json", 16) != 0) {
-        *why = "the body's Content-Type must be application/json";
-        return 415;
-    }
-    return 0;
-}
-
 static void
 drop_body(struct http_request *q)
 {
-    atomic_fetch_sub(&q->listener->http->bodies_bytes, q->cap_body);
+    atomic_fetch_sub(&q->server->bodies_bytes, q->cap_body);
     free(q->body);
     q->body = NULL;
     q->n_body = q->cap_body = 0;
 }
 
-/* False: whoever sends more than he may, without having said how much it would be,
- * is cut off rather than read to the end. */
+/* False: whoever sends more than he may is cut off. */
+static bool
+too_much(struct http_request *q, int status)
+{
+    if (!q->server->config.too_much) {
+        return false;
+    }
+    drop_body(q);
+    q->server->config.too_much(q, status);
+    return true;
+}
+
 static bool
 take_body(struct http_request *q, const char *data, size_t n)
 {
-    if (n > HTTP_BODY_MAX - q->n_body) {
-        return false;
+    if (q->answered) {
+        return true;
+    }
+    if (n > q->max_body - q->n_body) {
+        return too_much(q, 413);
     }
     if (q->n_body + n > q->cap_body) {
+        struct http_server *h = q->server;
         size_t cap = q->cap_body ? q->cap_body * 2 : 4096;
         cap = cap < q->n_body + n ? q->n_body + n : cap;
         size_t more = cap - q->cap_body;
         char *body;
-        if (atomic_fetch_add(&q->listener->http->bodies_bytes, more) + more > HTTP_BODIES_MAX ||
+        if (atomic_fetch_add(&h->bodies_bytes, more) + more > h->config.max_bodies ||
             !(body = realloc(q->body, cap))) {
-            atomic_fetch_sub(&q->listener->http->bodies_bytes, more);
-            return false;
+            atomic_fetch_sub(&h->bodies_bytes, more);
+            return too_much(q, 503);
         }
         q->body = body;
         q->cap_body = cap;
@@ -139,7 +131,7 @@ take_body(struct http_request *q, const char *data, size_t n)
 }
 
 static bool
-enqueue(struct http *h, struct http_request *q)
+enqueue(struct http_server *h, struct http_request *q)
 {
     uint64_t one = 1;
     bool open;
@@ -161,24 +153,19 @@ enqueue(struct http *h, struct http_request *q)
 static enum MHD_Result
 hand_over(struct http_request *q)
 {
-    struct http *h = q->listener->http;
-    char *answer = NULL;
-    bool good;
+    struct http_server *h = q->server;
+    bool good = h->config.whole(q);
 
-    http_identify(q);
-    good = h->config.prepare(h->config.aux, q->path, &q->conn->peer, q->body ? q->body : "",
-                             q->n_body, &q->prepared, &answer);
     drop_body(q);
     if (!good) {
-        put(q, 200, answer);
         return send_answer(q);
     }
-    http_conn_deadline(q, INT64_MAX);
+    http_conn_deadline(q->conn, INT64_MAX);
     q->handed_over = true;
     atomic_fetch_add(&h->handed_over, 1);
     MHD_suspend_connection(q->mhd);
     if (!enqueue(h, q)) {
-        put(q, 503, refusal("weft-xapid is going down"));
+        h->config.turn_away(q);
         MHD_resume_connection(q->mhd);
     }
     return MHD_YES;
@@ -187,21 +174,25 @@ hand_over(struct http_request *q)
 static struct http_request *
 begin(struct http_listener *l, struct MHD_Connection *mhd, const char *path)
 {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct http_conn *c = http_conn_of(mhd);
     struct http_request *q;
 
-    if (!info || !info->socket_context || !(q = calloc(1, sizeof *q))) {
+    if (!c || !(q = calloc(1, l->server->config.request_size))) {
         return NULL;
     }
-    q->listener = l;
-    q->conn = info->socket_context;
-    q->mhd = mhd;
-    q->path = strndup(path, 64);
+    q->path = strndup(path, PATH_LENGTH);
     if (!q->path) {
         free(q);
         return NULL;
     }
+    http_conn_identify(c, mhd);
+    http_conn_deadline(c, l->server->config.body_ms);
+    q->server = l->server;
+    q->conn = c;
+    q->mhd = mhd;
+    q->peer = &c->peer;
+    q->tokens = l->tokens;
+    q->max_body = l->server->config.max_body;
     return q;
 }
 
@@ -212,18 +203,11 @@ handle(void *listener, struct MHD_Connection *mhd, const char *path, const char 
     struct http_request *q = *context;
 
     if (!q) {
-        const char *why;
         q = *context = begin(listener, mhd, path);
         if (!q) {
             return MHD_NO;
         }
-        http_conn_deadline(q, HTTP_BODY_MS);
-        int status = head_status(q, method, &why);
-        if (status) {
-            put(q, status, refusal(why));
-            return send_answer(q);
-        }
-        return MHD_YES;
+        return q->server->config.head(q, method) ? MHD_YES : send_answer(q);
     }
     if (*n_data) {
         bool taken = take_body(q, data, *n_data);
@@ -241,12 +225,10 @@ completed(void *listener, struct MHD_Connection *mhd, void **context,
 
     if (q) {
         *context = NULL;
-        http_conn_deadline(q, HTTP_KEEP_MS);
-        atomic_fetch_sub(&q->listener->http->handed_over, q->handed_over);
+        http_conn_deadline(q->conn, q->server->config.keep_ms);
+        atomic_fetch_sub(&q->server->handed_over, q->handed_over);
         drop_body(q);
-        if (q->prepared) {
-            q->listener->http->config.discard(q->prepared);
-        }
+        q->server->config.discard(q);
         free(q->text);
         free(q->path);
         free(q);
@@ -256,41 +238,32 @@ completed(void *listener, struct MHD_Connection *mhd, void **context,
 /* --- the main loop ------------------------------------------------------------------- */
 
 struct http_request *
-http_take(struct http *h)
+http_take(struct http_server *h)
 {
     struct http_request *q;
 
     pthread_mutex_lock(&h->mutex);
     q = h->first;
-    if (q) {
-        h->first = q->next;
-        h->last = h->first ? h->last : NULL;
-    }
+    h->first = h->last = NULL;
     pthread_mutex_unlock(&h->mutex);
     return q;
 }
 
-const struct http_peer *
-http_peer(const struct http_request *q)
+void
+http_resume(struct http_request *q)
 {
-    return &q->conn->peer;
-}
-
-void *
-http_prepared(struct http_request *q)
-{
-    return q->prepared;
+    MHD_resume_connection(q->mhd);
 }
 
 void
 http_answer(struct http_request *q, int status, char *text)
 {
-    put(q, status, text);
-    MHD_resume_connection(q->mhd);
+    http_put(q, status, text);
+    http_resume(q);
 }
 
 void
-http_run(struct http *h)
+http_run(struct http_server *h)
 {
     int64_t now = http_now_ms();
     char why[300], line[360];
@@ -302,31 +275,29 @@ http_run(struct http *h)
     }
     h->next_look_ms = now + LOOK_MS;
     for (size_t i = 0; i < h->n_listeners; i++) {
-        http_listener_reap(&h->listeners[i], now);
+        http_conn_reap(&h->listeners[i], now);
     }
     switch (h->tls ? rest_tls_refresh(h->tls, why, sizeof why) : 0) {
     case 1:
-        h->config.log(false, "new certificates are in use");
+        h->config.log(h->config.aux, false, "new certificates are in use");
         break;
     case -1:
         snprintf(line, sizeof line, "new certificates cannot be used, the old ones stay: %s", why);
-        h->config.log(true, line);
+        h->config.log(h->config.aux, true, line);
         break;
     }
 }
 
 int
-http_fd(const struct http *h)
+http_fd(const struct http_server *h)
 {
     return h->event;
 }
 
-int
-http_timeout_ms(const struct http *h)
+int64_t
+http_until_ms(const struct http_server *h)
 {
-    int64_t left = h->next_look_ms - http_now_ms();
-
-    return left < 0 ? 0 : (int)left;
+    return h->next_look_ms;
 }
 
 /* --- life ------------------------------------------------------------------------------ */
@@ -345,10 +316,10 @@ start(struct http_listener *l, int fd)
     };
     struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
 
-    return MHD_start_daemon(flags, 0, http_accept, l, handle, l, MHD_OPTION_LISTEN_SOCKET, fd,
+    return MHD_start_daemon(flags, 0, http_conn_accept, l, handle, l, MHD_OPTION_LISTEN_SOCKET, fd,
                             MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS + 200,
                             MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)32 << 10,
-                            MHD_OPTION_NOTIFY_CONNECTION, http_notify, l,
+                            MHD_OPTION_NOTIFY_CONNECTION, http_conn_notify, l,
                             MHD_OPTION_NOTIFY_COMPLETED, completed, l, MHD_OPTION_ARRAY,
                             l->tls ? tls : none, MHD_OPTION_END);
 }
@@ -370,22 +341,49 @@ close_listener(struct http_listener *l)
     free(l->path);
 }
 
+static bool
+is(const char *address, const char *kind)
+{
+    return !strncmp(address, kind, strlen(kind));
+}
+
 static int
-open_listener(struct http *h, struct http_listener *l, const char *address, char *why,
+listen_at(struct http_listener *l, const char *address, int *fd)
+{
+    int error = EINVAL;
+
+    if (is(address, "ssl:")) {
+        l->tls = true;
+        error = http_listen_tcp(address + 4, fd);
+    } else if (l->server->config.tokens && is(address, "token:")) {
+        l->tls = l->tokens = true;
+        error = http_listen_tcp(address + 6, fd);
+    } else if (is(address, "unix:") && address[5]) {
+        error = http_listen_unix(address + 5, fd);
+        if (!error && !(l->path = strdup(address + 5))) {
+            error = ENOMEM;
+        }
+    }
+    return error;
+}
+
+static int
+open_listener(struct http_server *h, struct http_listener *l, const char *address, char *why,
               size_t why_size)
 {
     int fd = -1, error;
 
-    *l = (struct http_listener){.http = h, .address = address, .quiesced = -1};
+    *l = (struct http_listener){.server = h, .quiesced = -1};
     pthread_mutex_init(&l->mutex, NULL);
     l->limit = rest_limit_create();
-    error = l->limit ? http_listen(l, &fd) : ENOMEM;
+    error = l->limit ? listen_at(l, address, &fd) : ENOMEM;
     if (!error && !(l->mhd = start(l, fd))) {
         error = EIO;
     }
     if (error) {
-        snprintf(why, why_size, "cannot listen on %s: %s", address,
-                 error == EINVAL ? "neither unix:PATH nor ssl:PORT[:IP]" : strerror(error));
+        snprintf(why, why_size, "cannot listen on %s: %s%s", address,
+                 error == EINVAL ? "neither unix:PATH nor ssl:PORT[:IP]" : strerror(error),
+                 error == EINVAL && h->config.tokens ? " nor token:PORT[:IP]" : "");
         if (fd >= 0) {
             close(fd);
         }
@@ -395,14 +393,15 @@ open_listener(struct http *h, struct http_listener *l, const char *address, char
 }
 
 int
-http_create(const struct http_config *config, struct http **hp, char *why, size_t why_size)
+http_create(const struct http_config *config, struct http_server **hp, char *why, size_t why_size)
 {
-    struct http *h = calloc(1, sizeof *h);
+    struct http_server *h = calloc(1, sizeof *h);
     bool tls = false;
     int error = 0;
 
     *hp = NULL;
-    if (!h) {
+    if (!h || !(h->listeners = calloc(config->n_listen + 1, sizeof *h->listeners))) {
+        free(h);
         snprintf(why, why_size, "out of memory");
         return ENOMEM;
     }
@@ -414,7 +413,7 @@ http_create(const struct http_config *config, struct http **hp, char *why, size_
         snprintf(why, why_size, "eventfd: %s", strerror(error));
     }
     for (size_t i = 0; i < config->n_listen; i++) {
-        tls |= !strncmp(config->listen[i], "ssl:", 4);
+        tls |= is(config->listen[i], "ssl:") || (config->tokens && is(config->listen[i], "token:"));
     }
     if (!error && tls) {
         error = rest_tls_create(config->private_key, config->certificate, config->ca_cert,
@@ -433,9 +432,9 @@ http_create(const struct http_config *config, struct http **hp, char *why, size_
 }
 
 void
-http_destroy(struct http *h)
+http_destroy(struct http_server *h)
 {
-    struct http_request *q;
+    struct http_request *q, *next;
 
     if (!h) {
         return;
@@ -443,8 +442,10 @@ http_destroy(struct http *h)
     pthread_mutex_lock(&h->mutex);
     h->closing = true;
     pthread_mutex_unlock(&h->mutex);
-    while ((q = http_take(h))) {
-        http_answer(q, 503, refusal("weft-xapid is going down"));
+    for (q = http_take(h); q; q = next) {
+        next = q->next;
+        h->config.turn_away(q);
+        http_resume(q);
     }
     for (size_t i = 0; i < h->n_listeners; i++) {
         h->listeners[i].quiesced = MHD_quiesce_daemon(h->listeners[i].mhd);
@@ -462,5 +463,6 @@ http_destroy(struct http *h)
         close(h->event);
     }
     pthread_mutex_destroy(&h->mutex);
+    free(h->listeners);
     free(h);
 }

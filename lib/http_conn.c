@@ -2,19 +2,17 @@
  * main loop:
  *
  *   - a bucket of connection attempts for each peer, before TLS;
- *   - HTTP_PEER_CONNECTIONS of a peer, HTTP_CONNECTIONS in all.  At either bound
+ *   - a bound of connections of a peer, HTTP_CONNECTIONS in all.  At either bound
  *     the oldest connection whose client has not yet said who he is goes, so that
  *     holding connections open keeps nobody out;
  *   - a deadline for each phase, however busily bytes trickle in.  The main loop
  *     shuts overdue sockets down, and libmicrohttpd's thread finds them closed. */
 #include <arpa/inet.h>
-#include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "http_priv.h"
@@ -44,7 +42,7 @@ shut_a_stranger(struct http_listener *l, const struct sockaddr *peer)
 }
 
 enum MHD_Result
-http_accept(void *listener, const struct sockaddr *peer, socklen_t length)
+http_conn_accept(void *listener, const struct sockaddr *peer, socklen_t length)
 {
     struct http_listener *l = listener;
     bool ok;
@@ -75,7 +73,7 @@ enter(struct http_listener *l, struct http_conn *c)
 
     pthread_mutex_lock(&l->mutex);
     unsigned n = rest_limit_enter(l->limit, (struct sockaddr *)&c->from, http_now_ms());
-    if (l->tls && n > HTTP_PEER_CONNECTIONS) {
+    if (l->tls && n > l->server->config.peer_connections) {
         over = !shut_a_stranger(l, (struct sockaddr *)&c->from);
     } else if (l->n_conns >= HTTP_CONNECTIONS) {
         over = !shut_a_stranger(l, NULL);
@@ -100,13 +98,18 @@ started(struct http_listener *l, struct MHD_Connection *mhd, void **context)
     if (!c) { /* no request of it will be answered */
         return;
     }
+    c->listener = l;
     c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
     note_peer(c, info ? info->client_addr : NULL);
     if (l->tls) {
         info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-        c->creds = rest_tls_attach(l->http->tls, info->tls_session);
-        rest_tls_ask_politely(info->tls_session);
+        c->creds = rest_tls_attach(l->server->tls, info->tls_session);
+        if (l->tokens) {
+            rest_tls_ask_nobody(info->tls_session);
+        } else if (l->server->config.politely) {
+            rest_tls_ask_politely(info->tls_session);
+        }
     }
     c->deadline_ms = http_now_ms() + HTTP_HEAD_MS;
     enter(l, c);
@@ -129,8 +132,8 @@ closed(struct http_listener *l, struct http_conn *c)
 }
 
 void
-http_notify(void *listener, struct MHD_Connection *mhd, void **context,
-            enum MHD_ConnectionNotificationCode code)
+http_conn_notify(void *listener, struct MHD_Connection *mhd, void **context,
+                 enum MHD_ConnectionNotificationCode code)
 {
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         started(listener, mhd, context);
@@ -139,24 +142,33 @@ http_notify(void *listener, struct MHD_Connection *mhd, void **context,
     }
 }
 
-void
-http_conn_deadline(struct http_request *q, int64_t ms)
+struct http_conn *
+http_conn_of(struct MHD_Connection *mhd)
 {
-    pthread_mutex_lock(&q->listener->mutex);
-    q->conn->deadline_ms = ms == INT64_MAX ? ms : http_now_ms() + ms;
-    pthread_mutex_unlock(&q->listener->mutex);
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+
+    return info ? info->socket_context : NULL;
+}
+
+void
+http_conn_deadline(struct http_conn *c, int64_t ms)
+{
+    pthread_mutex_lock(&c->listener->mutex);
+    c->deadline_ms = ms == INT64_MAX ? ms : http_now_ms() + ms;
+    pthread_mutex_unlock(&c->listener->mutex);
 }
 
 void
 http_vouch(struct http_request *q)
 {
-    pthread_mutex_lock(&q->listener->mutex);
+    pthread_mutex_lock(&q->conn->listener->mutex);
     q->conn->known = true;
-    pthread_mutex_unlock(&q->listener->mutex);
+    pthread_mutex_unlock(&q->conn->listener->mutex);
 }
 
 void
-http_listener_reap(struct http_listener *l, int64_t now_ms)
+http_conn_reap(struct http_listener *l, int64_t now_ms)
 {
     pthread_mutex_lock(&l->mutex);
     for (struct http_conn *c = l->first; c; c = c->next) {
@@ -176,15 +188,17 @@ identify_unix(struct http_conn *c)
     socklen_t size = sizeof cred;
 
     if (!getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &size)) {
+        c->peer.uid = cred.uid;
         c->peer.local = cred.uid == 0 || cred.uid == geteuid();
         snprintf(c->peer.address, sizeof c->peer.address, "unix#%u", (unsigned)cred.uid);
     }
 }
 
 static void
-identify_tls(struct http_request *q)
+identify_tls(struct http_conn *c, struct MHD_Connection *mhd)
 {
-    struct http_conn *c = q->conn;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
     char ip[INET6_ADDRSTRLEN] = "";
     unsigned port = 0;
 
@@ -198,129 +212,21 @@ identify_tls(struct http_request *q)
         port = ntohs(in6->sin6_port);
     }
     snprintf(c->peer.address, sizeof c->peer.address, "%s#%u", ip, port);
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(q->mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-    rest_tls_identity(info->tls_session, c->peer.cn, sizeof c->peer.cn, c->peer.ou,
-                      sizeof c->peer.ou);
+    c->peer.certified = rest_tls_identity(info->tls_session, c->peer.cn, sizeof c->peer.cn,
+                                          c->peer.ou, sizeof c->peer.ou);
 }
 
 void
-http_identify(struct http_request *q)
+http_conn_identify(struct http_conn *c, struct MHD_Connection *mhd)
 {
-    if (q->conn->identified) {
+    if (c->identified) {
         return;
     }
-    q->conn->identified = true;
-    if (q->listener->tls) {
-        identify_tls(q);
+    c->identified = true;
+    c->peer.uid = UINT_MAX;
+    if (c->listener->tls) {
+        identify_tls(c, mhd);
     } else {
-        identify_unix(q->conn);
+        identify_unix(c);
     }
-}
-
-/* --- listening ------------------------------------------------------------------- */
-
-/* Of a socket that somebody answers, EADDRINUSE; what a dead process left is
- * removed. */
-static int
-bind_unix(int fd, const char *path)
-{
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    struct stat st;
-    mode_t mask;
-    int error = 0;
-
-    if (strlen(path) >= sizeof sun.sun_path) {
-        return ENAMETOOLONG;
-    }
-    strcpy(sun.sun_path, path);
-    if (!lstat(path, &st) && S_ISSOCK(st.st_mode)) {
-        int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        bool alive = probe >= 0 && !connect(probe, (struct sockaddr *)&sun, sizeof sun);
-        if (probe >= 0) {
-            close(probe);
-        }
-        if (alive) {
-            return EADDRINUSE;
-        }
-        unlink(path);
-    }
-    mask = umask(0177);
-    if (bind(fd, (struct sockaddr *)&sun, sizeof sun)) {
-        error = errno;
-    }
-    umask(mask);
-    return error;
-}
-
-/* "PORT" or "PORT:IP", IP in brackets or not. */
-static int
-parse_address(const char *text, struct sockaddr_storage *ss, socklen_t *length)
-{
-    char ip[INET6_ADDRSTRLEN + 2] = "::";
-    char *end;
-    unsigned long port = strtoul(text, &end, 10);
-    struct sockaddr_in *in = (struct sockaddr_in *)ss;
-    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ss;
-
-    memset(ss, 0, sizeof *ss);
-    if (end == text || port > 65535 || (*end && *end != ':') || strlen(end) > sizeof ip) {
-        return EINVAL;
-    }
-    if (*end) {
-        snprintf(ip, sizeof ip, "%s", end + (end[1] == '[' ? 2 : 1));
-        ip[strcspn(ip, "]")] = '\0';
-    }
-    if (inet_pton(AF_INET, ip, &in->sin_addr) == 1) {
-        in->sin_family = AF_INET;
-        in->sin_port = htons((uint16_t)port);
-        *length = sizeof *in;
-    } else if (inet_pton(AF_INET6, ip, &in6->sin6_addr) == 1) {
-        in6->sin6_family = AF_INET6;
-        in6->sin6_port = htons((uint16_t)port);
-        *length = sizeof *in6;
-    } else {
-        return EINVAL;
-    }
-    return 0;
-}
-
-static int
-listen_tcp(const char *address, int *fdp)
-{
-    struct sockaddr_storage ss;
-    socklen_t length;
-    int on = 1, off = 0, error = parse_address(address, &ss, &length);
-
-    if (error) {
-        return error;
-    }
-    *fdp = socket(ss.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (*fdp < 0) {
-        return errno;
-    }
-    setsockopt(*fdp, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (ss.ss_family == AF_INET6) {
-        setsockopt(*fdp, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-    }
-    return bind(*fdp, (struct sockaddr *)&ss, length) ? errno : 0;
-}
-
-int
-http_listen(struct http_listener *l, int *fdp)
-{
-    int error = EINVAL;
-
-    *fdp = -1;
-    if (!strncmp(l->address, "ssl:", 4)) {
-        l->tls = true;
-        error = listen_tcp(l->address + 4, fdp);
-    } else if (!strncmp(l->address, "unix:", 5) && l->address[5]) {
-        *fdp = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        error = *fdp < 0 ? errno : bind_unix(*fdp, l->address + 5);
-        if (!error && !(l->path = strdup(l->address + 5))) {
-            error = ENOMEM;
-        }
-    }
-    return error ? error : listen(*fdp, 256) ? errno : 0;
 }
