@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hex.h"
 #include "model_impl.h"
 #include "util.h"
 
@@ -152,7 +153,7 @@ parse_vif(struct model *m, struct model_vif *vif, const struct rec *r)
     struct eth_addr mac;
     unsigned locking = choice_of(r, REC_VIF_LOCKING);
 
-    rec_parse_mac(r->v[REC_VIF_MAC].s, mac.ea);
+    hex_mac(r->v[REC_VIF_MAC].s, mac.ea);
     if (*xs) {
         uuid_from_string(&xs_uuid, xs);
     }

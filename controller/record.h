@@ -222,7 +222,6 @@ bool rec_check(const struct rec *, const char **field, char *why, size_t why_siz
 /* "a.b.c.d[/n]" or "x:y::z[/n]" into 16 bytes (IPv4 mapped) and the length as of
  * IPv6.  False: not in form, or bits are set behind the prefix. */
 bool rec_parse_prefix(const char *, uint8_t addr[16], uint8_t *plen);
-bool rec_parse_mac(const char *, uint8_t mac[6]);
 /* "80" or "1000-1999", 1..65535, ascending. */
 bool rec_parse_ports(const char *, uint16_t *first, uint16_t *last);
 /* "any" (-1), a name of the contract or 0..255; -2 if it is none. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hex.h"
 #include "record.h"
 
 #define COUNT(A) (sizeof(A) / sizeof(A)[0])
@@ -196,7 +197,7 @@ is_unicast_mac(const char *s)
 {
     uint8_t mac[6];
 
-    return rec_parse_mac(s, mac) && !(mac[0] & 1) && memcmp(mac, "\0\0\0\0\0\0", 6);
+    return hex_mac(s, mac) && !(mac[0] & 1) && memcmp(mac, "\0\0\0\0\0\0", 6);
 }
 
 static bool

@@ -70,24 +70,6 @@ rec_parse_prefix(const char *s, uint8_t addr[16], uint8_t *plen)
 }
 
 bool
-rec_parse_mac(const char *s, uint8_t mac[6])
-{
-    if (strlen(s) != 17) {
-        return false;
-    }
-    for (unsigned i = 0; i < 6; i++) {
-        char byte[3] = {s[3 * i], s[3 * i + 1], '\0'};
-
-        if (!isxdigit((unsigned char)byte[0]) || !isxdigit((unsigned char)byte[1]) ||
-            (i < 5 && s[3 * i + 2] != ':')) {
-            return false;
-        }
-        mac[i] = strtoul(byte, NULL, 16);
-    }
-    return true;
-}
-
-bool
 rec_parse_ports(const char *s, uint16_t *first, uint16_t *last)
 {
     const char *dash = strchr(s, '-');

@@ -1,4 +1,5 @@
 #include "job.h"
+#include "hex.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -207,24 +208,6 @@ copy_text(char *out, size_t room, const json_t *v, const char *name, char why[MI
 }
 
 static int
-parse_mac(uint8_t mac[6], const json_t *v, char why[MIG_WHY])
-{
-    unsigned int b[6];
-    int end = 0;
-    const char *s = json_is_string(v) ? json_string_value(v) : "";
-
-    if (sscanf(s, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) !=
-            6 ||
-        s[end]) {
-        return wrong(why, "a vif's \"mac\" is six bytes");
-    }
-    for (int i = 0; i < 6; i++) {
-        mac[i] = b[i];
-    }
-    return 0;
-}
-
-static int
 parse_zones(struct network_vif *vif, const json_t *v, char why[MIG_WHY])
 {
     const json_t *zone;
@@ -293,7 +276,9 @@ parse_vif(struct mig_job *j, const json_t *v, char why[MIG_WHY])
         } else if (!strcmp(name, "switch_dir")) {
             error = copy_text(vif->switch_dir, sizeof vif->switch_dir, value, name, why);
         } else if (!strcmp(name, "mac")) {
-            error = parse_mac(vif->mac, value, why);
+            error = json_is_string(value) && hex_mac(json_string_value(value), vif->mac)
+                        ? 0
+                        : wrong(why, "a vif's \"mac\" is six bytes");
         } else if (!strcmp(name, "zones")) {
             error = parse_zones(vif, value, why);
         } else if (!strcmp(name, "addresses")) {

@@ -1,4 +1,5 @@
 #include "network_state.h"
+#include "hex.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -70,15 +71,12 @@ void
 vif_known_add_macs(struct vif_known *k, const char *fdb, uint32_t ofport)
 {
     for (const char *p = fdb; p && *p; p = next_line(p)) {
-        unsigned port, vlan, m[6];
+        unsigned port, vlan;
+        char text[18];
         uint8_t mac[6];
 
-        if (sscanf(p, "%u %u %2x:%2x:%2x:%2x:%2x:%2x", &port, &vlan, &m[0], &m[1], &m[2], &m[3],
-                   &m[4], &m[5]) == 8 &&
+        if (sscanf(p, "%u %u %17s", &port, &vlan, text) == 3 && hex_mac(text, mac) &&
             port == ofport) {
-            for (int i = 0; i < 6; i++) {
-                mac[i] = m[i];
-            }
             add_mac(k, vlan, mac);
         }
     }

@@ -12,6 +12,7 @@
 
 #include <xenstore.h>
 
+#include "hex.h"
 #include "xenbus_priv.h"
 
 /* --- the store --------------------------------------------------------------- */
@@ -204,28 +205,12 @@ xb_publish(struct netback_vif *v, bool present, const struct netback_vif_info *i
     }
 }
 
-static uint64_t
-parse_mac(const char *s)
-{
-    unsigned b[6];
-    char end;
-
-    if (sscanf(s, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &end) !=
-        6) {
-        return 0;
-    }
-    uint64_t mac = 0;
-    for (int i = 0; i < 6; i++) {
-        mac = mac << 8 | b[i];
-    }
-    return mac;
-}
-
 void
 xb_read_info(struct netback_vif *v, const char *dir)
 {
     struct netback *nb = v->nb;
     struct netback_vif_info info = {.domid = v->domid, .handle = v->handle};
+    uint8_t mac[6];
 
     copy_key(nb, dir, "bridge", info.bridge, sizeof info.bridge);
     copy_key(nb, dir, "mac", info.mac, sizeof info.mac);
@@ -238,7 +223,7 @@ xb_read_info(struct netback_vif *v, const char *dir)
     if (*info.vm_uuid) {
         copy_private_keys(nb, &info);
     }
-    atomic_store(&v->mac, parse_mac(info.mac));
+    atomic_store(&v->mac, hex_mac(info.mac, mac) ? hex_mac_number(mac) : 0);
     xb_publish(v, true, &info);
 }
 

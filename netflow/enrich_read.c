@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "enrich_priv.h"
+#include "hex.h"
 
 struct reading {
     struct enrich *e;
@@ -204,7 +205,7 @@ read_vif(struct reading *r, const json_t *o)
         [ENRICH_NETWORK_KEY] = number(network, "key"),
     };
     uint32_t network_key = (uint32_t)number(network, "key");
-    unsigned m[6];
+    uint8_t mac[6];
     size_t i;
 
     say_number(r, ENRICH_VIF, 0, (uint64_t)number(o, "key"), value);
@@ -220,13 +221,8 @@ read_vif(struct reading *r, const json_t *o)
             }
         }
     }
-    if (network_key && sscanf(text(o, "mac"), "%2x:%2x:%2x:%2x:%2x:%2x", &m[0], &m[1], &m[2], &m[3],
-                              &m[4], &m[5]) == 6) {
-        uint64_t mac = 0;
-        for (int b = 0; b < 6; b++) {
-            mac = mac << 8 | m[b];
-        }
-        say_number(r, ENRICH_MAC, network_key, mac, value);
+    if (network_key && hex_mac(text(o, "mac"), mac)) {
+        say_number(r, ENRICH_MAC, network_key, hex_mac_number(mac), value);
     }
 }
 

@@ -10,6 +10,7 @@
  *
  * A test's word stands in one of the tables below. */
 #include "flow_filter.h"
+#include "hex.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -265,24 +266,6 @@ prefix(const char *text, struct in6_addr *low, struct in6_addr *high)
     return true;
 }
 
-static bool
-mac(const char *text, int64_t *v)
-{
-    unsigned b[6];
-    int n = 0;
-
-    if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &n) !=
-            6 ||
-        text[n]) {
-        return false;
-    }
-    *v = 0;
-    for (int i = 0; i < 6; i++) {
-        *v = *v << 8 | b[i];
-    }
-    return true;
-}
-
 /* "syn,ack" or a number. */
 static bool
 tcp_flags(const char *text, int64_t *v)
@@ -432,10 +415,12 @@ static unsigned
 mac_test(struct parser *p, enum side side)
 {
     struct flow_node node = {.op = FLOW_OP_RANGE};
+    uint8_t mac[6];
 
-    if (!mac(p->token.text, &node.low.number)) {
+    if (!hex_mac(p->token.text, mac)) {
         return expected(p, "a MAC address such as 02:00:00:00:00:01");
     }
+    node.low.number = (int64_t)hex_mac_number(mac);
     node.high = node.low;
     advance(p);
     return of_side(p, side, node, "src_mac", "dst_mac");

@@ -67,7 +67,7 @@ fuzz_one() {
     log=$out/fuzz_$name
     mkdir -p "$out/$name.corpus"
     (cd "$out" && timeout --kill-after=10 $((fuzz_seconds + 60)) "$OLDPWD/$target" -timeout=10 \
-        -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" -seed="${FUZZ_SEED:-1}" \
+        -rss_limit_mb=2048 -max_total_time="$fuzz_seconds" -seed="${FUZZ_SEED:-1}" -reload=0 \
         -artifact_prefix="$OLDPWD/build/fuzz/" "$out/$name.corpus" \
         $([ -d "$OLDPWD/$corpus" ] && echo "$OLDPWD/$corpus")) >"$log" 2>&1
     echo $? >"$log.status"

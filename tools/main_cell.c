@@ -15,6 +15,7 @@
 
 #include "cell_host.h"
 #include "cli_opt.h"
+#include "hex.h"
 
 #define DEFAULT_MEMORY "128M"
 /* The queue's pages, and some to spare. */
@@ -100,8 +101,7 @@ parse_vif_key(struct cell_config *cfg, const char *key, const char *value)
     }
     if (!strcmp(key, "mac")) {
         v->mac = value;
-        return sscanf(value, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx%c", &cfg->mac[0], &cfg->mac[1],
-                      &cfg->mac[2], &cfg->mac[3], &cfg->mac[4], &cfg->mac[5], &end) == 6;
+        return hex_mac(value, cfg->mac);
     }
     if (!strcmp(key, "ip")) {
         return parse_cidr(cfg, value);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include <xenstore.h>
 
+#include "hex.h"
 #include "netfront.h"
 
 #define DEFAULT_MTU 1500u
@@ -352,14 +353,6 @@ create_vif(struct nf_guest *g)
     return error;
 }
 
-static bool
-parse_mac(const char *text, uint8_t mac[6])
-{
-    char end;
-    return sscanf(text, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx%c", &mac[0], &mac[1], &mac[2], &mac[3],
-                  &mac[4], &mac[5], &end) == 6;
-}
-
 /* MAC and MTU: as told, else as the store says, else by default. */
 static void
 choose_identity(struct nf_guest *g)
@@ -374,7 +367,7 @@ choose_identity(struct nf_guest *g)
     char *mac = cfg->has_mac ? NULL : xs_read(g->store, XBT_NULL, path, NULL);
     if (cfg->has_mac) {
         memcpy(g->mac, cfg->mac, 6);
-    } else if (!mac || !parse_mac(mac, g->mac)) {
+    } else if (!mac || !hex_mac(mac, g->mac)) {
         memcpy(g->mac, fallback, 6);
     }
     free(mac);

@@ -1,5 +1,6 @@
 /* netfront_mcast: see netfront_mcast.h. */
 #include "netfront_mcast.h"
+#include "hex.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -105,16 +106,8 @@ parse_line(const char *line, const char *ifname, uint8_t mac[6])
 {
     char name[32], hex[16];
 
-    if (sscanf(line, "%*d %31s %*d %*d %15s", name, hex) != 2 || strcmp(name, ifname) ||
-        strlen(hex) != 12) {
-        return false;
-    }
-    for (unsigned i = 0; i < 6; i++) {
-        if (sscanf(hex + 2 * i, "%2hhx", &mac[i]) != 1) {
-            return false;
-        }
-    }
-    return true;
+    return sscanf(line, "%*d %31s %*d %*d %15s", name, hex) == 2 && !strcmp(name, ifname) &&
+           hex_bytes(hex, mac, 6);
 }
 
 int

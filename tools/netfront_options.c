@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "cli_opt.h"
+#include "hex.h"
 #include "netfront.h"
 
 /* The key that most drivers use, from Microsoft's RSS documentation. */
@@ -46,14 +47,6 @@ struct option {
 
 /* --- values that need more than a number --------------------------------------------- */
 
-static bool
-parse_mac(const char *text, uint8_t mac[6])
-{
-    char end;
-    return sscanf(text, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx%c", &mac[0], &mac[1], &mac[2], &mac[3],
-                  &mac[4], &mac[5], &end) == 6;
-}
-
 static int
 set_domid(struct parser *p, const char *value)
 {
@@ -85,7 +78,7 @@ set_mode(struct parser *p, const char *value)
 static int
 set_mac(struct parser *p, const char *value)
 {
-    if (!parse_mac(value, p->cfg->mac) || p->cfg->mac[0] & 1) {
+    if (!hex_mac(value, p->cfg->mac) || p->cfg->mac[0] & 1) {
         return bad(p, "--mac %s is not a unicast MAC address, as in 02:00:00:00:00:01", value);
     }
     p->cfg->has_mac = true;
@@ -95,7 +88,7 @@ set_mac(struct parser *p, const char *value)
 static int
 set_dst_mac(struct parser *p, const char *value)
 {
-    if (!parse_mac(value, p->cfg->stream.dst_mac)) {
+    if (!hex_mac(value, p->cfg->stream.dst_mac)) {
         return bad(p, "--dst-mac %s is not a MAC address, as in 02:00:00:00:00:01", value);
     }
     p->cfg->has_dst_mac = true;
@@ -111,7 +104,7 @@ add_mcast(struct parser *p, const char *value)
         return bad(p, "--mcast-join: at most %u addresses", NF_MCAST_MAX);
     }
     uint8_t *mac = c->mcast_join[c->n_mcast_join];
-    if (!parse_mac(value, mac) || !(mac[0] & 1)) {
+    if (!hex_mac(value, mac) || !(mac[0] & 1)) {
         return bad(p, "--mcast-join %s is not a multicast MAC, as in 01:00:5e:00:00:01", value);
     }
     c->n_mcast_join++;
@@ -148,10 +141,8 @@ set_hash_key(struct parser *p, const char *value)
     if (len % 2 || len / 2 > sizeof p->cfg->hash_key) {
         return bad(p, "--hash-key takes up to %zu bytes in hexadecimal", sizeof p->cfg->hash_key);
     }
-    for (size_t i = 0; i < len / 2; i++) {
-        if (sscanf(value + 2 * i, "%2hhx", &p->cfg->hash_key[i]) != 1) {
-            return bad(p, "--hash-key: \"%.2s\" is not hexadecimal", value + 2 * i);
-        }
+    if (!hex_bytes(value, p->cfg->hash_key, len / 2)) {
+        return bad(p, "--hash-key: \"%s\" is not hexadecimal", value);
     }
     p->cfg->hash_key_len = (unsigned)(len / 2);
     p->cfg->hash = true;

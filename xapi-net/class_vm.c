@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "hex.h"
 #include "openvswitch/json.h"
 #include "openvswitch/shash.h"
 #include "ovsdb-idl.h"
@@ -543,15 +544,11 @@ record_ref(struct request *q, const struct class *class, const char *name,
 }
 
 static bool
-is_mac(const char *text)
+is_unicast_mac(const char *text)
 {
-    unsigned byte[6];
-    int n = 0;
+    uint8_t mac[6];
 
-    return strlen(text) == 17 && strspn(text, "0123456789abcdefABCDEF:") == 17 &&
-           sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3],
-                  &byte[4], &byte[5], &n) == 6 &&
-           n == 17 && !(byte[0] & 1);
+    return hex_mac(text, mac) && !(mac[0] & 1);
 }
 
 /* A locally administered one, from the VIF's own uuid. */
@@ -604,7 +601,7 @@ vif_create(struct request *q)
         request_fail(q, "INVALID_DEVICE", device, NULL);
         return;
     }
-    if (*mac && !is_mac(mac)) {
+    if (*mac && !is_unicast_mac(mac)) {
         request_fail(q, "MAC_INVALID", mac, NULL);
         return;
     }

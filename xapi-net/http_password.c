@@ -1,4 +1,5 @@
 #include "http_password.h"
+#include "hex.h"
 
 #include <errno.h>
 #include <gnutls/crypto.h>
@@ -87,23 +88,6 @@ derive(const char *password, const uint8_t salt[SALT], unsigned iterations, uint
     return gnutls_pbkdf2(GNUTLS_MAC_SHA256, &key, &s, iterations, hash, HASH) ? EIO : 0;
 }
 
-static bool
-from_hex(const char *text, uint8_t *to, size_t n)
-{
-    if (strlen(text) != 2 * n) {
-        return false;
-    }
-    for (size_t i = 0; i < n; i++) {
-        unsigned byte;
-        if (strspn(text + 2 * i, "0123456789abcdef") < 2 ||
-            sscanf(text + 2 * i, "%2x", &byte) != 1) {
-            return false;
-        }
-        to[i] = (uint8_t)byte;
-    }
-    return true;
-}
-
 struct secret {
     enum pool_role role;
     unsigned iterations;
@@ -119,8 +103,9 @@ parse(const char *line, const char *user, struct secret *s)
     return sscanf(line, "%128s %19s %19s %u %32s %64s", name, role, kind, &s->iterations, salt,
                   hash) == 6 &&
            !strcmp(name, user) && !strcmp(kind, "pbkdf2-sha256") && s->iterations > 0 &&
-           s->iterations <= ITERATIONS_MAX && from_hex(salt, s->salt, SALT) &&
-           from_hex(hash, s->hash, HASH) && (s->role = pool_role_from_name(role)) != POOL_ROLE_NONE;
+           s->iterations <= ITERATIONS_MAX && hex_bytes(salt, s->salt, SALT) &&
+           hex_bytes(hash, s->hash, HASH) &&
+           (s->role = pool_role_from_name(role)) != POOL_ROLE_NONE;
 }
 
 static bool

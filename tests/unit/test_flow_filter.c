@@ -145,6 +145,8 @@ test_refusals(void)
     CHECK(refused("dst host h2", 4, "an address"));
     CHECK(refused("flags nak", 6, "TCP flags"));
     CHECK(refused("mac 1:2", 4, "a MAC"));
+    CHECK(refused("mac -2:00:00:00:00:01", 4, "a MAC"));
+    CHECK(refused("mac 0x:00:00:00:00:01", 4, "a MAC"));
     CHECK(refused("drop because", 5, "a reason"));
     CHECK(refused("bytes > 99999999999999999999", 8, "1M"));
     CASE("bounds");
