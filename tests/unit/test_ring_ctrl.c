@@ -266,9 +266,9 @@ static void
 test_grefs_unmapped(void)
 {
     struct xen_netif_gref list[3] = {{0}};
-    const struct hv_ops *ops = g.hv->hv.ops;
 
     begin("ctrl/static grants: unmapped for a migration, the guest's list goes on");
+    const struct hv_ops *ops = g.hv->hv.ops;
     for (unsigned i = 0; i < 3; i++) {
         list[i].ref = g.rx_ref[i];
     }
