@@ -8,58 +8,20 @@
 # Reliability tests 29 (killed at every push step: old rules or new), 33 (each
 # daemon killed) and 35 (controller absent).  Everything lives in a private
 # folder; processes end with the script.
-# shellcheck disable=SC2016,SC2317 # commands that check and within evaluate
+# shellcheck disable=SC2016,SC2317 # commands that check and until_true evaluate
 set -u
-top=$(cd "$(dirname "$0")/../.." && pwd)
-bin=${WEFT_BIN:-$top/build/bin}
-stock=$top/build/ovs/build/vswitchd/ovs-vswitchd
-[ -x "$stock" ] || stock=$bin/weft-vswitchd
-
+cd "$(dirname "$0")/../.." || exit 1
+suite=controller
 if [ -z "${CONTROLLER_TEST_INSIDE:-}" ] && [ "$(id -u)" -eq 0 ]; then
     # Whatever happens in there ends with it.
-    CONTROLLER_TEST_INSIDE=1 exec unshare --pid --fork --kill-child --mount-proc "$0" "$@"
+    CONTROLLER_TEST_INSIDE=1 exec unshare --pid --fork --kill-child --mount-proc "tests/smoke/${0##*/}" "$@"
 fi
-work=$(mktemp -d)
+. tests/smoke/lib.bash
+work=$dir
+stock=$PWD/build/ovs/build/vswitchd/ovs-vswitchd
+[ -x "$stock" ] || stock=$bin/weft-vswitchd
 declare -A pid=()
-
-end_all() {
-    local p
-    for p in "${pid[@]}"; do
-        kill -KILL "$p" 2>/dev/null
-    done
-    wait 2>/dev/null
-    [ -n "${KEEP:-}" ] || rm -rf "$work"
-}
-trap end_all EXIT
-
-failed=0
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    if "$@" >"$work/last" 2>&1; then
-        echo "ok controller/$name"
-    else
-        echo "not ok controller/$name: $(tail -n 3 "$work/last" | tr '\n' ' ')"
-        failed=1
-    fi
-}
-pause() { read -rt "${1:-0.05}" <> <(:) || true; }
-within() { # SECONDS COMMAND...
-    local end=$(($(date +%s%N) + $1 * 1000000000))
-    shift
-    until "$@" >"$work/within" 2>&1; do
-        if [ "$(date +%s%N)" -ge "$end" ]; then
-            cat "$work/within"
-            return 1
-        fi
-        pause
-    done
-    return 0
-}
-give_up() {
-    echo "not ok controller: $*"
-    exit 1
-}
+at_end 'kill -KILL "${pid[@]}"; wait'
 
 # --- daemons ---------------------------------------------------------------------
 
@@ -83,7 +45,7 @@ start_db() { # NAME
     rm -f "$work/$1/db.sock"
     start "db$1" "$1" "$bin/ovsdb-server" "$work/$1/conf.db" --remote="punix:$work/$1/db.sock" \
         --unixctl="$work/$1/db.ctl" --log-file -vconsole:off -vsyslog:off
-    within 10 test -S "$work/$1/db.sock" || give_up "ovsdb-server does not start"
+    until_true 10 test -S "$work/$1/db.sock" || give_up "ovsdb-server does not start"
 }
 start_switch() { # HOST
     local program=$bin/weft-vswitchd
@@ -95,7 +57,7 @@ start_switch() { # HOST
 }
 start_host() { # HOST
     mkdir "$work/$1"
-    "$bin/ovsdb-tool" create "$work/$1/conf.db" "$top/build/share/vswitch.ovsschema"
+    "$bin/ovsdb-tool" create "$work/$1/conf.db" "$PWD/build/share/vswitch.ovsschema"
     start_db "$1"
     vsctl "$1" --no-wait init
     start_switch "$1"
@@ -176,7 +138,7 @@ state() { # PORTS ENABLED
     document "$@" >"$work/document.json"
     rest POST /v1/import "$work/document.json" >"$work/import" || { cat "$work/import"; return 1; }
     g=$(generation)
-    within 10 applied "$g"
+    until_true 10 applied "$g"
 }
 # What becomes of a TCP SYN.
 trace() { # HOST IN_PORT FROM TO PORT
@@ -199,7 +161,7 @@ sent() { status "$1" | sed -n 's/.* \([0-9]*\) sent in .*/\1/p'; }
 connected() { [ "$(status | grep -c ': connected, openflow ready, ovsdb ready')" -eq 2 ]; }
 
 mkdir "$work/pool"
-"$bin/ovsdb-tool" create "$work/pool/conf.db" "$top/build/share/pool.ovsschema"
+"$bin/ovsdb-tool" create "$work/pool/conf.db" "$PWD/build/share/pool.ovsschema"
 start_db pool
 start_host A
 start_host B
@@ -209,7 +171,7 @@ add_vif_port B b1 11 3
 add_vif_port B b2 12 4
 
 start_controller c1
-check "starts: answers on its REST socket" within 10 rest GET /v1/status
+check "starts: answers on its REST socket" until_true 10 rest GET /v1/status
 check "first: a document reaches both switches" state 443 false
 check "first: host A is ours, host B stock" eval \
     'status | grep -q "switch: weft" && { [ "$stock" = "$bin/weft-vswitchd" ] || status B | grep -q "switch: ovs"; }'
@@ -233,9 +195,9 @@ check "vif: an unknown port is dropped" passes drop A 13 5 2 80
 check "drift: the switch's own administrator is overruled" eval '
     ofctl A del-flows xenbr0 table=50; ofctl A add-flow xenbr0 table=60,priority=9999,actions=drop
     appctl pool/c1.ctl weft-controllerd/audit A
-    within 5 eval "status A | grep -Eq \"compared .* [1-9][0-9]* missing, 1 foreign\""
+    until_true 5 eval "status A | grep -Eq \"compared .* [1-9][0-9]* missing, 1 foreign\""
     appctl pool/c1.ctl weft-controllerd/audit A
-    within 5 eval "status A | grep -q \"0 missing, 0 foreign\""'
+    until_true 5 eval "status A | grep -q \"0 missing, 0 foreign\""'
 
 # --- absent (35) -----------------------------------------------------------------------------
 
@@ -249,7 +211,7 @@ check "absent: forwarding stays" eval 'unchanged && passes "$(to_port A a2)" A 1
 check "absent: a new vif is denied" passes drop B 15 9 3 80
 check "absent: fail mode is secure" eval '[ "$(vsctl A get-fail-mode xenbr0)" = secure ]'
 start_controller c1
-check "absent: back within 5 s" within 5 connected
+check "absent: back until_true 5 s" until_true 5 connected
 check "absent: nothing had to be sent" eval '[ "$(sent A) $(sent B)" = "0 0" ] && unchanged'
 
 # --- killed at every step (29) -------------------------------------------------------------------
@@ -277,13 +239,13 @@ killed_at() { # STEP
     local status=0
     slay c1
     start_controller c1
-    within 10 connected && rest POST /v1/import "$work/old.json" >/dev/null &&
-        within 10 applied "$(generation)" || return 1
+    until_true 10 connected && rest POST /v1/import "$work/old.json" >/dev/null &&
+        until_true 10 applied "$(generation)" || return 1
     slay c1
     WEFT_TEST_KILL_AT=$1 start_controller c1
-    within 10 eval 'dead || { connected && rest GET /v1/status; }' || return 1
+    until_true 10 eval 'dead || { connected && rest GET /v1/status; }' || return 1
     dead || rest POST /v1/import "$work/new.json" >/dev/null
-    within 10 dead || { echo "it never came to this step"; status=1; }
+    until_true 10 dead || { echo "it never came to this step"; status=1; }
     wait "${pid[c1]}" 2>/dev/null
     pause 0.1 # what was written last
     old_or_new || status=1
@@ -297,7 +259,7 @@ random_kills() {
     local i client
     for i in $(seq 12); do
         start_controller c1
-        within 10 eval 'connected && rest GET /v1/status' || return 1
+        until_true 10 eval 'connected && rest GET /v1/status' || return 1
         rest POST /v1/import "$work/$([ $((i % 2)) = 0 ] && echo old || echo new).json" \
             >/dev/null 2>&1 &
         client=$!
@@ -311,25 +273,25 @@ slay c1
 check "killed 12 times at random: old rules or new" random_kills
 start_controller c1
 check "killed: the last word is applied in the end" eval \
-    'within 10 connected && rest POST /v1/import "$work/new.json" && within 10 applied "$(generation)" &&
+    'until_true 10 connected && rest POST /v1/import "$work/new.json" && until_true 10 applied "$(generation)" &&
      flows A | diff "$work/A.new" - && flows B | diff "$work/B.new" -'
 
 # --- everybody else is killed (33) ------------------------------------------------------------------
 
 for h in A B; do
     slay switch$h
-    within 5 eval '! connected'
+    until_true 5 eval '! connected'
     start_switch $h
-    check "switch $h killed: its flows are back within 5 s" within 5 eval \
+    check "switch $h killed: its flows are back until_true 5 s" until_true 5 eval \
         "connected && flows $h | cmp - $work/$h.new"
 done
 slay dbA
 start_db A
-check "database of A killed: connected again within 5 s" within 5 connected
+check "database of A killed: connected again until_true 5 s" until_true 5 connected
 slay dbpool
 check "pool database killed: hosts stay connected" connected
 start_db pool
-check "pool database back: nothing is lost" eval 'within 10 eval "status | grep -q database:.connected" &&
+check "pool database back: nothing is lost" eval 'until_true 10 eval "status | grep -q database:.connected" &&
     flows A | cmp - "$work/A.new" && flows B | cmp - "$work/B.new"'
 
 # --- two controllers ------------------------------------------------------------------------------------
@@ -341,19 +303,19 @@ leads() { # NAME HOSTS: it leads so many, and they are in step
         [ "$(grep -c ': connected, openflow ready, ovsdb ready' "$work/$1.status")" -eq "$2" ]
 }
 unmoved() { flows A | cmp - "$work/A.new" && flows B | cmp - "$work/B.new"; }
-check "second controller: each leads one host" within 10 eval 'leads c1 1 && leads c2 1'
+check "second controller: each leads one host" until_true 10 eval 'leads c1 1 && leads c2 1'
 check "second controller: changes nothing that is right" eval 'unmoved &&
     [ "$(($(controller=c2 sent A) + $(controller=c2 sent B)))" = 0 ]'
 check "second controller: both bring a change, either one tells" eval '
     rest POST /v1/import "$work/old.json" && g=$(generation) &&
-    within 10 eval "controller=c2 rest GET \"/v1/wait?generation=$g&timeout=1\" | grep -q true" &&
+    until_true 10 eval "controller=c2 rest GET \"/v1/wait?generation=$g&timeout=1\" | grep -q true" &&
     flows A | cmp - "$work/A.old" && flows B | cmp - "$work/B.old" &&
-    rest POST /v1/import "$work/new.json" && within 10 unmoved'
+    rest POST /v1/import "$work/new.json" && until_true 10 unmoved'
 kill -STOP "${pid[c1]}"
-check "second controller: takes over within 6 s" within 6 leads c2 2
+check "second controller: takes over until_true 6 s" until_true 6 leads c2 2
 rest_c2() { controller=c2 rest "$@"; }
 check "second controller: what it states" eval '
-    rest_c2 POST /v1/import "$work/old.json" && within 10 eval "flows A | cmp - \"$work/A.old\" &&
+    rest_c2 POST /v1/import "$work/old.json" && until_true 10 eval "flows A | cmp - \"$work/A.old\" &&
     flows B | cmp - \"$work/B.old\""'
 kill -CONT "${pid[c1]}"
 # It believes for a moment to lead; the switch knows better.
@@ -362,11 +324,11 @@ check "second controller: one that stood still changes nothing, and has its part
     for i in 1 2 3 4 5 6 7 8 9 10; do
         flows A | cmp - "$work/A.old" && flows B | cmp - "$work/B.old" || same=no
     done
-    [ $same = yes ] && within 10 eval "leads c1 1 && leads c2 1" && flows A | cmp - "$work/A.old"'
+    [ $same = yes ] && until_true 10 eval "leads c1 1 && leads c2 1" && flows A | cmp - "$work/A.old"'
 slay c1
-check "second controller: takes over from a dead one within 6 s" within 6 leads c2 2
+check "second controller: takes over from a dead one until_true 6 s" until_true 6 leads c2 2
 start_controller c1
-check "second controller: shares again when it is back" within 10 eval 'leads c1 1 && leads c2 1'
+check "second controller: shares again when it is back" until_true 10 eval 'leads c1 1 && leads c2 1'
 
 check "exit: in order" eval 'appctl pool/c2.ctl exit && wait "${pid[c2]}"'
-exit $failed
+finish

@@ -18,6 +18,7 @@
 #   ok NAME, not_ok NAME WHY     what they print
 #   give_up WHY                  the whole test makes no sense any more
 #   until_true SECONDS COMMAND...
+#   pause [SECONDS]              without a process
 #   started PID...               processes to be ended, the last one first
 #   at_end COMMAND               evaluated before that; the last one first
 #   finish                       ends the test
@@ -56,7 +57,7 @@ need_root() { # WHAT FOR
     exit 0
 }
 
-pause() { read -rt 0.05 <> <(:) || true; }
+pause() { read -rt "${1:-0.05}" <> <(:) || true; }
 # Quiet until the last try.
 until_true() {
     local end=$((SECONDS + $1))

@@ -8,58 +8,20 @@
 # Servers are killed, stand still, are cut off, join and leave; no row that was
 # acknowledged may be missing or be counted twice, and H obeys one controller.
 # Everything ends with the script: it has namespaces of its own.
-# shellcheck disable=SC2016,SC2317,SC2034 # commands that check and within evaluate
+# shellcheck disable=SC2016,SC2317,SC2034 # commands that check and until_true evaluate
 set -u
+cd "$(dirname "$0")/../.." || exit 1
 part=${1:-cluster}
-top=$(cd "$(dirname "$0")/../.." && pwd)
-bin=${WEFT_BIN:-$top/build/bin}
-
-if [ "$(id -u)" -ne 0 ]; then
-    echo "skip pool_$part: needs root"
-    exit 0
+suite=pool_$part
+if [ -z "${POOL_CLUSTER_INSIDE:-}" ] && [ "$(id -u)" -eq 0 ]; then
+    POOL_CLUSTER_INSIDE=1 exec unshare --pid --fork --kill-child --mount-proc --net --mount \
+        "tests/smoke/${0##*/}" "$@"
 fi
-if [ -z "${POOL_CLUSTER_INSIDE:-}" ]; then
-    POOL_CLUSTER_INSIDE=1 exec unshare --pid --fork --kill-child --mount-proc --net --mount "$0" "$@"
-fi
-work=$(mktemp -d)
+. tests/smoke/lib.bash
+need_root "network namespaces"
+work=$dir
 declare -A pid=()
-end_all() {
-    local p
-    for p in "${pid[@]}"; do
-        kill -KILL "$p" 2>/dev/null
-    done
-    [ -n "${KEEP:-}" ] || rm -rf "$work"
-}
-trap end_all EXIT
-
-failed=0
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    if "$@" >"$work/last" 2>&1; then
-        echo "ok pool_$part/$name"
-    else
-        echo "not ok pool_$part/$name: $(tail -n 3 "$work/last" | tr '\n' ' ')"
-        failed=1
-    fi
-}
-pause() { read -rt "${1:-0.05}" <> <(:) || true; }
-within() { # SECONDS COMMAND...
-    local end=$(($(date +%s%N) + $1 * 1000000000))
-    shift
-    until "$@" >"$work/within" 2>&1; do
-        if [ "$(date +%s%N)" -ge "$end" ]; then
-            cat "$work/within"
-            return 1
-        fi
-        pause 0.1
-    done
-    return 0
-}
-give_up() {
-    echo "not ok pool_$part: $*"
-    exit 1
-}
+at_end 'kill -KILL "${pid[@]}"'
 
 # --- the machines ----------------------------------------------------------------
 
@@ -152,10 +114,10 @@ in_step() { # one of the controllers has H, at the newest generation
 }
 start_switch() {
     local d=$work/H
-    "$bin/ovsdb-tool" create "$d/conf.db" "$top/build/share/vswitch.ovsschema"
+    "$bin/ovsdb-tool" create "$d/conf.db" "$PWD/build/share/vswitch.ovsschema"
     start Hdb "$bin/ovsdb-server" "$d/conf.db" --remote="punix:$d/db.sock" --unixctl="$d/db.ctl" \
         -vconsole:off -vsyslog:off
-    within 10 test -S "$d/db.sock" || give_up "no database of H"
+    until_true 10 test -S "$d/db.sock" || give_up "no database of H"
     "$bin/ovs-vsctl" --db="unix:$d/db.sock" --no-wait init
     start_vswitchd
     "$bin/ovs-vsctl" --db="unix:$d/db.sock" --timeout=20 add-br xenbr0 -- \
@@ -175,12 +137,12 @@ JSON
     "$bin/weft" policy import "$work/pool.json" --controller "unix:$work/c1/rest" --wait --timeout 20
 }
 writer() { # NAME MODE WHERE [NAMESPACE]
-    start "$1" ${4:+ip netns exec "$4"} python3 "$top/tests/smoke/pool_writer.py" "$2" "$3" "$1-" \
+    start "$1" ${4:+ip netns exec "$4"} python3 "$PWD/tests/smoke/pool_writer.py" "$2" "$3" "$1-" \
         "$work/$1.acked" "$work/pki/controller.key" "$work/pki/controller.crt" "$work/pki/ca.crt"
 }
 count() { wc -l <"$work/$1.acked" 2>/dev/null || echo 0; }
 more() { [ "$(count "$1")" -ge "$2" ] || { echo "$1: $(count "$1") rows, wanted $2"; false; }; }
-goes_on() { within "${2:-15}" more "$1" $(($(count "$1") + 20)); }
+goes_on() { until_true "${2:-15}" more "$1" $(($(count "$1") + 20)); }
 all_there() { # WRITER N: every acknowledged row is in the server's database
     sort "$work/$1.acked" >"$work/$1.want"
     tenants "$2" >"$work/s$2.has"
@@ -212,19 +174,19 @@ test_pair() {
     make create 1 --peer 10.99.0.2 >/dev/null || give_up "create"
     make follow 2 --peer 10.99.0.1 >/dev/null || give_up "follow"
     run 1
-    within 10 serves 1 || give_up "the primary does not run"
+    until_true 10 serves 1 || give_up "the primary does not run"
     run 2
-    check "a copy follows" within 10 serves 2
+    check "a copy follows" until_true 10 serves 2
     db copy "$work/s1" 10.99.0.2 || give_up "copy"
     pair=ssl:10.99.0.1:6641,ssl:10.99.0.2:6641
     controller c1 $pair
-    within 10 test -S "$work/c1/rest" || give_up "no controller"
-    check "a controller leads" within 20 state_pool
-    [ $failed -eq 0 ] || exit 1
+    until_true 10 test -S "$work/c1/rest" || give_up "no controller"
+    check "a controller leads" until_true 20 state_pool
+    [ "$failed" -eq 0 ] || finish
     writer w1 rest "$work/c1/rest"
     check "changes are acknowledged" goes_on w1
     check "a copy that cannot be made primary by force while its primary answers" eval \
-        '! db promote "$work/s2" --force && grep -q "without --force" "$work/last"'
+        '! db promote "$work/s2" --force && grep -q "without --force" "$dir/said"'
 
     both STOP 2
     pause 0.5
@@ -237,7 +199,7 @@ test_pair() {
     check "the copy is promoted" db promote "$work/s2"
     check "and is written to" goes_on w1 25
     check "the old primary follows, and is closed to clients" eval '
-        within 10 eval "db status \"$work/s1\" | grep -q \"s1: copy, running\"" &&
+        until_true 10 eval "db status \"$work/s1\" | grep -q \"s1: copy, running\"" &&
         ! timeout 2 bash -c "</dev/tcp/10.99.0.1/6641"'
     check "no acknowledged row is lost" all_there w1 2
     slay s2
@@ -247,20 +209,20 @@ test_pair() {
     # Alone behind a cut: it and a controller that sees nobody else.
     sever 2
     controller c3 $pair s2
-    within 10 test -S "$work/c3/rest" || give_up "no controller behind the cut"
+    until_true 10 test -S "$work/c3/rest" || give_up "no controller behind the cut"
     writer w2 rest "$work/c3/rest" s2
     check "by force, when the primary cannot be reached" db promote "$work/s1" --force
     check "goes on with the promoted one" goes_on w1 25
     check "the other acknowledged nothing meanwhile" test ! -s "$work/w2.acked"
     slay w2
     heal 2
-    check "and follows when it is back" within 20 eval \
+    check "and follows when it is back" until_true 20 eval \
         'db status "$work/s2" | grep -q "s2: copy, running" && db status "$work/s2" | grep -q "number 3"'
     check "it confirms again" db copy "$work/s1" 10.99.0.2
     check "with it changes are acknowledged" goes_on w1 25
     slay w1
-    check "no acknowledged row is lost, on either" eval 'all_there w1 1 && within 5 all_there w1 2'
-    check "H is led at the newest state" within 20 in_step
+    check "no acknowledged row is lost, on either" eval 'all_there w1 1 && until_true 5 all_there w1 2'
+    check "H is led at the newest state" until_true 20 in_step
     check "H obeyed one controller at a time" one_master
 }
 
@@ -269,17 +231,17 @@ test_pair() {
 test_cluster() {
     make cluster 1 >/dev/null || give_up "cluster"
     run 1
-    within 10 serves 1 || give_up "no cluster"
+    until_true 10 serves 1 || give_up "no cluster"
     for i in 2 3; do
         make join $i --peer 10.99.0.1 >/dev/null && run $i
     done
-    check "three members" eval 'within 15 serves 2 && within 15 serves 3'
+    check "three members" eval 'until_true 15 serves 2 && until_true 15 serves 3'
     all=ssl:10.99.0.1:6641,ssl:10.99.0.2:6641,ssl:10.99.0.3:6641,ssl:10.99.0.4:6641,ssl:10.99.0.5:6641
     members=10.99.0.1:6641,10.99.0.2:6641,10.99.0.3:6641
     controller c1 $all
     controller c2 $all
-    within 10 test -S "$work/c1/rest" || give_up "no controller"
-    check "controllers lead" within 20 state_pool
+    until_true 10 test -S "$work/c1/rest" || give_up "no controller"
+    check "controllers lead" until_true 20 state_pool
     writer w3 ovsdb $members
     check "rows are acknowledged" goes_on w3
     leader() { # prints the number of the member that leads
@@ -299,20 +261,20 @@ test_cluster() {
     slay "s$n"
     check "the leader killed" goes_on w3
     run "$n"
-    check "it is back" within 15 is_up "$n"
+    check "it is back" until_true 15 is_up "$n"
 
     n=$(leader)
     both STOP "$n"
     check "the leader stands still" goes_on w3
     slay c1
     both CONT "$n"
-    check "it goes on as a follower" within 15 is_up "$n"
-    check "the other controller has H" within 20 in_step
+    check "it goes on as a follower" until_true 15 is_up "$n"
+    check "the other controller has H" until_true 20 in_step
     controller c1 $all
 
     n=$(leader)
     writer w4 ovsdb "10.99.0.$n:6641" "s$n"
-    within 10 more w4 1
+    until_true 10 more w4 1
     sever "$n"
     pause 1
     minority=$(count w4)
@@ -320,44 +282,44 @@ test_cluster() {
     check "behind the cut nothing is acknowledged" eval '! more w4 $((minority + 1))'
     slay w4
     heal "$n"
-    check "healed" within 15 is_up "$n"
+    check "healed" until_true 15 is_up "$n"
 
     for i in 4 5; do
         make join $i --peer 10.99.0.1 >/dev/null && run $i
     done
-    check "five members" eval 'within 15 is_up 4 && within 15 is_up 5'
+    check "five members" eval 'until_true 15 is_up 4 && until_true 15 is_up 5'
     slay s2
     slay s3
     check "two of five killed" goes_on w3
     run 2
     run 3
-    check "they are back" eval 'within 15 is_up 2 && within 15 is_up 3'
+    check "they are back" eval 'until_true 15 is_up 2 && until_true 15 is_up 3'
     check "two leave" eval 'db leave "$work/s4" && db leave "$work/s5"'
     slay s4
     slay s5
     check "goes on with three" goes_on w3
-    check "H is led at the newest state" within 20 in_step
+    check "H is led at the newest state" until_true 20 in_step
     slay w3
     check "no acknowledged row is lost" eval 'all_there w3 1 && all_there w4 1 &&
-        within 5 all_there w3 2 && within 5 all_there w3 3'
+        until_true 5 all_there w3 2 && until_true 5 all_there w3 3'
     check "each is counted once" counted_once 1
 
     # Quorum is lost: one of three is left.
     slay s2
     slay s3
-    check "quorum lost: a member says so" within 20 eval \
+    check "quorum lost: a member says so" until_true 20 eval \
         'db status "$work/s1" | grep -q "^Status: disconnected"'
     slay s1
     check "quorum lost: a cluster of one from what is left" db rescue "$work/s1"
     run 1
-    check "quorum lost: every acknowledged row is there" eval 'within 15 serves 1 && all_there w3 1'
-    check "quorum lost: controllers go on with it" within 20 in_step
+    check "quorum lost: every acknowledged row is there" eval 'until_true 15 serves 1 && all_there w3 1'
+    check "quorum lost: controllers go on with it" until_true 20 in_step
     run 2
     run 3
-    check "quorum lost: the others come back as what they were" within 20 serves 2
+    check "quorum lost: the others come back as what they were" until_true 20 serves 2
     check "quorum lost: controllers do not believe them" eval '
         slay c1; slay c2; controller c1 ssl:10.99.0.2:6641,ssl:10.99.0.3:6641,ssl:10.99.0.1:6641
-        within 20 in_step && grep -q "number 2" "$work/c1.log"'
+        until_true 20 in_step && grep -q "number 2" "$work/c1.log"'
     check "H obeyed one controller at a time" one_master
 }
 
@@ -365,4 +327,4 @@ case $part in
 pair) test_pair ;;
 *) test_cluster ;;
 esac
-exit $failed
+finish
