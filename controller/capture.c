@@ -202,8 +202,10 @@ note_state(struct capture *c, const struct host_packet *p)
 {
     for (size_t i = c->n; i-- > 0;) {
         struct captured *one = &c->packets[i];
+        struct flow bare = one->packet;
 
-        if (!one->tracked && flow_equal(&one->packet, p->packet)) {
+        trace_set_tag(&bare, 0); /* of a trunk: behind classification it is off */
+        if (!one->tracked && flow_equal(&bare, p->packet)) {
             one->tracked = true;
             one->seen = (struct trace_seen){
                 .ct_state = p->metadata->ct_state,

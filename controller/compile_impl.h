@@ -121,6 +121,7 @@ struct cplace {
     struct cvif *vif;
     struct cpresence *presence;
     uint32_t ofport;
+    uint16_t tag; /* of its frames at the port; 0: none */
     bool isolated;
     bool reachable; /* not disabled, nor gone elsewhere */
     enum model_role role;

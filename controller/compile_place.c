@@ -157,10 +157,10 @@ add_place(struct compile *c, struct cvif *v, struct chost *h)
 
 /* The number may be another vif's by now, and so may the meters. */
 static void
-clear_meters(struct chost *h, uint32_t vif_key, uint32_t ofport)
+clear_meters(struct chost *h, uint32_t vif_key, const struct cplace *place)
 {
     for (unsigned way = 0; way < 2; way++) {
-        mtable_remove(&h->meters, pmeter_id(ofport, way), vif_key);
+        mtable_remove(&h->meters, pmeter_id(place->ofport, place->tag, way), vif_key);
     }
 }
 
@@ -171,10 +171,10 @@ set_meters(struct chost *h, const struct model_vif *mv, uint32_t ofport, bool re
         const struct model_limit *limit = &mv->limit[way];
 
         if (limit->kbps && reachable) {
-            mtable_set(&h->meters, pmeter_id(ofport, way), limit->kbps,
+            mtable_set(&h->meters, pmeter_id(ofport, mv->tag, way), limit->kbps,
                        pmeter_burst(limit->kbps, limit->burst), mv->obj.key);
         } else {
-            mtable_remove(&h->meters, pmeter_id(ofport, way), mv->obj.key);
+            mtable_remove(&h->meters, pmeter_id(ofport, mv->tag, way), mv->obj.key);
         }
     }
 }
@@ -187,7 +187,7 @@ drop_place(struct compile *c, struct cvif *v, size_t i)
 
     scope_place(c, v, p->host, false);
     unit_clear(c, p->host, UNIT_VIF, v->key, 0);
-    clear_meters(p->host, v->key, place->ofport);
+    clear_meters(p->host, v->key, place);
     v->places[i] = v->places[--v->n_places];
     ovs_list_remove(&place->presence_node);
     p->sum -= place->reachable ? mix64(v->key, 0) : 0;
@@ -264,9 +264,10 @@ place_port(struct compile *c, struct cvif *v, struct model_vif *mv, const struct
         place->isolated = mv->isolated;
         dirty_flood(c, place->presence);
     }
-    if (place->ofport != ofport) {
-        clear_meters(h, v->key, place->ofport);
+    if (place->ofport != ofport || place->tag != mv->tag) {
+        clear_meters(h, v->key, place);
         place->ofport = ofport;
+        place->tag = mv->tag;
     }
     set_meters(h, mv, ofport, reachable);
     make_vif(c, mv, ofport, role, &flows);

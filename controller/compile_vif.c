@@ -22,17 +22,32 @@ act_meter(struct build *b, uint32_t id)
     ofpact_put_METER(&b->acts)->meter_id = id;
 }
 
+static void
+act_tagged_output(struct build *b, uint16_t tag, uint32_t ofport)
+{
+    ovs_be16 vid = htons(tag | VLAN_CFI);
+
+    if (tag) {
+        ofpact_put_PUSH_VLAN(&b->acts)->ethertype = htons(ETH_TYPE_VLAN_8021Q);
+        act_field(b, MFF_VLAN_VID, &vid);
+    }
+    act_output(b, ofport);
+    if (tag) {
+        ofpact_put_STRIP_VLAN(&b->acts); /* other copies may come behind */
+    }
+}
+
 /* A meter drops the packet for all that comes after it: with other copies of a
  * flooded one behind, only the clone ends. */
 static void
-act_metered_output(struct build *b, uint32_t meter, uint32_t ofport)
+act_metered_output(struct build *b, uint32_t meter, uint16_t tag, uint32_t ofport)
 {
     size_t start = b->acts.size;
     struct ofpact_nest *clone = ofpact_put_CLONE(&b->acts);
 
     ofpbuf_pull(&b->acts, start + sizeof *clone);
     act_meter(b, meter);
-    act_output(b, ofport);
+    act_tagged_output(b, tag, ofport);
     clone = ofpbuf_push_uninit(&b->acts, sizeof *clone);
     b->acts.header = clone;
     ofpact_finish_CLONE(&b->acts, &clone);
@@ -45,9 +60,15 @@ make_classify(struct build *b, const struct model_vif *v, uint32_t ofport, bool 
     ovs_be64 network = htonll(v->network->obj.key);
 
     match_set_in_port(&b->m, u16_to_ofp(ofport));
+    if (v->tag) {
+        match_set_vlan_vid(&b->m, htons(v->tag | VLAN_CFI));
+    }
     if (!shut) {
         if (v->limit[MODEL_OUT].kbps) {
-            act_meter(b, pmeter_id(ofport, MODEL_OUT));
+            act_meter(b, pmeter_id(ofport, v->tag, MODEL_OUT));
+        }
+        if (v->tag) {
+            ofpact_put_STRIP_VLAN(&b->acts);
         }
         act_field(b, MFF_METADATA, &network);
         act_reg(b, REG_ZONE, v->network->zone);
@@ -55,7 +76,7 @@ make_classify(struct build *b, const struct model_vif *v, uint32_t ofport, bool 
         act_reg(b, REG_SRC_ISOLATED, v->isolated);
         act_goto(b, TBL_SPOOF);
     }
-    emit(b, TBL_CLASSIFY, 1000);
+    emit(b, TBL_CLASSIFY, v->tag ? 1100 : 1000);
 }
 
 /* --- ARP and IPv4 ------------------------------------------------------------------- */
@@ -284,12 +305,20 @@ make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, enum mod
         match_set_dl_src(&b.m, v->mac);
         emit(&b, TBL_ISOLATE, 300);
     }
+    if (v->coming && v->isolated && role == MODEL_HERE) {
+        /* It may run there by now; there make_remote() says so. */
+        match_network(&b.m, v->network->obj.key);
+        match_set_reg(&b.m, REG_SRC, 0);
+        match_set_reg(&b.m, REG_DST_ISOLATED, 1);
+        match_set_dl_src(&b.m, v->mac);
+        emit(&b, TBL_ISOLATE, 300);
+    }
 
     match_set_reg(&b.m, REG_DST, v->obj.key);
     if (v->limit[MODEL_IN].kbps) {
-        act_metered_output(&b, pmeter_id(ofport, MODEL_IN), ofport);
+        act_metered_output(&b, pmeter_id(ofport, v->tag, MODEL_IN), v->tag, ofport);
     } else {
-        act_output(&b, ofport);
+        act_tagged_output(&b, v->tag, ofport);
     }
     emit(&b, TBL_OUTPUT, 100);
     build_uninit(&b);

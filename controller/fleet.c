@@ -483,7 +483,7 @@ fleet_tap_vif(struct fleet *f, const struct model_vif *vif, const struct match *
     struct member *m = vif->host ? find(f, vif->host->obj.key) : NULL;
     const struct model_port *port = m ? model_vif_port(vif, vif->host) : NULL;
 
-    return port && host_tap_port(m->host, port->ofport, vif->obj.key, filter, seconds);
+    return port && host_tap_port(m->host, port->ofport, vif->tag, vif->obj.key, filter, seconds);
 }
 
 /* --- for people ------------------------------------------------------------------------------ */

@@ -60,7 +60,7 @@ mirrors_equal(const struct host_mirror *a, const struct host_mirror *b)
            nullable_string_is_equal(a->output_port, b->output_port) && a->vlan == b->vlan &&
            nullable_string_is_equal(a->remote_ip, b->remote_ip) &&
            nullable_string_is_equal(a->local_ip, b->local_ip) && a->session == b->session &&
-           a->snaplen == b->snaplen;
+           a->snaplen == b->snaplen && a->select == b->select;
 }
 
 static bool
@@ -149,6 +149,31 @@ set_output(struct host_mirror *hm, const struct model_mirror *mirror, const stru
     }
 }
 
+/* Of a port with several vifs' frames only the one's. */
+static int
+selected(const struct model_port *port)
+{
+    return port->trunk ? port->tag : ovs_list_is_empty(&port->subs) ? -1 : 0;
+}
+
+/* The part of a mirror, from 'first' on, that copies frames so selected. */
+static struct host_mirror *
+part_for(struct host_extra *x, size_t first, int select)
+{
+    struct host_mirror *hm;
+
+    for (size_t i = first; i < x->n_mirrors; i++) {
+        if (x->mirrors[i].select == select) {
+            return &x->mirrors[i];
+        }
+    }
+    x->mirrors = xrealloc(x->mirrors, (x->n_mirrors + 1) * sizeof *x->mirrors);
+    hm = &x->mirrors[x->n_mirrors++];
+    memset(hm, 0, sizeof *hm);
+    hm->select = select;
+    return hm;
+}
+
 /* Nothing if none of its sources are here, or its output is a vif elsewhere. */
 static void
 add_mirror(struct model *m, struct host_extra *x, const struct model_mirror *mirror,
@@ -156,37 +181,36 @@ add_mirror(struct model *m, struct host_extra *x, const struct model_mirror *mir
 {
     const struct model_port *output =
         mirror->output_vif ? model_vif_port(mirror->output_vif, host) : NULL;
+    size_t n, first = x->n_mirrors;
     struct model_vif **vifs;
-    struct host_mirror hm;
-    size_t n;
 
     if (mirror->output_vif && !output) {
         return;
     }
-    memset(&hm, 0, sizeof hm);
     vifs = model_mirror_vifs(m, mirror, &n);
     for (size_t i = 0; i < n; i++) {
         const struct model_port *port = model_vif_port(vifs[i], host);
+        struct host_mirror *hm = port ? part_for(x, first, selected(port)) : NULL;
 
         if (port && mirror->in) {
-            svec_add(&hm.in, port->name);
+            svec_add(&hm->in, port->name);
         }
         if (port && mirror->out) {
-            svec_add(&hm.out, port->name);
+            svec_add(&hm->out, port->name);
         }
     }
     free(vifs);
-    if (!hm.in.n && !hm.out.n) {
-        return;
+    for (size_t i = first; i < x->n_mirrors; i++) {
+        struct host_mirror *hm = &x->mirrors[i];
+
+        svec_sort_unique(&hm->in);
+        svec_sort_unique(&hm->out);
+        hm->name = hm->select < 0 ? xstrdup(mirror->obj.name)
+                                  : xasprintf("%s/%d", mirror->obj.name, hm->select);
+        hm->key = mirror->obj.key;
+        hm->snaplen = mirror->snaplen;
+        set_output(hm, mirror, host, output);
     }
-    svec_sort_unique(&hm.in);
-    svec_sort_unique(&hm.out);
-    hm.name = xstrdup(mirror->obj.name);
-    hm.key = mirror->obj.key;
-    hm.snaplen = mirror->snaplen;
-    set_output(&hm, mirror, host, output);
-    x->mirrors = xrealloc(x->mirrors, (x->n_mirrors + 1) * sizeof hm);
-    x->mirrors[x->n_mirrors++] = hm;
 }
 
 static int
@@ -194,7 +218,10 @@ compare_mirrors(const void *a_, const void *b_)
 {
     const struct host_mirror *a = a_, *b = b_;
 
-    return a->key < b->key ? -1 : a->key > b->key;
+    if (a->key != b->key) {
+        return a->key < b->key ? -1 : 1;
+    }
+    return a->select < b->select ? -1 : a->select > b->select;
 }
 
 /* --- exporters ----------------------------------------------------------------------- */

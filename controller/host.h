@@ -100,9 +100,10 @@ void host_on_packet(void (*)(void *aux, struct host *, const struct host_packet 
  * at once.  False: it is not connected, or reports none. */
 bool host_tap(struct host *, unsigned seconds);
 /* The same of a port's packets that fit the filter, each as it enters and, if
- * conntrack sees it, once more with what that says; cookies have 'key'. */
-bool host_tap_port(struct host *, uint32_t ofport, uint32_t key, const struct match *filter,
-                   unsigned seconds);
+ * conntrack sees it, once more with what that says; cookies have 'key', the
+ * vif's.  'tag': only what has it as it enters; 0: all. */
+bool host_tap_port(struct host *, uint32_t ofport, uint16_t tag, uint32_t key,
+                   const struct match *filter, unsigned seconds);
 
 /* Plain TCP on loopback is fine from now on. */
 void host_allow_plain(void);

@@ -200,16 +200,17 @@ is_as_wanted(const struct ovsrec_mirror *row, const struct host_mirror *hm,
 {
     return has_ports(row->select_src_port, row->n_select_src_port, &hm->out) &&
            has_ports(row->select_dst_port, row->n_select_dst_port, &hm->in) &&
-           row->output_port == output && (row->n_snaplen ? *row->snaplen : 0) == hm->snaplen;
+           row->output_port == output && (row->n_snaplen ? *row->snaplen : 0) == hm->snaplen &&
+           (row->n_select_vlan ? row->select_vlan[0] : -1) == hm->select && row->n_select_vlan < 2;
 }
 
 static void
-want_mirror(struct host *h, const struct ovsrec_bridge *br, const struct host_mirror *hm)
+want_mirror(struct host *h, const struct ovsrec_bridge *br, const struct host_mirror *hm,
+            const struct ovsrec_port *output)
 {
-    const struct ovsrec_port *output = want_output(h, br, hm);
     const struct ovsrec_mirror *row = find_mirror(br, hm->name);
     struct ovsrec_port **from, **to;
-    int64_t snaplen = hm->snaplen;
+    int64_t snaplen = hm->snaplen, select = hm->select;
     size_t n_from, n_to;
 
     if (row && output && is_as_wanted(row, hm, output)) {
@@ -238,6 +239,7 @@ want_mirror(struct host *h, const struct ovsrec_bridge *br, const struct host_mi
     ovsrec_mirror_set_select_dst_port(row, to, n_to);
     ovsrec_mirror_set_output_port(row, output);
     ovsrec_mirror_set_snaplen(row, &snaplen, snaplen ? 1 : 0);
+    ovsrec_mirror_set_select_vlan(row, &select, select >= 0 ? 1 : 0);
     free(from);
     free(to);
 }
@@ -245,6 +247,7 @@ want_mirror(struct host *h, const struct ovsrec_bridge *br, const struct host_mi
 static void
 apply_mirrors(struct host *h, const struct ovsrec_bridge *br)
 {
+    const struct ovsrec_port *output = NULL;
     const struct host_extra *x = h->extra;
 
     for (size_t i = 0; i < br->n_mirrors; i++) {
@@ -261,7 +264,11 @@ apply_mirrors(struct host *h, const struct ovsrec_bridge *br)
         }
     }
     for (size_t i = 0; x && i < x->n_mirrors; i++) {
-        want_mirror(h, br, &x->mirrors[i]);
+        /* Parts of one mirror have one output. */
+        if (!i || x->mirrors[i - 1].key != x->mirrors[i].key) {
+            output = want_output(h, br, &x->mirrors[i]);
+        }
+        want_mirror(h, br, &x->mirrors[i], output);
     }
 }
 

@@ -30,6 +30,7 @@ enum host_mirror_output {
 struct host_mirror {
     char *name;
     struct svec in, out; /* ports whose packets to, from the vif are copied */
+    int select;          /* only those with this tag, 0: without one; -1: all */
     enum host_mirror_output how;
     uint32_t key;      /* of the mirror: names the tunnel's port */
     char *output_port; /* HOST_MIRROR_PORT */

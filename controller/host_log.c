@@ -240,8 +240,8 @@ host_tap(struct host *h, unsigned seconds)
 }
 
 bool
-host_tap_port(struct host *h, uint32_t ofport, uint32_t key, const struct match *filter,
-              unsigned seconds)
+host_tap_port(struct host *h, uint32_t ofport, uint16_t tag, uint32_t key,
+              const struct match *filter, unsigned seconds)
 {
     const struct tap entry = {TBL_CLASSIFY, 2000, key, 0, TAP_ENTRY};
     const struct tap state = {TBL_STATE, 300, key, TAP_ENTRY, TAP_STATE};
@@ -251,6 +251,9 @@ host_tap_port(struct host *h, uint32_t ofport, uint32_t key, const struct match 
         return false;
     }
     match_set_in_port(&match, u16_to_ofp(ofport));
+    if (tag) {
+        match_set_vlan_vid(&match, htons(tag | VLAN_CFI));
+    }
     send_tap(h, &entry, &match, seconds);
     match = *filter;
     match_set_in_port(&match, u16_to_ofp(ofport));

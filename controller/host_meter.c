@@ -68,7 +68,7 @@ take_meter(struct host *h, const struct ofputil_meter_config *mc)
     bool ours = mc->n_bands == 1 && mc->flags == (OFPMF13_KBPS | OFPMF13_BURST) &&
                 mc->bands[0].type == OFPMBT13_DROP;
 
-    if (mc->meter_id >= PMETER_ID_FIRST && mc->meter_id <= PMETER_ID_LAST) {
+    if (pmeter_is_ours(mc->meter_id)) {
         mtable_set(&h->of.meters_read, mc->meter_id, ours ? mc->bands[0].rate : 0,
                    ours ? mc->bands[0].burst_size : 0, 0);
     }

@@ -69,6 +69,7 @@ add_columns(struct ovsdb_idl *idl)
         &ovsrec_mirror_col_name,
         &ovsrec_mirror_col_select_src_port,
         &ovsrec_mirror_col_select_dst_port,
+        &ovsrec_mirror_col_select_vlan,
         &ovsrec_mirror_col_output_port,
         &ovsrec_mirror_col_snaplen,
         &ovsrec_mirror_col_external_ids,

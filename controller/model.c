@@ -87,6 +87,7 @@ init_lists(struct model_obj *obj)
         lists[2] = &model_vif(obj)->policies;
         ovs_list_init(&model_vif(obj)->mirrors);
         ovs_list_init(&model_vif(obj)->mirrors_to);
+        ovs_list_init(&model_vif(obj)->children);
         break;
     case REC_GROUP:
         lists[0] = &model_group(obj)->groups;
@@ -215,7 +216,7 @@ put_faulty(struct model *m, struct model_obj *obj, const struct rec *r)
     model_claim(m, obj, "name", model_name_claim(r->kind, r->name, &policy));
     obj->key = obj->key ? obj->key : r->key;
     if (obj->key) {
-        model_claim(m, obj, "key", xasprintf("key %u", obj->key));
+        model_claim(m, obj, "key", model_claim_text("key", "", &obj->key, sizeof obj->key));
     }
 }
 
@@ -310,21 +311,50 @@ model_by_key(const struct model *m, uint32_t key)
     return NULL;
 }
 
+/* A cold start makes some for each object: printf would be half of what they cost. */
+char *
+model_claim_text(const char *kind, const char *of, const void *bytes, size_t n)
+{
+    static const char digits[] = "0123456789abcdef";
+    size_t kind_len = strlen(kind), of_len = strlen(of);
+    char *text = xmalloc(kind_len + of_len + 2 * n + 3), *p = text;
+    const uint8_t *b = bytes;
+
+    memcpy(p, kind, kind_len);
+    p += kind_len;
+    *p++ = ' ';
+    memcpy(p, of, of_len);
+    p += of_len;
+    *p++ = ' ';
+    for (size_t i = 0; i < n; i++) {
+        *p++ = digits[b[i] >> 4];
+        *p++ = digits[b[i] & 15];
+    }
+    *p = '\0';
+    return text;
+}
+
 char *
 model_name_claim(enum rec_kind kind, const char *name, const struct uuid *policy)
 {
-    if (kind == REC_RULE) {
-        return xasprintf("name " UUID_FMT "/%s", UUID_ARGS(policy), name);
-    }
-    return xasprintf("name %s/%s", rec_tables[kind].noun, name);
+    bool rule = kind == REC_RULE;
+
+    /* Tables' names are in capitals, unlike what other claims begin with. */
+    return model_claim_text(rec_tables[kind].table, name, policy, rule ? sizeof *policy : 0);
 }
 
 struct model_claim_set *
 model_claim_find(const struct model *m, const char *what)
 {
+    return model_claim_find_hashed(m, what, hash_string(what, 0));
+}
+
+struct model_claim_set *
+model_claim_find_hashed(const struct model *m, const char *what, uint32_t hash)
+{
     struct model_claim_set *set;
 
-    HMAP_FOR_EACH_WITH_HASH (set, node, hash_string(what, 0), &m->claims) {
+    HMAP_FOR_EACH_WITH_HASH (set, node, hash, &m->claims) {
         if (!strcmp(set->what, what)) {
             return set;
         }

@@ -235,6 +235,11 @@ struct model_vif {
         ports; /* struct model_port by vif_node; on 'host' and, while it moves, others */
     struct ovs_list groups, policies;
     struct ovs_list mirrors, mirrors_to; /* refs by mirrors of it, and of which it is the output */
+    struct ovs_list children;            /* refs by vifs of which it is the parent */
+    /* One of a trunk: what its parent's port has with this tag.  'host', 'coming' and
+     * the ports follow the parent's. */
+    struct model_vif *parent; /* or NULL */
+    uint16_t tag;             /* 0: it has a port of its own */
     /* private */
     struct hmap_node xs_node, mac_node;
     bool indexed, network_default, stated_isolated;
@@ -364,6 +369,12 @@ struct model_port {
     uint32_t ofport;
     struct model_vif *vif; /* live, or NULL */
     struct ovs_list host_node, vif_node;
+    /* Of a trunk: one for each of the vif's children, by sub_node.  They are in no
+     * list of the host's ports, and have the name and number of their 'trunk'. */
+    struct ovs_list subs;
+    struct model_port *trunk; /* or NULL */
+    uint16_t tag;             /* what the vif's frames have here; 0: none */
+    struct ovs_list sub_node;
     struct model_presence *presence;
     enum model_confirm confirm;   /* of resident vifs; others' are not asked for */
     uint64_t revision;            /* of the host's table that has it; 0: not known yet */
@@ -488,6 +499,9 @@ void model_vif_groups(struct model *, struct model_vif *, void (*)(struct model_
 struct model_vif *model_vif_by_mac(const struct model *, const struct model_network *,
                                    struct eth_addr);
 struct model_port *model_vif_port(const struct model_vif *, const struct model_host *);
+/* Whose the frames with this tag (0: none) are at a port: the port itself, one of
+ * its 'subs', or NULL. */
+const struct model_port *model_port_tagged(const struct model_port *, uint16_t tag);
 enum model_role model_vif_role(const struct model_vif *, const struct model_host *);
 /* The vifs that a mirror copies from, each once, in order of keys; the caller
  * frees the array. */

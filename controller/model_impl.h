@@ -25,7 +25,7 @@ enum model_state {
     GOOD,  /* live */
     WAITS, /* nothing is wrong: no key yet, disabled, gone, or what it needs waits */
     WRONG,
-    SICK, /* wrong, but live for deny rules: see model_link.c */
+    SICK, /* wrong, but live for deny rules: see model_check.c */
 };
 
 enum model_field {
@@ -36,6 +36,7 @@ enum model_field {
     FIELD_VIF_VM,
     FIELD_VIF_NETWORK,
     FIELD_VIF_HOST,
+    FIELD_VIF_PARENT,
     FIELD_GROUP_VIF,
     FIELD_GROUP_VM,
     FIELD_GROUP_GROUP,
@@ -58,6 +59,7 @@ struct model_field_info {
     bool member; /* the target is left out without harm to the one who names it */
 };
 extern const struct model_field_info model_fields[N_FIELDS];
+const struct rec_field *model_field_of(enum model_field);
 const char *model_field_name(enum model_field);
 
 /* All references to one uuid. */
@@ -89,6 +91,11 @@ void model_note(struct model *, struct model_obj *);
 /* Also objects that are not live; NULL if there is no row. */
 struct model_obj *model_find(const struct model *, enum rec_kind, const struct uuid *);
 struct model_claim_set *model_claim_find(const struct model *, const char *what);
+/* The same, with hash_string(what, 0). */
+struct model_claim_set *model_claim_find_hashed(const struct model *, const char *what,
+                                                uint32_t hash);
+/* "KIND OF BYTES", the bytes as hexadecimal digits, for the caller to free. */
+char *model_claim_text(const char *kind, const char *of, const void *bytes, size_t n);
 /* The text of a name's claim. */
 char *model_name_claim(enum rec_kind, const char *name, const struct uuid *policy);
 
@@ -103,6 +110,14 @@ bool model_parse_widened(struct model *, struct model_obj *, const struct rec *)
 void model_free_fields(struct model_obj *);
 /* From the fields rate_in_kbps, rate_out_kbps and burst_kb, in this order. */
 struct model_rates model_parse_rates(const struct rec *, unsigned first_field);
+
+/* --- model_check.c ---------------------------------------------------------------------- */
+
+/* What the object is now; WRONG and SICK: '*why' is its error, "field: message", for the
+ * caller to free. */
+enum model_state model_check(struct model *, struct model_obj *, char **why);
+/* A tenant's group holds what is the tenant's, and pool-wide groups. */
+bool model_may_hold(struct model *, struct model_obj *group, struct model_obj *member);
 
 /* --- model_link.c ------------------------------------------------------------------- */
 

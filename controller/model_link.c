@@ -1,13 +1,6 @@
-/* Deciding what is live, and linking it.
- *
- * What is in error is left out, and what names it, too: nobody gets more than
- * was stated.  For a deny rule that is the wrong way around.  So a deny rule in
- * error stays live, SICK, and speaks of everybody if its remote group is, and of
- * all services if its record is.  So do, for deny rules alone, its policy and
- * the groups that are its policy's scope: a group holds what of it there is. */
+/* Claims and references; what comes, goes and is linked by them. */
 #include <config.h>
 
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +16,7 @@ const struct model_field_info model_fields[N_FIELDS] = {
     [FIELD_VIF_VM] = {REC_VIF, REC_VIF_VM},
     [FIELD_VIF_NETWORK] = {REC_VIF, REC_VIF_NETWORK},
     [FIELD_VIF_HOST] = {REC_VIF, REC_VIF_HOST},
+    [FIELD_VIF_PARENT] = {REC_VIF, REC_VIF_PARENT},
     [FIELD_GROUP_VIF] = {REC_GROUP, REC_GROUP_VIFS, true},
     [FIELD_GROUP_VM] = {REC_GROUP, REC_GROUP_VMS, true},
     [FIELD_GROUP_GROUP] = {REC_GROUP, REC_GROUP_GROUPS},
@@ -39,8 +33,8 @@ const struct model_field_info model_fields[N_FIELDS] = {
     [FIELD_BOND_HOST] = {REC_BOND, REC_BOND_HOST},
 };
 
-static const struct rec_field *
-rec_field_of(enum model_field f)
+const struct rec_field *
+model_field_of(enum model_field f)
 {
     return &rec_tables[model_fields[f].kind].fields[model_fields[f].rec_field];
 }
@@ -48,7 +42,7 @@ rec_field_of(enum model_field f)
 const char *
 model_field_name(enum model_field f)
 {
-    return rec_field_of(f)->name;
+    return model_field_of(f)->name;
 }
 
 /* --- claims -------------------------------------------------------------------------- */
@@ -68,14 +62,15 @@ dirty_claimants(struct model *m, struct model_claim_set *set, const struct model
 void
 model_claim(struct model *m, struct model_obj *obj, const char *field, char *what)
 {
-    struct model_claim_set *set = model_claim_find(m, what);
+    uint32_t hash = hash_string(what, 0);
+    struct model_claim_set *set = model_claim_find_hashed(m, what, hash);
     struct model_claim *claim = xmalloc(sizeof *claim);
 
     if (!set) {
         set = xmalloc(sizeof *set);
         set->what = what;
         ovs_list_init(&set->claims);
-        hmap_insert(&m->claims, &set->node, hash_string(what, 0));
+        hmap_insert(&m->claims, &set->node, hash);
     } else {
         free(what);
         dirty_claimants(m, set, obj);
@@ -107,16 +102,6 @@ model_drop_claims(struct model *m, struct model_obj *obj)
     }
 }
 
-/* Whether 'a' has what both claim: keys are given in order of age. */
-static bool
-older(const struct model_obj *a, const struct model_obj *b)
-{
-    if (a->key != b->key) {
-        return a->key && (!b->key || a->key < b->key);
-    }
-    return uuid_compare_3way(&a->uuid, &b->uuid) < 0;
-}
-
 /* --- references ------------------------------------------------------------------------ */
 
 static struct ovs_list *
@@ -137,6 +122,8 @@ back_list(enum model_field f, const struct model_obj *to)
         return &model_network(to)->vifs;
     case FIELD_VIF_HOST:
         return &model_host(to)->vifs;
+    case FIELD_VIF_PARENT:
+        return &model_vif(to)->children;
     case FIELD_GROUP_VIF:
         return &model_vif(to)->groups;
     case FIELD_GROUP_VM:
@@ -193,6 +180,9 @@ set_pointer(enum model_field f, struct model_obj *from, struct model_obj *to)
     case FIELD_VIF_HOST:
         model_vif(from)->stated_host = model_host(to);
         break;
+    case FIELD_VIF_PARENT:
+        model_vif(from)->parent = model_vif(to);
+        break;
     case FIELD_POLICY_NETWORK:
     case FIELD_POLICY_GROUP:
     case FIELD_POLICY_VM:
@@ -225,6 +215,35 @@ set_pointer(enum model_field f, struct model_obj *from, struct model_obj *to)
     }
 }
 
+static struct model_want *
+find_want(const struct model *m, const struct uuid *uuid)
+{
+    struct model_want *want;
+
+    HMAP_FOR_EACH_WITH_HASH (want, node, uuid_hash(uuid), &m->wants) {
+        if (uuid_equals(&want->uuid, uuid)) {
+            return want;
+        }
+    }
+    return NULL;
+}
+
+/* Who names 'obj' in the field, live or not. */
+static void
+dirty_namers(struct model *m, const struct model_obj *obj, enum model_field field)
+{
+    const struct model_want *want = find_want(m, &obj->uuid);
+    const struct model_ref *ref;
+
+    if (want) {
+        LIST_FOR_EACH (ref, want_node, &want->refs) {
+            if (ref->field == field) {
+                model_dirty(m, ref->from);
+            }
+        }
+    }
+}
+
 /* What it means to the objects around that 'from' now names 'to', or no more. */
 static void
 edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct model_obj *to)
@@ -242,6 +261,8 @@ edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct
         }
     /* fall through */
     case FIELD_VIF_NETWORK:
+        dirty_namers(m, from, FIELD_VIF_PARENT);
+    /* fall through */
     case FIELD_VIF_HOST:
     case FIELD_RULE_POLICY:
         model_mark(m, to, MODEL_MEMBERS);
@@ -260,6 +281,10 @@ edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct
     case FIELD_MIRROR_VIF:
     case FIELD_MIRROR_NETWORK:
         model_mark(m, from, MODEL_MEMBERS);
+        break;
+    case FIELD_VIF_PARENT:
+        dirty_namers(m, from, FIELD_VIF_PARENT);
+        dirty_namers(m, to, FIELD_MIRROR_OUTPUT_VIF);
         break;
     case FIELD_GROUP_TENANT:
     case FIELD_USER_TENANT:
@@ -293,19 +318,6 @@ unlink_ref(struct model *m, struct model_ref *ref)
         ovs_list_remove(&ref->to_node);
         edge_changed(m, ref->field, ref->from, to);
     }
-}
-
-static struct model_want *
-find_want(const struct model *m, const struct uuid *uuid)
-{
-    struct model_want *want;
-
-    HMAP_FOR_EACH_WITH_HASH (want, node, uuid_hash(uuid), &m->wants) {
-        if (uuid_equals(&want->uuid, uuid)) {
-            return want;
-        }
-    }
-    return NULL;
 }
 
 static struct model_ref *
@@ -414,273 +426,6 @@ model_forget(struct model_obj *obj)
     }
 }
 
-/* --- checks ---------------------------------------------------------------------------------- */
-
-static enum model_state wrong(char **why, const char *field, const char *format, ...)
-    OVS_PRINTF_FORMAT(3, 4);
-
-static enum model_state
-wrong(char **why, const char *field, const char *format, ...)
-{
-    va_list args;
-    char *text;
-
-    va_start(args, format);
-    text = xvasprintf(format, args);
-    va_end(args);
-    *why = xasprintf("%s: %s", field, text);
-    free(text);
-    return WRONG;
-}
-
-static enum model_state
-check_claims(struct model_obj *obj, char **why)
-{
-    struct model_claim *mine, *other;
-
-    LIST_FOR_EACH (mine, obj_node, &obj->claims) {
-        LIST_FOR_EACH (other, set_node, &mine->set->claims) {
-            if (other->obj != obj && older(other->obj, obj)) {
-                return wrong(why, mine->field, "%s \"%s\" has the same one",
-                             rec_tables[other->obj->kind].noun, other->obj->name);
-            }
-        }
-    }
-    return GOOD;
-}
-
-static enum model_state
-check_refs(struct model *m, struct model_obj *obj, char **why)
-{
-    enum model_state state = GOOD;
-    struct model_ref *ref;
-
-    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        const char *field = model_field_name(ref->field);
-        enum rec_kind kind = rec_field_of(ref->field)->ref;
-        struct model_obj *to = model_find(m, kind, &ref->want->uuid);
-        const char *noun = rec_tables[kind].noun;
-
-        if (!to) {
-            struct model_obj *went = model_any_by_uuid(m, kind, &ref->want->uuid);
-
-            return went ? wrong(why, field, "names %s \"%s\", which is not there any more", noun,
-                                went->name)
-                        : wrong(why, field, "names a %s that is not there, " UUID_FMT, noun,
-                                UUID_ARGS(&ref->want->uuid));
-        }
-        if ((to->live && to->state != SICK) || model_fields[ref->field].member) {
-            continue;
-        }
-        if (to->state == WRONG || to->state == SICK) {
-            return wrong(why, field, "names %s \"%s\", which is in error", noun, to->name);
-        }
-        state = WAITS;
-    }
-    return state;
-}
-
-static struct model_obj *
-target_of(const struct model *m, const struct model_obj *obj, enum model_field field)
-{
-    struct model_ref *ref;
-
-    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        if (ref->field == field) {
-            return model_by_uuid(m, rec_field_of(field)->ref, &ref->want->uuid);
-        }
-    }
-    return NULL;
-}
-
-static struct model_obj *
-tenant_of(const struct model *m, const struct model_obj *obj)
-{
-    switch (obj->kind) {
-    case REC_NETWORK:
-        return target_of(m, obj, FIELD_NETWORK_TENANT);
-    case REC_VM:
-        return target_of(m, obj, FIELD_VM_TENANT);
-    case REC_GROUP:
-        return target_of(m, obj, FIELD_GROUP_TENANT);
-    case REC_VIF:
-        obj = target_of(m, obj, FIELD_VIF_VM);
-        return obj ? tenant_of(m, obj) : NULL;
-    default:
-        return NULL;
-    }
-}
-
-static const char *
-tenant_name(const struct model_obj *tenant)
-{
-    return tenant ? tenant->name : "";
-}
-
-static enum model_state
-check_vif(struct model *m, struct model_obj *obj, char **why)
-{
-    struct model_obj *network = target_of(m, obj, FIELD_VIF_NETWORK);
-    struct model_obj *owner = tenant_of(m, network), *tenant = tenant_of(m, obj);
-
-    if (owner && owner != tenant) {
-        return wrong(why, "network", "network \"%s\" is tenant \"%s\"'s, the VM is \"%s\"'s",
-                     network->name, owner->name, tenant_name(tenant));
-    }
-    return GOOD;
-}
-
-/* A tenant's group holds what is the tenant's, and pool-wide groups. */
-static bool
-may_hold(struct model *m, struct model_obj *group, struct model_obj *member)
-{
-    struct model_obj *owner = tenant_of(m, group), *tenant = tenant_of(m, member);
-
-    return !owner || owner == tenant || (member->kind == REC_GROUP && !tenant);
-}
-
-static enum model_state
-check_group(struct model *m, struct model_obj *obj, char **why)
-{
-    struct model_ref *ref;
-
-    if (!tenant_of(m, obj)) {
-        return GOOD;
-    }
-    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        struct model_obj *to = model_by_uuid(m, rec_field_of(ref->field)->ref, &ref->want->uuid);
-
-        if (to && ref->field != FIELD_GROUP_TENANT && !may_hold(m, obj, to)) {
-            return wrong(why, model_field_name(ref->field), "%s \"%s\" is of another tenant",
-                         rec_tables[to->kind].noun, to->name);
-        }
-    }
-    return GOOD;
-}
-
-/* What a mirror sends out it must not take in again. */
-static enum model_state
-check_mirror(struct model *m, struct model_obj *obj, char **why)
-{
-    struct model_obj *output = target_of(m, obj, FIELD_MIRROR_OUTPUT_VIF);
-    struct model_obj *network = output ? target_of(m, output, FIELD_VIF_NETWORK) : NULL;
-    struct model_ref *ref;
-
-    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        const struct uuid *to = &ref->want->uuid;
-
-        if (output && ref->field == FIELD_MIRROR_VIF && uuid_equals(to, &output->uuid)) {
-            return wrong(why, "output_vif", "vif \"%s\" is one of those that are mirrored",
-                         output->name);
-        }
-        if (network && ref->field == FIELD_MIRROR_NETWORK && uuid_equals(to, &network->uuid)) {
-            return wrong(why, "output_vif", "vif \"%s\" is in network \"%s\", which is mirrored",
-                         output->name, network->name);
-        }
-    }
-    return GOOD;
-}
-
-/* A loop comes first: its members would blame each other. */
-static enum model_state
-check_loop(struct model *m, struct model_obj *obj, char **why)
-{
-    struct model_group *via;
-
-    if (obj->kind == REC_GROUP && model_group_loops(m, model_group(obj), &via)) {
-        return wrong(why, "groups", "is in itself, by way of group \"%s\"", via->obj.name);
-    }
-    return GOOD;
-}
-
-/* As far as it goes by itself. */
-static enum model_state
-examine(struct model *m, struct model_obj *obj, char **why)
-{
-    enum model_state state = GOOD;
-
-    if (!obj->present) {
-        return WAITS;
-    }
-    if (obj->fault) {
-        *why = xstrdup(obj->fault);
-        return WRONG;
-    }
-    state = check_claims(obj, why);
-    if (state == GOOD) {
-        state = check_loop(m, obj, why);
-    }
-    if (state == GOOD) {
-        state = check_refs(m, obj, why);
-    }
-    if (state == GOOD && obj->kind == REC_VIF) {
-        state = check_vif(m, obj, why);
-    } else if (state == GOOD && obj->kind == REC_GROUP) {
-        state = check_group(m, obj, why);
-    } else if (state == GOOD && obj->kind == REC_MIRROR) {
-        state = check_mirror(m, obj, why);
-    }
-    if (state == GOOD &&
-        (!obj->key || !obj->enabled || (obj->kind == REC_NETWORK && !model_network(obj)->zone))) {
-        state = WAITS;
-    }
-    return state;
-}
-
-static bool
-has_its_key(const struct model_obj *obj)
-{
-    struct model_claim *mine, *other;
-
-    LIST_FOR_EACH (mine, obj_node, &obj->claims) {
-        LIST_FOR_EACH (other, set_node, &mine->set->claims) {
-            if (!strcmp(mine->field, "key") && other->obj != obj && older(other->obj, obj)) {
-                return false;
-            }
-        }
-    }
-    return obj->key != 0;
-}
-
-/* Whether 'obj', which is wrong, is to be gone by where something is denied. */
-static bool
-denies_still(const struct model *m, const struct model_obj *obj)
-{
-    struct model_ref *ref;
-
-    if ((obj->kind != REC_GROUP && obj->kind != REC_POLICY &&
-         (obj->kind != REC_RULE || model_rule(obj)->action != MODEL_DENY)) ||
-        !obj->enabled || !has_its_key(obj) || (obj->fault && !obj->widened)) {
-        return false;
-    }
-    LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        if (ref->field != FIELD_RULE_REMOTE_GROUP && ref->field != FIELD_GROUP_GROUP &&
-            !model_fields[ref->field].member &&
-            !model_by_uuid(m, rec_field_of(ref->field)->ref, &ref->want->uuid)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static enum model_state
-check(struct model *m, struct model_obj *obj, char **why)
-{
-    enum model_state state = examine(m, obj, why);
-
-    if (state != WRONG || !denies_still(m, obj)) {
-        return state;
-    }
-    if (obj->kind == REC_RULE) {
-        char *text =
-            xasprintf("%s; until that is corrected, all that the rule could mean is denied", *why);
-
-        free(*why);
-        *why = text;
-    }
-    return SICK;
-}
-
 /* --- up and down ---------------------------------------------------------------------------- */
 
 /* 'obj' came or went: who names it hears of it.  A group need not be looked at
@@ -695,14 +440,14 @@ tell_referrers(struct model *m, struct model_obj *obj)
         return;
     }
     LIST_FOR_EACH (ref, want_node, &want->refs) {
-        if (rec_field_of(ref->field)->ref != obj->kind) {
+        if (model_field_of(ref->field)->ref != obj->kind) {
             continue;
         }
         if (!obj->live && model_fields[ref->field].member) {
             unlink_ref(m, ref);
         }
         if (!model_fields[ref->field].member || !obj->present || !ref->from->live ||
-            (obj->live && !may_hold(m, ref->from, obj))) {
+            (obj->live && !model_may_hold(m, ref->from, obj))) {
             model_dirty(m, ref->from);
         } else if (obj->live) {
             link_ref(m, ref, obj);
@@ -717,7 +462,7 @@ link_all(struct model *m, struct model_obj *obj)
 
     model_forget(obj);
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        struct model_obj *to = model_by_uuid(m, rec_field_of(ref->field)->ref, &ref->want->uuid);
+        struct model_obj *to = model_by_uuid(m, model_field_of(ref->field)->ref, &ref->want->uuid);
 
         if (to && to->state == SICK && ref->field == FIELD_RULE_REMOTE_GROUP) {
             /* Whom it holds is in doubt: the rule, which denies, is about everybody. */
@@ -854,7 +599,7 @@ evaluate(struct model *m, struct model_obj *obj)
     unsigned char was = obj->state;
     bool was_live = obj->live;
     char *why = NULL;
-    enum model_state state = check(m, obj, &why);
+    enum model_state state = model_check(m, obj, &why);
 
     set_why(m, obj, why);
     obj->state = state;

@@ -173,9 +173,17 @@ parse_vif(struct model *m, struct model_vif *vif, const struct rec *r)
     vif->stated_locking = locking ? (enum model_locking)(locking - 1) : MODEL_UNLOCKED;
     vif->stated_isolated = r->v[REC_VIF_ISOLATED].i;
     vif->rates = model_parse_rates(r, REC_VIF_RATE_IN);
+    vif->tag = r->v[REC_VIF_TAG].i > 0 ? r->v[REC_VIF_TAG].i : 0;
+    if (vif->tag) {
+        const char *parent = r->v[REC_VIF_PARENT].s;
+
+        model_claim(m, &vif->obj, "tag", xasprintf("trunk %s tag %u", parent, vif->tag));
+        model_claim(m, &vif->obj, "network",
+                    xasprintf("trunk %s network %s", parent, r->v[REC_VIF_NETWORK].s));
+    }
     model_claim(m, &vif->obj, "mac",
-                xasprintf("mac %s " ETH_ADDR_FMT, r->v[REC_VIF_NETWORK].s, ETH_ADDR_ARGS(mac)));
-    model_claim(m, &vif->obj, "xs_uuid", xasprintf("vif " UUID_FMT, UUID_ARGS(&xs_uuid)));
+                model_claim_text("mac", r->v[REC_VIF_NETWORK].s, &mac, sizeof mac));
+    model_claim(m, &vif->obj, "xs_uuid", model_claim_text("uuid", "", &xs_uuid, sizeof xs_uuid));
 }
 
 static void
@@ -404,7 +412,7 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     }
     model_claim(m, obj, "name", model_name_claim(obj->kind, obj->name, &policy));
     if (obj->key) {
-        model_claim(m, obj, "key", xasprintf("key %u", obj->key));
+        model_claim(m, obj, "key", model_claim_text("key", "", &obj->key, sizeof obj->key));
     }
 }
 

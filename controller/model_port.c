@@ -103,6 +103,22 @@ model_vif_port(const struct model_vif *vif, const struct model_host *host)
     return NULL;
 }
 
+const struct model_port *
+model_port_tagged(const struct model_port *port, uint16_t tag)
+{
+    const struct model_port *sub;
+
+    if (!tag) {
+        return port;
+    }
+    LIST_FOR_EACH (sub, sub_node, &port->subs) {
+        if (sub->tag == tag) {
+            return sub;
+        }
+    }
+    return NULL;
+}
+
 /* Where it was before this controller knew anything, while nobody knows better. */
 static struct model_host *
 remembered_host(const struct model *m, const struct model_vif *vif)
@@ -163,16 +179,25 @@ model_port_confirm(struct model *m, struct model_port *port)
     model_note(m, &port->vif->obj);
 }
 
+static void
+doubt(struct model *m, struct model_port *port, enum model_confirm confirm)
+{
+    if (needs_confirm(port)) {
+        port->confirm = confirm;
+        expect_confirm(port);
+        model_note(m, &port->vif->obj);
+    }
+}
+
 void
 model_ports_doubt(struct model *m, struct model_host *host, enum model_confirm confirm)
 {
-    struct model_port *port;
+    struct model_port *port, *sub;
 
     LIST_FOR_EACH (port, host_node, &host->ports) {
-        if (needs_confirm(port)) {
-            port->confirm = confirm;
-            expect_confirm(port);
-            model_note(m, &port->vif->obj);
+        doubt(m, port, confirm);
+        LIST_FOR_EACH (sub, sub_node, &port->subs) {
+            doubt(m, sub, confirm);
         }
     }
 }
@@ -189,7 +214,7 @@ place(struct model *m, struct model_vif *vif)
         coming = named_host(m, vm->destination);
         coming = coming != host ? coming : NULL;
     } else {
-        host = vif->stated_host;
+        host = vif->parent ? vif->parent->stated_host : vif->stated_host;
     }
     LIST_FOR_EACH (port, vif_node, &vif->ports) {
         last = !last || port->came > last->came ? port : last;
@@ -236,11 +261,91 @@ forget_remembered(struct model *m, struct model_host *host)
     }
 }
 
+/* --- trunks ------------------------------------------------------------------------------- */
+
+static void
+add_sub(struct model *m, struct model_port *trunk, struct model_vif *child)
+{
+    struct model_port *sub = xzalloc(sizeof *sub);
+
+    sub->host = trunk->host;
+    sub->name = trunk->name;
+    sub->ofport = trunk->ofport;
+    sub->came = trunk->came;
+    sub->trunk = trunk;
+    sub->tag = child->tag;
+    sub->vif = child;
+    ovs_list_init(&sub->subs);
+    ovs_list_init(&sub->confirm_node);
+    forget_confirm(sub);
+    ovs_list_push_back(&trunk->subs, &sub->sub_node);
+    ovs_list_push_back(&child->ports, &sub->vif_node);
+    sub->presence = presence_get(m, child->network, sub->host);
+    model_mark(m, &child->obj, MODEL_PLACE);
+    model_mark(m, &sub->host->obj, MODEL_MEMBERS);
+    place(m, child);
+}
+
+static void
+drop_sub(struct model *m, struct model_port *sub)
+{
+    struct model_vif *child = sub->vif;
+
+    forget_confirm(sub);
+    ovs_list_remove(&sub->sub_node);
+    ovs_list_remove(&sub->vif_node);
+    presence_put(m, sub->presence);
+    model_mark(m, &child->obj, MODEL_PLACE);
+    model_mark(m, &sub->host->obj, MODEL_MEMBERS);
+    free(sub);
+    place(m, child);
+}
+
+static bool
+has_sub(const struct model_port *trunk, const struct model_vif *child)
+{
+    const struct model_port *sub;
+
+    LIST_FOR_EACH (sub, sub_node, &trunk->subs) {
+        if (sub->vif == child) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The vif's ports are those of the parent that it has now. */
+static void
+follow_parent(struct model *m, struct model_vif *vif)
+{
+    struct model_port *port;
+
+    LIST_FOR_EACH_SAFE (port, vif_node, &vif->ports) {
+        if (port->trunk && (port->trunk->vif != vif->parent || port->tag != vif->tag)) {
+            drop_sub(m, port);
+        }
+    }
+    if (vif->parent) {
+        LIST_FOR_EACH (port, vif_node, &vif->parent->ports) {
+            if (!has_sub(port, vif)) {
+                add_sub(m, port, vif);
+            }
+        }
+    }
+}
+
+/* --- whose a port is ---------------------------------------------------------------------------
+ */
+
 static void
 detach(struct model *m, struct model_port *port)
 {
     struct model_vif *vif = port->vif;
+    struct model_port *sub;
 
+    LIST_FOR_EACH_SAFE (sub, sub_node, &port->subs) {
+        drop_sub(m, sub);
+    }
     if (vif) {
         port->vif = NULL;
         forget_confirm(port);
@@ -256,6 +361,8 @@ detach(struct model *m, struct model_port *port)
 static void
 attach(struct model *m, struct model_port *port, struct model_vif *vif)
 {
+    struct model_ref *ref;
+
     if (port->vif == vif) {
         return;
     }
@@ -267,6 +374,11 @@ attach(struct model *m, struct model_port *port, struct model_vif *vif)
         model_mark(m, &vif->obj, MODEL_PLACE);
         model_mark(m, &port->host->obj, MODEL_MEMBERS);
         place(m, vif);
+        MODEL_FOR_EACH_REF (ref, &vif->children) {
+            if (model_vif(ref->from)->indexed) {
+                add_sub(m, port, model_vif(ref->from));
+            }
+        }
     }
 }
 
@@ -283,8 +395,8 @@ model_vif_by_mac(const struct model *m, const struct model_network *n, struct et
     return NULL;
 }
 
-/* The vif that a port names.  A MAC may be in several networks: then the vif that
- * is expected on this host, if there is but one such. */
+/* The vif that a port names, never one of a trunk.  A MAC may be in several networks:
+ * then the vif that is expected on this host, if there is but one such. */
 static struct model_vif *
 vif_of(const struct model *m, const struct model_port *port)
 {
@@ -293,14 +405,14 @@ vif_of(const struct model *m, const struct model_port *port)
 
     if (port->has_xs_uuid) {
         HMAP_FOR_EACH_WITH_HASH (vif, xs_node, uuid_hash(&port->xs_uuid), &m->vif_by_xs) {
-            if (uuid_equals(&vif->xs_uuid, &port->xs_uuid)) {
+            if (!vif->tag && uuid_equals(&vif->xs_uuid, &port->xs_uuid)) {
                 return vif;
             }
         }
     }
     if (port->has_mac) {
         HMAP_FOR_EACH_WITH_HASH (vif, mac_node, hash_addr(&port->mac), &m->vif_by_mac) {
-            if (eth_addr_equals(vif->mac, port->mac)) {
+            if (!vif->tag && eth_addr_equals(vif->mac, port->mac)) {
                 any = vif;
                 n_any++;
                 if (vif->stated_host == port->host) {
@@ -331,6 +443,7 @@ void
 model_vif_enter(struct model *m, struct model_vif *vif)
 {
     struct model_port *port;
+    struct model_ref *ref;
 
     if (!vif->indexed) {
         hmap_insert(&m->vif_by_xs, &vif->xs_node, uuid_hash(&vif->xs_uuid));
@@ -338,6 +451,7 @@ model_vif_enter(struct model *m, struct model_vif *vif)
         vif->indexed = true;
     }
     rematch(m, vif);
+    follow_parent(m, vif);
     LIST_FOR_EACH (port, vif_node, &vif->ports) {
         if (port->presence->network != vif->network) {
             struct model_presence *old = port->presence;
@@ -347,6 +461,9 @@ model_vif_enter(struct model *m, struct model_vif *vif)
         }
     }
     place(m, vif);
+    MODEL_FOR_EACH_REF (ref, &vif->children) {
+        place(m, model_vif(ref->from));
+    }
 }
 
 void
@@ -361,7 +478,11 @@ model_vif_leave(struct model *m, struct model_vif *vif)
     hmap_remove(&m->vif_by_mac, &vif->mac_node);
     vif->indexed = false;
     LIST_FOR_EACH_SAFE (port, vif_node, &vif->ports) {
-        detach(m, port);
+        if (port->trunk) {
+            drop_sub(m, port);
+        } else {
+            detach(m, port);
+        }
     }
     /* Another vif with this MAC may be the only one left. */
     rematch(m, vif);
@@ -404,6 +525,24 @@ destroy_port(struct model *m, struct model_port *port)
     free(port);
 }
 
+static void
+renumber(struct model *m, struct model_port *port, uint32_t ofport)
+{
+    struct model_port *sub;
+
+    port->ofport = ofport;
+    model_mark(m, &port->host->obj, MODEL_MEMBERS);
+    if (port->vif) {
+        forget_confirm(port);
+        expect_confirm(port);
+        model_mark(m, &port->vif->obj, MODEL_PLACE);
+        model_note(m, &port->vif->obj);
+    }
+    LIST_FOR_EACH (sub, sub_node, &port->subs) {
+        renumber(m, sub, ofport);
+    }
+}
+
 void
 model_port_report(struct model *m, struct model_host *host, const char *name,
                   const struct uuid *xs_vif_uuid, const struct eth_addr *mac, uint32_t ofport)
@@ -420,6 +559,7 @@ model_port_report(struct model *m, struct model_host *host, const char *name,
         hmap_insert(&m->ports, &port->node, hash_port(host, name));
         ovs_list_push_back(&host->ports, &port->host_node);
         port->came = ++m->ports_came;
+        ovs_list_init(&port->subs);
         ovs_list_init(&port->confirm_node);
         forget_confirm(port);
         model_mark(m, &host->obj, MODEL_MEMBERS);
@@ -436,14 +576,7 @@ model_port_report(struct model *m, struct model_host *host, const char *name,
         index_port(m, port);
     }
     if (port->ofport != ofport) {
-        port->ofport = ofport;
-        model_mark(m, &host->obj, MODEL_MEMBERS);
-        if (port->vif) {
-            forget_confirm(port);
-            expect_confirm(port);
-            model_mark(m, &port->vif->obj, MODEL_PLACE);
-            model_note(m, &port->vif->obj);
-        }
+        renumber(m, port, ofport);
     }
     attach(m, port, vif_of(m, port));
 }

@@ -289,6 +289,8 @@ delete_parts(struct planning *p, enum rec_kind kind, const struct uuid *uuid)
         delete_referrers(p, uuid, FIELD_RULE_POLICY);
     } else if (kind == REC_VM) {
         delete_referrers(p, uuid, FIELD_VIF_VM);
+    } else if (kind == REC_VIF) {
+        delete_referrers(p, uuid, FIELD_VIF_PARENT);
     }
 }
 

@@ -1,10 +1,10 @@
 /* pmeter: the OpenFlow meters that hold vifs to their rates, as the controller
  * computes, compares and sends them.
  *
- * A "struct mtable" is the set of meters of one switch.  A vif's port has one
- * for each way; the id says which port and way, so that flows need not change
- * with a rate.  Ids of ours are a range of their own: meters outside of it are
- * others' and left alone.
+ * A "struct mtable" is the set of meters of one switch.  A vif's port, or what of
+ * it has a tag, has one for each way; the id says which port, tag and way, so
+ * that flows need not change with a rate.  Ids of ours are ranges of their own:
+ * meters outside of them are others' and left alone.
  *
  * Threads: none of this locks; a table belongs to one thread. */
 #ifndef PMETER_H
@@ -19,10 +19,23 @@
 #define PMETER_ID_FIRST 0xd5000000u
 #define PMETER_ID_LAST 0xd501ffffu
 
+/* Of those with a tag: 0xa0000000 to 0xbfffffff. */
+#define PMETER_ID_TAGGED 0xa0000000u
+#define PMETER_ID_TAGGED_MASK 0xe0000000u
+
+/* 'tag' 0: none. */
 static inline uint32_t
-pmeter_id(uint32_t ofport, unsigned way)
+pmeter_id(uint32_t ofport, uint16_t tag, unsigned way)
 {
-    return PMETER_ID_FIRST | way << 16 | (ofport & 0xffff);
+    return tag ? PMETER_ID_TAGGED | way << 28 | (uint32_t)(tag & 0xfff) << 16 | (ofport & 0xffff)
+               : PMETER_ID_FIRST | way << 16 | (ofport & 0xffff);
+}
+
+static inline bool
+pmeter_is_ours(uint32_t id)
+{
+    return (id >= PMETER_ID_FIRST && id <= PMETER_ID_LAST) ||
+           (id & PMETER_ID_TAGGED_MASK) == PMETER_ID_TAGGED;
 }
 
 /* The bucket for a rate, in kbit: 'stated' if that is not 0, but never less than

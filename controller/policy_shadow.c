@@ -132,8 +132,7 @@ start_outside(const struct model *m, const struct seen *s, struct trace_start *s
     f->nw_dst = was.nw_src;
     f->ipv6_src = was.ipv6_dst;
     f->ipv6_dst = was.ipv6_src;
-    f->vlans[0].tpid = htons(ETH_TYPE_VLAN);
-    f->vlans[0].tci = htons(to->network->tag | VLAN_CFI);
+    trace_set_tag(f, to->network->tag);
     start->in_port = uplink->ofport;
     return true;
 }

@@ -325,6 +325,8 @@ static const struct rec_field vif_fields[] = {
     [REC_VIF_ADDRESSES] = STRINGS("addresses", 1024, is_prefix, PREFIX_SHOULD),
     [REC_VIF_ISOLATED] = BOOL("isolated", "0"),
     RATE_FIELDS(VIF),
+    [REC_VIF_PARENT] = REF("parent", REC_VIF, ""),
+    [REC_VIF_TAG] = OPT_INT("tag", 1, 4094),
 };
 static const struct rec_field group_fields[] = {
     [REC_GROUP_TENANT] = REF("tenant", REC_TENANT, ""),
@@ -649,6 +651,24 @@ check_mirror(const struct rec *r, struct fault *fault)
     return true;
 }
 
+/* One of a trunk is where the trunk is. */
+static bool
+check_vif(const struct rec *r, struct fault *fault)
+{
+    static const unsigned parents[] = {REC_VIF_HOST, REC_VIF_XS_UUID};
+    bool parent = *r->v[REC_VIF_PARENT].s, tag = r->v[REC_VIF_TAG].i > 0;
+
+    if (parent != tag) {
+        return fail(fault, parent ? "tag" : "parent", "is missing; parent and tag go together");
+    }
+    for (size_t i = 0; parent && i < COUNT(parents); i++) {
+        if (*r->v[parents[i]].s) {
+            return fail(fault, vif_fields[parents[i]].name, "is the parent's; state none");
+        }
+    }
+    return true;
+}
+
 /* Of the settings each protocol has some. */
 static bool
 check_exporter(const struct rec *r, struct fault *fault)
@@ -740,6 +760,8 @@ rec_check(const struct rec *r, const char **field, char *why, size_t why_size)
         return check_policy(r, &fault);
     case REC_RULE:
         return check_rule(r, &fault);
+    case REC_VIF:
+        return check_vif(r, &fault);
     case REC_MIRROR:
         return check_mirror(r, &fault);
     case REC_EXPORTER:

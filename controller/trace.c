@@ -55,13 +55,15 @@ struct run {
 };
 
 static const struct model_port *port_of(const struct model_host *, uint32_t ofport);
+static const struct model_port *vif_port_of(const struct model_host *, uint32_t ofport,
+                                            const struct flow *);
 
 /* Who may send: the vif where it starts, and that which may answer. */
 static void
 limit(struct tracer *t, const struct trace_start *s)
 {
     const struct model_host *host = model_host(model_by_key(t->model, s->host));
-    const struct model_port *port = host ? port_of(host, s->in_port) : NULL;
+    const struct model_port *port = host ? vif_port_of(host, s->in_port, &s->packet) : NULL;
     const struct model_vif *from = port ? port->vif : NULL, *to = NULL;
 
     if (from) {
@@ -318,6 +320,12 @@ arrive(struct run *r, uint32_t host, uint32_t in_port, const struct flow *packet
     return true;
 }
 
+static uint16_t
+tag_of(const struct flow *f)
+{
+    return f->vlans[0].tci & htons(VLAN_CFI) ? vlan_tci_to_vid(f->vlans[0].tci) : 0;
+}
+
 static struct model_network *
 network_of_tag(const struct model *m, uint16_t tag)
 {
@@ -346,7 +354,7 @@ is_on(const struct model *m, const struct model_network *n, const struct model_h
 static void
 to_wire(struct run *r, struct trace_visit *v, const struct flow *f)
 {
-    uint16_t tag = f->vlans[0].tci & htons(VLAN_CFI) ? vlan_tci_to_vid(f->vlans[0].tci) : 0;
+    uint16_t tag = tag_of(f);
     struct model_network *n = tag ? network_of_tag(r->t->model, tag) : NULL;
     struct flow bare = outside(f);
     struct model_presence *p;
@@ -432,11 +440,31 @@ port_of(const struct model_host *host, uint32_t ofport)
     return any;
 }
 
+/* The port, or what of a trunk has the packet's tag. */
+static const struct model_port *
+vif_port_of(const struct model_host *host, uint32_t ofport, const struct flow *f)
+{
+    const struct model_port *port = port_of(host, ofport);
+    const struct model_port *sub = port ? model_port_tagged(port, tag_of(f)) : NULL;
+
+    return sub ? sub : port;
+}
+
+void
+trace_set_tag(struct flow *f, uint16_t tag)
+{
+    memset(f->vlans, 0, sizeof f->vlans);
+    if (tag) {
+        f->vlans[0].tpid = htons(ETH_TYPE_VLAN);
+        f->vlans[0].tci = htons(tag | VLAN_CFI);
+    }
+}
+
 static void
 leave(struct run *r, struct trace_visit *v, const struct eval_out *out)
 {
     static const char *const tunnels[] = COMPILE_TUNNEL_NAMES;
-    const struct model_port *port = port_of(r->host, out->port);
+    const struct model_port *port = vif_port_of(r->host, out->port, &out->flow);
 
     if (out->port == ofp_to_u16(OFPP_LOCAL)) {
         add_end(v, TRACE_TO_STACK, 0, xstrdup("the host itself"));
@@ -538,7 +566,7 @@ static char *
 entry(const struct model *m, const struct trace_start *s)
 {
     const struct model_host *host = model_host(model_by_key(m, s->host));
-    const struct model_port *port = host ? port_of(host, s->in_port) : NULL;
+    const struct model_port *port = host ? vif_port_of(host, s->in_port, &s->packet) : NULL;
 
     if (port && port->vif) {
         return xasprintf("from vif %s", port->vif->obj.name);
@@ -587,6 +615,7 @@ reply_to(const struct tracer *t, const struct trace_start *s, const struct trace
         return false;
     }
     reply->in_port = port->ofport;
+    trace_set_tag(f, port->tag);
     f->dl_src = s->packet.dl_dst;
     f->dl_dst = s->packet.dl_src;
     f->nw_src = s->packet.nw_dst;

@@ -106,6 +106,8 @@ void tracer_destroy(struct tracer *);
  * would open it does not arrive; then 'trace' shows that one. */
 bool tracer_run(struct tracer *, const struct trace_start *, bool brief, struct trace *);
 void trace_uninit(struct trace *);
+/* The packet's only tag; 0: none. */
+void trace_set_tag(struct flow *, uint16_t tag);
 /* The first end of this kind; NULL: there is none. */
 const struct trace_end *trace_first(const struct trace *, enum trace_end_kind);
 

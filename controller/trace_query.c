@@ -315,6 +315,7 @@ trace_packet_start(const struct model *m, const struct trace_packet *q, struct t
     }
     s->host = e.from->host->obj.key;
     s->in_port = model_vif_port(e.from, e.from->host)->ofport;
+    trace_set_tag(f, e.from->tag);
     f->dl_src = e.from->mac;
     f->dl_dst = e.mac;
     f->dl_type = htons(e.v6 ? ETH_TYPE_IPV6 : ETH_TYPE_IP);

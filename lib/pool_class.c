@@ -101,6 +101,8 @@ static const struct pool_field vif_fields[] = {
     {"addresses", POOL_STRING, SET, NULL, "known addresses of an unlocked vif, for groups"},
     {"isolated", POOL_BOOLEAN, 0, NULL, "reaches no other isolated vif"},
     RATE_FIELDS,
+    {"parent", POOL_REF, 0, "vif", "the vif of the same VM in whose frames it is, by tag"},
+    {"tag", POOL_INTEGER, 0, NULL, "VLAN id of its frames on the parent"},
     {"seen_host", POOL_STRING, STATUS | COLUMN, NULL, "the host it was found on"},
     {"ofport", POOL_INTEGER, STATUS, NULL, "its port number there"},
     {"device", POOL_STRING, STATUS, NULL, "its number in the VM"},

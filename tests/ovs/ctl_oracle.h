@@ -17,17 +17,43 @@ net_live(const struct pool *p, int n)
     return p->nets[n].there;
 }
 
+/* Whether a vif that is stated and older has what only one may have: its MAC in a
+ * network, its tag or its network in a trunk. */
+static inline bool
+is_taken(const struct pool *p, int v)
+{
+    const struct p_vif *b = &p->vifs[v];
+
+    for (int w = 0; w < v; w++) {
+        const struct p_vif *a = &p->vifs[w];
+        bool siblings = b->parent && a->parent == b->parent;
+
+        if (a->there && ((a->net == b->net && eth_addr_equals(a->mac, b->mac)) ||
+                         (siblings && (a->tag == b->tag || a->net == b->net)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static inline bool
 vif_live(const struct pool *p, int v)
 {
-    return p->vifs[v].there && p->vms[p->vifs[v].vm] && net_live(p, p->vifs[v].net);
+    const struct p_vif *vif = &p->vifs[v];
+    int root = vif_root(p, v);
+
+    if (!vif->there || !p->vms[vif->vm] || !net_live(p, vif->net) || is_taken(p, v)) {
+        return false;
+    }
+    return root == v || (!p->vifs[root].parent && p->vifs[root].vm == vif->vm &&
+                         p->vifs[root].net != vif->net && vif_live(p, root));
 }
 
 /* The host it is plugged in, or NONE. */
 static inline int
 vif_host(const struct pool *p, int v)
 {
-    int h = p->vifs[v].host;
+    int h = p->vifs[vif_root(p, v)].host;
 
     return vif_live(p, v) && h != NONE && p->hosts[h].there ? h : NONE;
 }

@@ -62,6 +62,9 @@ struct p_vif {
     struct cidrs v4, v6, known;
     int locking; /* NONE: the network's default; else enum model_locking */
     bool isolated;
+    /* Number of the vif in whose frames it is, from 1, and its tag there; 0: it has a
+     * port of its own. */
+    unsigned parent, tag;
 };
 
 struct p_group {
@@ -233,6 +236,33 @@ random_vif(struct p_vif *v, unsigned i)
     v->known = (struct cidrs){.c = {v->v4.c[0], v->v6.c[0]}, .n = pick(3)};
 }
 
+/* Of a trunk, mostly one that holds together.  Who has a MAC or a tag that another has,
+ * too, has the other for itself: or frames would not say whose they are. */
+static inline void
+random_parent(struct pool *p, unsigned i)
+{
+    struct p_vif *v = &p->vifs[i];
+    unsigned parent = pick(i);
+
+    v->parent = parent + 1;
+    v->tag = 300 + i;
+    if (chance(85)) {
+        v->vm = p->vifs[parent].vm;
+    }
+    if (chance(30)) {
+        v->mac = p->vifs[parent].mac;
+    } else if (chance(20)) {
+        v->tag = 300 + pick(3);
+    }
+}
+
+/* The vif whose port it has: itself, or its parent. */
+static inline unsigned
+vif_root(const struct pool *p, unsigned v)
+{
+    return p->vifs[v].parent ? p->vifs[v].parent - 1 : v;
+}
+
 static inline void
 random_group(struct p_group *g, unsigned i)
 {
@@ -328,6 +358,9 @@ random_pool(struct pool *p)
     }
     for (unsigned i = 0; i < N_VIFS; i++) {
         random_vif(&p->vifs[i], i);
+        if (i && chance(25)) {
+            random_parent(p, i);
+        }
     }
     for (unsigned i = 0; i < N_GROUPS; i++) {
         random_group(&p->groups[i], i);
@@ -439,6 +472,10 @@ vif_rec(struct rec *r, const struct p_vif *v)
     add_cidrs(r, REC_VIF_IPV6, &v->v6);
     add_cidrs(r, REC_VIF_ADDRESSES, &v->known);
     rec_set_int(r, REC_VIF_ISOLATED, v->isolated);
+    if (v->parent) {
+        rec_set_string(r, REC_VIF_PARENT, pool_ref(REC_VIF, v->parent - 1));
+        rec_set_int(r, REC_VIF_TAG, v->tag);
+    }
 }
 
 static inline void
@@ -715,6 +752,9 @@ pool_change(struct pool *p, struct model *m)
         kind = REC_VIF;
         i = pick(N_VIFS);
         random_vif(&p->vifs[i], i);
+        if (i && chance(25)) {
+            random_parent(p, i);
+        }
         break;
     case 9:
     case 10:

@@ -59,6 +59,40 @@ struct fate {
     bool broken;
 };
 
+/* As the vif's frame is at its port. */
+static inline struct flow
+at_port(int v, const struct flow *f)
+{
+    struct flow tagged = *f;
+
+    if (pool.vifs[v].parent) {
+        tagged.vlans[1] = f->vlans[0];
+        tagged.vlans[0].tpid = htons(ETH_TYPE_VLAN);
+        tagged.vlans[0].tci = htons(VLAN_CFI | pool.vifs[v].tag);
+    }
+    return tagged;
+}
+
+/* Whose what left a vif's port is, or NONE. */
+static inline int
+owner_of(unsigned port, const struct flow *f)
+{
+    unsigned root = port - PORT_VIF(0), tag = vlan_tci_to_vid(f->vlans[0].tci);
+
+    if (root >= N_VIFS || pool.vifs[root].parent || f->vlans[1].tci) {
+        return NONE;
+    }
+    if (!f->vlans[0].tci) {
+        return root;
+    }
+    for (int v = 0; v < N_VIFS; v++) {
+        if (pool.vifs[v].parent == root + 1 && pool.vifs[v].tag == tag && vif_live(&pool, v)) {
+            return v;
+        }
+    }
+    return NONE;
+}
+
 static inline void arrive(struct fate *fate, unsigned h, const struct eval_out *out,
                           unsigned n_hops);
 
@@ -138,12 +172,10 @@ arrive(struct fate *fate, unsigned h, const struct eval_out *out, unsigned n_hop
         return;
     }
 
-    unsigned v = out->port - PORT_VIF(0);
-    bool *got = v >= N_VIFS                    ? NULL
-                : vif_host(&pool, v) == (int)h ? &fate->vifs[v]
-                                               : &fate->astray[v];
+    int v = owner_of(out->port, &f);
+    bool *got = v == NONE ? NULL : vif_host(&pool, v) == (int)h ? &fate->vifs[v] : &fate->astray[v];
 
-    if (!got || *got || f.vlans[0].tci & htons(VLAN_CFI)) {
+    if (!got || *got) {
         fate->broken = true;
     } else {
         *got = true;
@@ -153,11 +185,13 @@ arrive(struct fate *fate, unsigned h, const struct eval_out *out, unsigned n_hop
 static inline struct fate
 send_from(int v, const struct flow *f)
 {
+    unsigned root = vif_root(&pool, v);
+    struct flow tagged = at_port(v, f);
     struct fate fate = {0};
-    int h = pool.vifs[v].host;
+    int h = pool.vifs[root].host;
 
-    if (h != NONE && pool.vifs[v].there) {
-        run_host(&fate, h, f, PORT_VIF(v), 0);
+    if (h != NONE && pool.vifs[root].there) {
+        run_host(&fate, h, &tagged, PORT_VIF(root), 0);
     }
     return fate;
 }
@@ -443,6 +477,19 @@ talk_packet(const struct talk *t, bool reply, struct flow *f)
     f->tp_dst = htons(reply && !icmp ? t->sport : t->dport);
 }
 
+/* Who has the MAC in v's network: it may be another one than 'w' of the same trunk. */
+static inline int
+addressee_of(int v, int w, const struct flow *f)
+{
+    for (int x = 0; x < N_VIFS; x++) {
+        if (vif_live(&pool, x) && pool.vifs[x].net == pool.vifs[v].net &&
+            eth_addr_equals(pool.vifs[x].mac, f->dl_dst)) {
+            return x;
+        }
+    }
+    return w;
+}
+
 static inline struct fate
 expect_talk(int v, int w, const struct flow *f)
 {
@@ -480,10 +527,11 @@ check_talk(const struct talk *t, bool reply)
     struct fate is, should;
     struct flow f;
 
+    talk_packet(t, reply, &f);
+    w = addressee_of(v, w, &f);
     if (v == w) {
         return true;
     }
-    talk_packet(t, reply, &f);
     should = expect_talk(v, w, &f);
     is = send_from(v, &f);
     seen.packets++;

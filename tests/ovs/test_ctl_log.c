@@ -370,7 +370,7 @@ test_port(void)
     match_set_dl_type(&filter, htons(ETH_TYPE_IP));
     match_set_nw_proto(&filter, IPPROTO_TCP);
     match_set_tp_dst(&filter, htons(81));
-    CHECK(host_tap_port(host, PORT_A, 77, &filter, 300));
+    CHECK(host_tap_port(host, PORT_A, 0, 77, &filter, 300));
     CHECK(UNTIL(n_taps() == 1, 10000)); /* and another one in table 0 */
     send_packets(opening, 1);
     CHECK(UNTIL(ports_seen == 1 && states_seen == 1, 10000));
@@ -386,7 +386,7 @@ test_port(void)
     last_metadata.ct_state = CS_TRACKED | CS_INVALID;
     CHECK(!strcmp(traced_state(TRACE_DROPPED), "invalid"));
     CHECK(received() == before + 3);
-    CHECK(host_tap_port(host, PORT_A, 77, &filter, 0));
+    CHECK(host_tap_port(host, PORT_A, 0, 77, &filter, 0));
     CHECK(UNTIL(n_taps() == 0, 10000));
 }
 

@@ -219,8 +219,9 @@ check_shut(int host, unsigned n)
 
         if (moving(v) && pool.vifs[v].there) {
             random_packet(&f, v);
+            f = at_port(v, &f);
             forget_conns();
-            run_host(&fate, host, &f, PORT_VIF(v), 0);
+            run_host(&fate, host, &f, PORT_VIF(vif_root(&pool, v)), 0);
             if (!same_fate(&fate, &none)) {
                 explain("from a port that is shut", v, &f, &fate, &none);
                 return false;

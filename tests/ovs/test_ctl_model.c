@@ -387,6 +387,164 @@ test_ports(void)
     end();
 }
 
+/* --- trunks --- */
+
+static struct rec *
+child_rec(unsigned n, unsigned vm_n, unsigned net, unsigned parent, int64_t tag)
+{
+    struct rec *r = vif_rec(n, vm_n, net, n);
+
+    rec_set_string(r, REC_VIF_PARENT, ref(REC_VIF, parent));
+    rec_set_int(r, REC_VIF_TAG, tag);
+    return r;
+}
+
+static void
+put_child(unsigned n, unsigned vm_n, unsigned net, unsigned parent, int64_t tag)
+{
+    put(child_rec(n, vm_n, net, parent, tag));
+    model_settle(m);
+}
+
+static void
+test_trunk_errors(void)
+{
+    struct rec *r;
+
+    begin();
+    network(3, 30, "");
+    CASE("trunk: parent and tag go together, host and uuid are the parent's");
+    r = vif_rec(5, 1, 2, 5);
+    rec_set_int(r, REC_VIF_TAG, 100);
+    put(r);
+    model_settle(m);
+    CHECK(says(REC_VIF, 5, "parent: is missing"));
+    put_child(5, 1, 2, 1, -1);
+    CHECK(says(REC_VIF, 5, "tag: is missing"));
+    r = child_rec(5, 1, 2, 1, 100);
+    rec_set_string(r, REC_VIF_HOST, ref(REC_HOST, 1));
+    put(r);
+    model_settle(m);
+    CHECK(says(REC_VIF, 5, "host: is the parent's"));
+
+    CASE("trunk: of the same VM, of another network, each tag and network once");
+    put_child(5, 2, 2, 1, 100);
+    CHECK(says(REC_VIF, 5, "parent: vif \"vif1\" is another VM's"));
+    put_child(5, 1, 1, 1, 100);
+    CHECK(says(REC_VIF, 5, "network: is that of the parent"));
+    put_child(5, 1, 2, 1, 100);
+    CHECK(obj(REC_VIF, 5) && !obj(REC_VIF, 5)->error);
+    put_child(6, 1, 3, 1, 100);
+    CHECK(obj(REC_VIF, 5) && says(REC_VIF, 6, "tag: vif \"vif5\" has the same one"));
+    put_child(6, 1, 2, 1, 101);
+    CHECK(says(REC_VIF, 6, "network: vif \"vif5\" has the same one"));
+    put_child(6, 1, 3, 1, 101);
+    CHECK(obj(REC_VIF, 6));
+
+    CASE("trunk: a parent has none itself, also by a loop");
+    put_child(7, 1, 1, 5, 7);
+    CHECK(says(REC_VIF, 7, "parent: vif \"vif5\" has a parent itself"));
+    put_child(1, 1, 1, 5, 8);
+    CHECK(says(REC_VIF, 1, "has a parent itself") && !obj(REC_VIF, 5) && !obj(REC_VIF, 7));
+    vif(1, 1, 1, 1);
+    model_settle(m);
+    CHECK(obj(REC_VIF, 1) && obj(REC_VIF, 5) && obj(REC_VIF, 6));
+    CHECK(says(REC_VIF, 7, "has a parent itself"));
+    vif(5, 1, 2, 5);
+    model_settle(m);
+    CHECK(obj(REC_VIF, 5) && obj(REC_VIF, 7) && model_vif(obj(REC_VIF, 7))->parent);
+
+    CASE("trunk: when the parent changes VM or network its children are looked at again");
+    vif(1, 2, 1, 1);
+    model_settle(m);
+    CHECK(obj(REC_VIF, 1) && says(REC_VIF, 6, "is another VM's"));
+    vif(1, 1, 3, 1);
+    model_settle(m);
+    CHECK(obj(REC_VIF, 1) && says(REC_VIF, 6, "network: is that of the parent"));
+    vif(1, 1, 1, 1);
+    model_settle(m);
+    CHECK(obj(REC_VIF, 6));
+
+    CASE("trunk: none of it gets a mirror's copies");
+    r = new_rec(REC_MIRROR, 1);
+    rec_add(r, REC_MIRROR_VIFS, ref(REC_VIF, 2));
+    rec_set_string(r, REC_MIRROR_OUTPUT_VIF, ref(REC_VIF, 1));
+    put(r);
+    model_settle(m);
+    CHECK(says(REC_MIRROR, 1, "output_vif: vif \"vif1\" is of a trunk"));
+    take(REC_VIF, 6);
+    CHECK(obj(REC_MIRROR, 1));
+    put_child(6, 1, 3, 1, 101);
+    CHECK(obj(REC_VIF, 6) && says(REC_MIRROR, 1, "is of a trunk"));
+    end();
+}
+
+static void
+test_trunk_ports(void)
+{
+    struct eth_addr mac = ETH_ADDR_C(02, 00, 00, 00, 00, 01);
+    struct eth_addr mac5 = ETH_ADDR_C(02, 00, 00, 00, 00, 05);
+    struct model_host *h1, *h2;
+    struct model_vif *v, *child;
+    struct model_port *trunk;
+    struct rec *r;
+
+    begin();
+    h1 = model_host(obj(REC_HOST, 1));
+    h2 = model_host(obj(REC_HOST, 2));
+    v = model_vif(obj(REC_VIF, 1));
+    model_port_report(m, h1, "vif1.0", NULL, &mac, 5);
+
+    CASE("trunk: its vifs are where the parent's port is");
+    put_child(5, 1, 2, 1, 100);
+    child = model_vif(obj(REC_VIF, 5));
+    trunk = model_vif_port(v, h1);
+    CHECK(child && child->host == h1 && model_vif_port(child, h1)->ofport == 5);
+    CHECK(model_port_tagged(trunk, 100) == model_vif_port(child, h1) &&
+          model_port_tagged(trunk, 0) == trunk && !model_port_tagged(trunk, 7));
+    CHECK(model_presence(m, child->network, h1));
+    model_port_report(m, h2, "vif1.0", NULL, &mac, 8);
+    CHECK(child->host == h2 && model_vif_port(child, h2)->ofport == 8);
+    model_port_gone(m, h2, "vif1.0");
+    CHECK(child->host == h1 && !model_presence(m, child->network, h2));
+    model_changes_clear(m);
+    model_port_report(m, h1, "vif1.0", NULL, &mac, 6);
+    CHECK(model_vif_port(child, h1)->ofport == 6 && child->obj.change == MODEL_PLACE);
+
+    CASE("trunk: a port that names one of its vifs is not that vif's");
+    model_port_report(m, h2, "vif5.0", &child->xs_uuid, &mac5, 9);
+    CHECK(child->host == h1 && !model_port_by_name(m, h2, "vif5.0")->vif);
+
+    CASE("trunk: with another tag, and with its parent's host");
+    put_child(5, 1, 2, 1, 200);
+    CHECK(model_vif_port(child, h1)->tag == 200 && !model_port_tagged(trunk, 100));
+    r = vif_rec(1, 1, 1, 1);
+    rec_set_string(r, REC_VIF_HOST, ref(REC_HOST, 2));
+    put(r);
+    model_settle(m);
+    CHECK(v->host == h2 && child->host == h2);
+    vif(1, 1, 1, 1);
+    model_settle(m);
+    CHECK(child->host == h1);
+
+    CASE("trunk: by itself again it has the port that names it, and back");
+    vif(5, 1, 2, 5);
+    model_settle(m);
+    CHECK(child->host == h2 && ovs_list_is_empty(&trunk->subs));
+    put_child(5, 1, 2, 1, 100);
+    CHECK(child->host == h1 && model_port_tagged(trunk, 100) &&
+          !model_port_by_name(m, h2, "vif5.0")->vif);
+
+    CASE("trunk: without the parent it is nowhere");
+    take(REC_VIF, 1);
+    CHECK(!obj(REC_VIF, 5) && !model_presence(m, model_network(obj(REC_NETWORK, 2)), h1));
+    vif(1, 1, 1, 1);
+    model_settle(m);
+    child = model_vif(obj(REC_VIF, 5));
+    CHECK(child && child->host == h1);
+    end();
+}
+
 static void
 test_ports_full(void)
 {
@@ -597,6 +755,8 @@ main(void)
     test_deny_in_error();
     test_reduce();
     test_ports();
+    test_trunk_errors();
+    test_trunk_ports();
     test_ports_full();
     test_policies();
     test_policy_changes();

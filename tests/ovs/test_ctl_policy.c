@@ -44,16 +44,17 @@ end_pool(void)
 static bool
 same_trace(int v, const struct flow *f, const struct fate *should)
 {
+    const struct p_vif *root = &pool.vifs[vif_root(&pool, v)];
     struct trace_start start = {
-        .host = pool_key(REC_HOST, pool.vifs[v].host),
-        .in_port = PORT_VIF(v),
-        .packet = *f,
+        .host = pool_key(REC_HOST, root->host),
+        .in_port = PORT_VIF(vif_root(&pool, v)),
+        .packet = at_port(v, f),
     };
     struct fate is = {0};
     struct trace trace;
     bool good = true;
 
-    if (pool.vifs[v].host == NONE || !pool.vifs[v].there || !pool.hosts[pool.vifs[v].host].there) {
+    if (root->host == NONE || !root->there || !pool.hosts[root->host].there) {
         return true;
     }
     /* One for this packet alone, now and then. */

@@ -351,7 +351,7 @@ test_merge(struct side *s)
           model_by_name(s->m, REC_NETWORK, "www")->key == key &&
           !model_by_name(s->m, REC_NETWORK, "web"));
 
-    CASE("a policy goes with its rules, a VM with its vifs");
+    CASE("a policy goes with its rules, a VM with its vifs, a vif with its trunk");
     a = apply(
         s,
         "{\"version\":1,\"policies\":[{\"name\":\"x\",\"scope\":\"global\",\"rules\":["
@@ -362,6 +362,20 @@ test_merge(struct side *s)
     CHECK(!a.error && a.created == 4);
     a = removal(s, REC_POLICY, "x");
     CHECK(!a.error && a.deleted == 2);
+    a = apply(s,
+              "{\"version\":1,\"networks\":[{\"name\":\"in\",\"type\":\"vlan\",\"tag\":999}],"
+              "\"vifs\":[{\"name\":\"c1\",\"vm\":\"c\",\"network\":\"in\",\"parent\":\"c0\","
+              "\"tag\":5,\"mac\":\"02:00:00:00:00:03\"}]}",
+              POOL_MERGE);
+    CHECK(!a.error && a.created == 2 && model_vif(model_by_name(s->m, REC_VIF, "c1"))->parent);
+    a = removal(s, REC_VIF, "c0");
+    CHECK(!a.error && a.deleted == 2 && !model_any_by_name(s->m, REC_VIF, "c1", NULL));
+    a = removal(s, REC_NETWORK, "in");
+    CHECK(!a.error && a.deleted == 1);
+    a = apply(s,
+              "{\"version\":1,\"vifs\":[{\"name\":\"c0\",\"vm\":\"c\",\"network\":\"www\","
+              "\"mac\":\"02:00:00:00:00:03\"}]}",
+              POOL_MERGE);
     a = removal(s, REC_VM, "c");
     CHECK(!a.error && a.deleted == 2 && !model_by_name(s->m, REC_VIF, "c0"));
 

@@ -401,6 +401,127 @@ test_mirrors(void)
                "theirs\np1\np2\np3\ntap\nup\n"));
 }
 
+/* --- trunks ----------------------------------------------------------------------------- */
+
+/* To everybody, from a port, with a tag ("" or "dl_vlan=N,"): what the switch does. */
+#define SHOUT(PORT, TAG, MAC)                                                                      \
+    APPCTL "ofproto/trace xenbr0 'in_port=" PORT "," TAG "dl_src=02:00:00:00:00:" MAC              \
+           ",dl_dst=ff:ff:ff:ff:ff:ff,arp,arp_sha=02:00:00:00:00:" MAC "' | tail -n 1 | "          \
+           "sed 's/set(.*)//;s/^Datapath actions: //'; "
+
+/* Vif 5 is what p1 has with tag 100. */
+static struct rec *
+child_rec(int64_t tag)
+{
+    struct rec *r = vif_rec(5, 1, 2, 1);
+
+    rec_set_string(r, REC_VIF_PARENT, ref(REC_VIF, 1));
+    rec_set_int(r, REC_VIF_TAG, tag);
+    return r;
+}
+
+/* What SHOUT says, in names of ports. */
+static bool
+shouts(const char *command, const char *expected)
+{
+    char names[64][32] = {{0}}, *save = NULL;
+    struct ds ds = DS_EMPTY_INITIALIZER;
+
+    ctl_sh(&sw, APPCTL "dpif/show");
+    for (char *l = strtok_r(ctl_said, "\n", &save); l; l = strtok_r(NULL, "\n", &save)) {
+        char name[32];
+        unsigned dp;
+
+        if (sscanf(l, " %31s %*u/%u:", name, &dp) == 2 && dp < ARRAY_SIZE(names)) {
+            strcpy(names[dp], name);
+        }
+    }
+    ctl_sh(&sw, "%s", command);
+    for (char *act = strtok_r(ctl_said, ",\n", &save); act; act = strtok_r(NULL, ",\n", &save)) {
+        unsigned dp = act[strspn(act, "0123456789")] ? 0 : atoi(act);
+
+        ds_put_format(&ds, "%s ", dp && dp < ARRAY_SIZE(names) ? names[dp] : act);
+    }
+    bool same = !strcmp(ds_cstr(&ds), expected);
+
+    if (!same) {
+        printf("# %s\n# does: %s\n# not: %s\n", command, ds_cstr(&ds), expected);
+    }
+    ds_destroy(&ds);
+    return same;
+}
+
+static bool
+copied(const char *command, const char *tag)
+{
+    ctl_sh(&sw, "%s", command);
+    return strstr(ctl_said, tag);
+}
+
+static void
+test_trunk(void)
+{
+    struct rec *r;
+
+    CASE("ctl_ports/trunk: a tag of a vif's port is a vif of its own, in another network");
+    put(child_rec(100));
+    CHECK(apply() && obj(REC_VIF, 5) && !status()->error[0]);
+    CHECK(shouts(SHOUT("11", "dl_vlan=100,", "01"), "pop_vlan p3 push_vlan(vid=20 pcp=0) up "));
+    CHECK(shouts(SHOUT("11", "", "01"), "p2 push_vlan(vid=10 pcp=0) up "));
+    CHECK(shouts(SHOUT("11", "dl_vlan=101,", "01"), "drop "));
+    CHECK(shouts(SHOUT("12", "dl_vlan=100,", "02"), "drop "));
+    CHECK(shouts(SHOUT("13", "", "03"),
+                 "push_vlan(vid=100 pcp=0) p1 pop_vlan push_vlan(vid=20 pcp=0) up "));
+    CHECK(shouts(SHOUT("12", "", "02"), "p1 push_vlan(vid=10 pcp=0) up "));
+
+    CASE("ctl_ports/trunk: limits, and mirrors of it alone");
+    r = child_rec(100);
+    rec_set_int(r, REC_VIF_RATE_IN, 5000);
+    rec_set_int(r, REC_VIF_RATE_OUT, 6000);
+    put(r);
+    r = mirror_rec(1, ref(REC_VIF, 2), ref(REC_NETWORK, 2));
+    rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 777);
+    put(r);
+    r = mirror_rec(2, ref(REC_VIF, 1), NULL);
+    rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 778);
+    put(r);
+    CHECK(apply());
+    CHECK(said(OFCTL "dump-meters xenbr0 | tr '\\n' ' ' | grep -o 'meter=[0-9]* kbps burst "
+                     "bands= type=drop rate=[0-9]*' | cut -d' ' -f1,6 | grep -v =7 | sort",
+               "meter=2690908171 rate=5000\nmeter=2959343627 rate=6000\n"));
+    CHECK(said(VSCTL "--bare --columns=name,select_vlan list mirror | grep . | LC_ALL=C sort",
+               "0\n100\nmirror1\nmirror1/100\nmirror2/0\ntheirs\n"));
+    CHECK(said(MIRROR_PORTS("mirror1/100"), "select_src_port: p1\nselect_dst_port: p1\n"
+                                            "output_port: weft-span-777\n"));
+    CHECK(said(MIRROR_PORTS("mirror1"), "select_src_port: p2 p3\nselect_dst_port: p2 p3\n"
+                                        "output_port: weft-span-777\n"));
+    CHECK(UNTIL(copied(SHOUT("11", "", "01"), "vid=778"), 10000));
+    CHECK(UNTIL(copied(SHOUT("11", "dl_vlan=100,", "01"), "vid=777"), 10000));
+    CHECK(!strstr(ctl_said, "vid=778"));
+
+    CASE("ctl_ports/trunk: another tag, and none any more");
+    take(REC_MIRROR, 1);
+    take(REC_MIRROR, 2);
+    put(child_rec(200));
+    CHECK(apply());
+    CHECK(shouts(SHOUT("11", "dl_vlan=100,", "01"), "drop "));
+    CHECK(shouts(SHOUT("11", "dl_vlan=200,", "01"), "pop_vlan p3 push_vlan(vid=20 pcp=0) up "));
+    CHECK(number(OFCTL "dump-flows --no-stats xenbr0 | grep -c meter:") == 0);
+    ctl_sh(&sw, VSCTL "set interface p1 ofport_request=21");
+    CHECK(UNTIL(model_vif_port(model_vif(obj(REC_VIF, 5)), model_host(obj(REC_HOST, 1)))->ofport ==
+                    21,
+                10000));
+    CHECK(apply());
+    CHECK(shouts(SHOUT("21", "dl_vlan=200,", "01"), "pop_vlan p3 push_vlan(vid=20 pcp=0) up "));
+    ctl_sh(&sw, VSCTL "set interface p1 ofport_request=11");
+    CHECK(UNTIL(model_vif_port(model_vif(obj(REC_VIF, 5)), model_host(obj(REC_HOST, 1)))->ofport ==
+                    11,
+                10000));
+    take(REC_VIF, 5);
+    CHECK(apply());
+    CHECK(shouts(SHOUT("11", "dl_vlan=200,", "01"), "drop "));
+}
+
 static void
 test_bad_mirrors(void)
 {
@@ -645,6 +766,7 @@ main(int argc, char *argv[])
     test_limits_again();
     test_flood();
     test_mirrors();
+    test_trunk();
     test_bad_mirrors();
     test_exporters();
     test_bonds();

@@ -8,6 +8,7 @@
 #include "eval.h"
 #include "packets.h"
 #include "pflow.h"
+#include "trace.h"
 #include "util.h"
 
 #include "ctl_pool.h"
@@ -196,11 +197,15 @@ check_packet(const struct pool *pool)
 {
     uint32_t is, should = 0, in_port;
     int v = pick(N_VIFS);
+    char *text, tag[24] = "";
     struct flow f;
-    char *text;
 
     any_packet(&f, v, pool);
-    in_port = PORT_VIF(v);
+    in_port = PORT_VIF(vif_root(pool, v));
+    if (pool->vifs[v].parent) {
+        trace_set_tag(&f, pool->vifs[v].tag);
+        snprintf(tag, sizeof tag, "dl_vlan=%u,", pool->vifs[v].tag);
+    }
     eval.n_conns = 0;
     eval_packet(&eval, &f, in_port);
     for (size_t i = 0; i < eval.n_out; i++) {
@@ -210,13 +215,13 @@ check_packet(const struct pool *pool)
 
     text = packet_text(&f);
     ctl_sh(&sw,
-           "$BIN/ovs-appctl -t $DIR/ctl ofproto/trace xenbr0 'in_port=%u,%s' "
+           "$BIN/ovs-appctl -t $DIR/ctl ofproto/trace xenbr0 'in_port=%u,%s%s' "
            "--ct-next 'trk,new' 2>&1",
-           in_port, text);
+           in_port, tag, text);
     n_tracked += strstr(ctl_said, "ct_state=new|trk") != NULL;
     CHECK(traced_ports(&is));
     if (is != should) {
-        printf("# %s from %u: is %#x, should be %#x\n", text, in_port, is, should);
+        printf("# %s%s from %u: is %#x, should be %#x\n", tag, text, in_port, is, should);
     }
     CHECK(is == should);
     n_traced++;

@@ -53,7 +53,9 @@ static const char document[] =
     "  "
     "{\"name\":\"q-1\",\"vm\":\"db\",\"network\":\"quiet\",\"mac\":\"02:00:00:00:30:02\",\"host\":"
     "\"h2\","
-    "   \"addresses\":[\"10.3.0.2\"]}],"
+    "   \"addresses\":[\"10.3.0.2\"]},"
+    "  {\"name\":\"web-cloud\",\"vm\":\"web\",\"network\":\"back\",\"parent\":\"web-0\","
+    "   \"tag\":100,\"mac\":\"02:00:00:00:10:01\",\"addresses\":[\"10.2.0.9\"]}],"
     " \"policies\": ["
     "  {\"name\":\"out\",\"scope\":\"pool\",\"author\":\"network team\",\"rules\":["
     "   {\"name\":\"all\",\"order\":100,\"direction\":\"out\",\"action\":\"allow\"}]},"
@@ -95,6 +97,9 @@ load(void)
     MODEL_FOR_EACH (obj, model, REC_VIF) {
         struct model_vif *vif = model_vif(obj);
 
+        if (vif->tag) {
+            continue;
+        }
         model_port_report(model, vif->stated_host, obj->name, &vif->xs_uuid, &vif->mac, obj->key);
     }
     model_settle(model);
@@ -123,6 +128,13 @@ static const struct row rows[] = {
      "weft-vxlan, VNI 5001, to host h2"},
     {"\"from\":\"web-1\",\"to\":\"10.2.0.2\",\"protocol\":\"tcp\",\"port\":5432", "delivered",
      "verdict: delivered to vif db-1, on host h2"},
+    {"\"from\":\"web-cloud\",\"to\":\"db-1\",\"protocol\":\"tcp\",\"port\":5432", "delivered",
+     "host h1, from vif web-cloud"},
+    {"\"from\":\"web-cloud\",\"to\":\"db-1\",\"protocol\":\"tcp\",\"port\":5432,"
+     "\"state\":\"reply\"",
+     "delivered", "verdict: delivered to vif web-cloud, on host h1"},
+    {"\"from\":\"db-1\",\"to\":\"web-cloud\",\"protocol\":\"tcp\",\"port\":80", "dropped",
+     "denied on the destination's side"},
     {"\"from\":\"web-0\",\"to\":\"db-0\",\"protocol\":\"tcp\",\"port\":22", "dropped",
      "denied on the destination's side by rule house/no-ssh of policy house, by alice; mandatory "
      "part, scope global, on host h2"},

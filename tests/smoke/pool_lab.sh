@@ -84,6 +84,32 @@ check vlan-to-overlay no_pings g1 10.2.0.1 10.2.0.4
 check same-address-own-tenant neighbour g1 10.1.0.3 02:77:66:74:00:09
 check same-address-other-tenant neighbour g10 10.1.0.3 02:77:66:74:00:06
 
+# --- a trunk ---------------------------------------------------------------------
+# g1 and g9 have red-cloud as well, by tag: at a switch of ours and at the stock one.
+trunk() {
+    pool vif add $1-cloud vm=$1 network=red-cloud parent=$1-eth0 tag=$2 mac=$3 \
+        locking_mode=locked ipv4_allowed=$4 --wait
+}
+# tagged GUEST TAG ADDRESS TO SECONDS: TO answers
+tagged() {
+    W exec $1 -- "$PWD/tests/smoke/net_probe.py" ping eth0 $2 02:77:66:74:00:0${1#g} $3 $4 $5
+}
+check trunk-stated trunk g1 100 02:77:66:74:00:01 10.2.0.101
+check trunk-stated-stock trunk g9 200 02:77:66:74:00:09 10.2.0.109
+for to in 10.2.0.1 10.2.0.2 10.2.0.3; do
+    check trunk-to-overlay-$to tagged g1 100 10.2.0.101 $to 20
+done
+W exec g1 -- "$PWD/tests/smoke/net_probe.py" echo eth0 100 02:77:66:74:00:01 10.2.0.101 >"$dir/echo" &
+servers+=($!)
+check trunk-to-trunk tagged g9 200 10.2.0.109 10.2.0.101 20
+check trunk-answers-overlay pings g7 10.2.0.101
+check trunk-untagged pings g1 10.1.0.2 10.1.0.3
+check trunk-other-tenant no_pings g4 10.2.0.101
+check trunk-spoof eval '! tagged g9 200 10.2.0.55 10.2.0.2 0.6'
+check trunk-other-tag eval '! tagged g9 100 10.2.0.109 10.2.0.2 0.6'
+check trunk-removed pool vif remove g9-cloud --wait
+check trunk-removed-tag eval '! tagged g9 200 10.2.0.109 10.2.0.2 0.6'
+
 # --- policy at each scope ----------------------------------------------------------
 # Servers on red-lan: behind a switch of ours and behind the stock one.
 for g in g5 g9; do
