@@ -34,7 +34,7 @@ direct_run(struct copy_batch *b)
         if (d->len <= SHORT) {
             rte_memcpy(d->to, d->from, d->len);
         } else {
-            memcpy(d->to, d->from, d->len);
+            memmove(d->to, d->from, d->len); /* a guest may grant one page twice */
         }
     }
     STAT_ADD(b->port->stats->static_copies, b->n_direct);
@@ -74,6 +74,28 @@ copy_to_grant(struct copy_batch *b, uint32_t ref, const void *from, uint16_t len
     seg->dest.foreign.offset = 0;
     seg->dest.foreign.domid = b->port->domid;
     seg->flags = GNTCOPY_dest_gref;
+}
+
+void
+copy_between(struct copy_batch *b, const struct ring_port *from, uint32_t ref, uint16_t offset,
+             uint32_t to_ref, uint16_t to_offset, uint16_t len, uint16_t owner)
+{
+    const uint8_t *page = gref_lookup(from->grefs, ref, false);
+    uint8_t *to = b->use_static ? gref_lookup(b->port->grefs, to_ref, true) : NULL;
+
+    if (page && to) {
+        b->direct[b->n_direct++] = (struct copy_direct){to + to_offset, page + offset, len};
+        return;
+    }
+    /* One of them alone does not help: gntdev cannot copy from or to what it maps. */
+    xengnttab_grant_copy_segment_t *seg = grant_add(b, len, owner);
+    seg->source.foreign.ref = ref;
+    seg->source.foreign.offset = offset;
+    seg->source.foreign.domid = from->domid;
+    seg->dest.foreign.ref = to_ref;
+    seg->dest.foreign.offset = to_offset;
+    seg->dest.foreign.domid = b->port->domid;
+    seg->flags = GNTCOPY_source_gref | GNTCOPY_dest_gref;
 }
 
 void

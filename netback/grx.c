@@ -27,20 +27,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grx_plan.h"
 #include "grx_shape.h"
 #include "ring_priv.h"
 
-/* The most copies of one unit: pages of the largest frame. */
-#define UNIT_COPIES_MAX 17u
+/* The most copies of one unit: of a partial packet, its head and its pieces, and
+ * one more where a piece goes on in the guest's next page. */
+#define UNIT_COPIES_MAX (PLAN_COPIES_MAX)
 
 struct grx_unit {
     RING_IDX first;
     uint8_t n_extras, n_data;
-    uint16_t len; /* bytes of the frame */
+    uint16_t len;       /* bytes of the frame */
+    struct rte_mbuf *m; /* a partial packet, or NULL */
 };
 
 struct grx_totals {
-    uint64_t packets, bytes, gso, blank, computed, cut;
+    uint64_t packets, bytes, gso, blank, computed, cut, one_copy;
 };
 
 struct grx_scratch {
@@ -205,17 +208,50 @@ put_hash_extra(union netif_rx_sring_entry *slot, int type, uint32_t hash)
     memcpy(slot, &e, sizeof *slot);
 }
 
-/* Takes a buffer of the guest for 'len' bytes and prepares its response. */
-static void
-put_data(struct grx *g, const uint8_t *data, uint16_t len, uint16_t flags, uint16_t owner)
+/* Takes a buffer of the guest for 'len' bytes and prepares its response; returns the
+ * buffer's grant. */
+static inline uint32_t
+put_response(struct grx *g, uint16_t len, uint16_t flags)
 {
     struct grx_scratch *s = g->scratch;
     unsigned i = g->ring.req_cons++ % RING_SLOTS;
 
-    if (len) {
-        copy_to_guest(&s->batch, s->req[i].gref, data, len, owner);
-    }
     s->rsp[i].rsp = (netif_rx_response_t){.id = s->req[i].id, .flags = flags, .status = len};
+    return s->req[i].gref;
+}
+
+/* The same for data of ours. */
+static void
+put_data(struct grx *g, const uint8_t *data, uint16_t len, uint16_t flags, uint16_t owner)
+{
+    uint32_t ref = put_response(g, len, flags);
+
+    if (len) {
+        copy_to_guest(&g->scratch->batch, ref, data, len, owner);
+    }
+}
+
+/* The extras that follow slot 0; 'hash_type' is -1 for none. */
+static inline void
+put_extras(struct grx *g, const struct grx_shape *shape, int hash_type, uint32_t hash)
+{
+    union netif_rx_sring_entry *rsp = g->scratch->rsp;
+
+    if (shape->gso_type != XEN_NETIF_GSO_TYPE_NONE) {
+        put_gso_extra(&rsp[g->ring.req_cons++ % RING_SLOTS], shape, hash_type >= 0);
+    }
+    if (hash_type >= 0) {
+        put_hash_extra(&rsp[g->ring.req_cons++ % RING_SLOTS], hash_type, hash);
+    }
+}
+
+static inline void
+count_unit(struct grx_scratch *s, const struct rte_mbuf *m, const struct grx_shape *shape)
+{
+    s->totals.packets++;
+    s->totals.bytes += m->data_len;
+    s->totals.gso += shape->gso_type != XEN_NETIF_GSO_TYPE_NONE;
+    s->totals.blank += (shape->flags & NETRXF_csum_blank) != 0;
 }
 
 /* Puts one frame into the guest's next slots; false if it has too few. */
@@ -238,7 +274,7 @@ put_unit(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RING_
     if (!copy_has_room(&s->batch, UNIT_COPIES_MAX)) {
         grx_copy(g);
     }
-    s->units[s->n_units++] = (struct grx_unit){first, n_extras, n_data, left};
+    s->units[s->n_units++] = (struct grx_unit){first, n_extras, n_data, left, NULL};
     s->failed[owner] = false;
     s->totals.computed += grx_shape_apply(shape, m);
     ring_fetch_rx(s->req, g->ring.sring->ring, first, first + n_data + n_extras);
@@ -251,17 +287,60 @@ put_unit(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RING_
         data += len;
         len = RTE_MIN(left, HV_PAGE_SIZE);
         flags = 0;
-        if (i == 0 && gso) {
-            put_gso_extra(&s->rsp[g->ring.req_cons++ % RING_SLOTS], shape, hash_type >= 0);
-        }
-        if (i == 0 && hash_type >= 0) {
-            put_hash_extra(&s->rsp[g->ring.req_cons++ % RING_SLOTS], hash_type, hash);
+        if (i == 0) {
+            put_extras(g, shape, hash_type, hash);
         }
     }
-    s->totals.packets++;
-    s->totals.bytes += m->data_len;
-    s->totals.gso += gso;
-    s->totals.blank += (shape->flags & NETRXF_csum_blank) != 0;
+    count_unit(s, m, shape);
+    return true;
+}
+
+/* Puts a partial packet into the guest's next slots, its head from our buffer and
+ * the rest from the sender's pages; false if there are too few. */
+static bool
+put_partial(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RING_IDX prod)
+{
+    struct grx_scratch *s = g->scratch;
+    const uint8_t *data = rte_pktmbuf_mtod(m, const uint8_t *), *at;
+    bool gso = shape->gso_type != XEN_NETIF_GSO_TYPE_NONE;
+    uint16_t owner = s->n_units, flags = shape->flags;
+    RING_IDX first = g->ring.req_cons;
+    uint32_t hash = 0, refs[PLAN_SLOTS_MAX];
+    int hash_type = s->hashing ? hash_frame(g->port->hash, data, m->data_len, &hash) : -1;
+    unsigned n_extras = gso + (hash_type >= 0);
+    struct gtx_piece pieces[XEN_NETIF_NR_SLOTS_MIN];
+    unsigned n_pieces = gtx_pieces(g->from, m, pieces, &at);
+    struct grx_plan plan;
+
+    grx_plan(&plan, at - data, pieces, n_pieces, !(s->batch.use_static && g->from->port->grefs->n));
+    if (prod - first < plan.n_slots + n_extras) {
+        return false;
+    }
+    if (!copy_has_room(&s->batch, UNIT_COPIES_MAX)) {
+        grx_copy(g);
+    }
+    s->units[s->n_units++] = (struct grx_unit){first, n_extras, plan.n_slots, m->data_len, m};
+    s->failed[owner] = false;
+    grx_shape_apply(shape, m);
+    ring_fetch_rx(s->req, g->ring.sring->ring, first, first + plan.n_slots + n_extras);
+
+    flags |= n_extras ? NETRXF_extra_info : 0;
+    for (unsigned i = 0; i < plan.n_slots; i++) {
+        refs[i] =
+            put_response(g, plan.len[i], flags | (i + 1 < plan.n_slots ? NETRXF_more_data : 0));
+        flags = 0;
+        if (i == 0) {
+            put_extras(g, shape, hash_type, hash);
+        }
+    }
+    copy_to_guest(&s->batch, refs[0], data, at - data, owner);
+    for (unsigned i = 0; i < plan.n_copies; i++) {
+        const struct plan_copy *c = &plan.copy[i];
+        copy_between(&s->batch, g->from->port, c->ref, c->offset, refs[c->slot], c->to, c->len,
+                     owner);
+    }
+    s->totals.one_copy++;
+    count_unit(s, m, shape);
     return true;
 }
 
@@ -340,6 +419,14 @@ grx_deliver(struct grx *g, struct rte_mbuf *m, RING_IDX prod)
         grx_drop(g, DROP_GRX_TOO_LONG);
         return CONSUMED;
     }
+    if (unlikely(g->from) && gtx_is_partial(g->from, m)) {
+        if (shape.way == GRX_WHOLE && (!shape.layout_valid || shape.flags & NETRXF_csum_blank)) {
+            return put_partial(g, m, &shape, prod) ? CONSUMED : NO_SLOTS;
+        }
+        if (!gtx_bring(g->from, m)) {
+            return CONSUMED;
+        }
+    }
     if (unlikely(shape.way == GRX_CUT)) {
         return deliver_cut(g, m, &shape, prod);
     }
@@ -372,7 +459,11 @@ fail_unit(struct grx *g, const struct grx_unit *u)
     s->totals.packets--;
     s->totals.bytes -= u->len;
     STAT_ADD(g->port->stats->errors_responded, u->n_data);
-    grx_drop(g, DROP_GRX_BAD_GRANT);
+    s->totals.one_copy -= u->m != NULL;
+    /* Whose grant was it?  If the sender's, it is told so there. */
+    if (!u->m || gtx_bring(g->from, u->m)) {
+        grx_drop(g, DROP_GRX_BAD_GRANT);
+    }
 }
 
 static void
@@ -421,4 +512,5 @@ grx_count(struct grx *g)
     STAT_ADD(stats->tx_csum_blank, t->blank);
     STAT_ADD(stats->csum_computed, t->computed);
     STAT_ADD(stats->segments_cut, t->cut);
+    STAT_ADD(stats->tx_one_copy, t->one_copy);
 }

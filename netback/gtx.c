@@ -16,7 +16,8 @@
  *            out, and answers their slots
  *
  * Indices:  rsp_prod_pvt  <=  req_cons  <=  fetched  <=  the guest's req_prod.
- * Everything taken is answered before the burst ends, so that between bursts
+ * Everything taken is answered before the burst ends, or, if packets of it are
+ * partial (gtx_partial.c), in gtx_settle(), so that between turns
  * rsp_prod == req_cons, which is where a successor of this process resumes.
  * Responses overlay requests in the ring; only fetched slots are overlaid,
  * and all of a burst together, through the log (struct rsp_log).
@@ -33,10 +34,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gtx_frame.h"
-#include "ring_priv.h"
+#include "gtx_priv.h"
 
-#define GTX_BURST_MAX 64u
 #define ETH_HDR_LEN 14u
 /* Each type of extra may come once. */
 #define EXTRAS_MAX (XEN_NETIF_EXTRA_TYPE_MAX - 1u)
@@ -46,45 +45,6 @@
 /* Beyond these a rate is no limit, or no rate; they keep sums from overflow. */
 #define CREDIT_MAX (1ull << 48)
 #define PERIOD_MAX_USECS 3600000000ull
-
-/* Slots without an entry of 'packets': a frame that crosses two buffers
- * takes one copy more than it has slots. */
-#define COPIES_MAX (XEN_NETIF_NR_SLOTS_MIN + 1u)
-
-enum discard {
-    DISCARD_NONE,
-    DISCARD_DATA,       /* data slots follow */
-    DISCARD_EXTRA,      /* extras follow, then the end */
-    DISCARD_EXTRA_DATA, /* extras follow, then data slots */
-};
-
-struct gtx_packet {
-    RING_IDX first; /* slot 0 */
-    uint8_t n_extras;
-    uint8_t n_data;      /* data slots, slot 0 included */
-    uint16_t first_size; /* bytes in slot 0's page */
-    int16_t status;      /* NETIF_RSP_* */
-    enum discard then;   /* what of an overlong chain comes after */
-    struct gtx_request request;
-    struct rte_mbuf *m, *rest;
-};
-
-struct gtx_scratch {
-    RING_IDX fetched;
-    RING_IDX idle_at; /* req_prod at which there is nothing to do */
-    enum discard discard;
-    bool broken;
-    uint16_t mtu;
-    uint32_t credit_needed; /* bytes that wait for credit; 0: none */
-    struct rte_mbuf *spill; /* second part of a packet, no room in the last burst */
-    unsigned n_packets;
-    struct rsp_log *log; /* the port's, or 'own_log' */
-    bool failed[GTX_BURST_MAX];
-    struct gtx_packet packets[GTX_BURST_MAX];
-    netif_tx_request_t slot[RING_SLOTS];
-    struct rsp_log own_log;
-    struct copy_batch batch;
-};
 
 static bool gtx_fetch(struct gtx *);
 static void gtx_discard(struct gtx *);
@@ -153,7 +113,12 @@ gtx_burst(struct gtx *g, struct rte_mbuf **pkts, unsigned n, bool *notify)
     gtx_collect(g, n - n_out);
     copy_run(&s->batch, s->failed);
     n_out += gtx_finish(g, pkts + n_out, n - n_out);
-    if (g->ring.rsp_prod_pvt != answered) {
+    if (unlikely(s->deferred)) {
+        s->answered = answered;
+        if (!g->n_partial) {
+            gtx_answer_burst(g, notify);
+        }
+    } else if (g->ring.rsp_prod_pvt != answered) {
         *notify |= gtx_publish(g, answered);
     }
     return n_out;
@@ -271,12 +236,6 @@ gtx_fetch(struct gtx *g)
     return true;
 }
 
-static inline const netif_tx_request_t *
-slot_at(const struct gtx_scratch *s, RING_IDX i)
-{
-    return &s->slot[i % RING_SLOTS];
-}
-
 static inline const netif_extra_info_t *
 extra_at(const struct gtx_scratch *s, RING_IDX i)
 {
@@ -341,6 +300,18 @@ gtx_answer(struct gtx *g, const struct gtx_packet *p)
     if (unlikely(p->status == NETIF_RSP_ERROR)) {
         STAT_ADD(g->port->stats->errors_responded, p->n_data);
     }
+}
+
+void
+gtx_answer_burst(struct gtx *g, bool *notify)
+{
+    struct gtx_scratch *s = g->scratch;
+
+    for (unsigned i = 0; i < s->n_packets; i++) {
+        gtx_answer(g, &s->packets[i]);
+    }
+    s->deferred = false;
+    *notify |= gtx_publish(g, s->answered);
 }
 
 /* Answers what is there of a chain that is too long. */
@@ -409,7 +380,7 @@ gtx_walk(const struct gtx_scratch *s, struct gtx_packet *p)
     return WALK_WHOLE;
 }
 
-static void
+void
 gtx_drop(struct gtx *g, struct gtx_packet *p, enum drop_reason reason)
 {
     p->status = reason == DROP_GTX_NO_BUFFER ? NETIF_RSP_DROPPED : NETIF_RSP_ERROR;
@@ -548,6 +519,11 @@ gtx_take(struct gtx *g, struct gtx_packet *p)
          * the next page they were in the last. */
         pkt_slide(g->port->pool, p->m, ofs, slot_at(s, p->first + p->n_extras + 1)->offset);
     }
+    if (unlikely(p->request.size >= DEFER_MIN) && (p->head = gtx_head(g, p))) {
+        s->deferred = true;
+        gtx_list_range(s, p, 0, p->head);
+        return;
+    }
     gtx_list_copy(s, p, slot_at(s, p->first), 0, p->first_size);
     for (unsigned k = 1; k < p->n_data; k++) {
         const netif_tx_request_t *slot = slot_at(s, p->first + p->n_extras + k);
@@ -661,7 +637,7 @@ gtx_reject(struct gtx *g, struct gtx_packet *p, enum drop_reason reason)
 
 /* Decides about a copied packet.  On return 'm' is NULL or ready. */
 static void
-gtx_complete(struct gtx *g, struct gtx_packet *p)
+gtx_judge(struct gtx *g, struct gtx_packet *p)
 {
     struct gtx_scratch *s = g->scratch;
     enum drop_reason reason = DROP_N_REASONS;
@@ -669,6 +645,8 @@ gtx_complete(struct gtx *g, struct gtx_packet *p)
 
     if (unlikely(s->failed[p - s->packets])) {
         reason = DROP_GTX_BAD_GRANT;
+    } else if (unlikely(p->head)) {
+        reason = gtx_head_offloads(g, p, &layout);
     } else {
         reason = gtx_frame_offloads(p->m, &p->request, s->mtu, &layout);
     }
@@ -684,10 +662,26 @@ gtx_complete(struct gtx *g, struct gtx_packet *p)
     }
 }
 
+static void
+gtx_mark_partial(struct gtx *g)
+{
+    struct gtx_scratch *s = g->scratch;
+
+    for (unsigned i = 0; i < s->n_packets; i++) {
+        struct gtx_packet *p = &s->packets[i];
+
+        if (p->m && p->head) {
+            p->m->port = PKT_PARTIAL + i;
+            g->n_partial++;
+        }
+    }
+}
+
 static unsigned
 gtx_finish(struct gtx *g, struct rte_mbuf **pkts, unsigned room)
 {
     struct gtx_scratch *s = g->scratch;
+    const bool deferred = s->deferred;
     struct gtx_totals t = {0};
     unsigned n = 0;
 
@@ -695,9 +689,11 @@ gtx_finish(struct gtx *g, struct rte_mbuf **pkts, unsigned room)
         struct gtx_packet *p = &s->packets[i];
 
         if (p->m) {
-            gtx_complete(g, p);
+            gtx_judge(g, p);
         }
-        gtx_answer(g, p);
+        if (likely(!deferred)) {
+            gtx_answer(g, p);
+        }
         if (!p->m) {
             continue;
         }
@@ -714,6 +710,9 @@ gtx_finish(struct gtx *g, struct rte_mbuf **pkts, unsigned room)
                 s->spill = p->rest;
             }
         }
+    }
+    if (unlikely(deferred)) {
+        gtx_mark_partial(g);
     }
     if (t.packets) {
         gtx_count(g, &t);

@@ -237,15 +237,41 @@ nothing_waits(const struct lane *l)
     return !atomic_load_explicit(&l->in.bytes, memory_order_relaxed);
 }
 
+static size_t
+footprints(struct rte_mbuf *const *pkts, unsigned n)
+{
+    size_t bytes = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        bytes += pkt_footprint(pkts[i]);
+    }
+    return bytes;
+}
+
+/* What waits may not be partial.  'n' have room in the inbox; returns how many are
+ * left, the others have given theirs back. */
+static __attribute__((noinline)) unsigned
+complete_reserved(struct lane *l, struct rte_mbuf **pkts, unsigned n)
+{
+    size_t bytes = footprints(pkts, n);
+
+    n = netback_complete(pkts, n);
+    inbox_release(&l->in, bytes - footprints(pkts, n));
+    return n;
+}
+
 static void
 to_inbox(struct netback_vif *v, struct lane *l, struct rte_mbuf **pkts, unsigned n)
 {
     unsigned fit = inbox_reserve(&l->in, pkts, n);
 
+    vif_drop_all(v, pkts + fit, n - fit, DROP_GRX_QUEUE_FULL);
+    if (fit && queue_has_partial()) {
+        fit = complete_reserved(l, pkts, fit);
+    }
     if (fit) {
         inbox_push(&l->in, pkts, fit);
     }
-    vif_drop_all(v, pkts + fit, n - fit, DROP_GRX_QUEUE_FULL);
 }
 
 static void
@@ -320,6 +346,7 @@ netback_tx_burst(struct netback_vif *v, struct rte_mbuf **pkts, unsigned n)
     unsigned n_queues = atomic_load_explicit(&v->n_connected, memory_order_acquire);
 
     if (!n_queues) {
+        n = netback_complete(pkts, n);
         n_queues = vif_keep_burst(v, pkts, n);
     }
     if (n_queues) {

@@ -116,6 +116,7 @@ struct netback_receiver {
     void (*idle)(void *ctx);
     /* The last call: the thread ends, or the receiver is replaced. */
     void (*stop)(void *ctx);
+    bool takes_partial; /* netback_complete() */
 };
 /* From now on the guest's packets go to 'receiver', which must outlive its
  * use, or, with NULL (as after attach), wait for netback_rx_burst() again.
@@ -123,6 +124,15 @@ struct netback_receiver {
  * receiver is under way and none will come.  While there is a receiver nobody
  * may call netback_rx_burst().  Not from a receiver's call. */
 void netback_set_receiver(struct netback_vif *, const struct netback_receiver *, void *aux);
+
+/* Packets that a receiver with 'takes_partial' gets may be partial: of a large frame with a blank
+ * checksum only the headers are there (with all lengths as if it were whole), because
+ * netback_tx_burst() on the same thread can take the rest from the sender's own
+ * pages.  Whoever wants to read more, or lets a packet leave the thread or
+ * outlive the burst, completes it first: these drop (and count) what cannot be,
+ * and return how many are left.  On other threads none is partial. */
+bool netback_is_partial(const struct rte_mbuf *);
+unsigned netback_complete(struct rte_mbuf **, unsigned n);
 
 /* Hands packets to the guest and consumes them all, by drop if need be.
  * Queues are chosen by the guest's hash settings. */
@@ -155,7 +165,8 @@ uint64_t netback_change_seq(const struct netback_vif *);
     X(rx_packets) X(rx_bytes) X(rx_multicast) X(rx_gso) X(rx_csum_blank) \
     X(tx_packets) X(tx_bytes) X(tx_gso) X(tx_csum_blank) X(grant_copies) \
     X(grant_copy_segs) X(static_copies) X(notifies) X(wakeups) X(errors_responded) \
-    X(rate_limited) X(ctrl_requests) X(stalls) X(csum_computed) X(segments_cut)
+    X(rate_limited) X(ctrl_requests) X(stalls) X(csum_computed) X(segments_cut) \
+    X(tx_one_copy)
 /* clang-format on */
 
 struct netback_stats {

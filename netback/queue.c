@@ -151,7 +151,7 @@ guest_to_receiver(struct queue *q, bool *notify)
         asked = c->turn_packets - n < QUEUE_BURST ? c->turn_packets - n : QUEUE_BURST;
         got = gtx_burst(&q->gtx, pkts + n, asked, notify);
         n += got > 0 ? got : 0;
-    } while (got == (int)asked && n < c->turn_packets && q->gtx.turn_left);
+    } while (got == (int)asked && n < c->turn_packets && q->gtx.turn_left && !q->gtx.n_partial);
     queue_spend(q, n, c->turn_bytes - q->gtx.turn_left);
     if (got < 0) {
         queue_give_up(q, "transmit");
@@ -159,6 +159,7 @@ guest_to_receiver(struct queue *q, bool *notify)
     if (n) {
         lane_moved(q->vif, q->lane, false);
         q->receiver->burst(q->receiver_ctx, pkts, n);
+        gtx_settle(&q->gtx, notify);
     }
     return n > 0 || *notify;
 }
@@ -180,6 +181,7 @@ queue_change_receiver(struct queue *q, const struct netback_receiver *receiver, 
     }
     q->receiver = receiver;
     q->gtx.turn_left = SIZE_MAX;
+    q->gtx.may_defer = receiver && receiver->takes_partial;
     if (receiver) {
         q->receiver_ctx = receiver->start(aux, q->id);
         while ((n = netback_rx_burst(q->vif, q->id, pkts, NETBACK_MAX_BURST)) > 0) {

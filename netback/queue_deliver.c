@@ -194,12 +194,31 @@ queue_free(struct rte_mbuf **pkts, unsigned n)
     pkt_free_bulk(&here->pool, pkts, n);
 }
 
+bool
+queue_has_partial(void)
+{
+    return here && here->gtx.n_partial;
+}
+
+bool
+netback_is_partial(const struct rte_mbuf *m)
+{
+    return here && gtx_is_partial(&here->gtx, m);
+}
+
+unsigned
+netback_complete(struct rte_mbuf **pkts, unsigned n)
+{
+    return here ? gtx_complete(&here->gtx, pkts, n) : n;
+}
+
 /* Who holds the lane brings its buffers and its grant handle. */
 static void
-lend(struct queue *q, struct queue *holder)
+lend(struct queue *q, struct queue *holder, struct gtx *from)
 {
     q->grx_port.pool = &holder->pool;
     q->grx_port.grants = holder->grants;
+    q->grx.from = from;
 }
 
 unsigned
@@ -211,7 +230,7 @@ queue_deliver(struct queue *q, struct rte_mbuf **pkts, unsigned n)
     if (atomic_load_explicit(&q->dead, memory_order_relaxed)) {
         return 0;
     }
-    lend(q, here);
+    lend(q, here, here->gtx.n_partial ? &here->gtx : NULL);
     int done = grx_burst(&q->grx, pkts, n, &notify);
     if (done < 0) {
         queue_give_up(q, "receive");
@@ -278,7 +297,7 @@ queue_to_guest(struct queue *q, bool *notify)
     if (!lane_try_hold(q->lane)) {
         return false; /* who has it will wake us */
     }
-    lend(q, q);
+    lend(q, q, NULL);
     if (!still_stalled(q)) {
         while (!q->dead && q->n_left - first < most && queue_first_waiting(q) &&
                deliver(q, notify)) {

@@ -243,10 +243,14 @@ struct gtx {
      * A frame in a large buffer counts as GTX_LARGE_COST at least, for those
      * are few. */
     size_t turn_left;
+    /* The owner hands a burst's packets on at once and then calls gtx_settle(). */
+    bool may_defer;
+    unsigned n_partial;          /* packets of the last burst that are partial */
     struct gtx_scratch *scratch; /* private copies of slots, copy segments */
 };
 
 #define GTX_LARGE_COST 8192u
+#define GTX_BURST_MAX 64u
 
 /* Attaches to a ring page and resumes at its rsp_prod: on a fresh ring that is 0, after
  * our own death it is where the last process stopped answering, once what it
@@ -260,6 +264,29 @@ void gtx_set_rate(struct gtx *, uint64_t bytes, uint64_t usecs);
  * the guest wants to know.  Returns the number of packets, or -EPROTO if the ring is broken and
  * the vif must be switched off. */
 int gtx_burst(struct gtx *, struct rte_mbuf **, unsigned n, bool *notify);
+/* Partial packets.  With 'may_defer', of a large frame only the headers may have been
+ * copied: the rest is in the guest's pages, where whoever delivers to another
+ * guest takes it from (grx.from).  The buffer has room for it; everyone else has it
+ * brought there first.  Such a packet's slots are answered by gtx_settle(). */
+#define PKT_PARTIAL 0xff00u /* in mbuf.port, + the packet's index in its burst */
+/* True for a packet of the last burst. */
+bool gtx_is_partial(const struct gtx *, const struct rte_mbuf *);
+/* Where the rest is, in order, its first byte being that at '*at' in the buffer;
+ * returns how many pieces, at most XEN_NETIF_NR_SLOTS_MIN. */
+struct gtx_piece {
+    uint32_t ref;
+    uint16_t offset, len;
+};
+unsigned gtx_pieces(const struct gtx *, const struct rte_mbuf *, struct gtx_piece *,
+                    const uint8_t **at);
+/* Brings the rest.  False if the guest's grants do not allow it: counted as a drop and
+ * told to the guest; the packet is the caller's to free. */
+bool gtx_bring(struct gtx *, struct rte_mbuf *);
+/* The same for the partial ones among 'pkts'; frees those that failed and returns
+ * how many are left. */
+unsigned gtx_complete(struct gtx *, struct rte_mbuf **pkts, unsigned n);
+/* Nobody has partial packets of the last burst any more: answers what waits for that. */
+void gtx_settle(struct gtx *, bool *notify);
 /* True if a burst would find a request now. */
 bool gtx_pending(const struct gtx *);
 /* Asks for an event at the next request; true if there is one already. */
@@ -272,6 +299,7 @@ uint64_t gtx_credit_wait(const struct gtx *);
 struct grx {
     netif_rx_back_ring_t ring;
     struct ring_port *port;
+    struct gtx *from; /* whose packets may be partial, on this thread; or NULL */
     struct grx_scratch *scratch;
 };
 

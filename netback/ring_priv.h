@@ -150,6 +150,10 @@ copy_to_guest(struct copy_batch *b, uint32_t ref, const void *from, uint16_t len
         copy_to_grant(b, ref, from, len, owner);
     }
 }
+/* From another guest's page ('from': its port, of the same thread) to 'to_offset' of
+ * this one's. */
+void copy_between(struct copy_batch *, const struct ring_port *from, uint32_t ref, uint16_t offset,
+                  uint32_t to_ref, uint16_t to_offset, uint16_t len, uint16_t owner);
 /* Makes all copies and empties the batch. */
 void copy_run(struct copy_batch *, bool *failed);
 

@@ -134,6 +134,8 @@ void queue_set_mtu(struct queue *, uint16_t mtu);
 void queue_set_receiver(struct queue *);
 /* True on a queue's thread. */
 bool queue_is_here(void);
+/* True on one that has partial packets (ring.h) now. */
+bool queue_has_partial(void);
 /* Frees on a queue's thread, into its own stashes. */
 void queue_free(struct rte_mbuf **, unsigned n);
 /* Delivers from another queue's thread, which holds the lane, as many of the

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "dp_record.h"
+#include "netback.h"
 #include "odp-util.h"
 #include "util.h"
 
@@ -17,6 +18,7 @@ static const struct engine_ops engine_ops = {
     .verdict_free = dp_verdict_free,
     .way = dp_record_way,
     .free = dp_packets_free,
+    .complete = netback_complete,
 };
 
 const struct odp_support dp_odp_support = {

@@ -279,6 +279,7 @@ port_create(struct dp *dp, const char *name, const char *type, odp_port_t port_n
     port->netdev = netdev;
     port->type = xstrdup(type);
     port->kind = kind_of(netdev);
+    port->fast.takes_partial = port->kind == DP_PORT_VIF;
     port->fast.send = port->kind == DP_PORT_POLLED   ? pollers_send
                       : port->kind == DP_PORT_VIF    ? dp_vif_send
                       : port->kind == DP_PORT_TUNNEL ? send_nowhere

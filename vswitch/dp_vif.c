@@ -42,6 +42,7 @@ get_worker(struct vif_queue *queue)
 {
     struct dp_worker *w = dp_worker_create(queue->port->dp, CACHE_MAX, true);
 
+    worker_set_partial(w->worker);
     snprintf(w->name, sizeof w->name, "%s-q%u", netdev_get_name(queue->port->netdev), queue->id);
     queue->worker = w;
 }
@@ -100,9 +101,18 @@ static const struct netback_receiver receiver = {
     .sleep = queue_sleep,
     .idle = queue_idle,
     .stop = queue_stop,
+    .takes_partial = true,
 };
 
 /* --- to the guest ------------------------------------------------------------- */
+
+/* A segment straight from another guest is nobody's tunnel, for what encapsulates
+ * completes it first: netback may have it as it is. */
+static bool
+takes(const struct rte_mbuf *m)
+{
+    return offload_netback_takes(m->ol_flags) || netback_is_partial(m);
+}
 
 void
 dp_vif_send(struct fast_port *fast, struct worker *w OVS_UNUSED, struct rte_mbuf **pkts, unsigned n)
@@ -111,11 +121,12 @@ dp_vif_send(struct fast_port *fast, struct worker *w OVS_UNUSED, struct rte_mbuf
     bool plain = true;
 
     for (unsigned i = 0; i < n; i++) {
-        plain &= offload_netback_takes(pkts[i]->ol_flags);
+        plain &= takes(pkts[i]);
     }
     if (OVS_LIKELY(plain)) {
         netdev_netback_tx(port->netdev, pkts, n);
     } else {
+        n = netback_complete(pkts, n);
         dp_port_send(port, pkts, n, 0, true);
     }
 }

@@ -228,15 +228,24 @@ is_bad_segment(const xengnttab_grant_copy_segment_t *seg)
 
 /* Starts to load the entry and pin word that a later segment will need. */
 static inline void
-prefetch_grant(const struct hv_grants *g, const xengnttab_grant_copy_segment_t *seg)
+prefetch_grant(const struct hv_grants *g, const union xengnttab_copy_ptr *ptr)
 {
-    const union xengnttab_copy_ptr *ptr =
-        seg->flags & GNTCOPY_source_gref ? &seg->source : &seg->dest;
     const struct attached_domain *d = g->cache[ptr->foreign.domid % CACHE_SIZE];
 
     if (d && ptr->foreign.ref < d->view.n_entries) {
         __builtin_prefetch(&d->view.entries[ptr->foreign.ref], 1);
         __builtin_prefetch(&d->view.pins[ptr->foreign.ref], 1);
+    }
+}
+
+static inline void
+prefetch_segment(const struct hv_grants *g, const xengnttab_grant_copy_segment_t *seg)
+{
+    if (seg->flags & GNTCOPY_source_gref) {
+        prefetch_grant(g, &seg->source);
+    }
+    if (seg->flags & GNTCOPY_dest_gref) {
+        prefetch_grant(g, &seg->dest);
     }
 }
 
@@ -252,7 +261,7 @@ hv_local_grant_copy(struct hv_grants *g, xengnttab_grant_copy_segment_t *segs, u
     }
     for (unsigned i = 0; i < n; i++) {
         if (i + ahead < n) {
-            prefetch_grant(g, &segs[i + ahead]);
+            prefetch_segment(g, &segs[i + ahead]);
         }
         segs[i].status = copy_segment(g, &segs[i]);
     }

@@ -18,7 +18,7 @@ def run(bench):
     figures = []
     for line in lines[1:]:
         # direction, frame, path, cycles a packet, packets/s, Gb/s
-        found = re.match(r"(from guest|to guest)\s+(.+?)\s+(grant copy|static)\s+(\S+)\s", line)
+        found = re.match(r"(from guest|to guest|across|one copy)\s+(.+?)\s+(grant copy|static)\s+(\S+)\s", line)
         if not found:
             raise BenchError(f"bench_ring printed: {line}")
         direction, frame, path, cycles = found.groups()

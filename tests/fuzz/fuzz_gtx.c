@@ -59,11 +59,40 @@ check_packet(const struct rte_mbuf *m)
     }
 }
 
+/* To the same guest, if it has room; the rest as to anybody else. */
+static unsigned
+hand_on(unsigned n, uint8_t how)
+{
+    bool notify = false;
+    int done = 0;
+
+    if (how & 1) {
+        unsigned taken = g.rx.sring->rsp_prod - g.rx.rsp_cons;
+        g.rx.rsp_cons += RTE_MIN(taken, RING_SLOTS);
+        guest_rx_offer(&g, RTE_MIN(how, RING_SLOTS - (g.rx.req_prod_pvt - g.rx.rsp_cons)));
+        g.grx.from = &g.gtx;
+        done = grx_burst(&g.grx, pkts, n, &notify);
+        MUST(done >= 0 && done <= (int)n);
+    }
+    memmove(pkts, pkts + done, (n - done) * sizeof *pkts);
+    n -= done;
+    if (how & 2) {
+        n = gtx_complete(&g.gtx, pkts, n);
+        for (unsigned i = 0; i < n; i++) {
+            MUST(!gtx_is_partial(&g.gtx, pkts[i]));
+        }
+    }
+    return n;
+}
+
 static void
 run_burst(void)
 {
     bool notify = false;
     unsigned room = fuzz_u8(&in) % 65;
+    uint8_t how = fuzz_u8(&in);
+
+    g.gtx.may_defer = how & 4;
     int n = gtx_burst(&g.gtx, pkts, room, &notify);
 
     MUST(n >= 0 || n == -EPROTO);
@@ -71,7 +100,10 @@ run_burst(void)
         check_packet(pkts[i]);
     }
     mtu_before = room ? 0 : mtu_before;
-    pkt_free_bulk(&g.pool, pkts, n > 0 ? n : 0);
+    n = n > 0 ? (int)hand_on(n, how) : 0;
+    pkt_free_bulk(&g.pool, pkts, n);
+    gtx_settle(&g.gtx, &notify);
+    MUST(!g.gtx.n_partial);
     if (fuzz_u8(&in) & 1) {
         guest_tx_responses(&g, 0);
     }

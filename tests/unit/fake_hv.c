@@ -94,30 +94,49 @@ fake_revoke(struct fake_hv *f, uint32_t ref)
 
 /* --- operations ------------------------------------------------------------ */
 
+/* One side of a segment: where its bytes are, or why it may not be. */
 static int16_t
-copy_segment(struct fake_hv *f, xengnttab_grant_copy_segment_t *seg)
+open_side(struct fake_hv *f, const union xengnttab_copy_ptr *ptr, bool foreign, bool write,
+          uint8_t **bytes)
 {
-    bool to_guest = seg->flags & GNTCOPY_dest_gref;
-    uint32_t ref = to_guest ? seg->dest.foreign.ref : seg->source.foreign.ref;
-    uint16_t ofs = to_guest ? seg->dest.foreign.offset : seg->source.foreign.offset;
-    uint16_t domid = to_guest ? seg->dest.foreign.domid : seg->source.foreign.domid;
-    struct fake_grant *g = find_grant(f, ref);
+    struct fake_grant *g = foreign ? find_grant(f, ptr->foreign.ref) : NULL;
 
-    if (domid != f->domid) {
+    if (!foreign) {
+        *bytes = ptr->virt;
+        return GNTST_okay;
+    }
+    if (ptr->foreign.domid != f->domid) {
         return GNTST_bad_domain;
     }
     if (!g) {
         return GNTST_bad_gntref;
     }
-    if (to_guest && g->readonly) {
-        return GNTST_general_error;
+    *bytes = fake_page(f, g->page) + ptr->foreign.offset;
+    return write && g->readonly ? GNTST_general_error : GNTST_okay;
+}
+
+static int16_t
+copy_segment(struct fake_hv *f, xengnttab_grant_copy_segment_t *seg)
+{
+    uint8_t *from, *to;
+    int16_t status = open_side(f, &seg->source, seg->flags & GNTCOPY_source_gref, false, &from);
+
+    if (status == GNTST_okay) {
+        status = open_side(f, &seg->dest, seg->flags & GNTCOPY_dest_gref, true, &to);
     }
-    if (to_guest) {
-        memcpy(fake_page(f, g->page) + ofs, seg->source.virt, seg->len);
-    } else {
-        memcpy(seg->dest.virt, fake_page(f, g->page) + ofs, seg->len);
+    if (status == GNTST_okay) {
+        memmove(to, from, seg->len);
     }
-    return GNTST_okay;
+    return status;
+}
+
+/* A part that passes the end of a page. */
+static bool
+leaves_page(const xengnttab_grant_copy_segment_t *seg)
+{
+    return (seg->flags & GNTCOPY_source_gref &&
+            seg->source.foreign.offset + seg->len > HV_PAGE_SIZE) ||
+           (seg->flags & GNTCOPY_dest_gref && seg->dest.foreign.offset + seg->len > HV_PAGE_SIZE);
 }
 
 static int
@@ -133,9 +152,7 @@ fake_grant_copy(struct hv_grants *grants, xengnttab_grant_copy_segment_t *segs, 
         abort();
     }
     for (unsigned i = 0; i < n; i++) {
-        bool to_guest = segs[i].flags & GNTCOPY_dest_gref;
-        unsigned ofs = to_guest ? segs[i].dest.foreign.offset : segs[i].source.foreign.offset;
-        if (ofs + segs[i].len > HV_PAGE_SIZE) {
+        if (leaves_page(&segs[i])) {
             f->einval++;
             error = EINVAL;
         }

@@ -12,6 +12,7 @@
 #include "check.h"
 #include "nb_guest.h"
 #include "nb_rig.h"
+#include "ring_guest.h"
 
 #define FRAME_LEN 200u
 #define N_FRAMES 40000u
@@ -49,6 +50,7 @@ static const struct netback_receiver forwarder = {
     .sleep = nothing,
     .idle = nothing,
     .stop = nothing,
+    .takes_partial = true,
 };
 
 /* Frames say whose they are and count. */
@@ -142,7 +144,7 @@ connect_pair(const struct nb_options *b)
     p.vb = rig_attach(8);
     target = p.vb;
     netback_set_receiver(p.va, &forwarder, NULL);
-    CHECK(nb_connect(p.a, NULL) && nb_connect(p.b, b));
+    CHECK(nb_connect(p.a, b) && nb_connect(p.b, b));
     return p;
 }
 
@@ -246,6 +248,112 @@ test_mixed(void)
     run_mixed(true, 100);
 }
 
+/* --- large frames: one copy, from guest to guest --------------------------------- */
+
+#define LARGE_PAYLOAD 30000u
+#define N_LARGE 6000u
+
+static uint32_t
+build_large(uint8_t *frame, uint32_t number)
+{
+    uint32_t len = frame_build(
+        frame, &(struct frame_spec){.payload = LARGE_PAYLOAD, .blank = true, .seq = number});
+
+    for (uint32_t i = 0, word; i < LARGE_PAYLOAD; i += sizeof word) {
+        word = number * 2654435761u + i;
+        memcpy(frame + len - LARGE_PAYLOAD + i, &word, sizeof word);
+    }
+    return len;
+}
+
+static void *
+send_large(void *s_)
+{
+    netif_extra_info_t gso = nb_gso(XEN_NETIF_GSO_TYPE_TCPV4, 1448);
+    struct sender *s = s_;
+    struct nb_queue *q = &s->g->q[0];
+    uint8_t *frame = malloc(LARGE_PAYLOAD + 100);
+
+    while (s->sent < s->n) {
+        uint32_t len = build_large(frame, s->sent);
+
+        while (!nb_tx_frame(q, frame, len, NETTXF_csum_blank, &gso, HV_PAGE_SIZE)) {
+            nb_tx_reap(q);
+            rig_yield();
+        }
+        nb_tx_push(q);
+        s->sent++;
+    }
+    nb_tx_drain(q, RIG_PATIENCE_MS);
+    s->stop = true;
+    free(frame);
+    return NULL;
+}
+
+static void
+take_large(struct sink *s)
+{
+    static struct nb_packet p;
+    static uint8_t expected[LARGE_PAYLOAD + 100];
+    uint32_t number;
+
+    while (nb_rx_take(s->q, &p)) {
+        memcpy(&number, p.data + p.len - LARGE_PAYLOAD, sizeof number);
+        number *= 244002641u; /* the inverse */
+        uint32_t len = build_large(expected, number);
+        if (p.malformed || p.error || p.len != len || number < s->next[0] ||
+            memcmp(p.data, expected, len)) {
+            s->wrong++;
+        }
+        s->next[0] = number + 1;
+        s->received++;
+        nb_rx_post(s->q, p.n_slots);
+    }
+}
+
+static void
+test_one_copy(unsigned grants, unsigned pause_every)
+{
+    struct pair p = connect_pair(&(struct nb_options){.ctrl = true});
+    struct sink sink = {.q = &p.b->q[0]};
+    struct sender sender = {.g = p.a, .n = N_LARGE};
+    pthread_t t;
+
+    CHECK(grants < 1 || nb_static_all(p.b, 0, true) > 0);
+    CHECK(grants < 2 || nb_static_all(p.a, 0, true) > 0);
+    pthread_create(&t, NULL, send_large, &sender);
+    for (unsigned round = 0; !sender.stop; round++) {
+        if (pause_every && round % pause_every == 0) {
+            uint64_t seen = rig_stats(p.va).rx_packets;
+            RIG_UNTIL(sender.stop || rig_stats(p.va).rx_packets > seen + 40, RIG_PATIENCE_MS);
+        }
+        take_large(&sink);
+        rig_yield();
+    }
+    pthread_join(t, NULL);
+    CHECK(RIG_UNTIL((take_large(&sink), sink.received + lost(p.vb) == N_LARGE), RIG_PATIENCE_MS));
+    uint64_t one_copy = rig_stats(p.vb).tx_one_copy;
+    printf("# %u received, %u of them with one copy\n", sink.received, (unsigned)one_copy);
+    CHECK(!sink.wrong && one_copy > 0 && (!pause_every || one_copy < sink.received));
+    CHECK(!p.a->q[0].n_error && !p.a->q[0].n_dropped && !p.a->q[0].n_wrong_id);
+    part(&p);
+}
+
+static void
+test_large(void)
+{
+    CASE("large frames from guest to guest by grant copies: one copy, every byte right");
+    test_one_copy(0, 0);
+    CASE("the same with one side's static grants");
+    test_one_copy(1, 0);
+    CASE("the same with static grants of both");
+    test_one_copy(2, 0);
+    CASE("to a guest that has no room now and then, by grant copies");
+    test_one_copy(0, 30);
+    CASE("the same with static grants of both");
+    test_one_copy(2, 30);
+}
+
 static void
 test_stall(void)
 {
@@ -306,6 +414,7 @@ main(void)
     struct rig_resources base = rig_resources();
     test_direct();
     test_mixed();
+    test_large();
     test_stall();
     test_going();
     CASE("after all this nothing is left in use");

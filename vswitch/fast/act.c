@@ -78,6 +78,10 @@ act_slow(struct worker *w, uint16_t in_port, const struct program *p, struct rte
 {
     const struct program *before = w->slow;
 
+    n = worker_complete(w, pkts, n);
+    if (!n) {
+        return;
+    }
     w->slow = p;
     w->engine->ops->slow(w, in_port, p, pkts, n);
     w->slow = before;

@@ -404,6 +404,9 @@ run_misses(struct worker *w, uint16_t in_port, struct pile *misses)
 {
     if (unlikely_(misses->n)) {
         WORKER_ADD(w, misses, misses->n);
+        misses->n = worker_complete(w, misses->pkts, misses->n);
+    }
+    if (unlikely_(misses->n)) {
         w->engine->ops->miss(w, in_port, misses->pkts, misses->n);
     }
 }

@@ -81,6 +81,7 @@ struct fast_port {
     /* Consumes n <= ENGINE_BURST packets.  Does not call worker_output() or
      * worker_act() of the same worker. */
     void (*send)(struct fast_port *, struct worker *, struct rte_mbuf **, unsigned n);
+    bool takes_partial;     /* packets need not be complete */
     uint64_t _Atomic drops; /* the port was gone, its queue full, ... */
 };
 
@@ -111,6 +112,11 @@ struct engine_ops {
      * be NULL. */
     void (*way)(struct worker *, const struct program *, const void *verdict, struct record_way *);
     void (*free)(struct rte_mbuf **, unsigned n);
+    /* Packets of a worker that says so (worker_set_partial()) have their headers, up
+     * to L4, and perhaps nothing else.  Before anyone but the engine, track() and a
+     * port that takes such packets sees them, this brings the rest; returns
+     * how many are left, for some may be dropped. */
+    unsigned (*complete)(struct rte_mbuf **, unsigned n);
 };
 
 struct engine *engine_create(const struct engine_ops *, void *aux); /* NULL: no memory */
@@ -160,6 +166,8 @@ void worker_destroy(struct worker *);
 void *worker_aux(const struct worker *);
 struct engine *worker_engine(const struct worker *);
 
+/* Its packets may be partial: engine_ops.complete. */
+void worker_set_partial(struct worker *);
 /* Before and after a stretch of work: the worker's epoch reader goes online
  * and offline.  worker_end() sends what is still in the output lists.
  * worker_begin() of a worker that is online already says, like each

@@ -20,7 +20,10 @@ send_burst(struct worker *w, uint32_t index, struct rte_mbuf **pkts, unsigned n)
     }
     port = engine_port(w->engine, index);
     if (port) {
-        port->send(port, w, pkts, n);
+        n = port->takes_partial ? n : worker_complete(w, pkts, n);
+        if (likely_(n)) {
+            port->send(port, w, pkts, n);
+        }
     } else {
         worker_drop(w, ENGINE_DROP_NO_PORT, pkts, n);
     }

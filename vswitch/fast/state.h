@@ -52,6 +52,7 @@ struct worker {
     void *aux;
     int64_t now;                    /* ms */
     bool keys_differ, flows_differ; /* in the last burst: what to expect */
+    bool partial;                   /* packets may be */
     struct exact narrow, wide;
     struct slots slots;
     struct worker_counts counts;
@@ -78,6 +79,13 @@ struct worker {
 
 /* The caches' sizes, for who asks. */
 void worker_publish(struct worker *);
+
+/* Whole from here on; returns how many are left. */
+static inline unsigned
+worker_complete(const struct worker *w, struct rte_mbuf **pkts, unsigned n)
+{
+    return w->partial ? w->engine->ops->complete(pkts, n) : n;
+}
 
 /* --- out.c ---------------------------------------------------------------- */
 

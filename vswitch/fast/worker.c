@@ -68,6 +68,12 @@ worker_engine(const struct worker *w)
 }
 
 void
+worker_set_partial(struct worker *w)
+{
+    w->partial = true;
+}
+
+void
 worker_begin(struct worker *w)
 {
     if (epoch_is_online(&w->reader)) {
