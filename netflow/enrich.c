@@ -33,12 +33,14 @@ struct enrich {
 static size_t
 hash(uint8_t kind, const uint8_t key[STORE_KEY_SIZE])
 {
-    uint64_t h = 0xcbf29ce484222325u ^ kind;
+    uint64_t h = kind, words[(STORE_KEY_SIZE + 7) / 8] = {0};
 
-    for (int i = 0; i < STORE_KEY_SIZE; i++) {
-        h = (h ^ key[i]) * 0x100000001b3u;
+    memcpy(words, key, STORE_KEY_SIZE);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        h = (h ^ words[i]) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 32;
     }
-    return h ^ h >> 29;
+    return h;
 }
 
 struct enrich *

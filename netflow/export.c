@@ -89,6 +89,27 @@ fail:
     return error;
 }
 
+int
+export_reload_tls(struct export *e, const struct export_config *c, char *why, size_t why_size)
+{
+    struct tls_config *fresh;
+    int error;
+
+    if (!e->tls) {
+        return 0;
+    }
+    error = tls_config_create(c->key, c->certificate, c->ca, NULL, &fresh, why, why_size);
+    if (error) {
+        return error;
+    }
+    for (unsigned i = 0; i < e->n; i++) {
+        export_collector_set_tls(e->collectors[i], fresh);
+    }
+    tls_config_destroy(e->tls); /* open connections hold on to it */
+    e->tls = fresh;
+    return 0;
+}
+
 /* --- sending --------------------------------------------------------------------- */
 
 /* To those in 'to'; resets the message. */

@@ -393,6 +393,12 @@ export_collector_get_stats(const struct export_collector *c, struct export_colle
 }
 
 void
+export_collector_set_tls(struct export_collector *c, struct tls_config *config)
+{
+    c->tls_config = config;
+}
+
+void
 export_collector_destroy(struct export_collector *c)
 {
     if (c) {

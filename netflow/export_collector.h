@@ -13,6 +13,8 @@ struct tls_config;
 /* EINVAL with a sentence in 'why'. */
 int export_collector_create(const char *target, const struct export_config *, struct tls_config *,
                             struct export_collector **, char *why, size_t why_size);
+/* For connections from now on. */
+void export_collector_set_tls(struct export_collector *, struct tls_config *);
 void export_collector_destroy(struct export_collector *); /* accepts NULL */
 
 /* Connects, sends what is queued.  True: whatever the collector knew is gone,

@@ -95,11 +95,12 @@ flow_row_get(const struct flow_row *row, unsigned column, struct flow_value *v)
     const uint8_t *p = (const uint8_t *)row + c->offset;
     uint64_t n = 0;
 
-    memset(v, 0, sizeof *v);
     if (c->kind == FLOW_COL_ADDRESS) {
+        v->number = 0;
         memcpy(&v->address, p, sizeof v->address);
         return;
     }
+    memset(&v->address, 0, sizeof v->address);
     if (c->kind == FLOW_COL_MAC) {
         for (int i = 0; i < 6; i++) {
             n = n << 8 | p[i];

@@ -15,7 +15,7 @@ enum {
     RETRY_MS = 1000,
     EXPIRE_MS = 10000,
     ROLL_MS = 10000,
-    ROLL_ROWS = 100000,
+    ROLL_ROWS = 262144,
     BINDINGS = 4096,
     NAMES = 1024
 };

@@ -442,6 +442,9 @@ load_tls(struct flowd *d)
         log_line(why); /* the old ones stay */
         return;
     }
+    if (d->forward && forward_reload_tls(d->forward, why, sizeof why)) {
+        log_line(why);
+    }
     tls_config_destroy(d->tls); /* open connections hold on to it */
     d->tls = fresh;
     if (d->receive) {

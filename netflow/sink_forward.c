@@ -13,6 +13,7 @@
 
 struct forward {
     struct export *export;
+    struct export_config *config;
 };
 
 static bool
@@ -51,7 +52,7 @@ forward_open(const char *const *targets, size_t n, const char *private_key, cons
     if (error) {
         goto fail;
     }
-    free(config);
+    f->config = config;
     *out = f;
     return 0;
 
@@ -66,8 +67,15 @@ forward_close(struct forward *f)
 {
     if (f) {
         export_destroy(f->export);
+        free(f->config);
         free(f);
     }
+}
+
+int
+forward_reload_tls(struct forward *f, char *why, size_t why_size)
+{
+    return export_reload_tls(f->export, f->config, why, why_size);
 }
 
 /* What passed, by the counters of one packet in so many. */

@@ -15,6 +15,9 @@ struct forward;
 int forward_open(const char *const *targets, size_t n, const char *private_key,
                  const char *certificate, const char *ca_cert, struct forward **, char *why,
                  size_t why_size);
+/* Reads the files again, for connections from now on.  An errno with a sentence in 'why':
+ * what was there before stays. */
+int forward_reload_tls(struct forward *, char *why, size_t why_size);
 void forward_close(struct forward *); /* sends what is gathered; accepts NULL */
 
 struct flow_sink forward_sink(struct forward *);

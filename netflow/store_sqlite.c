@@ -21,13 +21,11 @@
 
 #include "store_sqlite_priv.h"
 
-#define HOUR_MS INT64_C(3600000)
-
 const struct kind store_sqlite_kinds[N_KINDS] = {
-    {"raw", 0, HOUR_MS},
-    {"r60", 60, 24 * HOUR_MS},
-    {"r300", 300, 24 * HOUR_MS},
-    {"r3600", 3600, 16 * 24 * HOUR_MS},
+    {"raw", 0, STORE_HOUR_MS},
+    {"r60", 60, 24 * STORE_HOUR_MS},
+    {"r300", 300, 24 * STORE_HOUR_MS},
+    {"r3600", 3600, 16 * 24 * STORE_HOUR_MS},
 };
 
 int
@@ -141,8 +139,8 @@ exec_stream(sqlite3 *db, FILE *f, char **sql, char *why, size_t size)
     return error;
 }
 
-static int
-create_partition(sqlite3 *db, unsigned k, int64_t n, char *why, size_t size)
+int
+store_sqlite_create_partition(sqlite3 *db, unsigned k, int64_t n, char *why, size_t size)
 {
     const struct kind *kind = &store_sqlite_kinds[k];
     char *sql = NULL;
@@ -178,6 +176,7 @@ prepare_insert(struct store_sqlite *s, int64_t n, char *why, size_t size)
     }
     sqlite3_finalize(s->insert);
     s->insert = NULL;
+    s->binds = false;
     s->insert_into = n;
     f = open_memstream(&sql, &length);
     if (!f) {
@@ -194,6 +193,8 @@ prepare_insert(struct store_sqlite *s, int64_t n, char *why, size_t size)
     return store_sqlite_error(s->db, error, why, size);
 }
 
+/* Most columns of a row are those of the row before: what is bound stays so, and
+ * addresses are bound where they are copied to. */
 static int
 insert_row(struct store_sqlite *s, const struct flow_row *row, char *why, size_t size)
 {
@@ -201,15 +202,23 @@ insert_row(struct store_sqlite *s, const struct flow_row *row, char *why, size_t
 
     sqlite3_bind_int64(s->insert, 1, (int64_t)row->time_ms);
     for (unsigned c = 0; c < n_flow_columns; c++) {
+        const struct flow_column *column = &flow_columns[c];
+        uint8_t *bound = (uint8_t *)&s->bound + column->offset;
+        const uint8_t *now = (const uint8_t *)row + column->offset;
         struct flow_value v;
-        if (flow_columns[c].kind == FLOW_COL_ADDRESS) { /* the row outlives the step */
-            sqlite3_bind_blob(s->insert, (int)c + 2, (const uint8_t *)row + flow_columns[c].offset,
-                              sizeof v.address, SQLITE_STATIC);
+
+        if (s->binds && (column->kind == FLOW_COL_ADDRESS || !memcmp(bound, now, column->size))) {
+            continue;
+        }
+        if (column->kind == FLOW_COL_ADDRESS) {
+            sqlite3_bind_blob(s->insert, (int)c + 2, bound, sizeof v.address, SQLITE_STATIC);
         } else {
             flow_row_get(row, c, &v);
             sqlite3_bind_int64(s->insert, (int)c + 2, v.number);
         }
     }
+    s->bound = *row;
+    s->binds = true;
     error = store_sqlite_error(s->db, sqlite3_step(s->insert), why, size);
     sqlite3_reset(s->insert);
     return error;
@@ -224,11 +233,11 @@ insert_rows(struct store_sqlite *s, int64_t n, const struct flow_row *rows, size
     int error = 0;
 
     for (size_t i = 0; i < n_rows && !error; i++) {
-        if ((int64_t)rows[i].time_ms / HOUR_MS != n) {
+        if ((int64_t)rows[i].time_ms / STORE_HOUR_MS != n) {
             continue;
         }
         if (!created) {
-            error = create_partition(s->db, 0, n, why, size);
+            error = store_sqlite_create_partition(s->db, 0, n, why, size);
             error = error ? error : prepare_insert(s, n, why, size);
             created = true;
         }
@@ -237,8 +246,8 @@ insert_rows(struct store_sqlite *s, int64_t n, const struct flow_row *rows, size
     return error;
 }
 
-static int
-finish(struct store_sqlite *s, int error, char *why, size_t size)
+int
+store_sqlite_finish(struct store_sqlite *s, int error, char *why, size_t size)
 {
     if (!error) {
         error = store_sqlite_exec(s->db, "COMMIT", why, size);
@@ -257,7 +266,7 @@ put(struct store *up, const struct flow_row *rows, size_t n, char *why, size_t s
     int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
 
     for (size_t i = 0; i < n; i++) {
-        int64_t hour = (int64_t)rows[i].time_ms / HOUR_MS;
+        int64_t hour = (int64_t)rows[i].time_ms / STORE_HOUR_MS;
         low = hour < low ? hour : low;
         high = hour > high ? hour : high;
     }
@@ -271,7 +280,7 @@ put(struct store *up, const struct flow_row *rows, size_t n, char *why, size_t s
         sqlite3_finalize(s->insert);
         s->insert = NULL;
     }
-    return finish(s, error, why, size);
+    return store_sqlite_finish(s, error, why, size);
 }
 
 /* --- rollups ------------------------------------------------------------------------- */
@@ -301,75 +310,6 @@ store_sqlite_tail(sqlite3 *db, int64_t n, int64_t *mark, int64_t *last)
     return *last > *mark;
 }
 
-/* The rows from behind 'mark' to 'last' of a raw table into a rollup; its span is
- * a multiple of an hour, so that they are all of one partition. */
-static int
-roll_kind(sqlite3 *db, unsigned k, int64_t n, int64_t mark, int64_t last, char *why, size_t size)
-{
-    const struct kind *kind = &store_sqlite_kinds[k];
-    int64_t to = n * HOUR_MS / kind->span_ms;
-    char *sql = NULL;
-    size_t length;
-    FILE *f;
-    int error = create_partition(db, k, to, why, size);
-
-    if (error || !(f = open_memstream(&sql, &length))) {
-        return error ? error : ENOMEM;
-    }
-    fprintf(f, "INSERT INTO %s_%lld SELECT \"time\" / %u000 * %u000, ", kind->name, (long long)to,
-            kind->step_s, kind->step_s);
-    store_sqlite_columns(f, true, "");
-    fprintf(f,
-            ", CAST(TOTAL(packets * MAX(sampling, 1)) AS INTEGER)"
-            ", CAST(TOTAL(bytes * MAX(sampling, 1)) AS INTEGER), COUNT(*) FROM raw_%lld"
-            " WHERE rowid > %lld AND rowid <= %lld GROUP BY 1, ",
-            (long long)n, (long long)mark, (long long)last);
-    store_sqlite_columns(f, true, "");
-    fprintf(f, " ON CONFLICT DO UPDATE SET packets = packets + excluded.packets,"
-               " bytes = bytes + excluded.bytes, flows = flows + excluded.flows");
-    return exec_stream(db, f, &sql, why, size);
-}
-
-static int
-roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, int64_t last, char *why, size_t size)
-{
-    char sql[100];
-    int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
-
-    if (error) {
-        return error;
-    }
-    for (unsigned k = 1; k < N_KINDS && !error; k++) {
-        error = roll_kind(s->db, k, n, mark, last, why, size);
-    }
-    if (!error) {
-        snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO rolled VALUES (%lld, %lld)", (long long)n,
-                 (long long)last);
-        error = store_sqlite_exec(s->db, sql, why, size);
-    }
-    return finish(s, error, why, size);
-}
-
-static int
-roll(struct store *up, size_t max, bool *more, char *why, size_t size)
-{
-    struct store_sqlite *s = (struct store_sqlite *)up;
-    struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
-    size_t n = p ? store_sqlite_partitions(s->db, 0, p, PARTITIONS_MAX) : 0;
-    int64_t mark, last;
-    int error = 0;
-
-    *more = false;
-    for (size_t i = 0; i < n && !error && !*more; i++) {
-        if (store_sqlite_tail(s->db, p[i].n, &mark, &last)) {
-            *more = last - mark > (int64_t)max;
-            error = roll_rows(s, p[i].n, mark, *more ? mark + (int64_t)max : last, why, size);
-        }
-    }
-    free(p);
-    return error;
-}
-
 /* --- names ------------------------------------------------------------------------- */
 
 static int
@@ -397,7 +337,7 @@ save_names(struct store *up, int64_t first, const struct flow_name *names, size_
         sqlite3_reset(insert);
     }
     sqlite3_finalize(insert);
-    return finish(s, error, why, size);
+    return store_sqlite_finish(s, error, why, size);
 }
 
 static int
@@ -451,7 +391,7 @@ save_bindings(struct store *up, const struct store_binding *b, size_t n, int64_t
         sqlite3_reset(insert);
     }
     sqlite3_finalize(insert);
-    return finish(s, error, why, size);
+    return store_sqlite_finish(s, error, why, size);
 }
 
 static int
@@ -498,6 +438,16 @@ used_bytes(sqlite3 *db)
                       pragma(db, "page_size"));
 }
 
+static void
+roll_all(struct store_sqlite *s, int64_t n, int64_t mark, int64_t last, char *why, size_t size)
+{
+    for (int64_t to = last; mark < last; mark = to, to = last) {
+        if (store_sqlite_roll_rows(s, n, mark, &to, why, size)) {
+            break;
+        }
+    }
+}
+
 /* Of raw rows what the rollups do not have yet goes there first, if there is
  * room for it. */
 static int
@@ -508,7 +458,7 @@ drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
 
     if (p->kind == 0) {
         if (store_sqlite_tail(s->db, p->n, &mark, &last)) {
-            roll_rows(s, p->n, mark, last, why, size);
+            roll_all(s, p->n, mark, last, why, size);
         }
         if (s->insert_into == p->n) {
             sqlite3_finalize(s->insert);
@@ -521,7 +471,7 @@ drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
         snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; DROP TABLE %s_%lld",
                  store_sqlite_kinds[p->kind].name, (long long)p->n);
     }
-    return finish(s, store_sqlite_exec(s->db, sql, why, size), why, size);
+    return store_sqlite_finish(s, store_sqlite_exec(s->db, sql, why, size), why, size);
 }
 
 /* The one to go first: the oldest of raw rows, then of the finest rollup; of
@@ -628,7 +578,7 @@ close_store(struct store *up)
 static const struct store_ops ops = {
     .close = close_store,
     .put = put,
-    .roll = roll,
+    .roll = store_sqlite_roll,
     .save_names = save_names,
     .save_bindings = save_bindings,
     .load_names = load_names,
@@ -672,7 +622,8 @@ static int
 open_database(struct store_sqlite *s, char *why, size_t size)
 {
     static const char *const setup[] = {
-        "PRAGMA auto_vacuum = INCREMENTAL", /* before the first table */
+        "PRAGMA page_size = 8192", /* before the first table */
+        "PRAGMA auto_vacuum = INCREMENTAL",
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = FULL",
         "PRAGMA temp_store = MEMORY",
@@ -717,9 +668,9 @@ store_sqlite_open(const struct store_options *o, struct store **storep, char *wh
     s->up.ops = &ops;
     s->lock = -1;
     s->max_bytes = o->max_bytes;
-    s->keep_ms[0] = o->raw_hours * HOUR_MS;
+    s->keep_ms[0] = o->raw_hours * STORE_HOUR_MS;
     for (int i = 0; i < 3; i++) {
-        s->keep_ms[i + 1] = o->keep_hours[i] * HOUR_MS;
+        s->keep_ms[i + 1] = o->keep_hours[i] * STORE_HOUR_MS;
     }
     error = lock_store(s, text, sizeof text);
     error = error ? error : open_database(s, text, sizeof text);

@@ -11,6 +11,7 @@
 
 #include "store.h"
 
+#define STORE_HOUR_MS INT64_C(3600000) /* span of a raw table */
 enum { N_KINDS = 4 };
 struct kind {
     const char *name;
@@ -28,6 +29,8 @@ struct store_sqlite {
     uint64_t max_bytes;
     sqlite3_stmt *insert; /* into raw_N, N = 'insert_into'; or NULL */
     int64_t insert_into;
+    struct flow_row bound; /* the last row that 'insert' had */
+    bool binds;            /* there was one */
 };
 
 struct partition {
@@ -38,6 +41,9 @@ enum { PARTITIONS_MAX = 4096 };
 
 int store_sqlite_error(sqlite3 *, int code, char *why, size_t size);
 int store_sqlite_exec(sqlite3 *, const char *sql, char *why, size_t size);
+/* Of a transaction: commits, or takes back what it did if there is an error. */
+int store_sqlite_finish(struct store_sqlite *, int error, char *why, size_t size);
+int store_sqlite_create_partition(sqlite3 *, unsigned kind, int64_t n, char *why, size_t size);
 /* Of the kind (or N_KINDS: all), oldest first; how many. */
 size_t store_sqlite_partitions(sqlite3 *, unsigned kind, struct partition *, size_t max);
 /* Whether the raw table 'n' has rows that the rollups do not have: those behind
@@ -47,6 +53,12 @@ bool store_sqlite_tail(sqlite3 *, int64_t n, int64_t *mark, int64_t *last);
 void store_sqlite_columns(FILE *, bool rollup, const char *before);
 void store_sqlite_bind(sqlite3_stmt *, int index, unsigned column, const struct flow_value *);
 void store_sqlite_value(sqlite3_stmt *, int index, unsigned column, struct flow_value *);
+
+/* Rollups (store_sqlite_roll.c): rows of raw_N behind 'mark', to '*last' or less,
+ * which is said. */
+int store_sqlite_roll_rows(struct store_sqlite *, int64_t n, int64_t mark, int64_t *last, char *why,
+                           size_t size);
+int store_sqlite_roll(struct store *, size_t max, bool *more, char *why, size_t size);
 
 int store_sqlite_list(struct store *, const struct store_query *,
                       void (*)(void *, const struct flow_row *, int64_t), void *, char *, size_t);

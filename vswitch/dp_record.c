@@ -20,6 +20,7 @@
 #include "odp-netlink.h"
 #include "odp-util.h"
 #include "packets.h"
+#include "timeval.h"
 #include "util.h"
 
 enum { DOMAIN_SOURCE = 1, DOMAIN_DESTINATION = 2 };
@@ -138,8 +139,10 @@ find_way(const struct nlattr *actions, size_t len, struct record_way *way)
             find_way_nested(nl_attr_find_nested(a, OVS_CHECK_PKT_LEN_ATTR_ACTIONS_IF_LESS_EQUAL),
                             way);
             break;
+        case OVS_ACTION_ATTR_TUNNEL_POP: /* what was in it is counted there */
+            goes_out(way, nl_attr_get_odp_port(a));
+            break;
         case OVS_ACTION_ATTR_RECIRC: /* the next flow says */
-        case OVS_ACTION_ATTR_TUNNEL_POP:
             way->status = RECORD_UNKNOWN;
             return;
         default:
@@ -236,6 +239,9 @@ dp_record_packets(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f
 /* The packets at hand, until others come in from a port.  By then a tag may be
  * gone from them, or an address translated. */
 struct remembered {
+    /* Ofproto executes on a packet of this key, counted elsewhere. */
+    struct key_wide asked;
+    bool asks;
     unsigned n;
     struct {
         const struct dp_packet *packet;
@@ -251,15 +257,27 @@ find_record(struct dp_worker *w, uint16_t in_port, const struct dp_packet *b,
            worker_record_find(w->worker, in_port, &b->mbuf, came_by_tunnel(b), tunnel_key(b), ref);
 }
 
+static struct remembered *
+remembered_get(struct dp_worker *w)
+{
+    if (!w->record_scratch) {
+        size_t size = ROUND_UP(sizeof(struct remembered), CACHE_LINE_SIZE);
+
+        w->record_scratch = aligned_alloc(CACHE_LINE_SIZE, size);
+        if (!w->record_scratch) {
+            out_of_memory();
+        }
+        memset(w->record_scratch, 0, size);
+    }
+    return w->record_scratch;
+}
+
 void
 dp_record_remember(struct dp_worker *w, uint16_t in_port, struct dp_packet *const packets[],
                    unsigned n)
 {
-    struct remembered *r = w->record_scratch;
+    struct remembered *r = remembered_get(w);
 
-    if (!r) {
-        r = w->record_scratch = xmalloc(sizeof *r);
-    }
     r->n = 0;
     for (unsigned i = 0; i < n && i < NETDEV_MAX_BURST; i++) {
         if (find_record(w, in_port, packets[i], &r->packets[r->n].ref)) {
@@ -280,6 +298,10 @@ say_way(struct dp_worker *w, uint16_t in_port, const struct dp_packet *b,
             worker_record_way(w->worker, r->packets[i].ref, way);
             return;
         }
+    }
+    if (r && r->asks) {
+        engine_record_answer(w->dp->engine, &r->asked, way, worker_now(w->worker));
+        return;
     }
     /* A copy, say. */
     if (find_record(w, in_port, b, &ref)) {
@@ -303,6 +325,84 @@ dp_record_outcome(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f
         }
         say_way(w, in_port, b, &way);
     }
+}
+
+/* --- ofproto's answers -------------------------------------------------------- */
+
+static void
+parse_asked(struct dp_packet *b, const struct pkt_metadata *md, struct key_wide *k)
+{
+    bool tunneled = flow_tnl_dst_is_set(&md->tunnel);
+    uint16_t tcp_flags;
+    uint8_t tos;
+
+    record_parse(dp_packet_data(b), dp_packet_size(b), odp_to_u32(md->in_port.odp_port),
+                 tunneled ? ntohll(md->tunnel.tun_id) : 0, tunneled, k, &tcp_flags, &tos);
+}
+
+void
+dp_record_execute(struct dp_worker *w, const struct dp_packet *b, const struct nlattr *actions,
+                  size_t len)
+{
+    uint32_t in_port = odp_to_u32(b->md.in_port.odp_port);
+    struct record_way way;
+    struct remembered *r;
+
+    if (in_port >= ENGINE_PORTS_MAX || !worker_records(w->worker, in_port) ||
+        b->packet_type != htonl(PT_ETH)) {
+        return;
+    }
+    r = remembered_get(w);
+    r->n = 0;
+    parse_asked(CONST_CAST(struct dp_packet *, b), &b->md, &r->asked);
+    dp_record_find_way(actions, len, &way);
+    if (!way.status) {
+        r->asks = true;
+        return;
+    }
+    if (b->md.ct_state) {
+        add_label(&way, b->md.ct_label.u64.lo);
+    }
+    engine_record_answer(w->dp->engine, &r->asked, &way, worker_now(w->worker));
+}
+
+void
+dp_record_executed(struct dp_worker *w)
+{
+    struct remembered *r = w->record_scratch;
+
+    if (r) {
+        r->asks = false;
+    }
+}
+
+void
+dp_record_put(struct dp *dp, const struct flow *flow, const struct dpif_flow_put *put)
+{
+    uint32_t in_port = odp_to_u32(flow->in_port.odp_port);
+    struct pkt_metadata md;
+    struct record_way way;
+    struct dp_packet b;
+    struct key_wide k;
+
+    if (in_port >= ENGINE_PORTS_MAX || !engine_records(dp->engine, in_port) ||
+        !(put->flags & DPIF_FP_CREATE) || put->flags & DPIF_FP_PROBE ||
+        flow->packet_type != htonl(PT_ETH)) {
+        return;
+    }
+    dp_record_find_way(put->actions, put->actions_len, &way);
+    if (way.status != RECORD_DROPPED) {
+        return;
+    }
+    if (flow->ct_state) {
+        add_label(&way, flow->ct_label.u64.lo);
+    }
+    dp_packet_init(&b, 0);
+    flow_compose(&b, flow, NULL, 0);
+    pkt_metadata_from_flow(&md, flow);
+    parse_asked(&b, &md, &k);
+    engine_record_answer(dp->engine, &k, &way, time_msec());
+    dp_packet_uninit(&b);
 }
 
 void

@@ -37,6 +37,17 @@ void dp_record_remember(struct dp_worker *, uint16_t in_port, struct dp_packet *
 /* What a later flow made of packets that were counted. */
 void dp_record_outcome(struct dp_worker *, uint16_t in_port, const struct dp_flow *f,
                        struct dp_packet *const packets[], unsigned n);
+/* Ofproto executes 'actions' on a packet that was counted without a way: what
+ * they, or flows that they lead to, make of it is said, until dp_record_executed(). */
+void dp_record_execute(struct dp_worker *, const struct dp_packet *, const struct nlattr *actions,
+                       size_t len);
+void dp_record_executed(struct dp_worker *);
+/* The same, of a flow that ofproto installs: packets that are dropped it does
+ * not execute anything on. */
+struct dp;
+struct dpif_flow_put;
+struct flow;
+void dp_record_put(struct dp *, const struct flow *, const struct dpif_flow_put *);
 /* A packet that was counted found no room on its way to ofproto. */
 void dp_record_lost(struct dp_worker *, uint16_t in_port, const struct dp_packet *);
 

@@ -13,6 +13,8 @@
 #include "dp.h"
 #include "dpif.h"
 #include "flow_export_priv.h"
+#include "netdev-provider.h"
+#include "netdev-vport.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "ovsdb-idl.h"
@@ -185,31 +187,26 @@ describe(struct export_interface *i, const struct ovsrec_interface *row)
     ovs_strlcpy(i->network, smap_get_def(ids, "xs-network-uuid", ""), sizeof i->network);
 }
 
-/* The datapath's port of an interface.  Tunnels of a kind share one. */
+/* The datapath's port of an interface.  Tunnels of a kind (and UDP port) share one. */
 static bool
 find_port(const struct ovsrec_interface *row, odp_port_t *port_no)
 {
-    struct dpif_port_dump dump;
+    struct netdev *netdev = netdev_from_name(row->name);
+    char name[NETDEV_VPORT_NAME_BUFSIZE];
     struct dpif_port port;
-    size_t len = strlen(row->type);
-    bool found = false;
+    int error;
 
-    if (!dpif_port_query_by_name(dpif, row->name, &port)) {
-        *port_no = port.port_no;
-        dpif_port_destroy(&port);
-        return true;
-    }
-    if (!len) {
+    if (!netdev) {
         return false;
     }
-    DPIF_PORT_FOR_EACH(&port, &dump, dpif)
-    {
-        if (!found && !strncmp(port.name, row->type, len) && !strncmp(port.name + len, "_sys", 4)) {
-            *port_no = port.port_no;
-            found = true;
-        }
+    error =
+        dpif_port_query_by_name(dpif, netdev_vport_get_dpif_port(netdev, name, sizeof name), &port);
+    if (!error) {
+        *port_no = port.port_no;
+        dpif_port_destroy(&port);
     }
-    return found;
+    netdev_close(netdev);
+    return !error;
 }
 
 static void

@@ -10,6 +10,7 @@ suite=flow_query
 weft=$bin/weft
 port=$((20000 + RANDOM % 20000))
 tls=$((port + 1))
+ipfix=$((port + 2))
 export OVS_RUNDIR=$dir OVS_LOGDIR=$dir OVS_DBDIR=$dir WEFT_PKI=$dir/pki
 unset WEFT_CONTROLLER WEFT_FLOWD WEFT_CERTIFICATE WEFT_PRIVATE_KEY WEFT_CA_CERT
 
@@ -32,7 +33,7 @@ all() { # runs each line of stdin, until one fails
     done
 }
 flowd() {
-    "$bin/weft-flowd" --listen="udp:$port:127.0.0.1" --store="$dir/flows.db" \
+    "$bin/weft-flowd" --listen="udp:$port:127.0.0.1" --listen="tls:$ipfix:127.0.0.1" --store="$dir/flows.db" \
         --http="unix:$dir/weft-flowd.http" --http="ssl:$tls:127.0.0.1" \
         --private-key="$WEFT_PKI/flowd.key" --certificate="$WEFT_PKI/flowd.crt" \
         --ca-cert="$WEFT_PKI/ca.crt" --crl="$WEFT_PKI/crl.pem" \
@@ -181,6 +182,34 @@ refuse tenants-do-not-see-all remote red1 top
 refuse no-certificate curl -sk "https://127.0.0.1:$tls/v1/status"
 
 check slow-ones-go until_true 20 test -e "$dir/slow-gone"
+
+# --- signals -------------------------------------------------------------------------------------
+# SIGHUP: certificates anew; if they cannot be read the old ones stay.
+shown() { # the certificate that exporters get to see
+    openssl s_client -connect "127.0.0.1:$ipfix" </dev/null 2>/dev/null | openssl x509 -noout -serial
+}
+changed() { [ -n "$(shown)" ] && [ "$(shown)" != "$serial" ]; }
+serial=$(shown)
+check exporters-see-a-certificate test -n "$serial"
+cp "$WEFT_PKI/flowd.crt" "$dir/good.crt"
+echo nonsense >"$WEFT_PKI/flowd.crt"
+kill -HUP "$flowd_pid"
+check bad-certificate-said until_true 10 grep -q 'flowd.crt' "$dir/flowd.log"
+check old-certificate-stays test "$(shown)" = "$serial"
+rm "$WEFT_PKI/flowd.crt" "$WEFT_PKI/flowd.key"
+check new-certificate "$weft" pki host flowd --address 127.0.0.1
+kill -HUP "$flowd_pid"
+check new-certificate-shown until_true 10 changed
+# Control-C: it ends well, and what it had taken is stored.
+taken() { [ "$(flow status --json | grep -oP '"taken": \K[0-9]+')" -gt "$was" ]; }
+was=$(flow status --json | grep -oP '"taken": \K[0-9]+')
+send 127.0.0.1 v5 <<<"src=10.0.0.5 dst=10.0.0.6 sport=1006 dport=80 proto=6 packets=1 bytes=40"
+check last-one until_true 10 taken
+kill -INT "$flowd_pid"
+check ends-well wait "$flowd_pid"
+check its-last-words eval 'tail -n 1 "$dir/flowd.log" | grep -q "\"malformed\":0"'
+check starts-after flowd
+check last-one-stored row '1006 10.0.0.6:80 1 40' flow list port 1006
 
 # --- SIGKILL -------------------------------------------------------------------------------------
 before=$(flow top --by exporter --json | grep -oP '"flows": \K[0-9]+')

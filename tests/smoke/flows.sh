@@ -2,8 +2,11 @@
 # Known traffic through a switch that exports its flows: collectors count, per
 # 5-tuple, exactly the packets and L3 bytes that a capture of it has.
 #
-#   va =swva- br0 -swvb= vb            tcpreplay sends from va
+#   va =swva- br0 -swvb= vb            tcpreplay sends from va; iperf3 and a scan
+#          - br0 -swva- tcpdump        from va's host to vb's, at the same time
 #              weft-vswitchd > v5 and IPFIX, then v9 > nfcapd, nfacctd, weft-flowd, tshark
+#
+# The captures are tcpdump's of what came in at the vifs.
 #
 # All of it in a network namespace of its own.
 set -u
@@ -14,7 +17,7 @@ fi
 suite=flows
 . tests/smoke/lib.bash
 need_root "a network namespace"
-for tool in nfcapd nfdump nfacctd tshark tcpreplay; do
+for tool in nfcapd nfdump nfacctd tshark tcpreplay tcpdump iperf3; do
     type "$tool" >/dev/null 2>&1 || give_up "$tool is not installed"
 done
 schema=build/share/vswitch.ovsschema
@@ -33,6 +36,18 @@ for v in va vb; do
     done
     ethtool -K "$v" tx off >/dev/null 2>&1
 done
+unshare --net sleep 3600 & # vb's host
+peer=$!
+started $peer
+apart() { [ "$(readlink /proc/$peer/ns/net)" != "$(readlink /proc/self/ns/net)" ]; }
+until_true 5 apart || give_up "no second network namespace"
+ip link set vb netns $peer
+in_peer() { nsenter -t $peer -n "$@"; }
+sysctl -qw net.ipv6.conf.va.disable_ipv6=0
+ip addr add 10.2.0.1/24 dev va
+ip addr add fd02::1/64 dev va nodad
+in_peer sh -c 'ip link set lo up; ip link set vb up; ip addr add fd02::2/64 dev vb nodad
+    for i in 2 3 4 5; do ip addr add 10.2.0.$i/24 dev vb; done'
 "$bin/ovsdb-tool" create "$dir/conf.db" "$schema"
 "$bin/ovsdb-server" "$dir/conf.db" --remote="punix:$dir/db.sock" --pidfile --detach --no-chdir \
     --log-file -vconsole:off || give_up "no database"
@@ -41,13 +56,24 @@ vsctl --no-wait set Open_vSwitch . other_config:dpdk-init=true \
     other_config:dpdk-extra=--no-pci other_config:weft-small-mbufs=4096 other_config:weft-large-mbufs=512 other_config:weft-plug=false
 "$bin/weft-vswitchd" --pidfile --detach --no-chdir --log-file -vconsole:off 2>"$dir/stderr" ||
     give_up "weft-vswitchd does not start: $(tail -n 1 "$dir/stderr")"
-vsctl add-br br0 -- set bridge br0 datapath_type=weft \
+vsctl add-br br0 -- set bridge br0 datapath_type=weft other_config:hwaddr=02:00:00:00:00:99 \
     -- add-port br0 swva -- set interface swva ofport_request=11 \
     external_ids:xs-vif-uuid=vif-a external_ids:xs-vm-uuid=vm-a external_ids:weft-vif-key=701 \
-    -- add-port br0 swvb -- set interface swvb ofport_request=12 external_ids:weft-vif-key=702
+    -- add-port br0 swvb -- set interface swvb ofport_request=12 external_ids:weft-vif-key=702 \
+    -- add-port br0 vxlan -- set interface vxlan type=vxlan ofport_request=21 \
+    options:remote_ip=flow options:key=flow \
+    -- add-port br0 geneve -- set interface geneve type=geneve ofport_request=22 \
+    options:remote_ip=flow options:key=flow
+sysctl -qw net.ipv6.conf.br0.disable_ipv6=1
+ip addr add 10.3.0.1/24 dev br0
+ip link set br0 up
 cat >"$dir/of" <<'END'
 priority=20,tcp,tp_dst=9999,actions=sample(probability=65535,collector_set_id=1,obs_domain_id=2,obs_point_id=4242)
+priority=15,in_port=11,ip,nw_dst=10.3.0.1,actions=LOCAL
 priority=10,in_port=11,actions=output:12
+priority=10,in_port=12,actions=output:11
+priority=10,in_port=21,actions=output:12
+priority=10,in_port=22,actions=output:12
 END
 "$bin/ovs-ofctl" --bundle replace-flows br0 "$dir/of"
 
@@ -96,25 +122,53 @@ captures() { [ -s "$dir/wire.pcap" ]; }
 until_true 10 captures || give_up "tshark does not capture: $(tail -n 1 "$dir/tshark.log")"
 
 # --- flows ----------------------------------------------------------------------------------
-records() { # NAME-OF-VERSION
-    appctl flow-export/show | awk -v v="$1" '$0 ~ v {f = 1} f && /records/ {gsub(",", ""); print $2; exit}'
-}
-# All that was sent has been told once at least, and no more comes.
-told() { # VERSION ATLEAST
-    local n
-    n=$(records "$1")
-    [ "${n:-0}" -ge "$2" ] || return 1
-    [ "$n" = "$last_told" ] || {
-        last_told=$n
-        sleep 0.7
-        return 1
-    }
-}
-last_told=
-# Slowly: a switch that is preempted for long has a socket buffer of some 250 frames.
-replay() { tcpreplay -q --pps=400 -i va "$dir/t.pcap" >"$dir/replay" 2>&1; }
 traffic write "$dir/t.pcap"
+for port in 5201 5202 5203; do
+    in_peer iperf3 -s -p $port >"$dir/iperf3-$port" 2>&1 &
+    started $!
+done
+serves() { [ "$(in_peer ss -Hlnt 'sport >= 5201 and sport <= 5203' | wc -l)" -eq 3 ]; }
+until_true 10 serves || give_up "iperf3 does not listen"
+# Slowly, and by small windows: a switch that is preempted for long has a socket
+# buffer of some 250 frames.
+live() {
+    traffic scan 10.2.0.2 fd02::2 10.2.0.3 10.2.0.4 10.2.0.5 &&
+        iperf3 -p 5201 -c 10.2.0.2 -n 600K -P 2 -w 32K &&
+        iperf3 -p 5202 -c fd02::2 -n 300K -w 32K -R &&
+        iperf3 -p 5203 -c 10.2.0.2 -u -b 2M -n 150K -l 1000
+}
+declare -A tcpdump_pid
+capture() { # TURN
+    local v
+    for v in va vb; do
+        tcpdump -i "sw$v" -Q in -s 2048 -B 16384 -U --immediate-mode -w "$dir/$1.$v.pcap" 2>"$dir/$1.$v.log" &
+        tcpdump_pid[$v]=$!
+        started $!
+    done
+    captured=("$dir/$1.va.pcap" "$dir/$1.vb.pcap")
+    until_true 10 capturing "$1"
+}
+capturing() { grep -q 'listening on' "$dir/$1.va.log" && grep -q 'listening on' "$dir/$1.vb.log"; }
+captured_all() { # TURN: nothing was lost to tcpdump
+    local v
+    for v in va vb; do
+        smoke_kill "${tcpdump_pid[$v]}"
+        grep -q '^0 packets dropped by kernel' "$dir/$1.$v.log" || return 1
+    done
+}
+turn() { # all traffic
+    local replayed
+    tcpreplay -q --pps=400 -i va "$dir/t.pcap" >"$dir/replay" 2>&1 &
+    replayed=$!
+    live >"$dir/live" 2>&1 || { tail -n 3 "$dir/live"; return 1; }
+    wait $replayed
+}
+weft_counts() { # PROTOCOL v4|all PCAP...
+    traffic check "weft$1" "$2" "$dir/weft.json" "${@:3}"
+}
+counts_soon() { sleep 0.4 && weft_counts "$@"; }
 
+capture 1 || give_up "tcpdump does not capture"
 vsctl -- --id=@n create NetFlow 'targets=["127.0.0.1:9000","127.0.0.1:9001","127.0.0.1:9002"]' engine_id=7 \
     external_ids:weft-idle-timeout=1 \
     -- --id=@i create IPFIX 'targets=["127.0.0.1:9010","127.0.0.1:9011","tls:127.0.0.1:9012"]' obs_domain_id=77 \
@@ -124,47 +178,49 @@ vsctl -- --id=@n create NetFlow 'targets=["127.0.0.1:9000","127.0.0.1:9001","127
     -- set bridge br0 netflow=@n ipfix=@i >"$dir/rows"
 shows() { appctl flow-export/show | grep -q 'domain 77'; }
 check starts until_true 10 shows
-check replays replay
-check told-v5 until_true 15 told 'NetFlow v5' 348
-last_told=
-check told-ipfix until_true 15 told IPFIX 356
+check traffic turn
+first=("${captured[@]}")
+check v5-weft-flowd until_true 20 counts_soon 5 v4 "${first[@]}"
+check captured captured_all 1
+
+capture 2 || give_up "tcpdump does not capture"
 vsctl -- set netflow . 'targets=["127.0.0.1:9020","127.0.0.1:9021","127.0.0.1:9022"]' external_ids:weft-version=v9
 shows_v9() { appctl flow-export/show | grep -q 'NetFlow v9'; }
 check turns-to-v9 until_true 10 shows_v9
-check replays-again replay
-last_told=
-check told-v9 until_true 15 told 'NetFlow v9' 356
+check traffic-again turn
+second=("${captured[@]}")
+check v9-weft-flowd until_true 20 counts_soon 9 all "${second[@]}"
+check captured-again captured_all 2
+# IPFIX hears of both turns.
+check ipfix-weft-flowd until_true 20 counts_soon 10 all "${first[@]}" "${second[@]}"
 wide() { # OVS's own NetFlow would have made a flow of each 5-tuple
-    [ "$(appctl dpctl/dump-flows | wc -l)" -lt 30 ]
+    [ "$(appctl dpctl/dump-flows | wc -l)" -lt 60 ]
 }
 check flows-stay-wide wide
 
 # --- what collectors say -----------------------------------------------------------------------
-nfdump_counts() { # VERSION
+nfdump_counts() { # VERSION v4|all PCAP...
     nfdump -q -N -6 -R "$dir/$1" -o 'fmt:%pr,%sa,%sp,%da,%dp,%pkt,%byt' \
         >"$dir/$1.nfdump" || return 1
-    traffic check nfdump "$2" "$dir/$1.nfdump" "$3"
+    traffic check nfdump "$2" "$dir/$1.nfdump" "${@:3}"
 }
-weft_counts() { traffic check "weft$1" "$2" "$dir/weft.json" "$3"; } # PROTOCOL
-nfacctd_counts() { traffic check nfacctd "$2" "$dir/$1.csv" "$3"; }
-# IPFIX hears of both replays.
-/usr/bin/python3 - "$dir/t.pcap" "$dir/twice.pcap" <<'END'
-import sys
-data = open(sys.argv[1], "rb").read()
-open(sys.argv[2], "wb").write(data + data[24:])
-END
-twice() { [ "$(records IPFIX)" -ge 712 ]; }
-until_true 10 twice
+nfacctd_counts() { traffic check nfacctd "$2" "$dir/$1.csv" "${@:3}"; }
 for v in v5 ipfix v9 weft; do smoke_kill "${collector_pid[$v]}"; done
-check v5-nfcapd nfdump_counts v5 v4 "$dir/t.pcap"
-check v5-nfacctd until_true 5 nfacctd_counts v5 v4 "$dir/t.pcap"
-check ipfix-nfcapd nfdump_counts ipfix all "$dir/twice.pcap"
-check ipfix-nfacctd until_true 5 nfacctd_counts ipfix all "$dir/twice.pcap"
-check v9-nfcapd nfdump_counts v9 all "$dir/t.pcap"
-check v9-nfacctd until_true 5 nfacctd_counts v9 all "$dir/t.pcap"
-check v5-weft-flowd weft_counts 5 v4 "$dir/t.pcap"
-check ipfix-weft-flowd weft_counts 10 all "$dir/twice.pcap"
-check v9-weft-flowd weft_counts 9 all "$dir/t.pcap"
+check v5-nfcapd nfdump_counts v5 v4 "${first[@]}"
+check v5-nfacctd until_true 5 nfacctd_counts v5 v4 "${first[@]}"
+check ipfix-nfcapd nfdump_counts ipfix all "${first[@]}" "${second[@]}"
+check ipfix-nfacctd until_true 5 nfacctd_counts ipfix all "${first[@]}" "${second[@]}"
+check v9-nfcapd nfdump_counts v9 all "${second[@]}"
+check v9-nfacctd until_true 5 nfacctd_counts v9 all "${second[@]}"
+# Of tunnels' packets the key of each network, and no record whose way is not known.
+tunnel_keys() {
+    grep '"protocol":10' "$dir/weft.json" | grep '"sport":800[01]' |
+        grep -o '"tunnel_key":[0-9]*' | sort -u | tr -dc '0-9\n' | xargs |
+        grep -qx '71 72 73'
+}
+check tunnel-keys tunnel_keys
+way_known() { ! grep '"src"' "$dir/weft.json" | grep -Ev '"protocol":5|"forwarding"' | grep -m 3 .; }
+check every-way-known way_known
 # What the denying flow dropped says which rule, and why; the other, whose vifs.
 says_why() {
     grep '"dport":9999' "$dir/weft.json" | grep '"forwarding":129' | grep -v '"drop":0' |

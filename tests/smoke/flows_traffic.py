@@ -1,8 +1,10 @@
 """The traffic of flows.sh, and what collectors should have counted of it.
 
 flows_traffic.py write PCAP       a capture to be replayed
-flows_traffic.py check FORMAT v4|all FILE PCAP
-    compares packets and L3 bytes per 5-tuple with the capture's; FORMAT is
+flows_traffic.py scan IPV4 IPV6 [ANOTHER...]
+    knocks at many TCP and UDP ports of two hosts, and pings all
+flows_traffic.py check FORMAT v4|all FILE PCAP...
+    compares packets and L3 bytes per 5-tuple with the captures'; FORMAT is
     nfdump (its csv), nfacctd (its csv), text (lines of
     "PROTO SRC SPORT DST DPORT PACKETS BYTES"), or weft5, weft9, weft10 (lines of
     JSON of weft-flowd: records of that protocol)
@@ -11,16 +13,27 @@ import collections
 import csv
 import ipaddress
 import json
+import socket
 import struct
 import sys
+import time
 
 MAC = [bytes.fromhex("0200000000%02x" % i) for i in (1, 2)]
+BRIDGE_MAC = bytes.fromhex("020000000099")
+VXLAN, GENEVE = 4789, 6081
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 LATER = 1 << 13  # of a fragment's offset field: more fragments
 
 
-def eth(payload, kind, tags=()):
-    head = MAC[1] + MAC[0]
+def checksum(data):
+    words = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while words >> 16:
+        words = (words & 0xffff) + (words >> 16)
+    return struct.pack("!H", 0xffff & ~words)
+
+
+def eth(payload, kind, tags=(), to=MAC[1]):
+    head = to + MAC[0]
     for tpid, vid in tags:
         head += struct.pack("!HH", tpid, vid)
     frame = head + struct.pack("!H", kind) + payload
@@ -28,10 +41,11 @@ def eth(payload, kind, tags=()):
 
 
 def ip4(src, dst, proto, payload, options=b"", frag=0):
-    return struct.pack("!BBHHHBBH4s4s", 0x45 + len(options) // 4, 0,
+    head = struct.pack("!BBHHHBBH4s4s", 0x45 + len(options) // 4, 0,
                        20 + len(options) + len(payload), 7, frag, 64, proto, 0,
                        ipaddress.ip_address(src).packed,
-                       ipaddress.ip_address(dst).packed) + options + payload
+                       ipaddress.ip_address(dst).packed) + options
+    return head[:10] + checksum(head) + head[12:] + payload
 
 
 def ip6(src, dst, proto, payload, label=0):
@@ -40,7 +54,11 @@ def ip6(src, dst, proto, payload, label=0):
 
 
 def udp(sport, dport, n):
-    return struct.pack("!HHHH", sport, dport, 8 + n, 0) + b"u" * n
+    return udp_of(sport, dport, b"u" * n)
+
+
+def udp_of(sport, dport, payload):
+    return struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
 
 
 def tcp(sport, dport, flags, n=0):
@@ -80,10 +98,23 @@ def frames():
                               ipaddress.ip_address(b).packed), 0x806)
 
 
+def tunnelled():
+    """Of two networks; what is in them has the same addresses."""
+    for i in range(8):
+        inner = eth(ip4("10.4.0.1", "10.4.0.2", UDP, udp(8000 + i % 2, 8001, 100 + i)), 0x800)
+        inner6 = eth(ip6("2001:db8:4::1", "2001:db8:4::2", TCP, tcp(8002, 8003, 0x10, i)), 0x86dd)
+        vxlan = struct.pack("!II", 0x08000000, (71 + i % 2) << 8)
+        geneve = struct.pack("!BBHI", 2, 0, 0x6558, 73 << 8) + bytes.fromhex("0123000100000007")
+        for port, head, frame in ((VXLAN, vxlan, inner), (VXLAN, vxlan, inner6),
+                                  (GENEVE, geneve, inner), (GENEVE, geneve, inner6)):
+            yield eth(ip4("10.3.0.9", "10.3.0.1", UDP, udp_of(9000 + i % 3, port, head + frame)),
+                      0x800, to=BRIDGE_MAC)
+
+
 def write(path):
     with open(path, "wb") as f:
         f.write(struct.pack("<IHHIIII", 0xa1b2c3d4, 2, 4, 0, 0, 65535, 1))
-        for i, frame in enumerate(frames()):
+        for i, frame in enumerate([*frames(), *tunnelled()]):
             f.write(struct.pack("<IIII", 1000, i, len(frame), len(frame)) + frame)
 
 
@@ -102,8 +133,16 @@ def ports(proto, payload):
     return 0, 0
 
 
+def inner(proto, dport, l4):
+    if proto == UDP and dport == VXLAN:
+        return l4[16:]
+    if proto == UDP and dport == GENEVE:
+        return l4[16 + (l4[8] & 63) * 4:]
+    return b""
+
+
 def flow(frame):
-    """(5-tuple, L3 bytes), or None if it is not IP."""
+    """(5-tuple, L3 bytes, the frame that a tunnel has in it or b""); None if it is not IP."""
     at = 12
     while frame[at:at + 2] in (b"\x81\0", b"\x88\xa8"):
         at += 4
@@ -113,7 +152,7 @@ def flow(frame):
         proto, head = l3[9], (l3[0] & 15) * 4
         sport, dport = (0, 0) if frag & 0x1fff else ports(proto, l3[head:])
         return (proto, str(ipaddress.ip_address(l3[12:16])), sport,
-                str(ipaddress.ip_address(l3[16:20])), dport), total
+                str(ipaddress.ip_address(l3[16:20])), dport), total, inner(proto, dport, l3[head:])
     if kind != b"\x86\xdd":
         return None
     proto, at, later = l3[6], 40, False
@@ -122,17 +161,54 @@ def flow(frame):
         proto, at = l3[at], at + 8
     sport, dport = (0, 0) if later else ports(proto, l3[at:])
     return (proto, str(ipaddress.ip_address(l3[8:24])), sport,
-            str(ipaddress.ip_address(l3[24:40])), dport), 40 + struct.unpack("!H", l3[4:6])[0]
+            str(ipaddress.ip_address(l3[24:40])), dport), 40 + struct.unpack("!H", l3[4:6])[0], b""
 
 
-def expected(path, family):
+def counts(destination):
+    """Not what the kernel multicasts for itself, whenever it likes."""
+    return not ipaddress.ip_address(destination).is_multicast
+
+
+def expected(paths, family):
     sums = collections.defaultdict(lambda: [0, 0])
-    for frame in read(path):
-        found = flow(frame)
-        if found and (family == "all" or ":" not in found[0][1]):
-            sums[found[0]][0] += 1
-            sums[found[0]][1] += found[1]
+    for path in paths:
+        for frame in read(path):
+            while frame and (found := flow(frame)):
+                key, size, frame = found
+                if counts(key[3]) and (family == "all" or ":" not in key[1]):
+                    sums[key][0] += 1
+                    sums[key][1] += size
     return dict(sums)
+
+
+def knock(kind, address, port):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, kind) as s:
+        s.setblocking(False)
+        if s.connect_ex((address, port)) == 0 and kind == socket.SOCK_DGRAM:
+            s.send(b"knock")
+
+
+def ping(address, sequence):
+    six = ":" in address
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_RAW,
+                       ICMP6 if six else ICMP) as s:
+        message = struct.pack("!BBHHH", 128 if six else 8, 0, 0, 99, sequence) + b"p" * 24
+        if not six:  # of ICMPv6 the kernel makes it
+            message = message[:2] + checksum(message) + message[4:]
+        s.sendto(message, (address, 0))
+
+
+def scan(four, six, *others):
+    for i in range(1, 201):  # paced: a switch's socket holds some 250 frames
+        for address in (four, six):
+            knock(socket.SOCK_STREAM, address, i)
+            if i % 4 == 0:
+                knock(socket.SOCK_DGRAM, address, 30000 + i)
+        time.sleep(0.005)
+    for i, address in enumerate((four, six, *others)):
+        ping(address, i)
+    return 0
 
 
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "ipv6-icmp": ICMP6, "icmp6": ICMP6}
@@ -167,15 +243,15 @@ def rows(kind, path):
                 yield number(p), s, int(sp), d, port, int(n), int(size)
 
 
-def check(kind, family, path, pcap):
+def check(kind, family, path, *pcaps):
     sums = collections.defaultdict(lambda: [0, 0])
     for p, s, sp, d, dp, n, size in rows(kind, path):
-        if not ipaddress.ip_address(s) or p == 0:
+        if p == 0 or not counts(d):
             continue
         key = (p, str(ipaddress.ip_address(s)), sp, str(ipaddress.ip_address(d)), dp)
         sums[key][0] += n
         sums[key][1] += size
-    want, wrong = expected(pcap, family), 0
+    want, wrong = expected(pcaps, family), 0
     for key in sorted(set(sums) | set(want)):
         if list(sums.get(key, (0, 0))) != list(want.get(key, (0, 0))):
             wrong += 1
@@ -188,5 +264,7 @@ def check(kind, family, path, pcap):
 if __name__ == "__main__":
     if sys.argv[1] == "write":
         write(sys.argv[2])
+    elif sys.argv[1] == "scan":
+        sys.exit(scan(*sys.argv[2:]))
     else:
-        sys.exit(check(*sys.argv[2:6]))
+        sys.exit(check(*sys.argv[2:]))

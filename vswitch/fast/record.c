@@ -52,6 +52,7 @@ recording_init(struct recording *r)
     atomic_init(&r->idle_ms, 15000);
     atomic_init(&r->active_ms, 60000);
     pthread_mutex_init(&r->workers_lock, NULL);
+    pthread_mutex_init(&r->answers_lock, NULL);
     return 0;
 }
 
@@ -78,6 +79,7 @@ recording_done(struct recording *r)
         b = next;
     }
     free(r->ports);
+    record_answers_done(r);
     pthread_mutex_destroy(&r->workers_lock);
 }
 

@@ -119,6 +119,8 @@ struct recording {
     _Atomic uint64_t pushed_out; /* ended for lack of room */
     pthread_mutex_t workers_lock;
     struct worker *workers; /* under the lock */
+    pthread_mutex_t answers_lock;
+    struct record_answer *answers; /* record_answer.c; under the lock; NULL */
 };
 
 int recording_init(struct recording *); /* ENOMEM */
@@ -198,6 +200,25 @@ record_count(struct record *r, unsigned packets, uint64_t bytes, uint16_t tcp_fl
     r->last = now;
     r->tcp_flags |= tcp_flags;
 }
+
+/* --- answers (record_answer.c) -------------------------------------------------- */
+
+void record_answers_prepare(struct recording *); /* from now on there is room for them */
+void record_answers_done(struct recording *);
+/* Packets of that key, which have been counted without a way, go this way.  'now':
+ * of the workers' clock, low bits. */
+void record_answer(struct recording *, const struct key_wide *, const struct record_way *,
+                   uint32_t now);
+/* Completes the block's records that have no way. */
+void record_answer_block(struct recording *, struct record_block *);
+/* record_answer() of an engine. */
+struct engine;
+void engine_record_answer(struct engine *, const struct key_wide *, const struct record_way *,
+                          int64_t now);
+/* Whether packets of a port are recorded; any thread. */
+bool engine_records(const struct engine *, uint16_t in_port);
+/* For a worker that packets come to without worker_run(): its turn begins. */
+void worker_record_turn(struct worker *);
 
 /* --- frames to keys (record_key.c) -------------------------------------------- */
 

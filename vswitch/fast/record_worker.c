@@ -16,6 +16,7 @@ engine_record(struct engine *e, const struct record_settings *s)
         atomic_store(&r->active_ms, s->active_ms);
         atomic_store(&r->max, s->max);
         atomic_store(&r->sampling, s->sampling ? s->sampling : 1);
+        record_answers_prepare(r);
     }
     atomic_store(&r->on, s != NULL);
 }
@@ -44,6 +45,20 @@ engine_record_stats(const struct engine *e, struct record_stats *s)
         .lost_bytes = atomic_load_explicit(&r->lost_bytes, memory_order_relaxed),
         .pushed_out = atomic_load_explicit(&r->pushed_out, memory_order_relaxed),
     };
+}
+
+bool
+engine_records(const struct engine *e, uint16_t in_port)
+{
+    return atomic_load_explicit(&e->recording.on, memory_order_relaxed) &&
+           recording_of_port(&e->recording, in_port);
+}
+
+void
+engine_record_answer(struct engine *e, const struct key_wide *k, const struct record_way *way,
+                     int64_t now)
+{
+    record_answer(&e->recording, k, way, now);
 }
 
 /* --- a worker's turns ------------------------------------------------------------ */
@@ -81,6 +96,14 @@ record_turn(struct worker *w)
     }
     if (!w->records && on) {
         w->records = record_table_create(max);
+    }
+}
+
+void
+worker_record_turn(struct worker *w)
+{
+    if (record_wanted(w)) {
+        record_turn(w);
     }
 }
 
@@ -159,18 +182,17 @@ set_way(struct worker *w, struct record *r, const struct record_way *way)
     r->rule_in = way->rule_in ? way->rule_in : r->rule_in;
 }
 
-/* What an entry says is what happens to its packets; else the slow path says.  An
- * entry with a verdict has the second flow's program, which may have got another
- * since: 'e' is current by the first flow's generation alone. */
+/* What an entry says is what happens to its packets; of an entry for the slow path
+ * ops->way() knows, if not a later flow does.  An entry with a verdict has the second
+ * flow's program, which may have got another since: 'e' is current by the first
+ * flow's generation alone. */
 static bool
-has_the_say(const struct exact_entry *e)
+is_outdated(const struct exact_entry *e)
 {
     const struct verdict *v = e->verdict;
 
-    if (e->kind & ENTRY_VERDICT) {
-        return v->verdict && atomic_load_explicit(&v->slot->gen, memory_order_relaxed) == v->gen;
-    }
-    return !(e->kind & ENTRY_SLOW);
+    return e->kind & ENTRY_VERDICT &&
+           (!v->verdict || atomic_load_explicit(&v->slot->gen, memory_order_relaxed) != v->gen);
 }
 
 void
@@ -178,10 +200,12 @@ record_other_way(struct worker *w, struct record *r, const struct exact_entry *e
 {
     struct record_way way = {.status = RECORD_FORWARDED, .out = e->port};
 
-    if (!has_the_say(e)) {
+    if (is_outdated(e)) {
         return;
     }
-    if (e->port == PORT_DROP) {
+    if (e->kind & ENTRY_SLOW && !(e->kind & ENTRY_VERDICT)) {
+        way = (struct record_way){.status = RECORD_UNKNOWN};
+    } else if (e->port == PORT_DROP) {
         way.status = RECORD_DROPPED;
         way.drop = RECORD_DROP_POLICY;
     }
@@ -189,7 +213,9 @@ record_other_way(struct worker *w, struct record *r, const struct exact_entry *e
         w->engine->ops->way(w, e->program, e->kind & ENTRY_VERDICT ? e->verdict->verdict : NULL,
                             &way);
     }
-    set_way(w, r, &way);
+    if (way.status != RECORD_UNKNOWN) {
+        set_way(w, r, &way);
+    }
 }
 
 /* --- packets that the cache does not know --------------------------------------------- */
@@ -325,6 +351,7 @@ take_ended(struct recording *r, void (*fn)(const struct record_block *, void *au
     }
     for (b = first; b; b = next) {
         next = b->next;
+        record_answer_block(r, b);
         fn(b, aux);
         free(b);
         atomic_fetch_sub_explicit(&r->n_blocks, 1, memory_order_relaxed);
