@@ -121,6 +121,7 @@ struct dp_worker {
     struct ovs_list node;   /* in dp->spare */
     struct ovs_list in_all; /* in dp->workers */
     char name[24];          /* for people; set by the creator, if it likes */
+    bool borrowed;          /* dp_borrow(): for packets that come from ofproto */
     bool foreign;           /* a thread that OVS does not know */
     bool in_rcu;            /* 'foreign' only: between dp_worker_rcu() and its end */
     unsigned depth;         /* recirculations of the packets at hand */
@@ -269,6 +270,7 @@ struct dp_flow {
     long long created;      /* ms */
     struct flow_stats zero; /* subtracted from what the engine counts (DPIF_FP_ZERO_STATS) */
     struct dp_mask *mask;   /* dp_match.c */
+    uint64_t value[16];     /* the rule's, if it has no more words */
 };
 
 /* What a program's 'slow' points to: the flow's actions as ofproto gave them. */
@@ -337,8 +339,9 @@ void dp_input(struct dp_worker *, struct dp_packet_batch *, bool first);
 /* Runs OVS actions on adopted packets (dp_exec.c).  Consumes them if 'steal'. */
 void dp_execute(struct dp_worker *, struct dp_packet_batch *, bool steal,
                 const struct nlattr *actions, size_t len);
-/* DPIF_OP_EXECUTE, from a thread without a worker. */
-int dp_execute_op(struct dp *, struct dpif_execute *);
+/* Those of the operations that are DPIF_OP_EXECUTE, from a thread without a
+ * worker. */
+void dp_execute_ops(struct dp *, struct dpif_op **, size_t n);
 
 /* Packets of one flow whose program is TRACK and that no verdict decided:
  * conntrack, second lookup, learning, output (dp_ct.c).  Adopted; consumes. */

@@ -221,23 +221,28 @@ dp_actions_compile(struct dp_flow *flow, const struct nlattr *actions, size_t le
     struct compiler c;
     struct program *p;
     struct dp_actions *da;
+    size_t edits_size;
 
     if (!compile(&c, actions, len)) {
         memset(&c, 0, sizeof c);
         c.kind = PROGRAM_SLOW;
     }
 
-    p = xzalloc(sizeof *p + c.n_edits * sizeof p->edits[0]);
+    /* All in one: whoever sets up many flows pays for each allocation. */
+    edits_size = ROUND_UP(c.n_edits * sizeof p->edits[0], 8);
+    p = xzalloc(sizeof *p + edits_size + sizeof *da + len);
     p->kind = c.kind;
     p->n_edits = c.n_edits;
     p->port = odp_to_u32(c.port);
     memcpy(p->edits, c.edits, c.n_edits * sizeof p->edits[0]);
 
-    da = xzalloc(sizeof *da);
+    da = (struct dp_actions *)((char *)(p + 1) + edits_size);
     da->program = p;
     da->flow = flow;
     da->len = len;
-    da->actions = len ? xmemdup(actions, len) : NULL;
+    if (len) {
+        da->actions = memcpy(da + 1, actions, len);
+    }
     dp_record_find_way(da->actions, len, &da->way);
     if (c.ct) {
         da->ct = da->actions + ((const char *)c.ct - (const char *)actions) / sizeof *da->actions;
@@ -250,13 +255,7 @@ dp_actions_compile(struct dp_flow *flow, const struct nlattr *actions, size_t le
 void
 dp_actions_free(struct program *p)
 {
-    if (p) {
-        struct dp_actions *da = CONST_CAST(struct dp_actions *, p->slow);
-
-        free(da->actions);
-        free(da);
-        free(p);
-    }
+    free(p);
 }
 
 const struct dp_actions *

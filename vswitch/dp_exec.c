@@ -114,13 +114,50 @@ parse(struct dp_packet *b, bool hash)
 
 /* --- one action each -------------------------------------------------------------- */
 
+/* A copy in one allocation, with as much headroom.  Otherwise the same as
+ * dp_packet_clone_with_headroom(), which makes two. */
+static struct dp_packet *
+clone_packet(const struct dp_packet *b)
+{
+    size_t headroom = dp_packet_headroom(b), size = dp_packet_size(b);
+    struct dp_packet *clone = xmalloc(sizeof *clone + headroom + size);
+    uint32_t mark;
+
+    dp_packet_use_stub(clone, clone + 1, headroom + size);
+    dp_packet_reserve(clone, headroom);
+    dp_packet_put(clone, dp_packet_data(b), size);
+    memcpy(&clone->l2_pad_size, &b->l2_pad_size,
+           sizeof *b - offsetof(struct dp_packet, l2_pad_size));
+    *dp_packet_ol_flags_ptr(clone) = *dp_packet_ol_flags_ptr(b) & DP_PACKET_OL_SUPPORTED_MASK;
+    clone->mbuf.tx_offload = b->mbuf.tx_offload;
+    if (dp_packet_rss_valid(b)) {
+        dp_packet_set_rss_hash(clone, dp_packet_get_rss_hash(b));
+    }
+    if (dp_packet_has_flow_mark(b, &mark)) {
+        dp_packet_set_flow_mark(clone, mark);
+    }
+    return clone;
+}
+
+static void
+clone_batch(struct dp_packet_batch *to, const struct dp_packet_batch *from)
+{
+    struct dp_packet *b;
+
+    dp_packet_batch_init(to);
+    DP_PACKET_BATCH_FOR_EACH (i, b, from) {
+        dp_packet_batch_add(to, clone_packet(b));
+    }
+    to->trunc = from->trunc;
+}
+
 /* What 'batch' means to an action that keeps packets: itself if they are to be
  * stolen, else clones in '*clones'.  Truncations are then done. */
 static struct dp_packet_batch *
 take(struct dp_packet_batch *batch, bool steal, struct dp_packet_batch *clones)
 {
     if (!steal) {
-        dp_packet_batch_clone(clones, batch);
+        clone_batch(clones, batch);
         dp_packet_batch_reset_cutlen(batch);
         batch = clones;
     }
@@ -245,7 +282,7 @@ recirc(struct dp_worker *w, struct dp_packet_batch *batch, bool steal, uint32_t 
         return;
     }
     if (!steal) {
-        dp_packet_batch_clone(&clones, batch);
+        clone_batch(&clones, batch);
         batch = &clones;
     }
     DP_PACKET_BATCH_FOR_EACH (i, b, batch) {
@@ -419,13 +456,28 @@ give_back(struct dp_packet *to, struct dp_packet_batch *batch)
     dp_packet_delete_batch(batch, true);
 }
 
-int
-dp_execute_op(struct dp *dp, struct dpif_execute *execute)
+/* Nothing but outputs, which leave the packet as it is. */
+static bool
+only_outputs(const struct nlattr *actions, size_t len)
+{
+    const struct nlattr *a;
+    size_t left;
+
+    NL_ATTR_FOR_EACH_UNSAFE(a, left, actions, len)
+    {
+        if (nl_attr_type(a) != OVS_ACTION_ATTR_OUTPUT) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int
+execute_op(struct dp_worker *w, struct dpif_execute *execute)
 {
     size_t size = dp_packet_size(execute->packet);
     struct dp_packet_batch batch;
     struct dp_packet *clone;
-    struct dp_worker *w;
 
     if (size < ETH_HEADER_LEN || size > UINT16_MAX) {
         return EINVAL;
@@ -434,16 +486,38 @@ dp_execute_op(struct dp *dp, struct dpif_execute *execute)
         /* A question whether we could.  The packet goes nowhere. */
         return 0;
     }
+    w->depth = 0;
+    dp_record_execute(w, execute->packet, execute->actions, execute->actions_len);
+    if (only_outputs(execute->actions, execute->actions_len)) {
+        dp_packet_batch_init_packet(&batch, execute->packet);
+        dp_execute(w, &batch, false, execute->actions, execute->actions_len);
+        dp_record_executed(w);
+        return 0;
+    }
     clone =
         dp_packet_clone_with_headroom(execute->packet, MIN(EXECUTE_HEADROOM, UINT16_MAX - size));
     if (execute->hash && !dp_packet_rss_valid(clone)) {
         dp_packet_set_rss_hash(clone, execute->hash);
     }
     dp_packet_batch_init_packet(&batch, clone);
-
-    w = dp_borrow(dp);
     dp_execute(w, &batch, false, execute->actions, execute->actions_len);
-    dp_return(w);
+    dp_record_executed(w);
     give_back(execute->packet, &batch);
     return 0;
+}
+
+void
+dp_execute_ops(struct dp *dp, struct dpif_op **ops, size_t n)
+{
+    struct dp_worker *w = NULL;
+
+    for (size_t i = 0; i < n; i++) {
+        if (ops[i]->type == DPIF_OP_EXECUTE) {
+            w = w ? w : dp_borrow(dp);
+            ops[i]->error = execute_op(w, &ops[i]->execute);
+        }
+    }
+    if (w) {
+        dp_return(w);
+    }
 }

@@ -24,6 +24,7 @@
 
 #include "conntrack.h"
 #include "dp_flow_entry.h"
+#include "dp_record.h"
 #include "odp-util.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/match.h"
@@ -168,7 +169,6 @@ static void
 free_flow(struct dp_flow_entry *e)
 {
     dp_actions_free(atomic_load_explicit(&e->flow.fast.program, memory_order_relaxed));
-    free(e->key);
     free(e);
 }
 
@@ -194,11 +194,24 @@ log_add(const struct dp_flow *flow)
     ds_destroy(&s);
 }
 
+static struct dp_flow_entry *
+new_entry(const struct flow *key)
+{
+    struct dp_flow_entry *e;
+    struct miniflow mf;
+
+    miniflow_map_init(&mf, key);
+    e = xzalloc(sizeof *e + MINIFLOW_VALUES_SIZE(miniflow_n_values(&mf)));
+    e->key.map = mf.map;
+    miniflow_init(&e->key, key);
+    return e;
+}
+
 static int
 create(struct dp *dp, const struct match *match, const ovs_u128 *ufid,
        const struct dpif_flow_put *put) OVS_REQUIRES(dp->flows_lock)
 {
-    struct dp_flow_entry *e = xzalloc(sizeof *e);
+    struct dp_flow_entry *e = new_entry(&match->flow);
     struct dp_flow *flow = &e->flow;
     struct program *program;
     int error;
@@ -211,7 +224,6 @@ create(struct dp *dp, const struct match *match, const ovs_u128 *ufid,
             ((const uint64_t *)&match->flow)[i] & ((const uint64_t *)&match->wc.masks)[i];
     }
     flow->created = time_msec();
-    e->key = miniflow_create(&match->flow);
 
     /* From here on the union of masks has the flow's. */
     dp_match_init(dp, flow);
@@ -239,7 +251,6 @@ error_insert:
 error_add:
     dp_actions_free(program);
     dp_match_uninit(dp, flow);
-    free(e->key);
     free(e);
     return error;
 }
@@ -348,6 +359,7 @@ dp_flow_put(struct dp *dp, const struct dpif_flow_put *put)
     if (error) {
         return error;
     }
+    dp_record_put(dp, &match.flow, put);
     if (put->ufid) {
         ufid = *put->ufid;
     } else {

@@ -68,7 +68,7 @@ dp_flow_describe(const struct dp_flow *flow, struct ofpbuf *key, struct ofpbuf *
         };
         size_t key_ofs = key->size, mask_ofs;
 
-        miniflow_expand(dp_flow_entry_of(flow)->key, &unmasked);
+        miniflow_expand(&dp_flow_entry_of(flow)->key, &unmasked);
         odp_flow_key_from_flow(&parms, key);
         out->key_len = key->size - key_ofs;
 

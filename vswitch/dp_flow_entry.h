@@ -9,10 +9,11 @@ struct ofpbuf;
 
 struct dp_flow_entry {
     struct dp_flow flow; /* first */
-    /* The key as it was put: dumps show it, ofproto translates it again. */
-    struct miniflow *key;
     /* Packets already told to OVS's counters of drop reasons, dp_actions.c. */
     uint64_t _Atomic drops_told;
+    /* The key as it was put: dumps show it, ofproto translates it again.  Its
+     * values follow the struct. */
+    struct miniflow key;
 };
 
 static inline struct dp_flow_entry *

@@ -389,7 +389,9 @@ dp_match_init(struct dp *dp, struct dp_flow *flow)
 {
     struct dp_mask *mask = mask_get(dp->masks, &flow->wc.masks);
     const uint64_t *f = (const uint64_t *)&flow->match;
-    uint64_t *value = xmalloc(MAX(mask->n_words, 1) * sizeof *value);
+    uint64_t *value = mask->n_words <= ARRAY_SIZE(flow->value)
+                          ? flow->value
+                          : xmalloc(mask->n_words * sizeof *value);
 
     for (unsigned i = 0; i < mask->n_words; i++) {
         value[i] = f[mask->idx[i]] & mask->words[i];
@@ -422,7 +424,9 @@ dp_match_uninit(struct dp *dp, struct dp_flow *flow)
     }
     mask_put(dp->masks, mask);
     flow->mask = NULL;
-    free(CONST_CAST(uint64_t *, flow->fast.rule.value));
+    if (flow->fast.rule.value != flow->value) {
+        free(CONST_CAST(uint64_t *, flow->fast.rule.value));
+    }
     flow->fast.rule.value = NULL;
 }
 

@@ -18,11 +18,15 @@
 
 VLOG_DEFINE_THIS_MODULE(dp_poll);
 
+/* The most that Open vSwitch's own datapath takes for pmd-maxsleep. */
+#define NAP_MAX_US 10000
+
 struct pollers {
     struct poller *waiter;
     struct poller **polling; /* by CPU; none until a port needs them */
     size_t n_polling;
-    char *cmask; /* other_config:pmd-cpu-mask, or NULL */
+    char *cmask;         /* other_config:pmd-cpu-mask, or NULL */
+    unsigned max_nap_us; /* other_config:pmd-maxsleep */
 };
 
 static struct poller *
@@ -102,6 +106,7 @@ start_polling(struct dp *dp)
     ps->polling = xcalloc(ps->n_polling, sizeof *ps->polling);
     for (size_t i = 0; i < ps->n_polling; i++) {
         ps->polling[i] = poller_create(dp, cores[i]);
+        poller_set_max_nap(ps->polling[i], ps->max_nap_us);
     }
     free(cores);
 }
@@ -178,6 +183,10 @@ pollers_set_config(struct dp *dp, const struct smap *other_config)
     const char *cmask = smap_get(other_config, "pmd-cpu-mask");
     struct dp_port *port;
 
+    ps->max_nap_us = MIN(smap_get_ullong(other_config, "pmd-maxsleep", 0), NAP_MAX_US);
+    for (size_t i = 0; i < ps->n_polling; i++) {
+        poller_set_max_nap(ps->polling[i], ps->max_nap_us);
+    }
     if (nullable_string_is_equal(ps->cmask, cmask)) {
         return;
     }

@@ -12,7 +12,14 @@
  * Rest.  After SPIN_US without a packet a polling thread sleeps for an eighth
  * of the time since the last one, from SLEEP_MIN_US to SLEEP_MAX_US: a packet
  * after a pause waits at most an eighth longer for it, or a millisecond; after
- * QUIET_US without any, SLEEP_QUIET_US. */
+ * QUIET_US without any, SLEEP_QUIET_US.
+ *
+ * Naps.  Where other_config:pmd-maxsleep allows packets to wait so long, a
+ * polling thread sleeps after each round that brought few packets, longer each
+ * time until FEW_PACKETS have come when it wakes up.  Packets that ofproto has
+ * treated do not end such a nap: otherwise a trickle of new flows would wake
+ * the thread for each of them, and waking it costs more than the flow does.
+ * Others' do, and then it does not nap for SPIN_US, as there may be more. */
 #include <config.h>
 
 #include "dp_poller.h"
@@ -52,6 +59,8 @@ VLOG_DEFINE_THIS_MODULE(dp_poller);
 #define SLEEP_MAX_US 1000
 #define QUIET_US 2000000
 #define SLEEP_QUIET_US 10000
+/* If no queue has more, a nap may follow. */
+#define FEW_PACKETS (ENGINE_BURST / 2)
 /* What a thread's cache has grown to goes back after so long without a packet. */
 #define TRIM_MS 1000
 /* While some queues have packets, the waiting thread looks after the others
@@ -77,6 +86,13 @@ struct duty {
     size_t n_owned;
 };
 
+/* How a polling thread sleeps.  Whoever wants it says which sleeps to end. */
+enum sleep {
+    AWAKE,
+    NAP,  /* only as long as packets may wait anyway */
+    IDLE, /* nothing has come for a while */
+};
+
 struct poller {
     struct dp *dp;
     char *name;
@@ -94,9 +110,12 @@ struct poller {
 
     bool trimmed; /* since the last packet */
 
-    struct seq *changed;          /* waiting thread */
-    struct pollfd *fds;           /* as many as 'duty' has queues */
-    _Atomic uint32_t is_sleeping; /* polling thread */
+    struct seq *changed;         /* waiting thread */
+    struct pollfd *fds;          /* as many as 'duty' has queues */
+    _Atomic uint32_t sleep;      /* enum sleep; polling thread */
+    _Atomic unsigned max_nap_us; /* polling thread; main's */
+    unsigned nap_us;             /* after the next round that brings little */
+    uint64_t nap_from;           /* TSC; no naps before */
 };
 
 static bool
@@ -132,15 +151,16 @@ duty_destroy(struct duty *d)
     free(d->owned);
 }
 
-/* Some time after a port got a packet for 'p'. */
+/* Ends its sleep, unless that is lighter.  Some time after a port got a packet
+ * for 'p'. */
 static void
-wake(struct poller *p)
+wake(struct poller *p, enum sleep lightest)
 {
     if (is_waiter(p)) {
         seq_change(p->changed);
-    } else if (atomic_load_explicit(&p->is_sleeping, memory_order_relaxed) &&
-               atomic_exchange(&p->is_sleeping, 0)) {
-        syscall(SYS_futex, &p->is_sleeping, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    } else if (atomic_load_explicit(&p->sleep, memory_order_relaxed) >= lightest &&
+               atomic_exchange(&p->sleep, AWAKE)) {
+        syscall(SYS_futex, &p->sleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     }
 }
 
@@ -151,7 +171,7 @@ commit(struct poller *p) OVS_REQUIRES(p->lock)
     uint32_t version = atomic_load(&p->wanted) + 1;
 
     atomic_store(&p->wanted, version);
-    wake(p);
+    wake(p, NAP);
     while (atomic_load(&p->seen) != version) {
         ovs_mutex_cond_wait(&p->taken, &p->lock);
     }
@@ -264,7 +284,7 @@ pollers_send(struct fast_port *fast, struct worker *worker, struct rte_mbuf **pk
     if (taken && owner) {
         /* The owner says that it sleeps before it looks at the queue. */
         atomic_thread_fence(memory_order_seq_cst);
-        wake(owner);
+        wake(owner, dp_worker_of(worker)->borrowed ? IDLE : NAP);
     }
     if (taken < n) {
         atomic_fetch_add_explicit(&fast->drops, n - taken, memory_order_relaxed);
@@ -415,20 +435,23 @@ has_work(const struct poller *p)
     return atomic_load(&p->wanted) != atomic_load(&p->seen);
 }
 
-/* Sleeps until somebody wakes us, at most 'us'. */
-static void
-nap(struct poller *p, unsigned us)
+/* Sleeps until somebody wakes us, at most 'us'.  True if somebody did. */
+static bool
+sleep_for(struct poller *p, enum sleep how, unsigned us)
 {
     struct timespec ts = {.tv_nsec = us * 1000L};
 
     /* At most a few milliseconds: not worth leaving RCU, which takes locks and
-     * memory each time. */
-    ovsrcu_quiesce();
-    atomic_store(&p->is_sleeping, 1);
-    if (!has_work(p)) {
-        syscall(SYS_futex, &p->is_sleeping, FUTEX_WAIT_PRIVATE, 1, &ts, NULL, 0);
+     * memory each time.  Among packets poll_main() sees to RCU; a quiescent
+     * state wakes whoever waits for it. */
+    if (how == IDLE) {
+        ovsrcu_quiesce();
     }
-    atomic_store_explicit(&p->is_sleeping, 0, memory_order_relaxed);
+    atomic_store(&p->sleep, how);
+    if (!has_work(p)) {
+        syscall(SYS_futex, &p->sleep, FUTEX_WAIT_PRIVATE, how, &ts, NULL, 0);
+    }
+    return atomic_exchange_explicit(&p->sleep, AWAKE, memory_order_relaxed) == AWAKE;
 }
 
 /* Sleeps for good until main has something for the thread to do. */
@@ -436,27 +459,50 @@ static void
 rest(struct poller *p)
 {
     ovsrcu_quiesce_start();
-    atomic_store(&p->is_sleeping, 1);
-    while (!has_work(p) && atomic_load(&p->is_sleeping)) {
-        syscall(SYS_futex, &p->is_sleeping, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
+    atomic_store(&p->sleep, IDLE);
+    while (!has_work(p) && atomic_load(&p->sleep)) {
+        syscall(SYS_futex, &p->sleep, FUTEX_WAIT_PRIVATE, IDLE, NULL, NULL, 0);
     }
-    atomic_store(&p->is_sleeping, 0);
+    atomic_store(&p->sleep, AWAKE);
     ovsrcu_quiesce_end();
 }
 
+/* How long to nap after a round in which no queue had more than 'most' packets;
+ * 0: not at all. */
+static unsigned
+nap_after(struct poller *p, unsigned most)
+{
+    unsigned max = atomic_load_explicit(&p->max_nap_us, memory_order_relaxed);
+
+    if (most > FEW_PACKETS) {
+        p->nap_us /= 2;
+        return 0;
+    }
+    p->nap_us = MIN(p->nap_us + p->nap_us / 8 + 1, max);
+    return p->nap_us < SLEEP_MIN_US || rte_rdtsc() < p->nap_from ? 0 : p->nap_us;
+}
+
+/* Nothing has come for 'idle_us'; 'nap_us' is what nap_after() says. */
 static void
-idle(struct poller *p, uint64_t idle_us)
+idle(struct poller *p, uint64_t idle_us, unsigned nap_us)
 {
     if (!p->duty.n_rxqs && !p->duty.n_owned) {
         rest(p);
-    } else if (idle_us < SPIN_US) {
-        rte_pause();
-    } else {
+    } else if (idle_us > MAX(SPIN_US, nap_us)) {
+        unsigned us = MIN(MAX(idle_us / 8, SLEEP_MIN_US), SLEEP_MAX_US);
+
         if (idle_us > TRIM_MS * 1000) {
             trim(p);
         }
-        nap(p, idle_us > QUIET_US ? SLEEP_QUIET_US
-                                  : MIN(MAX(idle_us / 8, SLEEP_MIN_US), SLEEP_MAX_US));
+        sleep_for(p, IDLE, idle_us > QUIET_US ? SLEEP_QUIET_US : MAX(us, nap_us));
+    } else if (nap_us) {
+        if (sleep_for(p, NAP, nap_us)) {
+            p->nap_from = rte_rdtsc() + rte_get_tsc_hz() / 1000000 * SPIN_US;
+        }
+        /* RCU's turn comes by time, and who only sends has no other clock. */
+        worker_set_now(p->worker->worker, time_msec());
+    } else {
+        rte_pause();
     }
 }
 
@@ -475,24 +521,30 @@ poll_main(void *p_)
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 
     while (take_over(p)) {
-        unsigned got = 0;
+        unsigned most = 0, nap_us;
 
         /* Stays online while there is work: going off and on again each round
          * costs a fence. */
         worker_begin(p->worker->worker);
         for (size_t i = 0; i < p->duty.n_rxqs; i++) {
-            got += receive(p, &p->duty.rxqs[i]);
+            unsigned n = receive(p, &p->duty.rxqs[i]);
+
+            most = MAX(most, n);
         }
         for (size_t i = 0; i < p->duty.n_owned; i++) {
-            got += send_queued(p->duty.owned[i]);
+            unsigned n = send_queued(p->duty.owned[i]);
+
+            most = MAX(most, n);
         }
-        if (got) {
+        nap_us = nap_after(p, most);
+        if (most) {
             busy = rte_rdtsc();
             p->trimmed = false;
             dp_worker_rcu_quiesce(p->worker);
-        } else {
+        }
+        if (!most || nap_us) {
             worker_end(p->worker->worker);
-            idle(p, (rte_rdtsc() - busy) / tsc_per_us);
+            idle(p, most ? 0 : (rte_rdtsc() - busy) / tsc_per_us, nap_us);
         }
     }
     if (attached) {
@@ -567,7 +619,7 @@ poller_give_port(struct poller *p, struct dp_port *port)
     ovs_mutex_unlock(&p->lock);
     atomic_store_explicit(&port->owner, p, memory_order_release);
     /* What was queued before there was an owner. */
-    wake(p);
+    wake(p, NAP);
 }
 
 void
@@ -593,6 +645,12 @@ poller_take_away(struct poller *p, const struct dp_port *port)
     }
     commit(p);
     ovs_mutex_unlock(&p->lock);
+}
+
+void
+poller_set_max_nap(struct poller *p, unsigned us)
+{
+    atomic_store_explicit(&p->max_nap_us, us, memory_order_relaxed);
 }
 
 unsigned

@@ -23,6 +23,8 @@ void poller_give_rxq(struct poller *, struct dp_port *, unsigned rxq);
 void poller_give_port(struct poller *, struct dp_port *);
 /* Has nothing to do with the port any more.  Its owner is NULL already. */
 void poller_take_away(struct poller *, const struct dp_port *);
+/* How long packets may wait so that several come at once. */
+void poller_set_max_nap(struct poller *, unsigned us);
 /* How many queues and ports it has to look after. */
 unsigned poller_load(const struct poller *);
 

@@ -6,7 +6,7 @@
  * packets all go to the same queue, so they stay in order until the flow is
  * installed.
  *
- * A producer copies the packet and its flow into one allocation, pushes that
+ * A producer copies the packet and its flow into one buffer, pushes that
  * onto the queue's stack with compare-and-swap, and wakes the handler if that
  * sleeps.  It never waits for anybody, nor does anybody wait for it: a
  * producer that is preempted anywhere has either pushed or not.
@@ -105,6 +105,7 @@ struct dp_upcalls {
     struct ovs_rwlock lock; /* held for writing while 'queues' is replaced */
     void *quotas_base;
     struct quota *quotas; /* N_QUOTAS; mostly never touched, so mostly not there */
+    struct upcall_pool pool;
 };
 
 /* --- quotas --------------------------------------------------------------------- */
@@ -230,7 +231,7 @@ dp_upcall(struct dp_worker *w, const struct dp_packet *b, const struct flow *flo
         count_lost(w->dp, port, 1);
         return false;
     }
-    u = upcall_create(b, flow, type, userdata, actions, out_tunnel);
+    u = upcall_create(&upcalls->pool, b, flow, type, userdata, actions, out_tunnel);
     u->quota = quota_index(in_port);
     u->bucket = bucket;
     quota_take(quota, u);
@@ -341,7 +342,7 @@ queue_purge(struct dp_upcalls *upcalls, struct queue *q)
     ovs_mutex_lock(&q->lock);
     while ((u = queue_pop(q))) {
         quota_give(&upcalls->quotas[u->quota], u);
-        upcall_free(u);
+        upcall_free(&upcalls->pool, u);
         n++;
     }
     ovs_mutex_unlock(&q->lock);
@@ -386,6 +387,7 @@ dp_upcalls_init(struct dp *dp)
         (struct quota *)ROUND_UP((uintptr_t)upcalls->quotas_base, sizeof *upcalls->quotas);
     BUILD_ASSERT_DECL(sizeof *upcalls->quotas == 64);
     ovs_rwlock_init(&upcalls->lock);
+    upcall_pool_init(&upcalls->pool);
     dp->upcalls = upcalls;
 }
 
@@ -394,6 +396,7 @@ dp_upcalls_destroy(struct dp *dp)
 {
     if (dp->upcalls) {
         queues_replace(dp, NULL);
+        upcall_pool_destroy(&dp->upcalls->pool);
         ovs_rwlock_destroy(&dp->upcalls->lock);
         free(dp->upcalls->quotas_base);
         free(dp->upcalls);
@@ -456,7 +459,8 @@ dp_upcall_recv(struct dpif *dpif, uint32_t handler, struct dpif_upcall *up, stru
     struct dp *dp = dp_of(dpif);
     struct upcall *u;
 
-    while ((u = take_next(dp->upcalls, handler)) && !upcall_deliver(u, up, buf)) {
+    while ((u = take_next(dp->upcalls, handler)) &&
+           !upcall_deliver(&dp->upcalls->pool, u, up, buf)) {
         count_lost(dp, NULL, 1);
     }
     return u ? 0 : EAGAIN;

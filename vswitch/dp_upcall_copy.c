@@ -18,6 +18,84 @@ COVERAGE_DEFINE(weft_upcall_key_too_long);
 /* Room in front of the packet, for tags that ofproto may push. */
 #define UPCALL_HEADROOM 66u
 
+/* --- allocations ----------------------------------------------------------------- */
+
+#define POOLED_BYTES (sizeof(struct upcall) + 512)
+#define POOL_MAX 1024u
+
+void
+upcall_pool_init(struct upcall_pool *pool)
+{
+    ovs_mutex_init(&pool->lock);
+    pool->free = NULL;
+    pool->n = 0;
+}
+
+static struct upcall *
+pool_take(struct upcall_pool *pool)
+{
+    struct upcall *u = NULL;
+
+    if (!ovs_mutex_trylock(&pool->lock)) {
+        u = pool->free;
+        if (u) {
+            pool->free = u->next;
+            pool->n--;
+        }
+        ovs_mutex_unlock(&pool->lock);
+    }
+    return u;
+}
+
+/* False: not taken. */
+static bool
+pool_give(struct upcall_pool *pool, struct upcall *u)
+{
+    bool room = false;
+
+    if (!ovs_mutex_trylock(&pool->lock)) {
+        room = pool->n < POOL_MAX;
+        if (room) {
+            u->next = pool->free;
+            pool->free = u;
+            pool->n++;
+        }
+        ovs_mutex_unlock(&pool->lock);
+    }
+    return room;
+}
+
+void
+upcall_pool_destroy(struct upcall_pool *pool)
+{
+    struct upcall *u;
+
+    while ((u = pool_take(pool))) {
+        free(u->base);
+    }
+    ovs_mutex_destroy(&pool->lock);
+}
+
+static void *
+allocate(struct upcall_pool *pool, size_t len)
+{
+    struct upcall *u;
+
+    if (len > POOLED_BYTES) {
+        return xmalloc(len);
+    }
+    u = pool_take(pool);
+    return u ? u->base : xmalloc(POOLED_BYTES);
+}
+
+void
+upcall_free(struct upcall_pool *pool, struct upcall *u)
+{
+    if (u && (!u->pooled || !pool_give(pool, u))) {
+        free(u->base);
+    }
+}
+
 /* --- in -------------------------------------------------------------------------- */
 
 static size_t
@@ -57,21 +135,22 @@ copy_packet(struct upcall *u, const struct dp_packet *b)
 }
 
 struct upcall *
-upcall_create(const struct dp_packet *b, const struct flow *flow, enum dpif_upcall_type type,
-              const struct nlattr *userdata, const struct nlattr *actions,
-              const struct flow_tnl *out_tunnel)
+upcall_create(struct upcall_pool *pool, const struct dp_packet *b, const struct flow *flow,
+              enum dpif_upcall_type type, const struct nlattr *userdata,
+              const struct nlattr *actions, const struct flow_tnl *out_tunnel)
 {
     size_t size = dp_packet_get_send_len(b);
     size_t headroom = MIN(UPCALL_HEADROOM, UINT16_MAX - size);
     size_t offset = ROUND_UP(headroom + size, 8);
     size_t len = offset + sizeof(struct upcall) + attr_room(userdata) + attr_room(actions) +
                  (out_tunnel ? sizeof *out_tunnel + 8 : 0);
-    uint8_t *base = xmalloc(len);
+    uint8_t *base = allocate(pool, len);
     struct upcall *u = ALIGNED_CAST(struct upcall *, base + offset);
     uint8_t *behind = (uint8_t *)(u + 1);
 
     u->base = base;
-    u->size = len;
+    u->pooled = len <= POOLED_BYTES;
+    u->size = u->pooled ? POOLED_BYTES : len;
     u->type = type;
     u->headroom = headroom;
     u->frame_len = size;
@@ -85,14 +164,6 @@ upcall_create(const struct dp_packet *b, const struct flow *flow, enum dpif_upca
     u->flow = *flow;
     copy_packet(u, b);
     return u;
-}
-
-void
-upcall_free(struct upcall *u)
-{
-    if (u) {
-        free(u->base);
-    }
 }
 
 /* --- out ------------------------------------------------------------------------- */
@@ -160,15 +231,15 @@ key_fits(const struct upcall *u, const struct ofpbuf *key)
     return fits;
 }
 
-/* False if ofproto could not take it. */
+/* False if ofproto could not take it.  '*base' is where the packet is to be. */
 static bool
-fill_attributes(const struct upcall *u, struct dpif_upcall *up, struct ofpbuf *buf)
+fill_buffer(const struct upcall *u, struct dpif_upcall *up, struct ofpbuf *buf, void **base)
 {
     /* A TCP packet's flags are in its key even if they are all zero, as the
      * kernel's datapath has it. */
     static const struct flow exact = {.tcp_flags = OVS_BE16_MAX};
     struct odp_flow_key_parms parms = {.flow = &u->flow, .mask = &exact, .support = dp_odp_support};
-    size_t userdata, actions, out_tunnel;
+    size_t userdata, actions, out_tunnel, packet;
 
     ofpbuf_clear(buf);
     odp_flow_key_from_flow(&parms, buf);
@@ -180,22 +251,33 @@ fill_attributes(const struct upcall *u, struct dpif_upcall *up, struct ofpbuf *b
     userdata = put_attr(buf, u->userdata);
     actions = put_attr(buf, u->actions);
     out_tunnel = put_tunnel(buf, u->out_tunnel);
+    packet = buf->size;
+    if (u->pooled) {
+        ofpbuf_put(buf, u->base, u->headroom + u->frame_len);
+    }
 
     /* The buffer no longer moves. */
     up->key = buf->data;
     up->userdata = attr_at(buf, userdata);
     up->actions = attr_at(buf, actions);
     up->out_tun_key = attr_at(buf, out_tunnel);
+    *base = u->pooled ? ofpbuf_at_assert(buf, packet, u->headroom + u->frame_len) : u->base;
     return true;
 }
 
-/* Makes the allocation 'up''s packet; '*u' is still there, behind its end. */
+/* Makes what is at 'base' the packet of 'up'; '*u' is behind its end, if that is
+ * the upcall's allocation. */
 static void
-fill_packet(const struct upcall *u, struct dpif_upcall *up)
+fill_packet(const struct upcall *u, struct dpif_upcall *up, void *base)
 {
     struct dp_packet *b = &up->packet;
+    size_t size = u->headroom + u->frame_len;
 
-    dp_packet_use(b, u->base, u->headroom + u->frame_len);
+    if (u->pooled) {
+        dp_packet_use_stub(b, base, size);
+    } else {
+        dp_packet_use(b, base, size);
+    }
     dp_packet_reserve(b, u->headroom);
     dp_packet_set_size(b, u->frame_len);
     b->packet_type = u->packet_type;
@@ -215,17 +297,23 @@ fill_packet(const struct upcall *u, struct dpif_upcall *up)
 }
 
 bool
-upcall_deliver(struct upcall *u, struct dpif_upcall *up, struct ofpbuf *buf)
+upcall_deliver(struct upcall_pool *pool, struct upcall *u, struct dpif_upcall *up,
+               struct ofpbuf *buf)
 {
-    if (!fill_attributes(u, up, buf)) {
+    void *base;
+
+    if (!fill_buffer(u, up, buf, &base)) {
         COVERAGE_INC(weft_upcall_key_too_long);
-        upcall_free(u);
+        upcall_free(pool, u);
         return false;
     }
     up->type = u->type;
     up->mru = NULL;
     up->hash = NULL; /* the packet itself has it */
     up->cutlen = NULL;
-    fill_packet(u, up);
+    fill_packet(u, up, base);
+    if (u->pooled) {
+        upcall_free(pool, u);
+    }
     return true;
 }

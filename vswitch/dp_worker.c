@@ -124,10 +124,12 @@ dp_borrow(struct dp *dp)
     if (!w) {
         w = dp_worker_create(dp, 0, false);
         ovs_strlcpy(w->name, "spare", sizeof w->name);
+        w->borrowed = true;
     }
     w->depth = 0;
     worker_begin(w->worker);
     worker_set_now(w->worker, time_msec());
+    worker_record_turn(w->worker);
     return w;
 }
 

@@ -359,35 +359,43 @@ weft_flow_flush(struct dpif *dpif)
     return 0;
 }
 
+/* How many there are of that kind in front: deletions, which wait for the
+ * workers together, or others. */
+static size_t
+ops_of_kind(struct dpif_op **ops, size_t n, bool dels)
+{
+    size_t i = 0;
+
+    while (i < n && (ops[i]->type == DPIF_OP_FLOW_DEL) == dels) {
+        i++;
+    }
+    return i;
+}
+
 static void
 weft_operate(struct dpif *dpif, struct dpif_op **ops, size_t n,
              enum dpif_offload_type offload OVS_UNUSED)
 {
     struct dp *dp = dp_of(dpif);
+    size_t n_dels, n_others;
 
-    for (size_t i = 0; i < n; i++) {
-        struct dpif_op *op = ops[i];
-        size_t j;
-
-        switch (op->type) {
-        case DPIF_OP_FLOW_PUT:
-            op->error = dp_flow_put(dp, &op->flow_put);
-            break;
-        case DPIF_OP_FLOW_DEL:
-            /* All that follow each other wait for the workers only once. */
-            for (j = i + 1; j < n && ops[j]->type == DPIF_OP_FLOW_DEL; j++) {
-                continue;
-            }
-            dp_flow_del_batch(dp, &ops[i], j - i);
-            i = j - 1;
-            break;
-        case DPIF_OP_EXECUTE:
-            op->error = dp_execute_op(dp, &op->execute);
-            break;
-        case DPIF_OP_FLOW_GET:
-            op->error = dp_flow_get(dp, &op->flow_get);
-            break;
+    for (; n; n -= n_dels + n_others) {
+        n_dels = ops_of_kind(ops, n, true);
+        if (n_dels) {
+            dp_flow_del_batch(dp, ops, n_dels);
+            ops += n_dels;
         }
+        n_others = ops_of_kind(ops, n - n_dels, false);
+        /* A handler's flows, then the packets that asked for them. */
+        for (size_t i = 0; i < n_others; i++) {
+            if (ops[i]->type == DPIF_OP_FLOW_PUT) {
+                ops[i]->error = dp_flow_put(dp, &ops[i]->flow_put);
+            } else if (ops[i]->type == DPIF_OP_FLOW_GET) {
+                ops[i]->error = dp_flow_get(dp, &ops[i]->flow_get);
+            }
+        }
+        dp_execute_ops(dp, ops, n_others);
+        ops += n_others;
     }
 }
 

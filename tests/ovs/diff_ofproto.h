@@ -297,10 +297,14 @@ handle(struct dpif_upcall *up)
     ofpbuf_use_stub(&actions, stub, sizeof stub);
     put_actions(r, &actions);
     if (actions.size) {
-        CHECK(!dp_execute_op(dp, &(struct dpif_execute){.actions = actions.data,
-                                                        .actions_len = actions.size,
-                                                        .packet = &up->packet,
-                                                        .flow = &flow}));
+        struct dpif_op op = {.type = DPIF_OP_EXECUTE,
+                             .execute = {.actions = actions.data,
+                                         .actions_len = actions.size,
+                                         .packet = &up->packet,
+                                         .flow = &flow}};
+
+        dp_execute_ops(dp, (struct dpif_op *[]){&op}, 1);
+        CHECK(!op.error);
     }
     ofpbuf_uninit(&actions);
 }

@@ -2,7 +2,7 @@
  * becomes of the packet, and that nothing leaks or is used twice (run it under
  * AddressSanitizer).
  *
- *   packet > dp_execute(), dp_slow() or dp_execute_op() > ports 1..8, upcalls */
+ *   packet > dp_execute(), dp_slow() or dp_execute_ops() > ports 1..8, upcalls */
 #include <config.h>
 
 #include <errno.h>
@@ -444,13 +444,16 @@ static int
 execute_actions(struct dp_packet *b, const struct ofpbuf *actions, bool probe)
 {
     struct flow flow;
+    struct dpif_op op = {.type = DPIF_OP_EXECUTE,
+                         .execute = {.actions = actions->data,
+                                     .actions_len = actions->size,
+                                     .probe = probe,
+                                     .flow = &flow,
+                                     .packet = b}};
 
     flow_extract(b, &flow);
-    return dp_execute_op(rig_dp, &(struct dpif_execute){.actions = actions->data,
-                                                        .actions_len = actions->size,
-                                                        .probe = probe,
-                                                        .flow = &flow,
-                                                        .packet = b});
+    dp_execute_ops(rig_dp, (struct dpif_op *[]){&op}, 1);
+    return op.error;
 }
 
 static int
@@ -611,6 +614,38 @@ test_tunnel(void)
 
 /* --- the ways in --------------------------------------------------------------------------- */
 
+/* As a handler has them: flows between the packets, and one that fails. */
+static void
+test_execute_several(void)
+{
+    struct dp_packet *b[3] = {udp_packet(1), udp_packet(2), udp_packet(3)};
+    struct dpif_op ops[4], *opsp[] = {&ops[0], &ops[1], &ops[2], &ops[3]};
+    struct ofpbuf actions;
+    struct flow flow;
+
+    CASE("exec-op-several");
+    flow_extract(b[0], &flow);
+    actions_init(&actions, "1");
+    dp_packet_set_size(b[1], 13);
+    for (unsigned i = 0; i < 3; i++) {
+        ops[i] = (struct dpif_op){.type = DPIF_OP_EXECUTE,
+                                  .execute = {.actions = actions.data,
+                                              .actions_len = actions.size,
+                                              .flow = &flow,
+                                              .packet = b[i]}};
+    }
+    ops[3] = (struct dpif_op){.type = DPIF_OP_FLOW_PUT, .error = 77};
+    dp_execute_ops(rig_dp, opsp, 4);
+    CHECK(!ops[0].error && ops[1].error == EINVAL && !ops[2].error && ops[3].error == 77);
+    CHECK(n_sent == 2);
+    CHECK(same_frame(sent[0].b, b[0]) && same_frame(sent[1].b, b[2]));
+    forget_sent();
+    ofpbuf_uninit(&actions);
+    for (unsigned i = 0; i < 3; i++) {
+        dp_packet_delete(b[i]);
+    }
+}
+
 static void
 test_execute_op(void)
 {
@@ -720,6 +755,7 @@ main(int argc OVS_UNUSED, char *argv[])
     test_recirc();
     test_tunnel();
     test_execute_op();
+    test_execute_several();
     test_slow();
     CASE("exec-complete");
     CHECK(n_incomplete == 0);

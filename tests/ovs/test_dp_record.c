@@ -13,6 +13,7 @@
 #include "fast/program.h"
 #include "fast/record.h"
 #include "flow_text.h"
+#include "netdev-vport.h"
 #include "odp-execute.h"
 #include "timeval.h"
 #include "unaligned.h"
@@ -240,6 +241,220 @@ test_connections(void)
     CHECK(n_told == 1);
 }
 
+/* --- what ofproto decides ----------------------------------------------------------- */
+
+/* As a handler of ofproto does it with the next packet that missed. */
+static void
+handle(const char *actions)
+{
+    struct ofpbuf buf, text;
+    struct dpif_upcall up;
+    struct flow flow;
+    ovs_u128 ufid;
+
+    ofpbuf_init(&buf, 512);
+    ofpbuf_init(&text, 0);
+    ovs_assert(!odp_actions_from_string(actions, NULL, &text));
+    if (dp_upcall_recv(RIG_DPIF, 0, &up, &buf)) {
+        CHECK(!"an upcall");
+        goto out;
+    }
+    ovs_assert(odp_flow_key_to_flow(up.key, up.key_len, &flow, NULL) != ODP_FIT_ERROR);
+    pkt_metadata_from_flow(&up.packet.md, &flow);
+    flow_extract(&up.packet, &flow);
+    ufid.u64.lo = ufid.u64.hi = next_id++;
+    CHECK(!dp_flow_put(rig_dp, &(struct dpif_flow_put){
+                                   .flags = DPIF_FP_CREATE,
+                                   .key = up.key,
+                                   .key_len = up.key_len,
+                                   .actions = text.data,
+                                   .actions_len = text.size,
+                                   .ufid = &ufid,
+                                   .pmd_id = PMD_ID_NULL,
+                               }));
+    if (text.size) {
+        struct dpif_op op = {.type = DPIF_OP_EXECUTE,
+                             .execute = {.actions = text.data,
+                                         .actions_len = text.size,
+                                         .packet = &up.packet,
+                                         .flow = &flow}};
+
+        dp_execute_ops(rig_dp, (struct dpif_op *[]){&op}, 1);
+    }
+    dp_packet_uninit(&up.packet);
+out:
+    ofpbuf_uninit(&text);
+    ofpbuf_uninit(&buf);
+}
+
+static void
+test_answers(void)
+{
+    struct record r;
+
+    dp_upcall_recv_set(RIG_DPIF, true);
+    put("recirc_id(9),in_port(2),eth_type(0x0800),ipv4(frag=no)", NOTE("2", "80") ",3");
+    for (uint16_t dport = 100; dport <= 104; dport++) {
+        pass(2, 1, 2, 1000, dport, 1);
+        switch (dport) {
+        case 100:
+            handle(NOTE("1", "81") ",3");
+            break;
+        case 101:
+            handle("");
+            break;
+        case 102:
+            handle("set(ipv4(src=10.9.9.9)),recirc(9)");
+            break;
+        case 103: /* the second flow is not known either */
+            handle("recirc(10)");
+            handle("1");
+            break;
+        }
+    }
+    dp_upcall_recv_purge(RIG_DPIF);
+    dp_upcall_recv_set(RIG_DPIF, false);
+    collect();
+
+    CASE("record: a first packet, forwarded by ofproto");
+    r = record_of(2, 100);
+    CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 3 && r.rule_out == 81);
+
+    CASE("record: a first packet, dropped");
+    r = record_of(2, 101);
+    CHECK(r.packets == 1 && r.status == RECORD_DROPPED && r.drop == RECORD_DROP_POLICY);
+
+    CASE("record: a first packet that went through a second flow, changed");
+    r = record_of(2, 102);
+    CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 3 && r.rule_in == 80);
+
+    CASE("record: a first packet that missed twice");
+    r = record_of(2, 103);
+    CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 1);
+
+    CASE("record: a first packet that nobody answered for");
+    r = record_of(2, 104);
+    CHECK(r.packets == 1 && r.status == RECORD_UNKNOWN);
+
+    CASE("record: an old answer says nothing of a new record");
+    now += 60000;
+    dp_upcall_recv_set(RIG_DPIF, true);
+    pass(2, 1, 2, 1001, 100, 1);
+    dp_upcall_recv_set(RIG_DPIF, false);
+    collect();
+    r = record_of(2, 100);
+    CHECK(r.packets == 1 && r.status == RECORD_UNKNOWN);
+    now -= 60000;
+}
+
+/* --- tunnels ---------------------------------------------------------------------------- */
+
+/* frame() in VXLAN of network 0x7b. */
+static struct rte_mbuf *
+tunnelled(uint16_t dport)
+{
+    static const uint8_t header[50] = {
+        2, [11] = 9, 8, 0, 0x45, 0,  0,    96,   [20] = 0x40, 0,    64, 17, [26] = 1, 1,
+        2, 88,       1, 1, 2,    92, 0x30, 0x39, 0x12,        0xb5, 0,  76, [42] = 8, [48] = 0x7b,
+    };
+    struct dp_packet *p = dp_packet_of(frame(1, 2, 1000, dport));
+    uint8_t *d = dp_packet_push_uninit(p, sizeof header);
+
+    memcpy(d, header, sizeof header);
+    put_unaligned_u16((uint16_t *)(d + 24), csum(d + 14, 20));
+    dp_packet_complete(p);
+    return &p->mbuf;
+}
+
+static void
+pass_tunnelled(uint16_t dport, unsigned n)
+{
+    struct rte_mbuf *pkts[ENGINE_BURST];
+
+    for (unsigned i = 0; i < n; i++) {
+        pkts[i] = tunnelled(dport);
+    }
+    worker_begin(w->worker);
+    worker_run(w->worker, 1, pkts, n, ++now);
+    worker_end(w->worker);
+}
+
+static void
+test_tunnels(void)
+{
+    struct dp_port *port = rig_port(7, DP_PORT_TUNNEL);
+    struct record r;
+
+    ovs_assert(!netdev_open("tunnel", "vxlan", &port->netdev));
+    port->fast.send = sink;
+    engine_record_port(rig_dp->engine, 7, true);
+    put(UDP("1", "4789"), "tnl_pop(7)");
+    put("recirc_id(0),tunnel(tun_id=0x7b,src=1.1.2.88,dst=1.1.2.92,ttl=64,flags(-df-csum+key)),"
+        "in_port(7),eth(),eth_type(0x0800),ipv4(proto=17,frag=no),udp(dst=200)",
+        "3");
+    pass_tunnelled(200, 1);
+    pass_tunnelled(200, 4);
+    collect();
+    pass_tunnelled(200, 5); /* which the cache knows by now */
+    collect();
+
+    CASE("record: a tunnel's packets, where they came in");
+    r = record_of(1, 4789);
+    CHECK(r.packets == 5 && r.bytes == 5 * 96 && r.status == RECORD_FORWARDED && r.out == 7);
+    CHECK(!(r.key.nw_tos & RECORD_TUNNEL));
+
+    CASE("record: what was in them, at the tunnel's port");
+    r = record_of(7, 200);
+    CHECK(r.packets == 5 && r.bytes == 5 * 40 && r.status == RECORD_FORWARDED && r.out == 3);
+    CHECK(r.key.nw_tos & RECORD_TUNNEL && r.more.tunnel == 0x7b);
+
+    CASE("record: what was in one that ofproto unpacked");
+    dp_upcall_recv_set(RIG_DPIF, true);
+    pass_tunnelled(201, 1);
+    handle("2");
+    dp_upcall_recv_set(RIG_DPIF, false);
+    collect();
+    r = record_of(7, 201);
+    CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 2);
+    CHECK(r.more.tunnel == 0x7b);
+    engine_record_port(rig_dp->engine, 7, false);
+    netdev_close(port->netdev);
+    rig_port_free(port);
+}
+
+/* A tunnel's first packet: a handler unpacks it. */
+static void
+test_unpacked_elsewhere(void)
+{
+    struct dp_port *port = rig_port(8, DP_PORT_TUNNEL);
+    struct record r;
+
+    ovs_assert(!netdev_open("tunnel2", "vxlan", &port->netdev));
+    port->fast.send = sink;
+    engine_record_port(rig_dp->engine, 8, true);
+    put("recirc_id(0),tunnel(tun_id=0x7b,src=1.1.2.88,dst=1.1.2.92,ttl=64,flags(-df-csum+key)),"
+        "in_port(8),eth(),eth_type(0x0800),ipv4(proto=17,frag=no),udp(dst=200)",
+        "3");
+    dp_upcall_recv_set(RIG_DPIF, true);
+    engine_record_port(rig_dp->engine, 2, true);
+    worker_begin(w->worker);
+    worker_run(w->worker, 2, (struct rte_mbuf *[]){tunnelled(200)}, 1, ++now);
+    worker_end(w->worker);
+    handle("tnl_pop(8)");
+    dp_upcall_recv_set(RIG_DPIF, false);
+    collect();
+
+    CASE("record: a tunnel's first packet, and what was in it");
+    r = record_of(2, 4789);
+    CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 8);
+    r = record_of(8, 200);
+    CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 3);
+    CHECK(r.more.tunnel == 0x7b);
+    engine_record_port(rig_dp->engine, 8, false);
+    netdev_close(port->netdev);
+    rig_port_free(port);
+}
+
 int
 main(int argc OVS_UNUSED, char *argv[])
 {
@@ -247,6 +462,7 @@ main(int argc OVS_UNUSED, char *argv[])
 
     set_program_name(argv[0]);
     odp_execute_init();
+    netdev_vport_tunnel_register();
     rig_start();
     now = time_msec();
     for (unsigned i = 0; i < 3; i++) {
@@ -258,6 +474,9 @@ main(int argc OVS_UNUSED, char *argv[])
     w = dp_worker_create(rig_dp, 1024, false);
     test_ways();
     test_connections();
+    test_answers();
+    test_tunnels();
+    test_unpacked_elsewhere();
     dp_worker_destroy(w);
     for (unsigned i = 0; i < 3; i++) {
         rig_port_free(ports[i]);

@@ -766,6 +766,40 @@ test_packet(void)
     dp_packet_delete(b);
 }
 
+/* What was received stays as it is while small packets' buffers go round. */
+static void
+test_reuse(void)
+{
+    static const size_t payloads[] = {20, 200, 430, 600, 1400};
+    static struct received r[64];
+
+    CASE("upcall-reuse");
+    for (unsigned size = 0; size < ARRAY_SIZE(payloads); size++) {
+        for (uint32_t i = 0; i < ARRAY_SIZE(r); i++) {
+            send_type(1, i, 1000 * size + i, payloads[size], DPIF_UC_ACTION);
+            CHECK(receive(0, &r[i]));
+        }
+        for (uint32_t i = 0; i < ARRAY_SIZE(r); i++) {
+            struct dp_packet *b = &r[i].up.packet;
+            struct flow flow;
+
+            CHECK(dp_packet_size(b) == 42 + payloads[size]);
+            CHECK(seq_of(b) == 1000 * size + i);
+            CHECK(odp_flow_key_to_flow(r[i].up.key, r[i].up.key_len, &flow, NULL) ==
+                  ODP_FIT_PERFECT);
+            CHECK((ntohl(flow.nw_src) & 0xff) == i);
+            /* As far as its headroom goes, and beyond. */
+            memset(dp_packet_push_uninit(b, 60), 0x5a, 60);
+            memset(dp_packet_push_uninit(b, 60), 0x5a, 60);
+            dp_packet_pull(b, 120);
+            CHECK(seq_of(b) == 1000 * size + i);
+            CHECK(odp_flow_key_to_flow(r[i].up.key, r[i].up.key_len, &flow, NULL) ==
+                  ODP_FIT_PERFECT);
+            done(&r[i]);
+        }
+    }
+}
+
 /* --- changes ------------------------------------------------------------------------------- */
 
 static void
@@ -943,6 +977,7 @@ main(int argc OVS_UNUSED, char *argv[])
     test_round_trip();
     test_attributes();
     test_packet();
+    test_reuse();
     test_changes();
     test_threads();
     dp_worker_destroy(worker);
