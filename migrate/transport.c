@@ -102,9 +102,12 @@ transport_create(const struct transport_config *config, bool source, struct tran
     transport_cond_init(&t->changed);
     limit_init(&t->rate);
     limit_init(&t->cpu);
+    t->dead_peer_ms = config->dead_peer_ms ? config->dead_peer_ms : DEAD_PEER_MS;
+    t->stall_ms = config->stall_ms ? config->stall_ms : STALL_MS;
     t->rx_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    t->closing_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     t->c = calloc(config->n_connections, sizeof *t->c);
-    error = t->rx_fd < 0 ? errno : t->c ? 0 : ENOMEM;
+    error = t->rx_fd < 0 || t->closing_fd < 0 ? errno : t->c ? 0 : ENOMEM;
     for (unsigned i = 0; i < config->n_connections && !error; i++) {
         t->n = i + 1;
         error = connection_init(t, i);
@@ -129,7 +132,8 @@ transport_start(struct transport *t)
             return EAGAIN;
         }
     }
-    return 0;
+    t->watcher_on = !pthread_create(&t->watcher, NULL, transport_peer_main, t);
+    return t->watcher_on ? 0 : EAGAIN;
 }
 
 void
@@ -164,6 +168,10 @@ transport_close(struct transport *t)
         return;
     }
     transport_fail(t, ECANCELED, "closed");
+    if (t->watcher_on) {
+        eventfd_write(t->closing_fd, 1);
+        pthread_join(t->watcher, NULL);
+    }
     for (unsigned i = 0; i < t->n; i++) {
         if (t->c[i].sender_on) {
             pthread_join(t->c[i].sender, NULL);
@@ -185,6 +193,9 @@ transport_close(struct transport *t)
     mig_digest_destroy(&t->digest);
     if (t->rx_fd >= 0) {
         close(t->rx_fd);
+    }
+    if (t->closing_fd >= 0) {
+        close(t->closing_fd);
     }
     pthread_cond_destroy(&t->changed);
     pthread_mutex_destroy(&t->lock);

@@ -62,7 +62,8 @@ struct transport_config {
     const struct transport_tls *tls; /* NULL: plain TCP.  Read during the call only. */
     unsigned n_connections;          /* 1 to TRANSPORT_CONNECTIONS_MAX; both ends the same */
     unsigned handshake_timeout_ms;   /* of all connections together; 0: 10,000 */
-    unsigned dead_peer_ms;           /* a silent peer is given up after about this; 0: 5,000 */
+    unsigned dead_peer_ms;           /* a machine that does not answer is given up; 0: 5,000 */
+    unsigned stall_ms;               /* a peer that takes nothing; 0: 10,000 */
     uint8_t *memory;                 /* source: the guest's; NULL with a stream driver */
     uint64_t n_pages;                /* source: of it */
     bool chunks;                     /* a stream driver; both ends the same */

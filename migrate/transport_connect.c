@@ -12,12 +12,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "tls.h"
+#include "tls_handshake.h"
 #include "transport_priv.h"
 
 enum {
     HANDSHAKE_TIMEOUT_MS = 10000,
-    DEAD_PEER_MS = 5000,
     CANDIDATES_MAX = 32, /* connections that have not yet said who they are */
     ADDRESS_TEXT = INET6_ADDRSTRLEN + 10,
 };

@@ -10,9 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "tls.h"
+#include "tls_handshake.h"
+#include "tls_stream.h"
 
-/* Data that nobody acknowledges, and a peer that does not answer while there is none. */
+/* A peer that does not answer while nothing is under way to it; else transport_peer.c. */
 static void
 watch_peer(int fd, unsigned dead_peer_ms)
 {
@@ -23,7 +24,6 @@ watch_peer(int fd, unsigned dead_peer_ms)
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
     setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
-    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &dead_peer_ms, sizeof dead_peer_ms);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
@@ -58,9 +58,8 @@ io_cut(struct io *io)
     }
 }
 
-/* Takes 'n' bytes off the front of an array of *n_iov.  Returns what is left of it. */
-static struct iovec *
-advance(struct iovec *iov, unsigned *n_iov, size_t n)
+struct iovec *
+io_advance(struct iovec *iov, unsigned *n_iov, size_t n)
 {
     while (*n_iov && n >= iov->iov_len) {
         n -= iov->iov_len;
@@ -89,41 +88,9 @@ write_plain(struct io *io, struct iovec *iov, unsigned n)
             }
             return errno == EAGAIN ? ETIMEDOUT : errno;
         }
-        iov = advance(iov, &n, sent);
+        iov = io_advance(iov, &n, sent);
     }
     return 0;
-}
-
-/* Full records: large pieces from where they lie, small ones gathered. */
-static int
-write_tls(struct io *io, const struct iovec *iov, unsigned n)
-{
-    size_t staged = 0;
-    int error = 0;
-
-    for (unsigned i = 0; i < n && !error; i++) {
-        const uint8_t *p = iov[i].iov_base;
-        size_t left = iov[i].iov_len;
-
-        while (left && !error) {
-            size_t take = TLS_RECORD - staged < left ? TLS_RECORD - staged : left;
-            bool last = i + 1 == n && take == left;
-
-            if (take == TLS_RECORD) {
-                error = mig_tls_write(io->tls, p, take, !last);
-            } else {
-                memcpy(io->stage + staged, p, take);
-                staged += take;
-                if (staged == TLS_RECORD || last) {
-                    error = mig_tls_write(io->tls, io->stage, staged, !last);
-                    staged = 0;
-                }
-            }
-            p += take;
-            left -= take;
-        }
-    }
-    return error;
 }
 
 /* The guest may write its memory meanwhile: the file gets what the wire gets. */
@@ -172,7 +139,8 @@ io_write(struct io *io, struct iovec *iov, unsigned n)
         len += iov[i].iov_len;
     }
     if (!error) {
-        error = io->tls ? write_tls(io, iov, n) : write_plain(io, iov, n);
+        error =
+            io->tls ? tls_stream_write(mig_tls_stream(io->tls), iov, n) : write_plain(io, iov, n);
     }
     if (!error) {
         atomic_fetch_add_explicit(&io->sent, len, memory_order_relaxed);
@@ -182,18 +150,34 @@ io_write(struct io *io, struct iovec *iov, unsigned n)
 
 /* --- reading -------------------------------------------------------------- */
 
-static int
-wait_readable(int fd, uint64_t deadline_ns)
+static uint64_t
+now_ns(void)
 {
     struct timespec t;
-    int64_t left_ms;
 
     clock_gettime(CLOCK_MONOTONIC, &t);
-    left_ms = ((int64_t)deadline_ns - (t.tv_sec * 1000000000ll + t.tv_nsec)) / 1000000;
-    if (left_ms <= 0) {
-        return ETIMEDOUT;
+    return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+int
+io_wait(int fd, short events, uint64_t deadline_ns)
+{
+    for (;;) {
+        uint64_t now = deadline_ns ? now_ns() : 0;
+        struct pollfd p = {.fd = fd, .events = events};
+        int n;
+
+        if (deadline_ns && now >= deadline_ns) {
+            return ETIMEDOUT;
+        }
+        n = poll(&p, 1, deadline_ns ? (int)((deadline_ns - now) / 1000000 + 1) : -1);
+        if (n > 0) {
+            return 0;
+        }
+        if (n < 0 && errno != EINTR) {
+            return errno;
+        }
     }
-    return poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, left_ms) ? 0 : ETIMEDOUT;
 }
 
 /* At least one byte into 'iov', and what comes along into the spill, which is empty. */
@@ -202,7 +186,7 @@ read_plain(struct io *io, const struct iovec *iov, unsigned n, size_t wanted, si
 {
     struct iovec v[IO_IOV_MAX];
     struct msghdr m = {.msg_iov = v, .msg_iovlen = n + 1};
-    int error = io->deadline_ns ? wait_readable(io->fd, io->deadline_ns) : 0;
+    int error = io->deadline_ns ? io_wait(io->fd, POLLIN, io->deadline_ns) : 0;
     ssize_t r;
 
     if (error) {
@@ -237,7 +221,7 @@ read_some(struct io *io, const struct iovec *iov, unsigned n, size_t wanted, siz
     if (!io->tls) {
         return read_plain(io, iov, n, wanted, got);
     }
-    error = mig_tls_read(io->tls, iov->iov_base, iov->iov_len, io->deadline_ns, got);
+    error = tls_stream_read(mig_tls_stream(io->tls), iov, wanted, io->deadline_ns, got);
     return error ? error : *got ? 0 : ECONNRESET;
 }
 
@@ -249,7 +233,7 @@ io_read(struct io *io, struct iovec *iov, unsigned n)
     for (unsigned i = 0; i < n; i++) {
         wanted += iov[i].iov_len;
     }
-    for (iov = advance(iov, &n, 0); n; iov = advance(iov, &n, got)) {
+    for (iov = io_advance(iov, &n, 0); n; iov = io_advance(iov, &n, got)) {
         int error = read_some(io, iov, n, wanted, &got);
 
         if (error) {

@@ -26,7 +26,6 @@ struct io {
     int capture_fd; /* or -1 */
     uint8_t *flat;  /* while capturing, or NULL: what is sent, copied once */
     size_t flat_room;
-    uint8_t stage[16384]; /* of one TLS record */
     /* The reader's. */
     uint8_t spill[8192]; /* came along */
     size_t spill_at, spill_end;
@@ -44,5 +43,10 @@ int io_write(struct io *, struct iovec *, unsigned n);
 /* Exactly this much; n < IO_IOV_MAX; the array is used up. */
 int io_read(struct io *, struct iovec *, unsigned n);
 int io_read_bytes(struct io *, void *, size_t n);
+
+/* Takes 'n' bytes off the front of an array of *n_iov.  Returns what is left of it. */
+struct iovec *io_advance(struct iovec *, unsigned *n_iov, size_t n);
+/* Until poll(2) has one of 'events', or CLOCK_MONOTONIC 'deadline_ns' (0: none; ETIMEDOUT). */
+int io_wait(int fd, short events, uint64_t deadline_ns);
 
 #endif

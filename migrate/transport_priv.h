@@ -5,6 +5,7 @@
  *   transport_receive.c  its receiver thread
  *   transport_connect.c  listening, connecting, handshake
  *   transport_limit.c    limits of rate and CPU time
+ *   transport_peer.c     gives up peers that are dead
  *
  * One lock guards the queues and what the threads tell each other; it is taken once
  * per record, chunk, barrier or set of pages, never per page. */
@@ -22,6 +23,8 @@ enum {
     TX_QUEUE_BYTES = 8 << 20, /* of records and chunks that wait to be sent */
     URGENT_MAX = 256,         /* pages asked for and not yet sent, of a connection */
     PAGES_PER_WORD = 64,      /* of a bitmap; neighbours that share a connection */
+    DEAD_PEER_MS = 5000,
+    STALL_MS = 10000,
 };
 
 /* Pages to send; shared by the connections' items. */
@@ -82,6 +85,9 @@ struct connection {
     uint32_t rx_sequence;
     uint64_t rx_descriptors, rx_barrier;
 
+    /* The watcher's. */
+    uint64_t acked, acked_ns;
+
     /* Written by its threads, read by any. */
     _Atomic uint64_t pages_by_kind[MIG_KINDS], pages_received;
     atomic_uint urgent_waiting; /* n_urgent, to look without the lock */
@@ -123,6 +129,11 @@ struct transport {
     _Atomic uint64_t barriers_placed; /* by the far end */
     _Atomic int64_t pages_waiting;
     struct limit rate, cpu;
+
+    unsigned dead_peer_ms, stall_ms;
+    int closing_fd; /* eventfd, for the watcher */
+    pthread_t watcher;
+    bool watcher_on;
 };
 
 /* --- transport.c ---------------------------------------------------------- */
@@ -146,6 +157,7 @@ void page_set_unref(struct page_set *);
 
 void *transport_sender(void *connection);
 void *transport_receiver(void *connection);
+void *transport_peer_main(void *transport);
 /* A transport of 'n' connections without sockets; the threads start afterwards. */
 int transport_create(const struct transport_config *, bool source, struct transport **);
 int transport_start(struct transport *);

@@ -2,12 +2,16 @@
  * at the other, in order, whatever the number of connections; what is cut fails. */
 #include <errno.h>
 #include <ftw.h>
+#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -402,6 +406,127 @@ test_cut(void)
     mig_pair_close(&p);
 }
 
+enum { STALL_CHUNKS = 64 };
+
+static void *
+megabytes_main(void *aux)
+{
+    struct chunks *c = aux;
+    uint8_t *data = calloc(1, MIG_MAX_BLOB - 8);
+
+    for (unsigned i = 0; i < STALL_CHUNKS && !c->error; i++) {
+        c->error = transport_tx_chunk(c->t, data, MIG_MAX_BLOB - 8);
+    }
+    c->error = c->error ? c->error : transport_tx_end(c->t);
+    free(data);
+    return NULL;
+}
+
+/* More than queues and sockets hold, for a far end of which nothing takes it. */
+static pthread_t
+stall(struct mig_pair *p, struct chunks *c, unsigned dead_peer_ms, unsigned stall_ms)
+{
+    pthread_t thread;
+
+    mig_pair_init(p, 1, 0);
+    p->from.dead_peer_ms = p->to.dead_peer_ms = dead_peer_ms;
+    p->from.stall_ms = p->to.stall_ms = stall_ms;
+    CHECK(mig_pair_open(p));
+    *c = (struct chunks){.t = p->source};
+    pthread_create(&thread, NULL, megabytes_main, c);
+    return thread;
+}
+
+static void
+test_slow(void)
+{
+    struct mig_pair p;
+    struct transport_message m;
+    struct chunks c;
+    const char *why = "";
+    pthread_t thread;
+
+    CASE("mig_transport/a peer that is alive and slow is waited for");
+    thread = stall(&p, &c, 300, 60000);
+    poll(NULL, 0, 2000);
+    CHECK(!transport_error(p.source, NULL) && !transport_error(p.destination, NULL));
+    for (unsigned i = 0; i < STALL_CHUNKS; i++) {
+        CHECK(!transport_rx(p.destination, &m, 10000) && m.type == MIG_CHUNK);
+        transport_message_done(&m);
+    }
+    CHECK(transport_rx(p.destination, &m, 10000) == ENODATA);
+    pthread_join(thread, NULL);
+    CHECK(!c.error);
+    mig_pair_close(&p);
+
+    CASE("mig_transport/a peer that is alive and takes nothing is given up");
+    thread = stall(&p, &c, 60000, 500);
+    CHECK(transport_rx(p.source, &m, 20000) == ETIMEDOUT);
+    CHECK(transport_error(p.source, &why) == ETIMEDOUT && strstr(why, "taken nothing"));
+    transport_cancel(p.source);
+    pthread_join(thread, NULL);
+    CHECK(c.error == ETIMEDOUT);
+    mig_pair_close(&p);
+}
+
+static bool
+loopback(bool up)
+{
+    struct ifreq r = {.ifr_name = "lo", .ifr_flags = up ? IFF_UP : 0};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    bool done = !ioctl(fd, SIOCSIFFLAGS, &r);
+
+    close(fd);
+    return done;
+}
+
+/* The wire's end falls off; in a network of its own. */
+static void *
+dead_main(void *skipped)
+{
+    struct mig_pair p;
+    struct transport_message m;
+    struct chunks c;
+    const char *why = "";
+    pthread_t thread;
+
+    if (unshare(CLONE_NEWNET) || !loopback(true)) {
+        *(bool *)skipped = true;
+        return NULL;
+    }
+    thread = stall(&p, &c, 1000, 60000);
+    /* Something is always under way from here on. */
+    for (unsigned i = 0; i < STALL_CHUNKS / 4; i++) {
+        CHECK(!transport_rx(p.destination, &m, 10000) && m.type == MIG_CHUNK);
+        transport_message_done(&m);
+    }
+    CHECK(loopback(false));
+    while (!transport_rx(p.destination, &m, 100)) {
+        transport_message_done(&m);
+    }
+    CHECK(transport_rx(p.source, &m, 30000) == ETIMEDOUT);
+    CHECK(transport_error(p.source, &why) == ETIMEDOUT && strstr(why, "does not answer"));
+    transport_cancel(p.source);
+    pthread_join(thread, NULL);
+    mig_pair_close(&p);
+    return NULL;
+}
+
+static void
+test_dead(void)
+{
+    bool skipped = false;
+    pthread_t thread;
+
+    CASE("mig_transport/a peer that is dead is given up");
+    pthread_create(&thread, NULL, dead_main, &skipped);
+    pthread_join(thread, NULL);
+    if (skipped) {
+        printf("skip %s: needs a network namespace of its own\n", check_case_);
+        check_case_ = NULL;
+    }
+}
+
 static uint64_t
 now_ns(void)
 {
@@ -684,6 +809,8 @@ main(void)
     test_chunks();
     test_identity();
     test_cut();
+    test_slow();
+    test_dead();
     test_limits();
     test_postcopy();
     CASE("mig_transport/authorities");

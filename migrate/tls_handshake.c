@@ -1,7 +1,10 @@
-/* OpenSSL reads and writes the socket through a BIO of ours that never blocks: who must
- * wait does so in poll(), without the lock.  The BIO reads ahead, because OpenSSL's own
- * reading ahead moves all that it has left once per record, to align it. */
-#include "tls.h"
+/* The handshake is OpenSSL's, through a BIO of ours that reads ahead and never blocks; the records
+ * behind it are ours (tls_record.h), from the guest's memory and into it.
+ *
+ * OpenSSL hands out the traffic secrets for a log of keys.  Behind the handshake there are
+ * application data, KeyUpdate and alerts: the server sends no tickets, nobody asks for a
+ * certificate later. */
+#include "tls_handshake.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -14,15 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "tls_stream.h"
 #include "transport.h"
-
-/* Read from the socket at once; up to this many records are then decrypted without
- * another system call. */
-#define READ_AHEAD (256u << 10)
-/* AES-GCM may encrypt 2^24.5 full records with one key (RFC 8446 5.5). */
-#define RECORDS_PER_KEY (1u << 23)
+#include "transport_io.h"
 
 struct tls_context {
     SSL_CTX *ssl;
@@ -31,13 +29,14 @@ struct tls_context {
 
 struct tls {
     SSL *ssl;
-    pthread_mutex_t lock; /* of ssl */
     int fd;
-    bool more;        /* the write under way is not the last; under lock */
-    unsigned records; /* written with the key of now; the writer's */
-    /* Read ahead; under lock. */
+    struct tls_stream *stream; /* behind the handshake */
+    /* Of the handshake: what was read ahead, and the secrets of the client's and the server's
+     * traffic. */
     size_t in_at, in_end;
-    uint8_t in[READ_AHEAD];
+    uint8_t in[32768];
+    size_t secret_len[2];
+    uint8_t secret[2][TLS_SECRET_MAX];
 };
 
 /* --- the BIO -------------------------------------------------------------- */
@@ -46,7 +45,7 @@ static int
 bio_write(BIO *bio, const char *p, int n)
 {
     const struct tls *t = BIO_get_data(bio);
-    ssize_t sent = send(t->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL | (t->more ? MSG_MORE : 0));
+    ssize_t sent = send(t->fd, p, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 
     BIO_clear_retry_flags(bio);
     if (sent < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -99,6 +98,39 @@ make_bio_method(void)
     }
 }
 
+/* --- secrets -------------------------------------------------------------- */
+
+/* The bytes of 'hex', to its end; 0: it is none. */
+static size_t
+bytes_of(const char *hex, uint8_t *out, size_t room)
+{
+    long n = 0;
+    uint8_t *bytes = OPENSSL_hexstr2buf(hex, &n);
+
+    if (!bytes || (size_t)n > room) {
+        n = 0;
+    } else {
+        memcpy(out, bytes, n);
+    }
+    OPENSSL_clear_free(bytes, n);
+    return n;
+}
+
+/* A line is a label, the client's random number and the secret (draft-ietf-tls-keylogfile). */
+static void
+take_secret(const SSL *ssl, const char *line)
+{
+    static const char *const labels[2] = {"CLIENT_TRAFFIC_SECRET_0 ", "SERVER_TRAFFIC_SECRET_0 "};
+    struct tls *t = BIO_get_data(SSL_get_rbio(ssl));
+    const char *secret = strrchr(line, ' ');
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (secret && !strncmp(line, labels[i], strlen(labels[i]))) {
+            t->secret_len[i] = bytes_of(secret + 1, t->secret[i], TLS_SECRET_MAX);
+        }
+    }
+}
+
 /* --- context -------------------------------------------------------------- */
 
 static void
@@ -147,7 +179,7 @@ configure(SSL_CTX *ctx, const struct transport_tls *files)
     SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(ctx, 0);
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_keylog_callback(ctx, take_secret);
     return NULL;
 }
 
@@ -188,59 +220,25 @@ mig_tls_context_destroy(struct tls_context *c)
 
 /* --- one connection ------------------------------------------------------- */
 
-static uint64_t
-now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static int
-wait_fd(int fd, short events, uint64_t deadline_ns)
-{
-    for (;;) {
-        uint64_t now = deadline_ns ? now_ns() : 0;
-        struct pollfd p = {.fd = fd, .events = events};
-        int n;
-
-        if (deadline_ns && now >= deadline_ns) {
-            return ETIMEDOUT;
-        }
-        n = poll(&p, 1, deadline_ns ? (int)((deadline_ns - now) / 1000000 + 1) : -1);
-        if (n > 0) {
-            return 0;
-        }
-        if (n < 0 && errno != EINTR) {
-            return errno;
-        }
-    }
-}
-
 /* What to do after OpenSSL said 'ret': 0 after waiting (call it again), EPIPE when the
- * peer closed, or an error.  With the lock, which is not held while waiting. */
+ * peer closed, or an error. */
 static int
 after(struct tls *t, int ret, int saved_errno, uint64_t deadline_ns)
 {
-    int error, what = SSL_get_error(t->ssl, ret);
+    int what = SSL_get_error(t->ssl, ret);
 
     switch (what) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
-        pthread_mutex_unlock(&t->lock);
-        error = wait_fd(t->fd, what == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN, deadline_ns);
-        pthread_mutex_lock(&t->lock);
-        return error;
+        return io_wait(t->fd, what == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN, deadline_ns);
     case SSL_ERROR_ZERO_RETURN:
         return EPIPE;
     case SSL_ERROR_SYSCALL:
         return saved_errno ? saved_errno : EPIPE;
     default:
         /* An unexpected end of file is one of these since OpenSSL 3. */
-        error = ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? EPIPE
-                                                                                       : EBADMSG;
-        return error;
+        return ERR_GET_REASON(ERR_peek_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING ? EPIPE
+                                                                                      : EBADMSG;
     }
 }
 
@@ -278,6 +276,24 @@ attach(struct tls *t, struct tls_context *c)
     return 0;
 }
 
+/* From here on we read and write.  OpenSSL takes single records from the BIO: what else came along
+ * is still in 'in'. */
+static int
+take_over(struct tls *t, bool server)
+{
+    struct tls_secrets s = {.n = t->secret_len[server]};
+    int error = EPROTO;
+
+    memcpy(s.write, t->secret[server], sizeof s.write);
+    memcpy(s.read, t->secret[!server], sizeof s.read);
+    if (s.n && s.n == t->secret_len[!server] && !SSL_has_pending(t->ssl)) {
+        error = tls_stream_create(t->fd, &s, t->in + t->in_at, t->in_end - t->in_at, &t->stream);
+    }
+    OPENSSL_cleanse(&s, sizeof s);
+    OPENSSL_cleanse(t->secret, sizeof t->secret);
+    return error;
+}
+
 int
 mig_tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tls **out, char *why,
                   size_t n)
@@ -290,9 +306,7 @@ mig_tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tl
         return ENOMEM;
     }
     t->fd = fd;
-    pthread_mutex_init(&t->lock, NULL);
     error = attach(t, c);
-    pthread_mutex_lock(&t->lock);
     while (!error) {
         ERR_clear_error();
         errno = 0;
@@ -302,19 +316,19 @@ mig_tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tl
         }
         error = after(t, ret, errno, deadline_ns);
     }
-    pthread_mutex_unlock(&t->lock);
-    if (!error) {
-        *out = t;
-        return 0;
-    }
     if (error == EBADMSG) {
         explain_handshake(t, why, n);
         error = EPROTO;
     } else {
+        error = error ? error : take_over(t, c->server);
         snprintf(why, n, "TLS handshake: %s", strerror(error));
     }
-    mig_tls_destroy(t);
-    return error;
+    if (error) {
+        mig_tls_destroy(t);
+        return error;
+    }
+    *out = t;
+    return 0;
 }
 
 void
@@ -322,7 +336,8 @@ mig_tls_destroy(struct tls *t)
 {
     if (t) {
         SSL_free(t->ssl);
-        pthread_mutex_destroy(&t->lock);
+        tls_stream_destroy(t->stream);
+        OPENSSL_cleanse(t->secret, sizeof t->secret);
         free(t);
     }
 }
@@ -331,59 +346,13 @@ int
 mig_tls_export(struct tls *t, const char *label, const uint8_t *context, size_t n, uint8_t *out,
                size_t n_out)
 {
-    int ok;
-
-    pthread_mutex_lock(&t->lock);
-    ok = SSL_export_keying_material(t->ssl, out, n_out, label, strlen(label), context, n, 1);
-    pthread_mutex_unlock(&t->lock);
-    return ok == 1 ? 0 : EPROTO;
+    return SSL_export_keying_material(t->ssl, out, n_out, label, strlen(label), context, n, 1) == 1
+               ? 0
+               : EPROTO;
 }
 
-int
-mig_tls_write(struct tls *t, const void *p, size_t n, bool more)
+struct tls_stream *
+mig_tls_stream(struct tls *t)
 {
-    const uint8_t *at = p;
-    int error = 0;
-
-    pthread_mutex_lock(&t->lock);
-    t->more = more;
-    while (n && !error) {
-        int ret;
-
-        if (t->records >= RECORDS_PER_KEY && SSL_key_update(t->ssl, SSL_KEY_UPDATE_NOT_REQUESTED)) {
-            t->records = 0;
-        }
-        ERR_clear_error();
-        errno = 0;
-        ret = SSL_write(t->ssl, at, n < TLS_RECORD ? n : TLS_RECORD);
-        if (ret > 0) {
-            at += ret;
-            n -= ret;
-            t->records++;
-        } else {
-            error = after(t, ret, errno, 0);
-        }
-    }
-    pthread_mutex_unlock(&t->lock);
-    return error;
-}
-
-int
-mig_tls_read(struct tls *t, void *p, size_t n, uint64_t deadline_ns, size_t *got)
-{
-    int error = 0, ret = 0;
-
-    pthread_mutex_lock(&t->lock);
-    while (!error) {
-        ERR_clear_error();
-        errno = 0;
-        ret = SSL_read(t->ssl, p, n < INT_MAX ? n : INT_MAX);
-        if (ret > 0) {
-            break;
-        }
-        error = after(t, ret, errno, deadline_ns);
-    }
-    pthread_mutex_unlock(&t->lock);
-    *got = ret > 0 ? ret : 0;
-    return error == EPIPE ? 0 : error;
+    return t->stream;
 }
