@@ -101,12 +101,21 @@ end_guest_config(const struct mig_end *e)
                                      .epoch = e->job->epoch};
 }
 
+void
+end_name_ports(struct mig_end *e)
+{
+    if (e->network && e->ops->domid) {
+        network_name_ports(e->network, e->ops->domid(e->guest));
+    }
+}
+
 struct transport_config
 end_transport_config(const struct mig_end *e, struct transport_tls *tls)
 {
     const struct mig_job *job = e->job;
     struct transport_config c = {.identity.epoch = job->epoch,
                                  .n_connections = job->connections,
+                                 .stall_ms = job->answer_ms,
                                  .memory = e->source ? e->memory.base : NULL,
                                  .n_pages = e->source ? e->memory.n_pages : 0,
                                  .chunks = e->ops->kind == MIG_STREAM,
@@ -128,7 +137,8 @@ end_transport_config(const struct mig_end *e, struct transport_tls *tls)
 static int
 open_journal(struct mig_end *e)
 {
-    struct mig_journal_head head = {.source = e->source, .epoch = e->job->epoch};
+    struct mig_journal_head head = {
+        .source = e->source, .recovers = e->job->role == MIG_RECOVER, .epoch = e->job->epoch};
     int error;
 
     if (!e->job->journal) {
@@ -568,26 +578,64 @@ end_claim_check(struct mig_end *e)
     return 0;
 }
 
-/* What the row says; VERDICT_NONE: nothing yet. */
-static enum verdict
-read_verdict(struct mig_end *e)
+void
+end_note_row(struct mig_end *e, const char *host, uint64_t epoch)
+{
+    e->result->epoch = epoch;
+    snprintf(e->result->owner, sizeof e->result->owner, "%s", host);
+}
+
+enum verdict
+end_look_at_row(struct mig_end *e, bool *undecided)
 {
     const struct mig_claim *c = &e->env->claim;
+    const struct mig_job *job = e->job;
     char host[MIG_HOST];
     uint64_t epoch;
 
-    if (c->read(c->aux, host, &epoch, CLAIM_TRY_MS) || epoch <= e->job->epoch) {
+    *undecided = false;
+    /* An epoch below ours is an old view. */
+    if (c->read(c->aux, host, &epoch, CLAIM_TRY_MS) || epoch < job->epoch) {
         return VERDICT_NONE;
     }
-    e->result->epoch = epoch;
-    e->row_here = !strcmp(host, e->source ? e->job->from : e->job->to);
-    if (epoch == e->job->epoch + 1 && !strcmp(host, e->job->from)) {
+    end_note_row(e, host, epoch);
+    e->row_here = !strcmp(host, e->source ? job->from : job->to);
+    if (epoch == job->epoch) {
+        *undecided = !strcmp(host, job->from);
+        return VERDICT_NONE;
+    }
+    if (epoch == job->epoch + 1 && !strcmp(host, job->from)) {
         return VERDICT_SOURCE;
     }
-    if (epoch == e->job->epoch + 1 && !strcmp(host, e->job->to)) {
+    if (epoch == job->epoch + 1 && !strcmp(host, job->to)) {
         return VERDICT_DESTINATION;
     }
     return VERDICT_OTHER;
+}
+
+/* Between two questions to the database. */
+static void
+wait_for_row(struct mig_end *e, int *wait_ms)
+{
+    if (*wait_ms == CLAIM_RETRY_MIN_MS) {
+        end_waiting(e, "the pool's database: the guest stays paused");
+    }
+    nanosleep(&(struct timespec){.tv_sec = *wait_ms / 1000, .tv_nsec = *wait_ms % 1000 * 1000000L},
+              NULL);
+    *wait_ms = 2 * *wait_ms < CLAIM_RETRY_MAX_MS ? 2 * *wait_ms : CLAIM_RETRY_MAX_MS;
+}
+
+enum verdict
+end_read_row(struct mig_end *e, bool *undecided)
+{
+    int wait_ms = CLAIM_RETRY_MIN_MS;
+    enum verdict v;
+
+    while ((v = end_look_at_row(e, undecided)) == VERDICT_NONE && !*undecided &&
+           !e->control->quit) {
+        wait_for_row(e, &wait_ms);
+    }
+    return v;
 }
 
 enum verdict
@@ -595,27 +643,22 @@ end_decide(struct mig_end *e, bool commit)
 {
     const struct mig_claim *c = &e->env->claim;
     const struct mig_job *job = e->job;
+    const char *to = commit ? job->to : job->from;
     int error, wait_ms = CLAIM_RETRY_MIN_MS;
+    bool undecided;
     enum verdict v;
 
-    for (bool told = false;; told = true) {
-        error = c->swap(c->aux, job->from, job->epoch, commit ? job->to : job->from, job->epoch + 1,
-                        CLAIM_TRY_MS);
+    for (;;) {
+        error = c->swap(c->aux, job->from, job->epoch, to, job->epoch + 1, CLAIM_TRY_MS);
         if (!error) {
-            e->result->epoch = job->epoch + 1;
+            end_note_row(e, to, job->epoch + 1);
             return commit ? VERDICT_DESTINATION : VERDICT_SOURCE;
         }
-        v = read_verdict(e);
+        v = end_look_at_row(e, &undecided);
         if (v != VERDICT_NONE || e->control->quit) {
             return v;
         }
-        if (!told) {
-            end_waiting(e, "the pool's database: the guest stays paused");
-        }
-        nanosleep(
-            &(struct timespec){.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * 1000000L},
-            NULL);
-        wait_ms = 2 * wait_ms < CLAIM_RETRY_MAX_MS ? 2 * wait_ms : CLAIM_RETRY_MAX_MS;
+        wait_for_row(e, &wait_ms);
     }
 }
 

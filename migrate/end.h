@@ -21,6 +21,7 @@ enum {
     LOOK_MS = 50,       /* between two looks at the orders */
     FINISH_MS = 1000,   /* for the last words */
     HANDOVER_MS = 5000, /* at most, for late packets and the last records */
+    QUIET_MS = 300,     /* without a late packet: there will be none */
 };
 
 struct mig_control {
@@ -58,6 +59,7 @@ struct mig_end {
 
     enum mig_phase phase;
     bool row_here; /* the row that decided names this host */
+    bool heard;    /* source: the guest runs at the destination */
     uint64_t start_ns, progress_ns;
     uint64_t paused_ns; /* source: when the guest was stopped; 0: it was not */
     struct mig_progress progress;
@@ -71,6 +73,8 @@ int end_open(struct mig_end *, const struct mig_env *, struct mig_result *);
 /* Closes what is open, fills the result's totals. */
 void end_close(struct mig_end *);
 struct mig_guest_config end_guest_config(const struct mig_end *);
+/* Ports that are called after the guest's domain; once the guest is attached. */
+void end_name_ports(struct mig_end *);
 struct transport_config end_transport_config(const struct mig_end *, struct transport_tls *);
 
 /* Enters a phase: tells, and stops there if the job says so. */
@@ -124,6 +128,13 @@ int end_network_get(const struct mig_end *, const struct mig_blob *,
 
 /* Does the row say (from, epoch) now?  ESTALE, ETIMEDOUT.. */
 int end_claim_check(struct mig_end *);
+/* The row is known to say this. */
+void end_note_row(struct mig_end *, const char *host, uint64_t epoch);
+/* What the row says, read until there is an answer (VERDICT_NONE: told to quit, or
+ * *undecided: it still says (from, epoch)). */
+enum verdict end_read_row(struct mig_end *, bool *undecided);
+/* The same, once: VERDICT_NONE also if there is no answer. */
+enum verdict end_look_at_row(struct mig_end *, bool *undecided);
 /* Tries to commit (or else to abort) until the row has decided. */
 enum verdict end_decide(struct mig_end *, bool commit);
 /* After VERDICT_OTHER: the VM has come back to this host since, and the guest that

@@ -59,25 +59,44 @@
  * Who has died, and when
  * ----------------------
  * The guest outlives the process that moves it, in the state in which it was (see
- * driver.h).  "Recover" is the same job again, with the journal.
+ * driver.h).  "Recover" is the same job again, with the journal.  Who dies in a phase,
+ * and what the others do:
  *
- *   in phase    source's process dies           destination's process dies       wire cut
- *   connect,    guest runs; destination         source goes on with its guest    both as left
- *   prepare     discards; recover: nothing      under e; recover: discards
- *   precopy     same; recover takes dirty       same                             same
- *               log and throttle off
- *   pause       guest paused, no FINAL went     source resumes under e: without  source resumes
- *               out, but the journal cannot     FINAL no READY                   under e
- *               know: recover swaps to (S,e+1)
- *   final       destination: no READY ->        source: (S, e+1), resumes;       source: (S, e+1);
- *               discards; READY -> swaps to D   recover reads the row and        destination: READY
- *               itself.  Recover swaps to S,    discards, or, if READY was       sent -> swaps to
- * D. obeys who won                   written, swaps to D; obeys       First wins commit      as in
- * final: row decides        row says D: source destroys;     both read the row recover reads it and
- * runs run,        destination runs; recover       recover runs it, or finds it     destination
- * runs; handover    reads the row and destroys      running.  Late packets lost      source
- * destroys postcopy    guest at D waits for pages;     guest at D waits; recover at D   guest
- * waits; source recover at S serves them        listens again, source comes      connects again
+ *   connect, prepare.  Source's process: the guest runs; the destination discards;
+ *       recover: nothing to do.  Destination's: the source goes on with its guest,
+ *       under e; recover discards.  Wire: both of it.
+ *   precopy.  The same; recover at the source takes dirty log and throttle off.
+ *   pause.  Source's: guest paused, no FINAL went out, but the journal cannot know:
+ *       recover swaps to (S, e+1).  Destination's, wire: the source resumes under e:
+ *       without FINAL there is no READY.
+ *   final.  Source's: the destination discards, or if READY is out swaps to D; recover
+ *       swaps to S.  The first one wins.  Destination's: the source swaps to S and
+ *       resumes; recover reads the row and discards, or if READY was written swaps to
+ *       D, and obeys who won.  Wire: both swap.
+ *   commit.  As in final: the row decides.
+ *   run, handover.  The row says D.  Source's: the destination runs; recover destroys.
+ *       Destination's: recover runs it, or finds it running; late packets are lost.
+ *       Wire: the source destroys.
+ *   postcopy.  The guest at D waits for pages.  Source's: recover serves them.
+ *       Destination's: recover listens again, and the source connects.  Wire: the
+ *       source connects again.
+ *
+ * The source destroys what it has, paused, as soon as the row says D, whether it has
+ * heard RUNNING or not (it waits a while, for late packets).  It may: READY says that
+ * the destination's guest is whole, digest compared and state loaded, in the hands of
+ * whatever outlives weft-migrate there, and its journal says so too, so that running
+ * it needs nothing from here.  And it has to: no rule leads back from (D, e+1), so
+ * that memory could only be held for ever.  What dies at D from here on died there,
+ * as if it had been running for long.  Not so in post-copy: there the second READY
+ * is waited for, as long as it takes.  A destination whose guest has died behind a
+ * READY that is not yet decided swaps to S: the source has the last copy.
+ *
+ * A journal that is lost or empty (its end may have been anywhere): recover looks for
+ * the guest, and at the row.  Decided: obeyed.  Not decided, and here is the source: a
+ * guest that runs was never given up, one that is paused takes the way of "pause".
+ * Not decided, at the destination: READY may be out, so what is there is neither run
+ * nor discarded; failed, until the row has changed.  Where post-copy was allowed it is
+ * not known which pages are owed: failed, and nothing destroyed.
  *
  * The one moment in which a *machine's* death loses the guest is post-copy (its
  * memory is on both): that is why post-copy is asked for, never chosen.
@@ -136,7 +155,7 @@ struct mig_progress {
 
 struct mig_result {
     enum mig_status status;
-    char why[MIG_WHY]; /* "" if ok */
+    char why[MIG_WHY]; /* if ok: a remark, or "" */
     uint32_t rounds;
     uint64_t bytes_wire, bytes_guest;
     uint64_t pages_sent, pages_by_kind[MIG_KINDS]; /* page.h */
@@ -144,9 +163,11 @@ struct mig_result {
     uint64_t blackout_us; /* guest's last instruction here to its first there; 0: unknown */
     uint64_t late_packets;
     uint64_t vif_blackout_us[NETWORK_VIFS_MAX]; /* destination; 0: unknown */
-    uint64_t epoch;                             /* of the row, as far as this end knows */
-    bool running;                               /* the guest runs at this end */
-    char lost[1024]; /* what of the network could not be carried; lines */
+    /* The row, as far as this end knows it. */
+    uint64_t epoch;
+    char owner[MIG_HOST]; /* "": not known */
+    bool running;         /* the guest runs at this end */
+    char lost[1024];      /* what of the network could not be carried; lines */
 };
 
 struct mig_event {

@@ -227,11 +227,28 @@ parse_zones(struct network_vif *vif, const json_t *v, char why[MIG_WHY])
     return 0;
 }
 
+/* An address, or "192.0.2.0/24". */
+static bool
+is_prefix(const char *text)
+{
+    char address[INET6_ADDRSTRLEN], end;
+    int n = strcspn(text, "/");
+    struct in6_addr in;
+    unsigned bits = 0;
+    bool v4;
+
+    if (n >= (int)sizeof address || (text[n] && sscanf(text + n, "/%3u%c", &bits, &end) != 1)) {
+        return false;
+    }
+    snprintf(address, sizeof address, "%.*s", n, text);
+    v4 = inet_pton(AF_INET, address, &in) == 1;
+    return bits <= (v4 ? 32 : 128) && (v4 || inet_pton(AF_INET6, address, &in) == 1);
+}
+
 static int
 parse_addresses(struct network_vif *vif, const json_t *v, char why[MIG_WHY])
 {
     const json_t *address;
-    struct in6_addr in;
     size_t i;
     int error;
 
@@ -246,7 +263,7 @@ parse_addresses(struct network_vif *vif, const json_t *v, char why[MIG_WHY])
         if (error) {
             return error;
         }
-        if (inet_pton(AF_INET, out, &in) != 1 && inet_pton(AF_INET6, out, &in) != 1) {
+        if (!is_prefix(out)) {
             return wrong(why, "%s is no address", out);
         }
         vif->n_addresses++;
@@ -285,6 +302,8 @@ parse_vif(struct mig_job *j, const json_t *v, char why[MIG_WHY])
             error = parse_addresses(vif, value, why);
         } else if (!strcmp(name, "pool_key") && json_is_integer(value)) {
             vif->key = json_integer_value(value);
+        } else if (!strcmp(name, "any_address") && json_is_boolean(value)) {
+            vif->any_address = json_is_true(value);
         } else if (!strcmp(name, "stock") && json_is_boolean(value)) {
             vif->stock = json_is_true(value);
         } else {

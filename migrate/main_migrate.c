@@ -52,8 +52,8 @@ usage(FILE *f)
         "                                           xen: domid=N (source), config=TEXT\n"
         "  --vif JSON                               {\"uuid\", \"port\", \"mac\", \"zones\", "
         "\"addresses\",\n"
-        "                                           \"pool_key\", \"switch_dir\", \"stock\"}; "
-        "repeat\n"
+        "                                           \"pool_key\", \"switch_dir\", \"stock\",\n"
+        "                                           \"any_address\"}; repeat\n"
         "  --capture DIR                            plain only: what is sent, for inspection\n"
         "  --pause-at PHASE                         stop there until {\"cmd\":\"continue\"} "
         "(tests):\n"
@@ -160,9 +160,9 @@ emit_result(const struct mig_job *j, const struct mig_result *r)
     for (int k = 0; k < MIG_KINDS; k++) {
         json_object_set_new(pages, kinds[k], json_integer(r->pages_by_kind[k]));
     }
-    o = json_pack("{s:s,s:s,s:s,s:b,s:I,s:f,s:f,s:i,s:I,s:I,s:I,s:I,s:o,s:o,s:s}", "event",
+    o = json_pack("{s:s,s:s,s:s,s:b,s:I,s:s,s:f,s:f,s:i,s:I,s:I,s:I,s:I,s:o,s:o,s:s}", "event",
                   "result", "status", mig_status_name(r->status), "why", r->why, "running",
-                  (int)r->running, "epoch", (json_int_t)r->epoch, "blackout_ms",
+                  (int)r->running, "epoch", (json_int_t)r->epoch, "owner", r->owner, "blackout_ms",
                   r->blackout_us / 1000.0, "total_ms", r->total_us / 1000.0, "rounds",
                   (int)r->rounds, "bytes_wire", (json_int_t)r->bytes_wire, "bytes_guest",
                   (json_int_t)r->bytes_guest, "pages_sent", (json_int_t)r->pages_sent,

@@ -18,7 +18,7 @@
 #define PENDING_PAGES_MAX (1ull << 36)
 
 struct mig_journal {
-    char *path;
+    char *path, *vm_lock;
     int fd, vm_fd;
 };
 
@@ -31,6 +31,7 @@ static const char *const names[] = {
 };
 #define POSTCOPY "postcopy"
 #define COMPLETE "complete"
+#define LOST "lost"
 
 const char *
 mig_journal_step_name(enum mig_journal_step step)
@@ -86,10 +87,11 @@ next_line(char *text, size_t len, size_t *at)
 }
 
 static void
-format_head(char *out, size_t room, const struct mig_journal_head *h)
+format_head(char *out, size_t room, const struct mig_journal_head *h, bool lost)
 {
-    snprintf(out, room, "%s weft-migrate 1 %s %s %s %" PRIu64, names[MIG_JOURNAL_BEGIN],
-             h->source ? "source" : "destination", h->migration, h->vm, h->epoch);
+    snprintf(out, room, "%s weft-migrate 1 %s %s %s %" PRIu64 "%s", names[MIG_JOURNAL_BEGIN],
+             h->source ? "source" : "destination", h->migration, h->vm, h->epoch,
+             lost ? " " LOST : "");
 }
 
 static void
@@ -118,12 +120,13 @@ note(struct mig_journal_past *past, const char *line)
 static int
 replay(struct mig_journal *j, const struct mig_journal_head *head, struct mig_journal_past *past)
 {
-    char want[LINE_MAX_BYTES], *text = NULL, *line;
+    char want[LINE_MAX_BYTES], lost[LINE_MAX_BYTES], *text = NULL, *line;
     struct stat st;
     size_t at = 0;
     int error = 0;
 
-    format_head(want, sizeof want, head);
+    format_head(want, sizeof want, head, false);
+    format_head(lost, sizeof lost, head, true);
     past->head = *head;
     if (fstat(j->fd, &st)) {
         return errno;
@@ -140,10 +143,11 @@ replay(struct mig_journal *j, const struct mig_journal_head *head, struct mig_jo
         goto out;
     }
     line = next_line(text, st.st_size, &at);
-    if (line && strcmp(line, want)) {
+    if (line && strcmp(line, want) && strcmp(line, lost)) {
         error = ESTALE;
     } else if (line) {
         past->step = MIG_JOURNAL_BEGIN;
+        past->lost = !strcmp(line, lost);
         while ((line = next_line(text, st.st_size, &at))) {
             note(past, line);
         }
@@ -159,12 +163,22 @@ out:
     return error;
 }
 
+/* Is it still the file of that name?  Whoever is done removes it. */
+static bool
+is_named(int fd, const char *path)
+{
+    struct stat held, named;
+
+    return !fstat(fd, &held) && !stat(path, &named) && held.st_ino == named.st_ino &&
+           held.st_dev == named.st_dev;
+}
+
 /* One migration at a time is about this VM here. */
 static int
 lock_vm(struct mig_journal *j, const char *vm)
 {
     char path[PATH_MAX], *copy = strdup(j->path);
-    int n;
+    int n, fd;
 
     if (!copy) {
         return ENOMEM;
@@ -174,11 +188,24 @@ lock_vm(struct mig_journal *j, const char *vm)
     if (n < 0 || (size_t)n >= sizeof path) {
         return ENAMETOOLONG;
     }
-    j->vm_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (j->vm_fd < 0) {
-        return errno;
+    for (;;) {
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0) {
+            return errno;
+        }
+        if (flock(fd, LOCK_EX | LOCK_NB)) {
+            n = errno == EWOULDBLOCK ? EBUSY : errno;
+            close(fd);
+            return n;
+        }
+        if (is_named(fd, path)) {
+            break;
+        }
+        close(fd);
     }
-    return flock(j->vm_fd, LOCK_EX | LOCK_NB) ? (errno == EWOULDBLOCK ? EBUSY : errno) : 0;
+    j->vm_fd = fd;
+    j->vm_lock = strdup(path);
+    return j->vm_lock ? 0 : ENOMEM;
 }
 
 int
@@ -210,7 +237,8 @@ mig_journal_open(const char *path, const struct mig_journal_head *head, struct m
         error = replay(j, head, past);
     }
     if (!error && past->step == MIG_JOURNAL_NONE) {
-        format_head(line, sizeof line, head);
+        past->lost = head->recovers;
+        format_head(line, sizeof line, head, past->lost);
         error = append(j, line, true);
     }
     if (error) {
@@ -232,8 +260,12 @@ mig_journal_close(struct mig_journal *j)
             close(j->fd);
         }
         if (j->vm_fd >= 0) {
+            if (j->vm_lock) {
+                unlink(j->vm_lock); /* first: whoever opens it from here on makes another */
+            }
             close(j->vm_fd);
         }
+        free(j->vm_lock);
         free(j->path);
         free(j);
     }

@@ -3,8 +3,8 @@
  * A text file of one line per step, each with a checksum; what stands behind the
  * first line that does not fit its checksum was torn and is cut off.  The file is
  * locked as long as it is open, so that one process at a time acts for this end,
- * and so is a file beside it that is named after the VM, so that one migration at
- * a time is about that VM at this end.
+ * and so is a file beside it that is named after the VM and removed at the end, so
+ * that one migration at a time is about that VM at this end.
  *
  * The journal needs to outlive the process, not the machine: a machine that went
  * down took the guest's memory along, and then the pool's row alone decides.  So
@@ -33,6 +33,7 @@ enum mig_journal_step {
 
 struct mig_journal_head {
     bool source;
+    bool recovers; /* there should be a file: one that is new or empty was lost */
     char migration[37], vm[37];
     uint64_t epoch; /* before the migration */
 };
@@ -41,6 +42,7 @@ struct mig_journal_head {
 struct mig_journal_past {
     enum mig_journal_step step; /* the last one; MIG_JOURNAL_NONE: the file is new */
     bool pausing, ready, committed, aborted, postcopy, complete;
+    bool lost; /* what was done before some recovery is not known */
     struct mig_journal_head head;
 };
 

@@ -16,7 +16,7 @@
 
 #define DAEMON "ovs-vswitchd"
 #define CALL_MS 5000
-#define SCOPE_WORDS (NETWORK_ZONES_MAX + NETWORK_ADDRESSES_MAX + 1)
+#define SCOPE_WORDS (NETWORK_ZONES_MAX + NETWORK_ADDRESSES_MAX + 2)
 
 /* --- life -------------------------------------------------------------------------- */
 
@@ -39,6 +39,7 @@ network_open(const struct network_vif *vifs, size_t n, struct network **out)
         return ENOMEM;
     }
     net->n = n;
+    pthread_mutex_init(&net->lost_lock, NULL);
     net->epoll = net->all_closed = -1;
     for (size_t i = 0; i < n; i++) {
         net->vifs[i].is = vifs[i];
@@ -84,16 +85,17 @@ void
 network_lose(struct network *net, const struct end_vif *v, const char *what)
 {
     char text[sizeof net->lost[0]];
+    size_t i = 0;
 
     snprintf(text, sizeof text, "%s: %s", v->is.port, what);
-    for (size_t i = 0; i < net->n_lost; i++) {
-        if (!strcmp(net->lost[i], text)) {
-            return;
-        }
+    pthread_mutex_lock(&net->lost_lock);
+    while (i < net->n_lost && strcmp(net->lost[i], text)) {
+        i++;
     }
-    if (net->n_lost < LOST_MAX) {
+    if (i == net->n_lost && i < LOST_MAX) {
         memcpy(net->lost[net->n_lost++], text, sizeof text);
     }
+    pthread_mutex_unlock(&net->lost_lock);
 }
 
 const char *
@@ -209,6 +211,7 @@ network_close(struct network *net)
     for (size_t i = 0; i < net->n; i++) {
         vif_known_clear(&net->vifs[i].known);
     }
+    pthread_mutex_destroy(&net->lost_lock);
     free(net);
 }
 
@@ -269,6 +272,20 @@ struct scope_args {
     const char *args[SCOPE_WORDS + 3];
 };
 
+/* Those that it is known to have, and the one of the link that its MAC makes
+ * (RFC 4291, appendix A). */
+static void
+scope_addresses(struct scope_args *s, size_t *n, const struct network_vif *v)
+{
+    const uint8_t *m = v->mac;
+
+    for (unsigned i = 0; i < v->n_addresses && i < NETWORK_ADDRESSES_MAX; i++) {
+        snprintf(s->words[(*n)++], sizeof s->words[0], "address=%s", v->addresses[i]);
+    }
+    snprintf(s->words[(*n)++], sizeof s->words[0], "address=fe80::%02x%02x:%02xff:fe%02x:%02x%02x",
+             m[0] ^ 2, m[1], m[2], m[3], m[4], m[5]);
+}
+
 static void
 scope_args(struct scope_args *s, const struct network_vif *v, const char *file)
 {
@@ -280,8 +297,8 @@ scope_args(struct scope_args *s, const struct network_vif *v, const char *file)
     if (v->key) {
         snprintf(s->words[n++], sizeof s->words[0], "key=%u", v->key);
     }
-    for (unsigned i = 0; i < v->n_addresses && i < NETWORK_ADDRESSES_MAX; i++) {
-        snprintf(s->words[n++], sizeof s->words[0], "address=%s", v->addresses[i]);
+    if (!v->any_address) {
+        scope_addresses(s, &n, v);
     }
     s->args[0] = v->port;
     s->args[1] = file;

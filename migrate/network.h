@@ -12,7 +12,7 @@
  *                     pages are fetched
  *   network_export()                         (commit)
  *   (commit)                                 (guest runs)
- *   network_late()    until network_late_    network_announce()
+ *   network_late()    until network_late_    network_announce()  at once, and meanwhile
  *                     fd() says no more      network_feed()    for each late frame
  *   network_times()                          network_times()   once first_ns is set
  *   network_close()                          network_close()
@@ -49,12 +49,15 @@ struct network_vif {
     uint8_t mac[6];
     uint16_t zones[NETWORK_ZONES_MAX]; /* of connection tracking; the same at both ends */
     unsigned n_zones;
-    /* The pool's number for the vif (VIF.pool_key), by which its connections are found;
-     * 0: by its addresses. */
+    /* The pool's number for the vif (VIF.pool_key), which its connections carry; 0: they are
+     * found by its addresses. */
     uint32_t key;
-    /* The guest's, as far as known: "192.0.2.7" or "2001:db8::7". */
-    char addresses[NETWORK_ADDRESSES_MAX][46];
+    /* The guest's, as far as known: "192.0.2.7" or "2001:db8::7".  Connections of
+     * others are not its own, whatever their label says. */
+    char addresses[NETWORK_ADDRESSES_MAX][52]; /* or "192.0.2.0/24" */
     unsigned n_addresses;
+    /* It may use others, too: its connections are found by its key alone. */
+    bool any_address;
     char switch_dir[96]; /* run directory of this end's switch: pid file, control socket, db.sock */
     bool stock;          /* the switch at this end is not weft-vswitchd */
 };

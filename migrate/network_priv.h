@@ -2,6 +2,8 @@
 #ifndef NETWORK_PRIV_H
 #define NETWORK_PRIV_H
 
+#include <pthread.h>
+
 #include "announce.h"
 #include "network.h"
 #include "network_state.h"
@@ -26,6 +28,7 @@ struct network {
     size_t n;
     bool keeps; /* the destination */
     char why[256];
+    pthread_mutex_t lost_lock;
     char lost[LOST_MAX][192];
     size_t n_lost;
 

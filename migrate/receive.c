@@ -296,9 +296,7 @@ load_network(struct destination *d)
     if (!e->network) {
         return;
     }
-    if (e->ops->domid) {
-        network_name_ports(e->network, e->ops->domid(e->guest));
-    }
+    end_name_ports(e);
     network_keep(e->network);
     if (d->network.p && !end_network_get(e, &d->network, d->last_ns, &state, &n) && n) {
         network_import(e->network, state, n);
@@ -361,7 +359,7 @@ await_commit(struct destination *d)
             break;
         }
         if (m.type == MIG_COMMITTED && m.committed.epoch == e->job->epoch + 1) {
-            e->result->epoch = m.committed.epoch;
+            end_note_row(e, e->job->to, m.committed.epoch);
             v = VERDICT_DESTINATION;
         } else if (m.type == MIG_ABORT) {
             end_fail(e, ECONNABORTED, "the source: %.200s", m.abort.text);
@@ -387,6 +385,35 @@ mig_receive_discard(struct mig_end *e)
     e->result->status = MIG_ROLLED_BACK;
 }
 
+/* Beside everything else: a switch that is slow to take it shall keep neither the
+ * guest from its missing pages nor the network from hearing of it. */
+static void *
+announcer(void *network)
+{
+    network_announce(network);
+    return NULL;
+}
+
+static void
+announce(struct destination *d)
+{
+    if (d->e->network) {
+        d->announces = !pthread_create(&d->announcer, NULL, announcer, d->e->network);
+        if (!d->announces) {
+            network_announce(d->e->network);
+        }
+    }
+}
+
+static void
+end_announce(struct destination *d)
+{
+    if (d->announces) {
+        pthread_join(d->announcer, NULL);
+        d->announces = false;
+    }
+}
+
 int
 mig_receive_run(struct destination *d)
 {
@@ -408,10 +435,8 @@ mig_receive_run(struct destination *d)
     if (e->transport && !transport_error(e->transport, NULL)) {
         end_put(e, &m);
     }
+    announce(d);
     mig_journal_write(e->journal, MIG_JOURNAL_RUNNING, false);
-    if (e->network) {
-        network_announce(e->network);
-    }
     e->result->running = true;
     *e->result->why = '\0';
     return 0;
@@ -427,6 +452,7 @@ note_blackouts(struct destination *d)
     struct mig_end *e = d->e;
     bool all = true;
 
+    end_announce(d);
     if (network_times(e->network, times)) {
         return false;
     }
@@ -547,6 +573,7 @@ mig_receive_settle(struct destination *d, enum verdict v, struct transport_liste
 void
 mig_receive_free(struct destination *d)
 {
+    end_announce(d);
     free(d->state.p);
     free(d->network.p);
     free(d->missing);

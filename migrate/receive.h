@@ -24,6 +24,9 @@ struct destination {
     _Atomic uint64_t n_there;
     int fault_fd;
     bool complete; /* postcopy_end() was called */
+
+    pthread_t announcer;
+    bool announces; /* it has to be joined */
 };
 
 int mig_receive_listen(struct mig_end *, struct transport_listener **);

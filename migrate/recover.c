@@ -14,6 +14,9 @@ attach(struct mig_end *e)
     char why[MIG_WHY] = "";
     int error = e->ops->attach(&config, &e->guest, why);
 
+    if (!error) {
+        end_name_ports(e);
+    }
     if (!error && e->ops->kind == MIG_MEMORY) {
         error = e->ops->memory(e->guest, &e->memory);
     }
@@ -79,6 +82,25 @@ obey_at_source(struct mig_end *e, enum verdict v)
     }
 }
 
+/* There is nothing of it here.  Destroyed by us, after the commit; or it died by
+ * itself: then the row still names this host, and who manages the host sees to it. */
+static void
+gone_at_source(struct mig_end *e)
+{
+    bool undecided;
+    enum verdict v = end_read_row(e, &undecided);
+
+    if (v == VERDICT_NONE && !undecided) {
+        end_fail(e, ECANCELED, "told to leave it as it is");
+        return;
+    }
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
+    e->result->status = v == VERDICT_DESTINATION ? MIG_OK : MIG_GONE;
+    if (v == VERDICT_SOURCE || undecided) {
+        end_fail(e, ENOENT, "the VM is this host's, and no guest is here: it has died");
+    }
+}
+
 static void
 recover_source(struct mig_end *e)
 {
@@ -89,10 +111,7 @@ recover_source(struct mig_end *e)
         return;
     }
     if (error == ENOENT) {
-        /* Destroyed by us, after the commit; or it died by itself, then the row still
-         * names this host, and who manages the host sees to it. */
-        mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
-        e->result->status = e->past.committed ? MIG_OK : MIG_GONE;
+        gone_at_source(e);
         return;
     }
     if (e->past.pausing) {
@@ -109,12 +128,32 @@ recover_source(struct mig_end *e)
     if (e->network) {
         network_release(e->network);
     }
+    end_note_row(e, e->job->from, e->job->epoch);
     mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     e->result->running = true;
     e->result->status = MIG_ROLLED_BACK;
 }
 
 /* --- destination -------------------------------------------------------------------- */
+
+/* There is nothing of it here: it never was, or was discarded; or it has died.  If the
+ * source may have READY, it may not commit: what it has is all there is. */
+static void
+gone_at_destination(struct mig_end *e)
+{
+    bool undecided = false;
+    enum verdict v = e->past.ready ? end_decide(e, false) : end_read_row(e, &undecided);
+
+    if (v == VERDICT_NONE && !undecided) {
+        end_fail(e, ECANCELED, "told to leave it as it is");
+        return;
+    }
+    mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
+    e->result->status = v == VERDICT_SOURCE || undecided ? MIG_ROLLED_BACK : MIG_GONE;
+    if (v == VERDICT_DESTINATION) {
+        end_fail(e, ENOENT, "the VM is this host's, and no guest is here: it has died");
+    }
+}
 
 static void
 recover_destination(struct mig_end *e)
@@ -126,9 +165,7 @@ recover_destination(struct mig_end *e)
     int error = attach(e);
 
     if (error == ENOENT) {
-        /* It never was, or was discarded; if it had been committed, it has died. */
-        mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
-        e->result->status = e->past.committed ? MIG_GONE : MIG_ROLLED_BACK;
+        gone_at_destination(e);
         return;
     }
     if (error) {
@@ -168,21 +205,106 @@ out:
     transport_listener_close(listener);
 }
 
+/* --- without a journal --------------------------------------------------------------- */
+
+/* Its lines are lost, or nothing was ever begun: the row and the guest are all there
+ * is.  What can be the end of something that the row does not know is left alone. */
+
+static void
+judge_source(struct mig_end *e, enum verdict v, bool undecided)
+{
+    struct mig_guest_status status;
+    int error = e->ops->status(e->guest, &status);
+
+    if (error) {
+        end_fail(e, error, "guest: %s", strerror(error));
+    } else if (undecided && status.state == MIG_GUEST_RUNNING) {
+        e->result->running = true;
+        e->result->status = MIG_ROLLED_BACK;
+    } else if (undecided) {
+        /* FINAL may have gone out. */
+        end_phase(e, MIG_PHASE_COMMIT);
+        obey_at_source(e, end_decide(e, false));
+    } else {
+        obey_at_source(e, v);
+    }
+}
+
+static void
+judge_destination(struct mig_end *e, enum verdict v, bool undecided)
+{
+    struct destination d = {.e = e, .clock_took_ns = UINT64_MAX};
+    struct mig_guest_status status;
+
+    if (!undecided) {
+        mig_receive_settle(&d, v, NULL);
+        mig_receive_free(&d);
+    } else if (!e->ops->status(e->guest, &status) && status.state == MIG_GUEST_RUNNING) {
+        e->result->status = MIG_GONE; /* we never had one run: it is another migration's */
+    } else {
+        end_fail(e, EBUSY,
+                 "nothing is decided, and without the journal it is not known whether READY "
+                 "went out: once the row has changed, recover again");
+    }
+}
+
+static void
+recover_without_journal(struct mig_end *e)
+{
+    bool undecided;
+    int error = attach(e);
+    enum verdict v;
+
+    if (error == ENOENT) {
+        if (e->source) {
+            gone_at_source(e);
+        } else {
+            gone_at_destination(e);
+        }
+        return;
+    }
+    if (error) {
+        return;
+    }
+    v = end_read_row(e, &undecided);
+    if (v == VERDICT_NONE && !undecided) {
+        end_fail(e, ECANCELED, "told to leave it as it is");
+    } else if (v == VERDICT_DESTINATION && e->job->postcopy) {
+        end_fail(e, EBADMSG, "without the journal it is not known which pages post-copy owes");
+    } else if (e->source) {
+        judge_source(e, v, undecided);
+    } else {
+        judge_destination(e, v, undecided);
+    }
+}
+
+/* Everything was done here: how it ended is in the row, or if that does not answer in
+ * the journal. */
+static void
+tell_end(struct mig_end *e)
+{
+    bool undecided;
+    enum verdict v = end_look_at_row(e, &undecided);
+
+    if (v == VERDICT_NONE && !undecided) {
+        v = e->past.committed ? VERDICT_DESTINATION : VERDICT_SOURCE;
+    }
+    e->result->status = v == VERDICT_DESTINATION ? MIG_OK
+                        : v == VERDICT_OTHER     ? MIG_GONE
+                                                 : MIG_ROLLED_BACK;
+    e->result->running = e->result->status == (e->source ? MIG_ROLLED_BACK : MIG_OK);
+}
+
 void
 mig_recover(struct mig_end *e)
 {
-    if (e->past.step == MIG_JOURNAL_NONE) {
-        /* Nothing was ever begun here. */
-        mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
-        e->result->status = MIG_ROLLED_BACK;
-        return;
-    }
     if (e->past.step == MIG_JOURNAL_DONE) {
-        e->result->status = e->past.committed ? MIG_OK : MIG_ROLLED_BACK;
-        e->result->running = e->past.committed != e->source;
+        tell_end(e);
         return;
     }
-    if (e->source) {
+    if (e->past.lost) {
+        recover_without_journal(e);
+    } else if (e->source) {
         recover_source(e);
     } else {
         recover_destination(e);

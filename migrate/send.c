@@ -68,6 +68,7 @@ attach(struct mig_end *e)
     if (error) {
         return end_fail(e, error, "guest: %s", *why ? why : strerror(error));
     }
+    end_name_ports(e);
     error = e->ops->status(e->guest, &status);
     if (!error && status.state != MIG_GUEST_RUNNING) {
         return end_fail(e, EINVAL, "the guest is not running");
@@ -282,7 +283,7 @@ resume(struct mig_end *e, uint64_t epoch)
     }
     mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     r->running = true;
-    r->epoch = epoch;
+    end_note_row(e, e->job->from, epoch);
     r->status = MIG_ROLLED_BACK;
 }
 
@@ -305,11 +306,15 @@ send_destroy(struct mig_end *e)
     mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     *e->result->why = '\0';
     e->result->status = MIG_OK;
+    if (!e->heard) {
+        end_fail(e, 0, "the destination has all of the guest, but has not said that it runs");
+    }
 }
 
 void
 send_running(struct mig_end *e)
 {
+    e->heard = true;
     if (!e->result->blackout_us && e->paused_ns) {
         e->result->blackout_us = (mig_now_ns() - e->paused_ns) / 1000;
     }
@@ -348,39 +353,48 @@ send_reconnect(struct mig_end *e)
     return error;
 }
 
-/* Waits for RUNNING and forwards what still comes here. */
+/* Waits for RUNNING and forwards what still comes here.  Who sends to the guest finds
+ * it at the destination as soon as his switch has heard of it, from the announcement
+ * or the controller: when for a while nothing came here, nothing will. */
 static void
 hand_over(struct mig_end *e)
 {
     struct transport_message message;
     struct mig_msg m;
-    uint64_t deadline = mig_now_ns() + HANDOVER_MS * 1000000ull;
+    uint64_t deadline = mig_now_ns() + HANDOVER_MS * 1000000ull, quiet_ns = 0, n;
     int late = e->network ? 1 : 0, error = 0, fd = -1;
-    bool running = false, destroyed = false;
+    bool destroyed = false;
 
     if (late && network_late_fd(e->network, &fd)) {
         late = 0;
     }
-    while (!error && (!running || late) && mig_now_ns() < deadline && !e->control->quit) {
+    while (!error && (!e->heard || (late && mig_now_ns() < quiet_ns)) && mig_now_ns() < deadline &&
+           !e->control->quit) {
         struct pollfd p[] = {{.fd = transport_rx_fd(e->transport), .events = POLLIN},
                              {.fd = late ? fd : -1, .events = POLLIN}};
 
         poll(p, 2, LOOK_MS);
+        n = e->result->late_packets;
         while (!(error = end_take(e, &message, &m, 0))) {
-            if (m.type == MIG_RUNNING && !running) {
-                running = true;
+            if (m.type == MIG_RUNNING && !e->heard) {
                 send_running(e);
+                quiet_ns = mig_now_ns() + QUIET_MS * 1000000ull;
             }
             transport_message_done(&message);
         }
         error = error == ETIMEDOUT ? 0 : error;
-        /* Its port goes some time after the guest: late frames end then. */
-        if (running && !destroyed) {
+        if (e->heard && !destroyed) {
             destroyed = !e->ops->destroy(e->guest);
         }
         if (!error && late) {
             error = send_late(e, &late);
         }
+        if (e->result->late_packets != n) {
+            quiet_ns = mig_now_ns() + QUIET_MS * 1000000ull;
+        }
+    }
+    if (destroyed && e->network) {
+        network_release(e->network); /* the port may go */
     }
 }
 

@@ -24,6 +24,7 @@ struct vm_cli {
     struct xapi_client *client;
     struct term term;
     bool json, no_wait;
+    char *told; /* the last line of progress */
     const char *operands[3];
     int n;
 };
@@ -115,6 +116,24 @@ number(const json_t *o, const char *name)
     return json_number_value(json_object_get(o, name));
 }
 
+/* A line for programs, unless it says what the last one said. */
+static void
+tell(struct vm_cli *c, const json_t *record, const char *phase, const char *stats)
+{
+    char *line = NULL;
+
+    if (asprintf(&line, "{\"progress\": %.3f, \"phase\": \"%s\", \"stats\": %s}",
+                 number(record, "progress"), phase, stats) < 0) {
+        return;
+    }
+    if (!c->told || strcmp(line, c->told) != 0) {
+        puts(line);
+        fflush(stdout);
+    }
+    free(c->told);
+    c->told = line;
+}
+
 static void
 show(struct vm_cli *c, const json_t *record)
 {
@@ -138,10 +157,7 @@ show(struct vm_cli *c, const json_t *record)
                  number(stats, "eta_s"), number(stats, "expected_blackout_ms"));
     }
     if (c->json) {
-        printf("{\"progress\": %.3f, \"phase\": \"%s\", \"stats\": %s}\n",
-               number(record, "progress"), phase ? phase : "",
-               text && stats && !strchr(text, '\n') ? text : "null");
-        fflush(stdout);
+        tell(c, record, phase ? phase : "", text && stats && !strchr(text, '\n') ? text : "null");
     } else if (c->term.tty) {
         strcat(line, "\n");
         term_frame(&c->term, line);
@@ -213,6 +229,8 @@ follow(struct vm_cli *c, const char *task)
     }
     term_frame_clear(&c->term);
     show_end(c, record);
+    free(c->told);
+    c->told = NULL;
     code = status && !strcmp(status, "success") ? CLI_OK : CLI_FAILED;
     if (code) {
         error_text(json_object_get(record, "error_info"), why, sizeof why);

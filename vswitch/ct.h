@@ -79,6 +79,7 @@ struct ct_filter {
     /* NULL: all.  See ct_entry.h. */
     bool (*want)(void *aux, const struct ct_entry *);
     void *aux;
+    bool unmark; /* import: marks are not taken over */
 };
 
 /* Writes the connections chunk by chunk.  Each chunk is a whole stream that

@@ -334,6 +334,9 @@ import_connection(struct importer *im, struct ct_entry *e)
         im->result->refused++;
         return;
     }
+    if (im->filter && im->filter->unmark) {
+        e->mark = 0;
+    }
     if (im->old) {
         ct_entry_loosen(e);
     }

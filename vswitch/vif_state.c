@@ -34,11 +34,18 @@ static bool
 add_address(struct vif_scope *s, const char *text)
 {
     bool v6 = strchr(text, ':');
+    unsigned all = v6 ? 128 : 32, bits = all;
+    const char *slash = strchr(text, '/');
+    char address[INET6_ADDRSTRLEN];
 
     if (s->n_addresses >= VIF_SCOPE_ADDRESSES_MAX ||
-        inet_pton(v6 ? AF_INET6 : AF_INET, text, s->addresses[s->n_addresses].bytes) != 1) {
+        (slash && (!str_to_uint(slash + 1, 10, &bits) || bits > all)) ||
+        snprintf(address, sizeof address, "%.*s", (int)strcspn(text, "/"), text) >=
+            (int)sizeof address ||
+        inet_pton(v6 ? AF_INET6 : AF_INET, address, s->addresses[s->n_addresses].bytes) != 1) {
         return false;
     }
+    s->addresses[s->n_addresses].bits = bits;
     s->addresses[s->n_addresses++].v6 = v6;
     return true;
 }
@@ -84,14 +91,22 @@ has_key(const struct vif_scope *s, const struct ct_entry *e)
 }
 
 static bool
+same_prefix(const uint8_t a[16], const uint8_t b[16], unsigned bits)
+{
+    return !memcmp(a, b, bits / 8) &&
+           (!(bits % 8) || !((a[bits / 8] ^ b[bits / 8]) >> (8 - bits % 8)));
+}
+
+static bool
 has_address(const struct vif_scope *s, const struct ct_entry *e)
 {
     for (unsigned i = 0; i < s->n_addresses; i++) {
         const uint8_t *a = s->addresses[i].bytes;
+        unsigned bits = s->addresses[i].bits;
 
         if (s->addresses[i].v6 == e->v6 &&
-            (!memcmp(a, e->orig.addr[0], 16) || !memcmp(a, e->orig.addr[1], 16) ||
-             !memcmp(a, e->reply.addr[0], 16) || !memcmp(a, e->reply.addr[1], 16))) {
+            (same_prefix(a, e->orig.addr[0], bits) || same_prefix(a, e->orig.addr[1], bits) ||
+             same_prefix(a, e->reply.addr[0], bits) || same_prefix(a, e->reply.addr[1], bits))) {
             return true;
         }
     }
@@ -103,7 +118,8 @@ in_scope(void *s_, const struct ct_entry *e)
 {
     const struct vif_scope *s = s_;
 
-    return in_zones(s, e->zone) && (has_key(s, e) || has_address(s, e));
+    return (s->key || s->n_addresses) && in_zones(s, e->zone) && (!s->key || has_key(s, e)) &&
+           (!s->n_addresses || has_address(s, e));
 }
 
 /* --- export -------------------------------------------------------------------- */
@@ -213,7 +229,11 @@ struct importer {
 static const char *
 import_connections(struct importer *im, const uint8_t *body, size_t len)
 {
-    struct ct_filter filter = {.want = in_scope, .aux = CONST_CAST(struct vif_scope *, im->scope)};
+    /* In a pool the mark says under which policy the connection passed: here that is
+     * for this host's policy to say. */
+    struct ct_filter filter = {.want = in_scope,
+                               .aux = CONST_CAST(struct vif_scope *, im->scope),
+                               .unmark = im->scope->key != 0};
     struct conntrack *ct = ct_lookup(NULL);
     struct ct_import_result r = {0};
     static char why[256];

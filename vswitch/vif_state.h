@@ -13,24 +13,27 @@
 struct netback_vif;
 
 #define VIF_SCOPE_ZONES_MAX 8u
-#define VIF_SCOPE_ADDRESSES_MAX 32u
+#define VIF_SCOPE_ADDRESSES_MAX 40u
 #define VIF_STATE_MAX (64u << 20)
 
 /* Which connections are the vif's: those of its zones that carry its key in their
  * label (bits 64 to 95 or 96 to 127, where the pool's controller puts the two
- * ends' keys) or one of its addresses in their tuples. */
+ * ends' keys), if one is given, and one of its addresses in their tuples, if any are
+ * given.  Anybody can write a label: the key alone is for a vif that may use any
+ * address, and so could open all these connections itself. */
 struct vif_scope {
     uint16_t zones[VIF_SCOPE_ZONES_MAX];
     unsigned n_zones;
     uint32_t key; /* 0: none */
     struct {
         uint8_t bytes[16]; /* IPv4 in the first four, the rest 0 */
+        uint8_t bits;      /* of the prefix */
         bool v6;
     } addresses[VIF_SCOPE_ADDRESSES_MAX];
     unsigned n_addresses;
 };
 
-/* "zone=N", "key=N" or "address=A"; false if it is none of them. */
+/* "zone=N", "key=N", "address=A" or "address=A/BITS"; false if it is none of them. */
 bool vif_scope_add(struct vif_scope *, const char *word);
 
 struct vif_state_result {

@@ -3,7 +3,8 @@
  *
  *   test_mig_network SOURCE_DIR DESTINATION_DIR PORT MAC KEY ZONE ADDRESS
  *
- * takes verbs on stdin and answers each with a line. */
+ * takes verbs on stdin and answers each with a line, after one for everything that
+ * could not be carried so far.  "stock:DIR" is a switch that is not ours. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -244,6 +245,11 @@ drive(const char *verb)
                 : strcmp(verb, "times") == 0    ? network_times(ends[1], &t[1])
                                                 : EINVAL;
 
+    for (int i = 0; i < 2; i++) {
+        for (size_t k = 0; network_lost(ends[i], k); k++) {
+            printf("lost at %d: %s\n", i, network_lost(ends[i], k));
+        }
+    }
     printf("%s: %s", verb, error ? strerror(error) : "done");
     for (int i = 0; error && i < 2; i++) {
         printf(" %s", network_why(ends[i]));
@@ -260,11 +266,6 @@ drive(const char *verb)
                (unsigned long long)(t[0].dropped + t[1].dropped));
     }
     printf("\n");
-    for (int i = 0; i < 2; i++) {
-        for (size_t k = 0; network_lost(ends[i], k); k++) {
-            printf("lost %s\n", network_lost(ends[i], k));
-        }
-    }
     fflush(stdout);
     return error;
 }
@@ -286,7 +287,8 @@ hands(char **argv)
     snprintf(v.port, sizeof v.port, "%s", argv[3]);
     snprintf(v.addresses[0], sizeof v.addresses[0], "%s", argv[7]);
     for (int i = 0; i < 2; i++) {
-        snprintf(v.switch_dir, sizeof v.switch_dir, "%s", argv[1 + i]);
+        v.stock = !strncmp(argv[1 + i], "stock:", 6);
+        snprintf(v.switch_dir, sizeof v.switch_dir, "%s", argv[1 + i] + (v.stock ? 6 : 0));
         if (network_open(&v, 1, &ends[i])) {
             return 2;
         }

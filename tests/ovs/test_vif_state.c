@@ -29,7 +29,8 @@ lookup(const char *name OVS_UNUSED)
 static void
 begin(struct conntrack *ct, uint16_t zone, uint8_t client, uint32_t from, uint32_t to)
 {
-    struct ct_entry e = {.proto = IPPROTO_UDP, .zone = zone, .state = 2, .left_ms = 30000};
+    struct ct_entry e = {
+        .proto = IPPROTO_UDP, .zone = zone, .state = 2, .left_ms = 30000, .mark = 9};
     ovs_u128 label = {.u64.lo = 5, .u64.hi = (uint64_t)to << 32 | from};
 
     memcpy(e.orig.addr[0], (uint8_t[]){10, 0, 0, client}, 4);
@@ -74,6 +75,27 @@ exported(struct vif_scope s)
     return r.connections;
 }
 
+static bool
+is_marked(void *any, const struct ct_entry *e)
+{
+    *(bool *)any |= e->mark != 0;
+    return false;
+}
+
+/* Does any connection carry a mark? */
+static bool
+marked(struct conntrack *ct)
+{
+    bool any = false;
+    struct ct_filter filter = {.want = is_marked, .aux = &any};
+    uint8_t *data;
+    size_t len;
+
+    ct_export(ct, &filter, &data, &len);
+    free(data);
+    return any;
+}
+
 static void
 fill(struct conntrack *ct)
 {
@@ -93,9 +115,12 @@ test_scope(void)
     CHECK(!vif_scope_add(&s, "zone=65536") && !vif_scope_add(&s, "zone=") &&
           !vif_scope_add(&s, "key=x") && !vif_scope_add(&s, "address=10.0.0") &&
           !vif_scope_add(&s, "nothing") && !vif_scope_add(&s, ""));
+    CHECK(!vif_scope_add(&s, "address=10.0.0.0/33") && !vif_scope_add(&s, "address=10.0.0.0/") &&
+          !vif_scope_add(&s, "address=2001:db8::/129") && !s.n_addresses);
     CHECK(vif_scope_add(&s, "address=2001:db8::1") && s.addresses[0].v6);
+    CHECK(vif_scope_add(&s, "address=2001:db8::/32") && s.addresses[1].bits == 32);
 
-    CASE("scope: by the keys in the label, or by address, in the vif's zones only");
+    CASE("scope: by the keys in the label, by address, in the vif's zones only");
     CHECK(exported(scope_of("zone=5", "key=70", NULL)) == 2);
     CHECK(exported(scope_of("zone=5", "zone=6", "key=70")) == 3);
     CHECK(exported(scope_of("zone=5", "address=10.0.0.5", NULL)) == 1);
@@ -103,6 +128,14 @@ test_scope(void)
     CHECK(exported(scope_of("zone=5", NULL, NULL)) == 0);
     CHECK(exported(scope_of("key=70", NULL, NULL)) == 0);
     CHECK(exported(scope_of("zone=5", "key=5", NULL)) == 0);
+
+    CASE("scope: with a key and addresses both are needed; of addresses, one");
+    CHECK(exported(scope_of("zone=5", "key=70", "address=10.0.0.2")) == 1);
+    CHECK(exported(scope_of("zone=5", "key=70", "address=10.0.0.3")) == 0);
+    CHECK(exported(scope_of("zone=5", "address=10.0.0.1", "address=10.0.0.5")) == 2);
+    CHECK(exported(scope_of("zone=5", "address=10.0.0.0/30", NULL)) == 3);
+    CHECK(exported(scope_of("zone=5", "address=10.0.0.4/31", NULL)) == 1);
+    CHECK(exported(scope_of("zone=5", "address=0.0.0.0/0", NULL)) == 4);
 }
 
 static void
@@ -126,6 +159,21 @@ test_travel(void)
     other = scope_of("zone=5", "key=71", NULL);
     CHECK(!vif_state_import(NULL, &other, data, len, &r, why, sizeof why));
     CHECK(!r.connections && r.refused == 2 && !count(there));
+
+    CASE("hostile: others' connections under our key: refused for a vif that has addresses");
+    other = scope_of("zone=5", "key=70", "address=10.0.0.2");
+    CHECK(!vif_state_import(NULL, &other, data, len, &r, why, sizeof why));
+    CHECK(r.connections == 1 && r.refused == 1 && count(there) == 1);
+    CHECK(exported(other) == 1);
+    conntrack_flush(there, NULL);
+    other = scope_of("zone=5", "key=70", "address=10.0.7.7");
+    CHECK(!vif_state_import(NULL, &other, data, len, &r, why, sizeof why));
+    CHECK(!r.connections && r.refused == 2 && !count(there));
+
+    CASE("hostile: the mark, by which policy has passed it, is not taken over");
+    CHECK(!vif_state_import(NULL, &s, data, len, &r, why, sizeof why) && count(there) == 2);
+    CHECK(!marked(there));
+    conntrack_flush(there, NULL);
 
     CASE("hostile: cut anywhere");
     bool good = true;

@@ -53,10 +53,13 @@ move_to_and_fro() {
         pool vm migrate cell1 "h$((2 - i % 2))" --json >"$dir/move" 2>&1 ||
             { tail -n 1 "$dir/move" | cut -c 1-600; return 1; }
         tail -n 1 "$dir/move" >>"$dir/moves"
+        uniq -d "$dir/move" >>"$dir/told-twice"
         probe alive "$dir/traffic" || return 1
     done
 }
 check "moves-to-and-fro" move_to_and_fro
+told_once() { [ -e "$dir/told-twice" ] && [ ! -s "$dir/told-twice" ]; }
+check progress-is-told-when-it-changes told_once
 check no-connection-broke probe end "$dir/traffic"
 check nothing-of-the-guest-is-stale probe guest "$moves"
 touch "$dir/allowed.end" "$dir/denied.end"

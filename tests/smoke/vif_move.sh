@@ -7,7 +7,9 @@
 #
 # Both bridges track connections to g1 in zone 5.  A lets new ones to port 5201
 # begin, B none: what goes on there was carried over.  The hands of
-# weft-migrate are test_mig_network's.  Everything lives in private namespaces.
+# weft-migrate are test_mig_network's.  At the end g1 moves on to a third host C behind
+# B, whose switch is the distribution's ovs-vswitchd, and from there to A: what that
+# takes part in works, and the rest is said.  Everything lives in private namespaces.
 set -u
 cd "$(dirname "$0")/../.."
 suite=vif_move
@@ -32,17 +34,27 @@ on() { # HOST COMMAND...
 vsctl() { on "$1" "$bin/ovs-vsctl" --timeout=20 "${@:2}"; }
 appctl() { on "$1" "$bin/ovs-appctl" --timeout=20 "${@:2}"; }
 ofctl() { on "$1" "$bin/ovs-ofctl" --timeout=20 "${@:2}"; }
-start_host() { # HOST
+start_database() { # HOST
     local d=$dir/$1
     mkdir -p "$d"
     ip netns add "$1"
     ip -n "$1" link set lo up
-    "$bin/weft-localxen" --dir "$d/xen" >"$d/xen.log" 2>&1 &
-    until_true 10 test -S "$d/xen/xenstored" || give_up "weft-localxen does not start"
     "$bin/ovsdb-tool" create "$d/conf.db" "$schema"
     on "$1" "$bin/ovsdb-server" "$d/conf.db" --remote="punix:$d/db.sock" --pidfile --detach \
         --no-chdir --log-file -vconsole:off 2>>"$d/stderr"
     vsctl "$1" --no-wait init
+}
+start_stock_host() { # HOST VSWITCHD
+    start_database "$1"
+    on "$1" "$2" --pidfile --detach --no-chdir --log-file -vconsole:off 2>>"$dir/$1/stderr" || return
+    vsctl "$1" add-br xenbr0 -- set bridge xenbr0 datapath_type=netdev fail_mode=secure \
+        mcast_snooping_enable=true
+}
+start_host() { # HOST
+    local d=$dir/$1
+    start_database "$1"
+    "$bin/weft-localxen" --dir "$d/xen" >"$d/xen.log" 2>&1 &
+    until_true 10 test -S "$d/xen/xenstored" || give_up "weft-localxen does not start"
     vsctl "$1" --no-wait set Open_vSwitch . other_config:dpdk-init=true \
         other_config:dpdk-extra=--no-pci other_config:weft-small-mbufs=4096 \
         other_config:weft-large-mbufs=512 "other_config:weft-hv=local:$d/xen"
@@ -69,14 +81,27 @@ start_guest() { # HOST GUEST DOMID IP OPTION...
         --ip "$ip/24" --bridge xenbr0 "$@" >>"$dir/$g.log" 2>&1 &
     guest_pid[$g]=$!
 }
+end_guest() { # stopped as it is
+    kill -TERM "${guest_pid[g1]}"
+    kill -CONT "${guest_pid[g1]}"
+    wait "${guest_pid[g1]}" 2>/dev/null
+}
 carrier_up() { appctl "$1" netback/show "$2" | grep -q 'carrier up'; }
 reach() { ip netns exec "$1" ping -c 2 -i 0.2 -W 2 "$2"; }
 say() { # VERB: to the hands; true if they answer "done"
     echo "$1" >&"${HANDS[1]}"
     local answer
-    read -rt 20 -u "${HANDS[0]}" answer
+    : >"$dir/lost"
+    while read -rt 20 -u "${HANDS[0]}" answer && [[ $answer == lost* ]]; do
+        echo "$answer" >>"$dir/lost"
+    done
     echo "$answer" | tee "$dir/answer"
     [[ $answer == "$1: done"* ]]
+}
+end_hands() {
+    local to=${HANDS[1]} pid=$HANDS_PID
+    exec {to}>&-
+    wait "$pid" 2>/dev/null
 }
 of_answer() { sed -n "s/.* $1=\([0-9,-]*\).*/\1/p" "$dir/answer"; }
 lives() { # asks the holder of g2's connection
@@ -163,9 +188,7 @@ ip netns exec g2 ping -c 5 -i 0.05 -W 10 10.0.0.1 >"$dir/ping" 2>&1 &
 ping=$!
 until_true 10 kept 5
 # The guest's process at A ends; its port stays for late frames.
-kill -TERM "${guest_pid[g1]}"
-kill -CONT "${guest_pid[g1]}"
-wait "${guest_pid[g1]}" 2>/dev/null
+end_guest
 check port-lingers vsctl A port-to-br vif1.0
 check late say late
 check late-frames test "$(of_answer frames)" -ge 5
@@ -184,8 +207,74 @@ check new-connection-denied ip netns exec g2 python3 tests/smoke/tcp_probe.py co
 check source-port-goes until_true 10 not vsctl A port-to-br vif1.0
 refuse no-alarm grep -hE '\|(ERR|EMER)\|' "$dir/A/ovs-vswitchd.log" "$dir/B/ovs-vswitchd.log"
 
-to_hands=${HANDS[1]}
-exec {to_hands}>&-
+end_hands
+
+# --- to a host with the distribution's Open vSwitch, and from it ------------------------
+
+lost() { grep -qF "$1" "$dir/lost"; }
+to_stock() {
+    coproc HANDS { exec "$hands" "$dir/B" "stock:$dir/C" vif1.0 "$mac" "$key" 5 10.0.0.1 2>>"$dir/hands.log"; }
+    check to-stock-watch say watch
+    check to-stock-gather say gather
+    kill -STOP "${guest_pid[g1]}"
+    check to-stock-hold say hold
+    check to-stock-export say export
+    check to-stock-keep say keep
+    check to-stock-import say import
+    check to-stock-says-what-is-lost lost "lost at 1: vif1.0: tracked connections: Open vSwitch takes none"
+    end_guest
+    ip -n C link add vif1.0 type veth peer name eth0 netns g1 address "$mac"
+    # A veth would hand blank checksums to a switch that takes them for bad ones.
+    ip netns exec g1 ethtool -K eth0 tx off >/dev/null
+    ip -n C link set vif1.0 up
+    ip -n g1 address add 10.0.0.1/24 dev eth0
+    vsctl C add-port xenbr0 vif1.0
+    check to-stock-late say late
+    vsctl B del-port vif1.0
+    ip -n g1 link set eth0 up
+    check to-stock-announce say announce
+    check to-stock-announced until_true 5 learned B "$(ofport B vethC)"
+    check to-stock-says-that-late-frames-are-lost lost "vif1.0: late frames: Open vSwitch's guest takes none"
+    check to-stock-says-that-groups-wait lost "vif1.0: membership of groups, until the next query"
+    check to-stock-connection-goes-on lives
+    end_hands
+}
+from_stock() {
+    coproc HANDS { exec "$hands" "stock:$dir/C" "$dir/A" vif1.0 "$mac" "$key" 5 10.0.0.1 2>>"$dir/hands.log"; }
+    check from-stock-watch say watch
+    check from-stock-gather say gather
+    ip -n g1 link delete eth0
+    check from-stock-hold say hold
+    check from-stock-export say export
+    check from-stock-says-what-is-lost lost "lost at 0: vif1.0: tracked connections: Open vSwitch shows"
+    check from-stock-times-unknown lost "Open vSwitch does not tell when it moved the last packet"
+    vsctl A --no-wait add-port xenbr0 vif1.0 -- set interface vif1.0 type=netback options:domid=1 options:handle=0
+    check from-stock-keep say keep
+    check from-stock-import say import
+    check from-stock-late say late
+    start_guest A g1 1 10.0.0.1 --mac "$mac"
+    check from-stock-arrives until_true 20 carrier_up A vif1.0
+    check from-stock-announce say announce
+    check from-stock-announced until_true 5 learned B "$(ofport B vethB)"
+    check from-stock-connection-goes-on lives
+    check from-stock-tracked-anew test "$(connections A)" -ge 1
+    end_hands
+}
+if stock=$(tests/stock_ovs.sh 2>"$dir/out"); then
+    start_stock_host C "$stock" || give_up "ovs-vswitchd does not start: $(tail -n 1 "$dir/C/stderr")"
+    ip link add vethC type veth peer name vethD
+    ip link set vethC netns B up
+    ip link set vethD netns C up
+    vsctl B add-port xenbr0 vethC
+    vsctl C add-port xenbr0 vethD
+    check policy-C policy C "table=1,ct_state=+trk+new,tcp,tp_dst=5201,actions=ct(commit,zone=5),NORMAL"
+    to_stock
+    from_stock
+    kill "$(cat "$dir/C/ovs-vswitchd.pid")"
+else
+    echo "skip vif_move/stock: no stock ovs-vswitchd: $(tail -n 1 "$dir/out")"
+fi
+
 for h in A B; do
     kill "$(cat "$dir/$h/ovs-vswitchd.pid")"
 done

@@ -2,7 +2,10 @@
  * every byte, locked, and the claim's file. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -113,6 +116,83 @@ test_vm_lock(void)
     CHECK(!mig_journal_open(second, &other, &k, &past));
     mig_journal_close(k);
     unlink(second);
+
+    CASE("journal_vm_lock_is_removed");
+    snprintf(second, sizeof second, "%s/vm-" VM ".lock", dir);
+    CHECK(access(second, F_OK) && errno == ENOENT);
+}
+
+enum { LOCK_TURNS = 3000 };
+static atomic_int holders, most, turns;
+
+static void *
+take_turns(void *arg)
+{
+    struct mig_journal_head mine = head;
+    struct mig_journal_past past;
+    struct mig_journal *j;
+    char name[128];
+
+    mine.migration[0] = *(const char *)arg;
+    snprintf(name, sizeof name, "%s/turns%c", dir, mine.migration[0]);
+    while (atomic_load(&turns) < LOCK_TURNS) {
+        if (!mig_journal_open(name, &mine, &j, &past)) {
+            int now = atomic_fetch_add(&holders, 1) + 1;
+
+            if (now > atomic_load(&most)) {
+                atomic_store(&most, now);
+            }
+            atomic_fetch_add(&turns, 1);
+            sched_yield();
+            atomic_fetch_sub(&holders, 1);
+            mig_journal_close(j);
+        }
+    }
+    unlink(name);
+    return NULL;
+}
+
+/* The file that one has locked may be the one that another has just removed. */
+static void
+test_vm_lock_turns(void)
+{
+    pthread_t threads[3];
+
+    CASE("journal_vm_lock_has_one_holder_while_it_comes_and_goes");
+    for (int i = 0; i < 3; i++) {
+        pthread_create(&threads[i], NULL, take_turns, (void *)&"abc"[i]);
+    }
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    CHECK(atomic_load(&most) == 1 && atomic_load(&turns) >= LOCK_TURNS);
+}
+
+/* Who recovers and finds no lines knows that they were lost, and so do those who
+ * recover after it. */
+static void
+test_lost(void)
+{
+    struct mig_journal_head again = head;
+    struct mig_journal_past past;
+    struct mig_journal *j;
+
+    CASE("journal_that_was_lost_stays_so");
+    again.recovers = true;
+    write_whole();
+    CHECK(!mig_journal_open(path, &again, &j, &past) && !past.lost);
+    mig_journal_close(j);
+    for (int how = 0; how < 2; how++) {
+        CHECK(how ? !truncate(path, 0) : !unlink(path));
+        CHECK(!mig_journal_open(path, &again, &j, &past));
+        CHECK(past.lost && past.step == MIG_JOURNAL_NONE);
+        mig_journal_close(j);
+        CHECK(!mig_journal_open(path, &again, &j, &past));
+        CHECK(past.lost && past.step == MIG_JOURNAL_BEGIN);
+        CHECK(!mig_journal_write(j, MIG_JOURNAL_DONE, true));
+        mig_journal_close(j);
+        CHECK(!reopen(&past) && past.lost && past.step == MIG_JOURNAL_DONE);
+    }
 }
 
 /* A tail that was not written to its end is no step, whatever its length. */
@@ -279,6 +359,8 @@ main(void)
     setlinebuf(stdout);
     test_steps();
     test_vm_lock();
+    test_vm_lock_turns();
+    test_lost();
     test_torn();
     test_full();
     test_pending();
