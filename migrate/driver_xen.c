@@ -106,11 +106,9 @@ xen_key_remove(struct xen_guest *g, const char *key)
 
 /* --- the handle --------------------------------------------------------------------- */
 
-static void
-xen_detach(struct mig_guest *guest)
+void
+xen_close(struct xen_guest *g)
 {
-    struct xen_guest *g = xen_guest_of(guest);
-
     if (!g) {
         return;
     }
@@ -130,8 +128,14 @@ xen_detach(struct mig_guest *guest)
     free(g);
 }
 
-static int
-handle_open(const struct mig_guest_config *config, struct xen_guest **out, char why[MIG_WHY])
+static void
+xen_detach(struct mig_guest *guest)
+{
+    xen_close(xen_guest_of(guest));
+}
+
+int
+xen_open(const struct mig_guest_config *config, struct xen_guest **out, char why[MIG_WHY])
 {
     struct xen_guest *g = calloc(1, sizeof *g);
     const char *compress = mig_option(config, "compress");
@@ -154,21 +158,20 @@ handle_open(const struct mig_guest_config *config, struct xen_guest **out, char 
     if (g->cancel_fd < 0 || !g->xs || !g->xch ||
         libxl_ctx_alloc(&g->ctx, LIBXL_VERSION, 0, &g->log.logger)) {
         xen_why(g, why, "Xen's toolstack does not answer: is this a dom0?");
-        xen_detach(&g->guest);
+        xen_close(g);
         return ENODEV;
     }
     if (libxl_uuid_from_string(&g->uuid, config->vm ? config->vm : "")) {
         snprintf(why, MIG_WHY, "not a VM's uuid: %s", config->vm ? config->vm : "");
-        xen_detach(&g->guest);
+        xen_close(g);
         return EINVAL;
     }
     *out = g;
     return 0;
 }
 
-/* The domain's state; ENOENT if there is none, or one that is about to go. */
-static int
-domain_info(struct xen_guest *g, libxl_dominfo *info)
+int
+xen_domain_info(struct xen_guest *g, libxl_dominfo *info)
 {
     int rc;
 
@@ -184,9 +187,8 @@ domain_info(struct xen_guest *g, libxl_dominfo *info)
     return rc == ERROR_DOMAIN_NOTFOUND ? ENOENT : rc ? EIO : 0;
 }
 
-/* The live domain with our uuid; INVALID_DOMID if there is none. */
-static uint32_t
-domain_by_uuid(struct xen_guest *g)
+uint32_t
+xen_domain_by_uuid(struct xen_guest *g)
 {
     uint32_t found = INVALID_DOMID;
     int n = 0;
@@ -228,12 +230,12 @@ find_domain(struct xen_guest *g, const char *domid, char why[MIG_WHY])
     xen_pfn_t last = 0;
     int error;
 
-    g->domid = domain_by_uuid(g);
+    g->domid = xen_domain_by_uuid(g);
     if (g->domid == INVALID_DOMID || (domid && strtoul(domid, NULL, 10) != g->domid)) {
         snprintf(why, MIG_WHY, "no such domain here");
         return ENOENT;
     }
-    error = domain_info(g, &info);
+    error = xen_domain_info(g, &info);
     if (error) {
         snprintf(why, MIG_WHY, "no such domain here");
         return error;
@@ -253,23 +255,22 @@ static int
 xen_attach(const struct mig_guest_config *config, struct mig_guest **out, char why[MIG_WHY])
 {
     struct xen_guest *g;
-    int error = handle_open(config, &g, why);
+    int error = xen_open(config, &g, why);
 
     if (error) {
         return error;
     }
     error = find_domain(g, mig_option(config, "domid"), why);
     if (error) {
-        xen_detach(&g->guest);
+        xen_close(g);
         return error;
     }
     *out = &g->guest;
     return 0;
 }
 
-/* Half made or complete, but not ours to run yet. */
-static bool
-is_incoming(struct xen_guest *g)
+bool
+xen_is_incoming(struct xen_guest *g)
 {
     char *name = libxl_domid_to_name(g->ctx, g->domid);
     size_t n = name ? strlen(name) : 0, suffix = strlen(XEN_INCOMING);
@@ -290,12 +291,12 @@ xen_status(struct mig_guest *guest, struct mig_guest_status *status)
         *status = (struct mig_guest_status){MIG_GUEST_MADE, 0};
         return 0;
     }
-    error = domain_info(g, &info);
+    error = xen_domain_info(g, &info);
     if (error) {
         return error;
     }
     status->epoch = xen_key_read(g, "epoch");
-    if (!status->epoch && is_incoming(g)) {
+    if (!status->epoch && xen_is_incoming(g)) {
         status->state = xen_key_read(g, "loaded") ? MIG_GUEST_LOADED : MIG_GUEST_MADE;
     } else if (info.shutdown && info.shutdown_reason == LIBXL_SHUTDOWN_REASON_SUSPEND) {
         status->state = MIG_GUEST_PAUSED;
@@ -315,7 +316,7 @@ xen_destroy(struct mig_guest *guest)
 
     xen_save_end(g);
     xen_load_end(g);
-    error = domain_info(g, &info);
+    error = xen_domain_info(g, &info);
     if (error) {
         return error == ENOENT ? 0 : error;
     }
@@ -367,7 +368,7 @@ xen_resume(struct mig_guest *guest, uint64_t epoch)
     int error;
 
     xen_save_end(g);
-    error = domain_info(g, &info);
+    error = xen_domain_info(g, &info);
     if (error) {
         return error;
     }
@@ -422,7 +423,7 @@ room_for(struct xen_guest *g, char why[MIG_WHY])
 {
     uint64_t free_kb = 0;
 
-    if (domain_by_uuid(g) != INVALID_DOMID) {
+    if (xen_domain_by_uuid(g) != INVALID_DOMID) {
         snprintf(why, MIG_WHY, "the domain exists here already");
         return EEXIST;
     }
@@ -439,7 +440,7 @@ xen_create(const struct mig_guest_config *config, const uint8_t *identity, size_
            struct mig_guest **out, char why[MIG_WHY])
 {
     struct xen_guest *g;
-    int error = handle_open(config, &g, why);
+    int error = xen_open(config, &g, why);
 
     if (error) {
         return error;
@@ -447,7 +448,7 @@ xen_create(const struct mig_guest_config *config, const uint8_t *identity, size_
     error = read_identity(g, identity, n, why);
     error = error ? error : room_for(g, why);
     if (error) {
-        xen_detach(&g->guest);
+        xen_close(g);
         return error;
     }
     *out = &g->guest;
@@ -482,7 +483,7 @@ xen_run(struct mig_guest *guest, uint64_t epoch)
     if (!error && libxl_domain_unpause(g->ctx, g->domid, NULL)) {
         error = EIO;
     }
-    if (!error && is_incoming(g)) {
+    if (!error && xen_is_incoming(g)) {
         error = take_name(g);
     }
     if (!error) {

@@ -71,6 +71,16 @@ xen_guest_of(struct mig_guest *g)
     return (struct xen_guest *)g;
 }
 
+/* A handle without a domain; xen_close() frees it and leaves the domain as it is. */
+int xen_open(const struct mig_guest_config *, struct xen_guest **, char why[MIG_WHY]);
+void xen_close(struct xen_guest *); /* accepts NULL */
+/* The domain's state; ENOENT if there is none, or one that is about to go. */
+int xen_domain_info(struct xen_guest *, libxl_dominfo *);
+/* The live domain with our uuid; INVALID_DOMID if there is none. */
+uint32_t xen_domain_by_uuid(struct xen_guest *);
+/* Half made or complete, but not ours to run yet. */
+bool xen_is_incoming(struct xen_guest *);
+
 /* Fills 'why' with 'what', and what libxl complained about first. */
 void xen_why(struct xen_guest *, char why[MIG_WHY], const char *what);
 void xen_log_clear(struct xen_log *);

@@ -17,7 +17,7 @@
 
 VLOG_DEFINE_THIS_MODULE(agent);
 
-enum { START_MS = 30000, CLEAN_MS = 60000, HARD_MS = 10000, LOOK_MS = 1000, STEP_MS = 100 };
+enum { CLEAN_MS = 60000, HARD_MS = 10000, LOOK_MS = 1000, STEP_MS = 100 };
 
 /* --- life ------------------------------------------------------------------------------- */
 
@@ -199,25 +199,23 @@ started(struct work *w, const struct poolrec_task *task, const struct poolrec_vm
     }
 }
 
-/* A cell that should not be here: ended before another is started. */
+/* One that should not be here: ended before another is started. */
 static bool
-clear_away(struct work *w, const char *vm)
+clear_away(struct work *w, const struct guest_driver *d, const char *vm)
 {
-    struct proc *p = cell_find(w->agent, vm);
+    char why[200];
+    enum guest_state state = d->state(w->agent, vm, why);
 
-    if (!p) {
-        return true;
-    }
-    if (!proc_alive(p)) {
-        proc_forget(w->agent->procs, p);
+    if (state != GUEST_ALIVE) {
+        guest_forget(w->agent, d, vm);
         return true;
     }
     if (!w->told) {
-        cell_end(w->agent, vm, true);
+        d->end(w->agent, vm, GUEST_HARD);
         w->told = true;
         w->since = time_msec();
     } else if (time_msec() - w->since > HARD_MS) {
-        proc_signal(p, SIGKILL);
+        d->end(w->agent, vm, GUEST_KILL);
     }
     work_again(w, STEP_MS);
     return false;
@@ -226,31 +224,29 @@ clear_away(struct work *w, const char *vm)
 static void
 start_claimed(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
 {
-    struct proc *p = cell_find(w->agent, task->vm);
-    char words[200] = "";
+    const struct guest_driver *d = guest_driver(vm);
+    char why[200];
+    enum guest_state state = d->state(w->agent, task->vm, why);
     struct fault f;
     int error = 0;
 
-    if (!p) {
-        error = cell_start(w->agent, vm, false);
+    if (state == GUEST_NONE) {
+        error = d->start(w->agent, vm);
         w->since = time_msec();
-    } else if (proc_alive(p) && cell_ready(w->agent, task->vm)) {
+    } else if (state == GUEST_ALIVE && d->ready(w->agent, task->vm)) {
         started(w, task, vm);
         return;
-    } else if (!proc_alive(p)) {
-        proc_last_words(p, words, sizeof words);
-        error = ECHILD;
-    } else if (time_msec() - w->since > START_MS) {
-        proc_signal(p, SIGKILL); /* given up when it has ended, and not before */
+    } else if (state == GUEST_ALIVE && time_msec() - w->since > d->start_ms) {
+        d->end(w->agent, task->vm, GUEST_KILL); /* given up when it has ended, and not before */
     }
-    if (!error) {
+    if (!error && state != GUEST_ENDED) {
         work_again(w, STEP_MS);
         return;
     }
     fault_set(&f, "INTERNAL_ERROR",
-              !p       ? ovs_strerror(error)
-              : *words ? words
-                       : "weft-cell did not come up in time",
+              error  ? ovs_strerror(error)
+              : *why ? why
+                     : "the guest did not come up in time",
               NULL);
     give_up(w, vm, task, &f);
 }
@@ -266,7 +262,7 @@ step_start(struct work *w, const struct poolrec_task *task, const struct poolrec
             work_commit(w, txn);
         }
     } else if (!*vm->resident_on) {
-        if (clear_away(w, task->vm)) {
+        if (clear_away(w, guest_driver(vm), task->vm)) {
             w->told = false;
             claim(w, vm);
         }
@@ -283,19 +279,20 @@ static void
 step_shutdown(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
 {
     bool hard = !strcmp(task_method(task), "VM.hard_shutdown");
-    struct proc *p = cell_find(w->agent, task->vm);
+    const struct guest_driver *d = guest_driver(vm);
     struct fault f;
+    char why[200];
 
     if (!agent_is(w->agent, vm->resident_on)) {
         fail_state(w, task, vm, "running");
-    } else if (!p || !proc_alive(p)) {
+    } else if (guest_look(w->agent, d, vm, why) != GUEST_ALIVE) {
         give_up(w, vm, task, NULL);
     } else if (!w->told) {
-        cell_end(w->agent, task->vm, hard);
+        d->end(w->agent, task->vm, hard ? GUEST_HARD : GUEST_CLEAN);
         w->told = true;
         w->since = time_msec();
     } else if (hard && time_msec() - w->since > HARD_MS) {
-        proc_signal(p, SIGKILL);
+        d->end(w->agent, task->vm, GUEST_KILL);
         work_again(w, STEP_MS);
     } else if (!hard && time_msec() - w->since > CLEAN_MS) {
         fault_set(&f, "INTERNAL_ERROR", "the guest did not shut down in time", NULL);
@@ -312,11 +309,12 @@ static void
 look_at_resident(struct agent *a, const struct poolrec_vm *vm)
 {
     const char *uuid = store_uuid(&vm->header_.uuid);
-    struct proc *p = cell_find(a, uuid);
+    const struct guest_driver *d = guest_driver(vm);
     struct work *w;
+    char why[200];
 
-    if (strcmp(vm->driver, "cell") || *vm->migration || task_of_vm(a->x->store, uuid) ||
-        (p && proc_alive(p))) {
+    if (!d || *vm->migration || task_of_vm(a->x->store, uuid) ||
+        guest_look(a, d, vm, why) == GUEST_ALIVE) {
         return;
     }
     char *key = xasprintf("died-%s", uuid);
@@ -324,31 +322,37 @@ look_at_resident(struct agent *a, const struct poolrec_vm *vm)
     free(key);
     w->seen = true;
     if (!w->busy) {
-        VLOG_WARN("%s has ended by itself", vm->name);
+        VLOG_WARN("%s has ended by itself%s%s", vm->name, *why ? ": " : "", why);
         give_up(w, vm, NULL, NULL);
     }
 }
 
-/* A cell of a VM that is not, and does not become, this host's. */
-static void
-look_at_cell(const char *name, void *agent_)
-{
-    struct agent *a = agent_;
-    const char *uuid = name + strlen("cell-");
-    const struct poolrec_vm *vm = store_vm(a->x->store, uuid);
-    struct proc *p = proc_find(a->procs, name);
+struct look {
+    struct agent *agent;
+    const struct guest_driver *driver;
+};
 
-    if (!p ||
-        (vm && (agent_is(a, vm->resident_on) || agent_is(a, vm->destination) || *vm->migration))) {
+/* A guest of a VM that is not, and does not become, this host's. */
+static void
+look_at_guest(const char *name, void *look_)
+{
+    const struct look *look = look_;
+    struct agent *a = look->agent;
+    const char *uuid = name + strlen(look->driver->prefix);
+    const struct poolrec_vm *vm = store_vm(a->x->store, uuid);
+    enum guest_state state;
+    char why[200];
+
+    if (vm && (agent_is(a, vm->resident_on) || agent_is(a, vm->destination) || *vm->migration ||
+               task_of_vm(a->x->store, uuid))) {
         return;
     }
-    if (!proc_alive(p)) {
-        if (!task_of_vm(a->x->store, uuid)) {
-            proc_forget(a->procs, p);
-        }
-    } else if (!vm || !task_of_vm(a->x->store, uuid)) {
+    state = look->driver->state(a, uuid, why);
+    if (state == GUEST_ENDED) {
+        guest_forget(a, look->driver, uuid);
+    } else if (state == GUEST_ALIVE) {
         VLOG_WARN("%s is not this host's: it is ended", name);
-        cell_end(a, uuid, true);
+        look->driver->end(a, uuid, GUEST_HARD);
     }
 }
 
@@ -367,7 +371,11 @@ look_around(struct agent *a)
             look_at_resident(a, vm);
         }
     }
-    procs_each(a->procs, "cell-", look_at_cell, a);
+    for (size_t i = 0; i < n_guest_drivers; i++) {
+        struct look look = {a, guest_drivers[i]};
+
+        procs_each(a->procs, look.driver->prefix, look_at_guest, &look);
+    }
     procs_each(a->procs, "send-", look_at_migrate, a);
     procs_each(a->procs, "recv-", look_at_migrate, a);
 }
@@ -407,6 +415,9 @@ step(struct work *w, const struct poolrec_task *task)
         fault_set(&f, "HANDLE_INVALID", "VM", ref, NULL);
         work_fail(w, task, &f);
         free(ref);
+    } else if (!guest_driver(vm)) {
+        fault_set(&f, "OPERATION_NOT_ALLOWED", "weft-xapid does not know the VM's driver", NULL);
+        work_fail(w, task, &f);
     } else if (!strcmp(method, "VM.start") || !strcmp(method, "VM.start_on")) {
         step_start(w, task, vm);
     } else if (!strcmp(method, "VM.clean_shutdown") || !strcmp(method, "VM.hard_shutdown")) {

@@ -4,12 +4,14 @@
  * so that a weft-xapid that was killed at any point goes on where things stand.
  *
  *   agent.c          work orders: start, shut down; what died, what strayed
+ *   agent_guest.c    kinds of guests, and what they have in common
  *   agent_cell.c     cells as processes
+ *   agent_xen.c      Xen's domains, each watched by a process
  *   agent_migrate.c  both ends of a migration
  *   agent_move.c     evacuation of the host
  *   agent_vif.c      plugging of vifs
  *
- * A VM runs where its row says (resident_on, epoch), and nowhere else: a cell is
+ * A VM runs where its row says (resident_on, epoch), and nowhere else: its guest is
  * started after the row says so, and the row is changed after it has ended.
  *
  * Threads: the daemon's main loop. */
@@ -68,13 +70,61 @@ bool agent_is(const struct agent *, const char *host);
 /* "VM.start" of "Async.VM.start". */
 const char *task_method(const struct poolrec_task *);
 
-/* agent_cell.c */
-struct proc *cell_find(struct agent *, const char *vm);
-int cell_start(struct agent *, const struct poolrec_vm *, bool incoming);
-bool cell_ready(struct agent *, const char *vm);
-void cell_end(struct agent *, const char *vm, bool hard);
-/* "vif5.0" of its first interface; the caller's. */
-char *cell_port(struct agent *, const char *vm, const char *device);
+/* --- kinds of guests ---------------------------------------------------------------------- */
+
+/* What there is of a VM's guest on this host. */
+enum guest_state {
+    GUEST_NONE,
+    GUEST_ALIVE, /* it runs, is being made, or nobody knows yet */
+    GUEST_ENDED, /* what its process left has not been taken away */
+};
+
+enum guest_end {
+    GUEST_CLEAN, /* it is asked to */
+    GUEST_HARD,
+    GUEST_KILL, /* that took too long */
+};
+
+/* How the guests of a kind are run: each has a process called PREFIX and the VM's
+ * uuid.  'vm' is that uuid: the row may be gone. */
+struct guest_driver {
+    const char *name; /* VM.driver, and weft-migrate's */
+    const char *prefix;
+    int start_ms; /* it takes no longer to start */
+    /* 'why' of one that has ended; "" if it was asked to. */
+    enum guest_state (*state)(struct agent *, const char *vm, char why[200]);
+    /* 0 or an errno.  There is nothing of it here. */
+    int (*start)(struct agent *, const struct poolrec_vm *);
+    /* The same, for what must be here before it comes; NULL: nothing. */
+    int (*await)(struct agent *, const struct poolrec_vm *);
+    /* One that is alive: it is up. */
+    bool (*ready)(struct agent *, const char *vm);
+    /* Finds a guest that has no process; NULL: there is no such guest. */
+    int (*adopt)(struct agent *, const struct poolrec_vm *);
+    void (*end)(struct agent *, const char *vm, enum guest_end);
+    /* "vif5.0" of its interface; the caller's. */
+    char *(*port)(struct agent *, const char *vm, const char *device);
+    /* What weft-migrate's driver must know of it; NULL: nothing. */
+    void (*describe)(struct agent *, const char *vm, struct json *job);
+};
+
+/* agent_guest.c */
+extern const struct guest_driver *const guest_drivers[];
+extern const size_t n_guest_drivers;
+const struct guest_driver *guest_driver(const struct poolrec_vm *); /* NULL: unknown */
+/* Its process's name; the caller's. */
+char *guest_name(const struct guest_driver *, const char *vm);
+struct proc *guest_proc(struct agent *, const struct guest_driver *, const char *vm);
+/* Takes away what one that has ended left. */
+void guest_forget(struct agent *, const struct guest_driver *, const char *vm);
+/* state(), after looking for a guest without a process. */
+enum guest_state guest_look(struct agent *, const struct guest_driver *, const struct poolrec_vm *,
+                            char why[200]);
+/* A file of --share, of which clients say the name; NULL: it is none there.  The caller's. */
+char *guest_file(struct agent *, const char *name);
+
+/* agent_cell.c, agent_xen.c */
+extern const struct guest_driver guest_cell, guest_xen;
 
 /* agent_migrate.c */
 void step_migrate(struct work *, const struct poolrec_task *, const struct poolrec_vm *);

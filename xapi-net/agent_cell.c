@@ -9,28 +9,35 @@
 #include "agent.h"
 #include "cell_proto.h"
 #include "openvswitch/dynamic-string.h"
+#include "openvswitch/json.h"
 #include "openvswitch/vlog.h"
 #include "smap.h"
 #include "util.h"
 
 VLOG_DEFINE_THIS_MODULE(agent_cell);
 
-enum { DOMID_FIRST = 1000, DOMID_LAST = 32000, MEMORY_DEFAULT = 64 << 20 };
+enum { DOMID_FIRST = 1000, DOMID_LAST = 32000, MEMORY_DEFAULT = 64 << 20, START_MS = 30000 };
 
 static char *
 cell_name(const char *vm)
 {
-    return xasprintf("cell-%s", vm);
+    return guest_name(&guest_cell, vm);
 }
 
-struct proc *
-cell_find(struct agent *a, const char *vm)
+static enum guest_state
+cell_state(struct agent *a, const char *vm, char why[200])
 {
-    char *name = cell_name(vm);
-    struct proc *p = proc_find(a->procs, name);
+    struct proc *p = guest_proc(a, &guest_cell, vm);
 
-    free(name);
-    return p;
+    *why = '\0';
+    if (!p) {
+        return GUEST_NONE;
+    }
+    if (proc_alive(p)) {
+        return GUEST_ALIVE;
+    }
+    proc_last_words(p, why, 200);
+    return GUEST_ENDED;
 }
 
 /* --- domain ids, one file a cell -------------------------------------------------------- */
@@ -72,7 +79,7 @@ is_taken(struct agent *a, int domid)
 {
     struct taken taken = {.agent = a, .wanted = domid};
 
-    procs_each(a->procs, "cell-", note_domid, &taken);
+    procs_each(a->procs, guest_cell.prefix, note_domid, &taken);
     return taken.found;
 }
 
@@ -87,7 +94,7 @@ new_domid(struct agent *a, const char *name)
     char *path = proc_path(a->procs, name, "dom");
     FILE *f;
 
-    procs_each(a->procs, "cell-", note_domid, &taken);
+    procs_each(a->procs, guest_cell.prefix, note_domid, &taken);
     round = round || taken.last >= DOMID_LAST;
     last = round ? last : taken.last;
     do {
@@ -102,7 +109,7 @@ new_domid(struct agent *a, const char *name)
     return last;
 }
 
-char *
+static char *
 cell_port(struct agent *a, const char *vm, const char *device)
 {
     char *name = cell_name(vm), *port;
@@ -121,7 +128,7 @@ first_vif(struct agent *a, const struct poolrec_vm *vm)
 
     POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
     {
-        if (vif->vm == vm && (!first || strcmp(vif->device, first->device) < 0)) {
+        if (vif->vm == vm && !vif->parent && (!first || strcmp(vif->device, first->device) < 0)) {
             first = vif;
         }
     }
@@ -156,21 +163,11 @@ vif_option(struct agent *a, const struct poolrec_vm *vm, const struct poolrec_vi
     return ds_steal_cstr(&ds);
 }
 
-/* Of --share: clients name no other files of the host's.  NULL: they tried. */
-static char *
-image_path(const struct xapi_options *o, const struct poolrec_vm *vm)
-{
-    const char *image = smap_get_def(&vm->config, "image", "cell.img");
-
-    return *image && *image != '.' && !strchr(image, '/') ? xasprintf("%s/%s", o->share, image)
-                                                          : NULL;
-}
-
-int
-cell_start(struct agent *a, const struct poolrec_vm *vm, bool incoming)
+static int
+start(struct agent *a, const struct poolrec_vm *vm, bool incoming)
 {
     const struct xapi_options *o = a->x->options;
-    char *image = image_path(o, vm);
+    char *image = guest_file(a, smap_get_def(&vm->config, "image", "cell.img"));
     if (!image) {
         return EINVAL;
     }
@@ -214,8 +211,20 @@ cell_start(struct agent *a, const struct poolrec_vm *vm, bool incoming)
     return error;
 }
 
+static int
+cell_start(struct agent *a, const struct poolrec_vm *vm)
+{
+    return start(a, vm, false);
+}
+
+static int
+cell_await(struct agent *a, const struct poolrec_vm *vm)
+{
+    return start(a, vm, true);
+}
+
 /* Its control socket is bound before anything runs. */
-bool
+static bool
 cell_ready(struct agent *a, const char *vm)
 {
     char *name = cell_name(vm), *path = proc_path(a->procs, name, "ctl");
@@ -247,15 +256,38 @@ ask_to_destroy(const char *path)
     return sent;
 }
 
-void
-cell_end(struct agent *a, const char *vm, bool hard)
+static void
+cell_end(struct agent *a, const char *vm, enum guest_end how)
 {
-    struct proc *p = cell_find(a, vm);
+    struct proc *p = guest_proc(a, &guest_cell, vm);
     char *name = cell_name(vm), *path = proc_path(a->procs, name, "ctl");
 
-    if (p && proc_alive(p) && (!hard || !ask_to_destroy(path))) {
-        proc_signal(p, hard ? SIGKILL : SIGTERM);
+    if (p && proc_alive(p) && (how != GUEST_HARD || !ask_to_destroy(path))) {
+        proc_signal(p, how == GUEST_CLEAN ? SIGTERM : SIGKILL);
     }
     free(path);
     free(name);
 }
+
+static void
+cell_describe(struct agent *a, const char *vm, struct json *job)
+{
+    char *name = cell_name(vm), *control = proc_path(a->procs, name, "ctl");
+
+    json_object_put_string(job, "control", control);
+    free(control);
+    free(name);
+}
+
+const struct guest_driver guest_cell = {
+    .name = "cell",
+    .prefix = "cell-",
+    .start_ms = START_MS,
+    .state = cell_state,
+    .start = cell_start,
+    .await = cell_await,
+    .ready = cell_ready,
+    .end = cell_end,
+    .port = cell_port,
+    .describe = cell_describe,
+};

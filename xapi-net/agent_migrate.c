@@ -5,7 +5,7 @@
  *
  *   source's host                           destination's host
  *   VM.destination, Migration (prepare)
- *                                           weft-cell --incoming, weft-migrate receive
+ *                                           (weft-cell --incoming,) weft-migrate receive
  *                                           Migration.address (ready)
  *   waits for VIF.confirmed_on
  *   weft-migrate send (its phases, figures)
@@ -47,6 +47,8 @@ enum {
     CLOSE_MS = 10000,    /* the destination closes instead of the source */
     TICK_MS = 200,
     KEEP_MIGRATIONS = 100,
+    VIF_ADDRESSES_MAX = 32, /* of a job */
+    VIF_ZONES_MAX = 8,      /* likewise */
 };
 
 /* --- the job ----------------------------------------------------------------------------- */
@@ -59,24 +61,68 @@ put(struct json *o, const char *name, const char *value)
     }
 }
 
+static void
+add_addresses(struct json *to, char **addresses, size_t n)
+{
+    for (size_t i = 0; i < n && json_array(to)->n < VIF_ADDRESSES_MAX; i++) {
+        value_add(to, addresses[i]);
+    }
+}
+
+/* What tells a vif's connections: its zone, and its addresses.  True: it may use
+ * others as well. */
+static bool
+add_scope(const struct poolrec_vif *vif, struct json *zones, struct json *addresses)
+{
+    bool locked = !strcmp(vif->locking_mode, "locked");
+
+    if (vif->network && vif->network->zone && json_array(zones)->n < VIF_ZONES_MAX) {
+        json_array_add(zones, json_integer_create(vif->network->zone));
+    }
+    if (locked) {
+        add_addresses(addresses, vif->ipv4_allowed, vif->n_ipv4_allowed);
+        add_addresses(addresses, vif->ipv6_allowed, vif->n_ipv6_allowed);
+    } else {
+        add_addresses(addresses, vif->addresses, vif->n_addresses);
+    }
+    return !locked;
+}
+
+/* Also of the vifs in its trunk; how many there are. */
+static size_t
+add_children(struct agent *a, const struct poolrec_vif *parent, struct json *zones,
+             struct json *addresses)
+{
+    const struct poolrec_vif *vif;
+    size_t n = 0;
+
+    POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
+    {
+        if (vif->parent == parent) {
+            add_scope(vif, zones, addresses);
+            n++;
+        }
+    }
+    return n;
+}
+
 static struct json *
 vif_json(struct agent *a, const struct poolrec_vif *vif, const char *vm)
 {
     struct json *o = json_object_create(), *zones = json_array_create_empty();
     struct json *addresses = json_array_create_empty();
-    char *port = cell_port(a, vm, vif->device);
+    char *port = guest_driver(vif->vm)->port(a, vm, vif->device);
+    bool any_address;
 
     put(o, "uuid", store_uuid(&vif->header_.uuid));
     put(o, "mac", vif->mac);
     put(o, "port", port);
     put(o, "switch_dir", a->x->options->switch_dir);
-    json_object_put(o, "pool_key", json_integer_create(vif->pool_key));
-    if (vif->network && vif->network->zone) {
-        json_array_add(zones, json_integer_create(vif->network->zone));
-    }
-    for (size_t i = 0; i < vif->n_ipv4_allowed && i < 8; i++) {
-        value_add(addresses, vif->ipv4_allowed[i]);
-    }
+    any_address = add_scope(vif, zones, addresses);
+    if (!add_children(a, vif, zones, addresses)) {
+        json_object_put(o, "pool_key", json_integer_create(vif->pool_key));
+        json_object_put(o, "any_address", json_boolean_create(any_address));
+    } /* else connections have several vifs' keys, and are found by address */
     json_object_put(o, "zones", zones);
     json_object_put(o, "addresses", addresses);
     free(port);
@@ -91,7 +137,7 @@ vifs_json(struct agent *a, const struct poolrec_vm *vm)
 
     POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
     {
-        if (vif->vm == vm && a->x->options->switch_dir && !strcmp(vm->driver, "cell")) {
+        if (vif->vm == vm && !vif->parent && a->x->options->switch_dir) {
             json_array_add(list, vif_json(a, vif, store_uuid(&vm->header_.uuid)));
         }
     }
@@ -149,7 +195,7 @@ make_job(struct agent *a, const struct poolrec_migration *m, const struct poolre
     bool source = agent_is(a, m->from_host);
     struct json *job = json_object_create(), *driver = json_object_create();
     struct json *options = json_from_string(m->options);
-    char *name = xasprintf("cell-%s", m->vm), *control = proc_path(a->procs, name, "ctl");
+    const struct guest_driver *d = guest_driver(vm);
     char *mine = xasprintf("%s-%s", source ? "send" : "recv", m->migration);
     char *journal = proc_path(a->procs, mine, "journal"), *text;
 
@@ -177,8 +223,8 @@ make_job(struct agent *a, const struct poolrec_migration *m, const struct poolre
     put_options(job, options);
     put(job, "journal", journal);
     json_object_put(job, "vifs", vifs_json(a, vm));
-    if (!strcmp(vm->driver, "cell")) { /* Xen's domains are found by the VM's uuid */
-        put(driver, "control", control);
+    if (d->describe) {
+        d->describe(a, m->vm, driver);
     }
     json_object_put(job, vm->driver, driver);
     text = json_to_string(job, 0);
@@ -186,8 +232,6 @@ make_job(struct agent *a, const struct poolrec_migration *m, const struct poolre
     json_destroy(options);
     free(journal);
     free(mine);
-    free(control);
-    free(name);
     return text;
 }
 
@@ -696,27 +740,37 @@ write_phase(struct work *w, const struct poolrec_migration *m, const char *phase
     }
 }
 
-/* The cell that waits for the guest, then the receiver.  A failure is for the
- * source to read. */
+/* What shall wait for it does, and nothing else of the VM is here any more. */
+static bool
+may_come(struct work *w, const struct guest_driver *d, const char *vm, enum guest_state state)
+{
+    return d->await ? d->ready(w->agent, vm) : state == GUEST_NONE;
+}
+
+/* What waits for the guest, then the receiver.  A failure is for the source to
+ * read. */
 static void
 receive(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm)
 {
-    struct proc *cell = cell_find(w->agent, m->vm);
-    char words[200] = "";
+    const struct guest_driver *d = guest_driver(vm);
+    char why[200];
+    enum guest_state state = d->state(w->agent, m->vm, why);
 
-    if (!strcmp(vm->driver, "cell") && !cell) {
-        int error = cell_start(w->agent, vm, true);
+    if (state == GUEST_NONE && d->await) {
+        int error = d->await(w->agent, vm);
+        w->told = true;
         if (error) {
             write_phase(w, m, "failed", NULL, ovs_strerror(error));
         }
-    } else if (cell && !proc_alive(cell)) {
+    } else if (state == GUEST_ALIVE && d->await && !w->told) {
+        d->end(w->agent, m->vm, GUEST_HARD); /* not ours, and perhaps about to end */
+    } else if (state == GUEST_ENDED) {
         if (!w->tries++) { /* left over from another time */
-            proc_forget(w->agent->procs, cell);
+            guest_forget(w->agent, d, m->vm);
         } else {
-            proc_last_words(cell, words, sizeof words);
-            write_phase(w, m, "failed", NULL, *words ? words : "weft-cell has died");
+            write_phase(w, m, "failed", NULL, *why ? why : "what waited for the guest has died");
         }
-    } else if ((!cell || cell_ready(w->agent, m->vm)) && !still_busy(w, m)) {
+    } else if (may_come(w, d, m->vm, state) && !still_busy(w, m)) {
         w->tries = 0;
         run_migrate(w, m, vm, "recv", "receive");
     }
@@ -780,7 +834,7 @@ step_incoming(struct work *w, const struct poolrec_migration *m)
 {
     const struct poolrec_vm *vm = store_vm(w->agent->x->store, m->vm);
 
-    if (vm) {
+    if (vm && guest_driver(vm)) {
         step_open(w, m, vm);
     }
 }
@@ -795,7 +849,7 @@ finish_here(struct agent *a, const char *name, const struct poolrec_migration *m
 {
     struct work w = {.agent = a};
 
-    if (strncmp(name, "recv-", 5) || !vm || !agent_is(a, vm->resident_on) ||
+    if (strncmp(name, "recv-", 5) || !vm || !guest_driver(vm) || !agent_is(a, vm->resident_on) ||
         vm->epoch != m->epoch + 1 || !unfinished(a, name)) {
         return false;
     }

@@ -102,7 +102,7 @@ vif_of(struct agent *a, const struct json *params)
 static int
 set_bridge(struct agent *a, const char *vm, const struct poolrec_vif *vif, bool plug)
 {
-    char *port = cell_port(a, vm, vif->device), path[128];
+    char *port = guest_driver(vif->vm)->port(a, vm, vif->device), path[128];
     unsigned domid, handle;
     int error = EINVAL;
 

@@ -71,7 +71,7 @@ vm_vifs(struct xapi *x, const struct ovsdb_idl_row *row)
 
     POOLREC_VIF_FOR_EACH(vif, store_idl(x->store))
     {
-        if (vif->vm && uuid_equals(&vif->vm->header_.uuid, &row->uuid)) {
+        if (vif->vm && !vif->parent && uuid_equals(&vif->vm->header_.uuid, &row->uuid)) {
             json_array_add(set, value_ref(&vif->header_.uuid));
         }
     }
@@ -240,8 +240,8 @@ start(struct request *q, const struct poolrec_host *host, bool paused)
     }
     if (paused) {
         request_fail(q, "VALUE_NOT_SUPPORTED", "start_paused", "true", "VMs start running", NULL);
-    } else if (strcmp(vm->driver, "cell")) {
-        request_fail(q, "OPERATION_NOT_ALLOWED", "weft-xapid starts VMs with driver cell only",
+    } else if (strcmp(vm->driver, "cell") && strcmp(vm->driver, "xen")) {
+        request_fail(q, "OPERATION_NOT_ALLOWED", "weft-xapid starts VMs with driver cell or xen",
                      NULL);
     } else if (!host) {
         request_fail(q, "NO_HOSTS_AVAILABLE", NULL);
@@ -346,7 +346,7 @@ record_string(const struct json *record, const char *name)
 }
 
 /* VM.create(session, record): name_label, memory_static_max, other_config, and
- * "driver" ("cell") of ours. */
+ * "driver" ("cell", "xen") of ours. */
 static void
 vm_create(struct request *q)
 {
@@ -568,7 +568,7 @@ device_free(struct request *q, const struct poolrec_vm *vm, const char *device)
 
     POOLREC_VIF_FOR_EACH(vif, store_idl(q->xapi->store))
     {
-        if (vif->vm == vm && !strcmp(*vif->device ? vif->device : "0", device)) {
+        if (vif->vm == vm && !vif->parent && !strcmp(*vif->device ? vif->device : "0", device)) {
             request_fail(q, "DEVICE_ALREADY_EXISTS", device, NULL);
             return false;
         }

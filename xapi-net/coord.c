@@ -23,11 +23,24 @@
 VLOG_DEFINE_THIS_MODULE(coord);
 
 enum {
-    LEASE_MS = 3000,
     RETRY_MS = 1000,
     SEEN_MS = 5000,  /* how often a host says that it lives */
-    LIVE_MS = 20000, /* and how long that counts */
+    LIVE_MS = 20000, /* and how long that counts at least */
 };
+
+/* The lease's length, in ms. */
+static long long int
+lease_ms(const struct xapi *x)
+{
+    return x->options->lease_s * 1000LL;
+}
+
+/* Who is slow to renew a lease is slow to say that he lives. */
+static long long int
+live_ms(const struct xapi *x)
+{
+    return MAX(LIVE_MS, 3 * lease_ms(x));
+}
 
 struct sight { /* of a host */
     int64_t seen;
@@ -104,7 +117,7 @@ look_at_hosts(struct xapi *x)
 
         if (!s) {
             s = xzalloc(sizeof *s);
-            s->at = time_wall_msec() - host->xapi_seen < LIVE_MS ? time_msec() : 0;
+            s->at = time_wall_msec() - host->xapi_seen < live_ms(x) ? time_msec() : 0;
             shash_add(&x->coord->sights, host->name, s);
         } else if (s->seen != host->xapi_seen) {
             s->at = time_msec();
@@ -118,7 +131,7 @@ coord_host_live(struct xapi *x, const struct poolrec_host *host)
 {
     const struct sight *s = shash_find_data(&x->coord->sights, host->name);
 
-    return s && s->at && time_msec() - s->at < LIVE_MS && *host->xapi_address;
+    return s && s->at && time_msec() - s->at < live_ms(x) && *host->xapi_address;
 }
 
 static void
@@ -208,8 +221,8 @@ write_lease(struct xapi *x, const struct poolrec_pool *pool, uint64_t epoch)
         poolrec_pool_set_coordinator_epoch(pool, epoch);
     }
     poolrec_pool_set_coordinator_until(
-        pool, MAX(pool->coordinator_until + 1, time_wall_msec() + LEASE_MS));
-    c->renew_at = time_msec() + LEASE_MS / 3;
+        pool, MAX(pool->coordinator_until + 1, time_wall_msec() + lease_ms(x)));
+    c->renew_at = time_msec() + lease_ms(x) / 3;
     store_commit(x->store, txn, lease_written, c);
 }
 
@@ -221,7 +234,7 @@ take_at(const struct xapi *x)
 
     return !*c->holder || !strcmp(c->holder, x->options->host)
                ? c->retry_at
-               : MAX(c->retry_at, c->since + LEASE_MS + LEASE_MS / 2);
+               : MAX(c->retry_at, c->since + lease_ms(x) + lease_ms(x) / 2);
 }
 
 void
@@ -232,7 +245,7 @@ coord_run(struct xapi *x)
 
     if (!store_writable(x->store)) {
         c->since = 0; /* nobody's lease can be judged from here */
-        if (c->epoch && time_msec() > c->renew_at + LEASE_MS) {
+        if (c->epoch && time_msec() > c->renew_at + lease_ms(x)) {
             VLOG_WARN("the pool's database is out of reach: is the coordinator no more");
             c->epoch = 0;
         }
@@ -260,6 +273,6 @@ coord_wait(struct xapi *x)
         poll_timer_wait_until(c->seen_at);
         poll_timer_wait_until(c->epoch ? c->renew_at : take_at(x));
     } else if (c->epoch) {
-        poll_timer_wait_until(c->renew_at + LEASE_MS + 1);
+        poll_timer_wait_until(c->renew_at + lease_ms(x) + 1);
     }
 }

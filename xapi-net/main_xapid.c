@@ -40,7 +40,7 @@ struct options {
     struct xapi_options xapi;
     const char *listen[MAX_LISTEN];
     struct http_config http;
-    const char *unixctl;
+    const char *unixctl, *lease;
 };
 
 OVS_NO_RETURN static void
@@ -53,6 +53,9 @@ usage(void)
            "\nThe pool:\n"
            "  --db=TARGET               pool database (default: unix:%s/pool.sock)\n"
            "  --host=NAME               this host, as the pool calls it\n"
+           "  --lease=SECONDS           1 to 600, the same for all hosts (default: 3): when that\n"
+           "                            and half as much has passed without a sign of the\n"
+           "                            coordinator, another host takes its place\n"
            "  --advertise=URL           where others reach this host's API: https://IP[:PORT]\n"
            "\nThe API:\n"
            "  --listen=ADDRESS          ssl:PORT[:IP], unix:PATH; several\n"
@@ -120,6 +123,7 @@ static const struct {
     {"stream-certificate", &options.xapi.stream_certificate},
     {"stream-ca-cert", &options.xapi.stream_ca_cert},
     {"unixctl", &options.unixctl},
+    {"lease", &options.lease},
 };
 
 static const struct option other_options[] = {
@@ -231,6 +235,10 @@ fill_in(void)
 
     if (!x->host) {
         ovs_fatal(0, "--host=NAME is needed; use --help for usage");
+    }
+    or_else(&options.lease, "3");
+    if (!str_to_int(options.lease, 10, &x->lease_s) || x->lease_s < 1 || x->lease_s > 600) {
+        ovs_fatal(0, "--lease: from 1 to 600 seconds");
     }
     or_else(&x->db, xasprintf("unix:%s/pool.sock", ovs_rundir()));
     or_else(&x->run_dir, xasprintf("%s/xapi", ovs_rundir()));

@@ -381,10 +381,10 @@ proc_line(struct proc *p, char *line, size_t size)
     return true;
 }
 
-void
-proc_last_words(struct proc *p, char *words, size_t size)
+static void
+last_line(struct proc *p, const char *suffix, char *words, size_t size)
 {
-    char *path = proc_path(p->procs, p->name, "log"), text[400];
+    char *path = proc_path(p->procs, p->name, suffix), text[400];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
     ssize_t n = fd >= 0 ? pread(fd, text, sizeof text - 1, end > 399 ? end - 399 : 0) : 0;
@@ -398,6 +398,18 @@ proc_last_words(struct proc *p, char *words, size_t size)
         close(fd);
     }
     free(path);
+}
+
+void
+proc_last_words(struct proc *p, char *words, size_t size)
+{
+    last_line(p, "log", words, size);
+}
+
+void
+proc_last_line(struct proc *p, char *line, size_t size)
+{
+    last_line(p, "out", line, size);
 }
 
 void

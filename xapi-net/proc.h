@@ -37,6 +37,8 @@ int proc_tell(struct proc *, const char *line);
 bool proc_line(struct proc *, char *line, size_t size);
 /* The last words of its standard error. */
 void proc_last_words(struct proc *, char *words, size_t size);
+/* The last line of its output, whatever proc_line() has read. */
+void proc_last_line(struct proc *, char *line, size_t size);
 /* Takes away its files.  It must not be alive. */
 void proc_forget(struct procs *, struct proc *);
 

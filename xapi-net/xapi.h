@@ -48,6 +48,7 @@ struct xapi_options {
     /* Of the migration's stream; NULL: the database's. */
     const char *stream_key, *stream_certificate, *stream_ca_cert;
     bool plain_migration;
+    int lease_s; /* the coordinator's */
 };
 
 struct xapi {

@@ -134,7 +134,7 @@ def start_xapid(n):
          f"--listen=unix:{top}/h{n}.sock", f"--rest-private-key={pki}/xapid{n}.key",
          f"--rest-certificate={pki}/xapid{n}.crt", f"--rest-ca-cert={pki}/ca.crt",
          f"--advertise=https://127.0.0.{n}:{port}", f"--run-dir={top}/h{n}", f"--bin={top}/bin",
-         f"--passwords={top}/passwords", "--plain-migration", f"--unixctl={top}/h{n}.ctl",
+         f"--passwords={top}/passwords", "--plain-migration", f"--switch-dir={top}", f"--unixctl={top}/h{n}.ctl",
          f"--log-file={top}/h{n}.log", f"--audit-log={top}/audit{n}", "-vconsole:off"], env=env))
 
 
@@ -154,7 +154,7 @@ def start_db():
 def start_pool():
     os.makedirs(f"{top}/bin")
     os.makedirs(f"{top}/fake")
-    for name in ("weft-cell", "weft-migrate"):
+    for name in ("weft-cell", "weft-domain", "weft-migrate"):
         os.symlink(f"{here}/xapi_fakes.py", f"{top}/bin/{name}")
     weft = f"{bin_dir}/weft"
     run(weft, "pki", "init", pki)
@@ -413,6 +413,79 @@ def case_xapid_killed(x):
     x("VM.hard_shutdown", vm)
 
 
+def xen_job(vm, **wanted):
+    """The newest job with these members, of a domain's process or of weft-migrate."""
+    with open(f"{top}/fake/jobs") as f:
+        jobs = [json.loads(line) for line in f]
+    mine = [j for j in jobs if vm.split(":")[1] in (j.get("uuid"), j.get("vm")) and
+            all(j.get(k) == v for k, v in wanted.items())]
+    return mine[-1] if mine else None
+
+
+def watcher(n, vm):
+    """Kills the process that watches the VM's domain on that host."""
+    with open(f"{top}/h{n}/domain-{vm.split(':')[1]}.pid") as f:
+        os.kill(int(f.read()), signal.SIGKILL)
+
+
+def case_xen(x):
+    """Domains of Xen: what their process is told, its death, moves, ends."""
+    a, b = 3 - x.host, x.host  # the coordinator lives
+    host_a, host_b = x.one("host", f"h{a}"), x.one("host", f"h{b}")
+    vm = x.vm("xen1", driver="xen", other_config={
+        "kernel": "vmlinux", "ramdisk": "rd.gz", "type": "pv", "cmdline": "a=b c", "vcpus": "2"})
+    uuid, domain = vm.split(":")[1], lambda n: os.path.exists(f"{top}/fake/h{n}.{vm.split(':')[1]}")
+    vif = x("VIF.create", {"VM": vm, "network": x.one("network", "red"), "device": "1",
+                           "MAC": "02:00:00:00:00:07"})
+    x("VM.start_on", vm, host_a, False, False)
+    assert x("VM.get_power_state", vm) == "Running" and domain(a) and runs(vm) == ["start"]
+    job = xen_job(vm, host=f"h{a}")
+    assert job["start"] and job["name"] == "xen1" and job["type"] == "pv" and job["epoch"] == 1, job
+    assert job["kernel"].endswith("/share/vmlinux") and job["ramdisk"].endswith("/share/rd.gz"), job
+    assert job["cmdline"] == "a=b c" and job["vcpus"] == 2 and job["memory_kb"] == 64 << 10, job
+    assert job["vifs"] == [{"device": 1, "mac": "02:00:00:00:00:07", "bridge": "xenbr0",
+                            "script": "vif-weft", "mtu": 1500}], job
+    # Who watches it is killed, also while weft-xapid is away: another one does, the
+    # domain is the same, and nothing is started.
+    watcher(a, vm)
+    until(10, lambda: not xen_job(vm, host=f"h{a}")["start"], "another that watches")
+    xapids[a].kill()
+    xapids[a].wait()
+    watcher(a, vm)
+    start_xapid(a)
+    # Moves, and back at once: the job names its ports, and the row follows the domain.
+    for to, n in ((host_b, b), (host_a, a), (host_b, b)):
+        x("VM.pool_migrate", vm, to, {})
+        until(10, lambda n=n: domain(n) and not domain(3 - n), "the domain there")
+        job = xen_job(vm, driver="xen", to=f"h{n}", role="send")
+        assert job["vifs"][0]["port"] == "vifDOMID.1" and job["xen"] == {}, job
+        assert job["vifs"][0]["uuid"] == vif.split(":")[1], job
+    until(10, lambda: xen_job(vm, host=f"h{b}"), "one that watches there")
+    assert x("VM.get_power_state", vm) == "Running" and x("VM.get_resident_on", vm) == host_b
+    assert not os.path.exists(f"{top}/h{a}/domain-{uuid}.pid")
+    x("VM.clean_shutdown", vm)
+    assert not domain(b) and runs(vm)[-1] == "stop"
+    # Its domain goes by itself.
+    x("VM.start_on", vm, host_b, False, False)
+    os.unlink(f"{top}/fake/h{b}.{uuid}")
+    until(10, lambda: x("VM.get_power_state", vm) == "Halted", "a dead domain's row")
+    # It cannot be made; its making is cut off: the claim is given back.
+    flag("crash")
+    data = fails("INTERNAL_ERROR", x, "VM.start", vm, False, False)
+    flag("crash", False)
+    assert "libxl does not make" in data[0] and x("VM.get_resident_on", vm) == "OpaqueRef:NULL", data
+    flag("half")
+    data = fails("INTERNAL_ERROR", x, "VM.start", vm, False, False)
+    assert "not here any more" in data[0] and x("VM.get_power_state", vm) == "Halted", data
+    x("VM.set_other_config", vm, {"kernel": "../vmlinux"})
+    assert fails("INTERNAL_ERROR", x, "VM.start", vm, False, False) == ["Invalid argument"]
+    x("VM.set_other_config", vm, {})
+    x("VM.start_on", vm, host_a, False, False)
+    x("VM.hard_shutdown", vm)
+    assert not domain(a)
+    x("VM.destroy", vm)
+
+
 def case_evacuate(x):
     h1, h2 = x.one("host", "h1"), x.one("host", "h2")
     vms = [x.vm(f"ev{i}") for i in range(3)]
@@ -625,7 +698,7 @@ def main():
     until(20, lambda: len(x("host.get_allowed_operations", x.one("host", f"h{3 - x.host}"))),
           "the other host")
     for case in (case_envelopes, case_sessions, case_errors, case_records, case_power,
-                 case_start_once, case_migrate, case_xapid_killed, case_evacuate, case_events,
+                 case_start_once, case_migrate, case_xapid_killed, case_xen, case_evacuate, case_events,
                  case_command_line, case_database_gone, case_hostile, case_audit,
                  case_login_flood, case_takeover):
         name = case.__name__[5:].replace("_", "-")

@@ -1,10 +1,10 @@
 #!/bin/bash
-# weft-xapid on two hosts of a pool: real pool database, real HTTPS; weft-cell and
-# weft-migrate are stand-ins (xapi_fakes.py).
+# weft-xapid on two hosts of a pool: real pool database, real HTTPS; weft-cell,
+# weft-domain and weft-migrate are stand-ins (xapi_fakes.py).
 #
 #   client --- https 127.0.0.1, 127.0.0.2 --- weft-xapid h1, h2 --- ovsdb-server
 #                                                  |
-#                                            weft-cell, weft-migrate (fakes)
+#                               weft-cell, weft-domain, weft-migrate (fakes)
 # shellcheck disable=SC2317,SC2016 # called by name; evaluated at the end
 set -u
 cd "$(dirname "$0")/../.." || exit

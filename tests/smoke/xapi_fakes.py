@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Stand-ins for weft-cell and weft-migrate, by the name they are called by: what
-weft-xapid sees of them, without a guest.
+"""Stand-ins for weft-cell, weft-domain and weft-migrate, by the name they are called
+by: what weft-xapid sees of them, without a guest.  A Xen domain is a file
+FAKE_DIR/HOST.VM with its number in it.
 
 FAKE_DB is the pool's database; files in FAKE_DIR say how they behave:
   die-send      weft-migrate send dies once, without a word
   die-recv      weft-migrate receive dies once, when the VM is here and does not run
   hold          the sender waits for this file to go
-  crash         weft-cell exits at once
+  crash         weft-cell exits at once, weft-domain cannot make the domain
+  half          weft-domain dies once, while it makes the domain
 Each run of a guest is a line "start|stop VM EPOCH PID" in FAKE_DIR/runs."""
 import json
 import os
@@ -72,6 +74,43 @@ def cell():
                 end()
 
 
+def domain_path(host, vm):
+    return f"{fake_dir}/{host}.{vm}"
+
+
+def make_domain(host, vm):
+    with open(domain_path(host, vm), "x") as f:
+        f.write(str(os.getpid()))
+
+
+def domain():
+    """Which host's it is stands in the mark of its weft-xapid."""
+    host = os.environ["WEFT_PROC"].split("/")[-2]
+    job = first_line()
+    vm = job["uuid"]
+    path = domain_path(host, vm)
+    with open(f"{fake_dir}/jobs", "a") as f:
+        print(json.dumps({"host": host, **job}), file=f)
+    if job["start"] and (flag("crash") or os.path.exists(path)):
+        say(event="ended", domid=0, why="libxl does not make the domain")
+        return
+    if job["start"] and flag("half"):
+        os.unlink(f"{fake_dir}/half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job["start"]:
+        make_domain(host, vm)
+        note("start", vm, job["epoch"], os.getpid())
+    if not os.path.exists(path):
+        say(event="ended", domid=0, why="the domain is not here any more")
+        return
+    say(event="running", domid=5)
+    while os.path.exists(path):
+        if select.select([0], [], [], 0.05)[0] and b'"cmd"' in os.read(0, 4096):
+            note("stop", vm, os.getpid())
+            os.unlink(path)
+    say(event="ended", domid=5, why="")
+
+
 def say(**event):
     os.write(1, (json.dumps(event) + "\n").encode())
 
@@ -111,6 +150,8 @@ def receive(job):
                 time.sleep(1)  # all others have seen the row
                 os.kill(os.getpid(), signal.SIGKILL)
             journal(job, "done")
+            if job["driver"] == "xen":
+                make_domain(job["to"], job["vm"])
             note("start", job["vm"], epoch, "moved")
             say(event="result", status="ok", why="", blackout_ms=1)
             return
@@ -140,7 +181,10 @@ def send(job):
              ["epoch", "==", job["epoch"]]]
     transact({"op": "update", "table": "VM", "where": where,
               "row": {"resident_on": job["to"], "epoch": job["epoch"] + 1}})
-    destroy(job["cell"]["control"])
+    if job["driver"] == "xen":
+        os.unlink(domain_path(job["from"], job["vm"]))
+    else:
+        destroy(job["cell"]["control"])
     say(event="result", status="ok", why="", blackout_ms=1)
 
 
@@ -151,9 +195,14 @@ def first_line():
     return json.loads(line)
 
 
-if os.path.basename(sys.argv[0]) == "weft-cell":
+called = os.path.basename(sys.argv[0])
+if called == "weft-cell":
     cell()
+elif called == "weft-domain":
+    domain()
 else:
     job = first_line()
+    with open(f"{fake_dir}/jobs", "a") as f:
+        print(json.dumps(job), file=f)
     assert job["migration"] and job["journal"] and len(sys.argv) == 1
     send(job) if "connect" in job else receive(job)

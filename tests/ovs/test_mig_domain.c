@@ -1,0 +1,489 @@
+/* weft-domain on a hypervisor with one domain, which the test plays: what becomes of
+ * it, also where somebody killed the one that watched.
+ *
+ * libxl's, libxenctrl's and libxenstore's functions that it calls are here; the
+ * linker takes these. */
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+int domain_main(int argc, char *argv[]);
+#define main domain_main
+#include "main_domain.c"
+#undef main
+
+#include "check.h"
+
+#define UUID "00000000-0000-0000-0000-000000000001"
+#define WATCH "{\"start\":false,\"uuid\":\"" UUID "\",\"epoch\":7" CONFIG
+#define START "{\"start\":true,\"uuid\":\"" UUID "\",\"epoch\":7" CONFIG
+#define CONFIG                                                                                     \
+    ",\"name\":\"g\",\"type\":\"pv\",\"kernel\":\"/dev/null\",\"cmdline\":\"a=b c\","              \
+    "\"memory_kb\":65536,\"vcpus\":2,\"tsc_mode\":\"native\",\"vifs\":[{\"device\":3,"             \
+    "\"mac\":\"02:00:00:00:00:07\",\"bridge\":\"xenbr0\",\"script\":\"vif-weft\",\"mtu\":1400}]}"
+
+enum { WAIT_MS = 20000 };
+
+/* The hypervisor, shared with the child that the program runs in. */
+static struct {
+    bool there, paused, shut_down, incoming;
+    libxl_shutdown_reason reason;
+    uint32_t domid;
+    uint64_t cpu_time, key, memory_kb;
+    unsigned created, unpaused, destroyed, asked;
+    bool refuses, dies; /* while it makes the domain */
+    bool as_told;       /* the configuration was the job's */
+} * xen;
+static int release; /* eventfd: "@releaseDomain" */
+
+/* --- the toolstack ---------------------------------------------------------------------- */
+
+struct xs_handle *
+xs_open(unsigned long flags)
+{
+    return (struct xs_handle *)xen;
+}
+
+void
+xs_close(struct xs_handle *h)
+{
+}
+
+bool
+xs_watch(struct xs_handle *h, const char *path, const char *token)
+{
+    return !strcmp(path, "@releaseDomain");
+}
+
+int
+xs_fileno(struct xs_handle *h)
+{
+    return release;
+}
+
+char **
+xs_check_watch(struct xs_handle *h)
+{
+    uint64_t n;
+
+    return read(release, &n, sizeof n) == sizeof n ? calloc(1, sizeof(char *)) : NULL;
+}
+
+void *
+xs_read(struct xs_handle *h, xs_transaction_t t, const char *path, unsigned int *n)
+{
+    char *text = NULL;
+
+    return strstr(path, "/weft/epoch") && xen->there && xen->key &&
+                   asprintf(&text, "%" PRIu64, xen->key) > 0
+               ? text
+               : NULL;
+}
+
+bool
+xs_write(struct xs_handle *h, xs_transaction_t t, const char *path, const void *data,
+         unsigned int n)
+{
+    xen->key = strtoull(data, NULL, 10);
+    return true;
+}
+
+xc_interface *
+xc_interface_open(xentoollog_logger *logger, xentoollog_logger *builder, unsigned flags)
+{
+    return (xc_interface *)xen;
+}
+
+int
+xc_interface_close(xc_interface *xch)
+{
+    return 0;
+}
+
+int
+libxl_ctx_alloc(libxl_ctx **ctx, int version, unsigned flags, xentoollog_logger *logger)
+{
+    *ctx = (libxl_ctx *)xen;
+    return 0;
+}
+
+int
+libxl_ctx_free(libxl_ctx *ctx)
+{
+    return 0;
+}
+
+int
+libxl_cpu_bitmap_alloc(libxl_ctx *ctx, libxl_bitmap *map, int n)
+{
+    map->size = (uint32_t)(n + 7) / 8;
+    map->map = calloc(1, map->size);
+    return 0;
+}
+
+int
+libxl_domain_need_memory(libxl_ctx *ctx, libxl_domain_config *c, uint32_t domid, uint64_t *kb)
+{
+    *kb = c->b_info.max_memkb;
+    return 0;
+}
+
+int
+libxl_wait_for_free_memory(libxl_ctx *ctx, uint32_t domid, uint64_t kb, int seconds)
+{
+    return kb <= xen->memory_kb ? 0 : ERROR_NOMEM;
+}
+
+int
+libxl_get_free_memory(libxl_ctx *ctx, uint64_t *kb)
+{
+    *kb = xen->memory_kb;
+    return 0;
+}
+
+char *
+libxl_domid_to_name(libxl_ctx *ctx, uint32_t domid)
+{
+    return strdup(xen->incoming ? "g" XEN_INCOMING : "g");
+}
+
+static void
+tell(libxl_dominfo *info)
+{
+    *info = (libxl_dominfo){.domid = xen->domid,
+                            .paused = xen->paused,
+                            .shutdown = xen->shut_down,
+                            .shutdown_reason = xen->reason,
+                            .cpu_time = xen->cpu_time};
+    libxl_uuid_from_string(&info->uuid, UUID);
+}
+
+int
+libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
+{
+    if (!xen->there || domid != xen->domid) {
+        return ERROR_DOMAIN_NOTFOUND;
+    }
+    tell(info);
+    return 0;
+}
+
+libxl_dominfo *
+libxl_list_domain(libxl_ctx *ctx, int *n)
+{
+    libxl_dominfo *list = calloc(1, sizeof *list);
+
+    *n = xen->there;
+    tell(list);
+    return list;
+}
+
+void
+libxl_dominfo_list_free(libxl_dominfo *list, int n)
+{
+    free(list);
+}
+
+static bool
+is_as_told(const libxl_domain_config *c)
+{
+    const libxl_device_nic *nic = c->nics;
+
+    return c->c_info.type == LIBXL_DOMAIN_TYPE_PV && !strcmp(c->c_info.name, "g") &&
+           c->b_info.max_memkb == 65536 && c->b_info.max_vcpus == 2 &&
+           !strcmp(c->b_info.kernel, "/dev/null") && !c->b_info.ramdisk &&
+           !strcmp(c->b_info.cmdline, "a=b c") && c->b_info.tsc_mode == LIBXL_TSC_MODE_NATIVE &&
+           c->num_nics == 1 && nic->devid == 3 && nic->mac[0] == 2 && nic->mac[5] == 7 &&
+           !strcmp(nic->bridge, "xenbr0") && !strcmp(nic->script, "vif-weft") && nic->mtu == 1400;
+}
+
+int
+libxl_domain_create_new(libxl_ctx *ctx, libxl_domain_config *c, uint32_t *domid,
+                        const libxl_asyncop_how *how, const libxl_asyncprogress_how *console)
+{
+    xen->as_told = is_as_told(c);
+    *domid = INVALID_DOMID;
+    if (xen->refuses) {
+        return ERROR_FAIL;
+    }
+    xen->there = xen->paused = true;
+    xen->shut_down = false;
+    xen->key = xen->cpu_time = 0;
+    *domid = xen->domid = 5 + xen->created++;
+    if (xen->dies) {
+        _exit(9);
+    }
+    return 0;
+}
+
+int
+libxl_domain_unpause(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *how)
+{
+    xen->paused = false;
+    xen->cpu_time = 1;
+    xen->unpaused++;
+    return 0;
+}
+
+int
+libxl_domain_destroy(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *how)
+{
+    xen->there = xen->there && domid != xen->domid;
+    xen->destroyed++;
+    return 0;
+}
+
+int
+libxl_domain_shutdown(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *how)
+{
+    xen->asked++;
+    xen->shut_down = true;
+    xen->reason = LIBXL_SHUTDOWN_REASON_POWEROFF;
+    return 0;
+}
+
+/* --- the program -------------------------------------------------------------------------- */
+
+static struct {
+    pid_t pid;
+    int to, from;
+} program;
+
+/* A hypervisor without the domain. */
+static void
+begin(const char *name)
+{
+    CASE(name);
+    memset(xen, 0, sizeof *xen);
+    xen->memory_kb = 1 << 20;
+}
+
+/* One whose domain an earlier program made, in that epoch. */
+static void
+begin_with(const char *name, uint64_t key, bool paused, uint64_t cpu_time)
+{
+    begin(name);
+    xen->there = true;
+    xen->domid = 9;
+    xen->key = key;
+    xen->paused = paused;
+    xen->cpu_time = cpu_time;
+}
+
+static void
+tell_program(const char *line)
+{
+    CHECK(dprintf(program.to, "%s\n", line) > 0);
+}
+
+static void
+run_program(const char *job)
+{
+    int in[2], out[2];
+    char *argv[] = {"weft-domain", NULL};
+
+    CHECK(!pipe2(in, O_CLOEXEC) && !pipe2(out, O_CLOEXEC));
+    fflush(stdout);
+    program.pid = fork();
+    if (!program.pid) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        close(in[1]);
+        _exit(domain_main(1, argv));
+    }
+    close(in[0]);
+    close(out[1]);
+    program.to = in[1];
+    program.from = out[0];
+    tell_program(job);
+}
+
+/* The next line is that event; 'why' is part of it. */
+static bool
+says(const char *event, const char *why)
+{
+    struct pollfd p = {.fd = program.from, .events = POLLIN};
+    char line[1024], wanted[64];
+    size_t n = 0;
+
+    while (n < sizeof line - 1 && poll(&p, 1, WAIT_MS) == 1 &&
+           read(program.from, line + n, 1) == 1 && line[n] != '\n') {
+        n++;
+    }
+    line[n] = '\0';
+    snprintf(wanted, sizeof wanted, "\"event\":\"%s\"", event);
+    return strstr(line, wanted) && strstr(line, why);
+}
+
+/* Its exit status; -1 if it was killed. */
+static int
+ends(void)
+{
+    int status = 0;
+
+    close(program.to);
+    close(program.from);
+    waitpid(program.pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void
+guest_ends(libxl_shutdown_reason reason)
+{
+    uint64_t one = 1;
+
+    xen->reason = reason;
+    xen->shut_down = true;
+    CHECK(write(release, &one, sizeof one) == sizeof one);
+}
+
+static void
+goes(void)
+{
+    uint64_t one = 1;
+
+    xen->there = false;
+    CHECK(write(release, &one, sizeof one) == sizeof one);
+}
+
+/* --- cases ----------------------------------------------------------------------------------- */
+
+static void
+test_life(void)
+{
+    begin("domain_shutdown");
+    run_program(START);
+    CHECK(says("running", "\"domid\":5"));
+    CHECK(xen->as_told && xen->key == 7 && xen->unpaused == 1);
+    tell_program("{\"cmd\":\"nonsense\"}\n{\"cmd\":\"shutdown\"}");
+    CHECK(says("ended", "\"why\":\"\"") && !ends());
+    CHECK(xen->asked == 1 && xen->destroyed == 1 && !xen->there);
+
+    begin("domain_destroy");
+    run_program(START "\n{\"cmd\":\"destroy\"}"); /* while it is made */
+    CHECK(says("running", "") && says("ended", "\"why\":\"\"") && !ends() && !xen->there);
+
+    begin("domain_crash");
+    run_program(START);
+    CHECK(says("running", ""));
+    guest_ends(LIBXL_SHUTDOWN_REASON_CRASH);
+    CHECK(says("ended", "crashed") && !ends() && !xen->there && xen->created == 1);
+
+    begin("domain_reboot_move");
+    run_program(START);
+    CHECK(says("running", "\"domid\":5"));
+    guest_ends(LIBXL_SHUTDOWN_REASON_REBOOT);
+    CHECK(says("running", "\"domid\":6") && xen->key == 7);
+    guest_ends(LIBXL_SHUTDOWN_REASON_SUSPEND); /* weft-migrate's, which then destroys it */
+    goes();
+    CHECK(says("ended", "\"domid\":6,\"why\":\"\"") && !ends() && xen->destroyed == 1);
+}
+
+static void
+test_adopt(void)
+{
+    begin("domain_watch_none");
+    run_program(WATCH);
+    CHECK(says("ended", "not here any more") && !ends());
+
+    begin_with("domain_watch", 7, false, 5);
+    run_program(WATCH);
+    CHECK(says("running", "\"domid\":9"));
+    kill(program.pid, SIGKILL);
+    CHECK(ends() == -1 && xen->there);
+    run_program(WATCH);
+    CHECK(says("running", "\"domid\":9"));
+    tell_program("{\"cmd\":\"destroy\"}");
+    CHECK(says("ended", "") && !ends() && !xen->there && !xen->unpaused);
+
+    begin_with("domain_watch_paused", 7, true, 5); /* by somebody else */
+    run_program(WATCH);
+    CHECK(says("running", "") && !xen->unpaused);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin_with("domain_watch_incoming", 0, true, 0);
+    xen->incoming = true;
+    run_program(WATCH);
+    CHECK(says("running", "") && !xen->destroyed && !xen->unpaused);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin_with("domain_made_not_begun", 7, true, 0);
+    run_program(WATCH);
+    CHECK(says("running", "") && xen->unpaused == 1);
+    goes();
+    CHECK(says("ended", "") && !ends());
+}
+
+static void
+test_start(void)
+{
+    begin("domain_cut_off");
+    xen->dies = true;
+    run_program(START);
+    CHECK(ends() == 9 && xen->there && xen->paused);
+    xen->dies = false;
+    run_program(WATCH);
+    CHECK(says("ended", "not here any more") && !ends() && !xen->there);
+
+    begin_with("domain_start_again", 7, false, 5); /* the same start */
+    run_program(START);
+    CHECK(says("running", "\"domid\":9") && !xen->created);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin_with("domain_in_the_way", 6, false, 5);
+    run_program(START);
+    CHECK(says("ended", "exists here already") && !ends() && xen->there && !xen->destroyed);
+
+    begin("domain_refused");
+    xen->refuses = true;
+    run_program(START);
+    CHECK(says("ended", "libxl does not make") && !ends());
+    xen->memory_kb = 1024;
+    run_program(START);
+    CHECK(says("ended", "64 MiB of memory are needed, 1 are free") && !ends());
+    CHECK(!xen->there && !xen->unpaused);
+}
+
+static void
+test_jobs(void)
+{
+    static const struct {
+        const char *job, *why;
+    } bad[] = {
+        {"{\"start\":true,\"uuid\":\"" UUID "\"}", "without a name"},
+        {"{\"start\":true,\"uuid\":\"" UUID "\",\"name\":\"g\"}", "kernel"},
+        {"{\"start\":true,\"uuid\":\"" UUID "\",\"name\":\"g\",\"type\":\"hvm\"}", "pv or pvh"},
+        {"{\"start\":true,\"uuid\":\"" UUID "\",\"name\":\"g\",\"kernel\":\"/dev/null\"}", "size"},
+        {"{\"start\":true,\"uuid\":\"" UUID "\",\"name\":\"g\",\"kernel\":\"/dev/null\","
+         "\"memory_kb\":65536,\"vifs\":[{\"device\":0,\"mac\":\"02:00:00:00:00:0\","
+         "\"bridge\":\"b\",\"script\":\"s\"}]}",
+         "MAC"},
+        {"{\"start\":true,\"uuid\":\"x\"}", "uuid"},
+    };
+
+    begin("domain_jobs");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        run_program(bad[i].job);
+        CHECK(says("ended", bad[i].why) && !ends());
+    }
+    run_program("{\"uuid\":5}");
+    CHECK(ends() == 2);
+    CHECK(!xen->created);
+}
+
+int
+main(void)
+{
+    setlinebuf(stdout);
+    signal(SIGPIPE, SIG_IGN);
+    xen = mmap(NULL, sizeof *xen, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    release = eventfd(0, EFD_NONBLOCK);
+    test_life();
+    test_adopt();
+    test_start();
+    test_jobs();
+    return check_done();
+}
