@@ -8,6 +8,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "store_sqlite_priv.h"
 
@@ -22,6 +26,7 @@ struct sum {
 };
 
 struct fold {
+    uint64_t seed; /* strangers choose the keys: they shall not choose who collides */
     size_t key_size, sum_size;
     uint8_t *sums;
     size_t n, cap;
@@ -39,6 +44,9 @@ static void
 fold_init(struct fold *f)
 {
     *f = (struct fold){.key_size = 0};
+    if (getrandom(&f->seed, sizeof f->seed, 0) < 0) {
+        f->seed = (uint64_t)(uintptr_t)f;
+    }
     for (unsigned c = 0; c < n_flow_columns; c++) {
         if (flow_columns[c].rollup) {
             f->key_size += flow_columns[c].kind == FLOW_COL_ADDRESS ? sizeof(struct in6_addr) : 8;
@@ -52,19 +60,6 @@ fold_free(struct fold *f)
 {
     free(f->sums);
     free(f->slots);
-}
-
-static uint64_t
-hash_key(int64_t time_ms, const uint8_t *key, size_t size)
-{
-    uint64_t h = (uint64_t)time_ms, word;
-
-    for (size_t i = 0; i < size; i += sizeof word) { /* a multiple */
-        memcpy(&word, key + i, sizeof word);
-        h = (h ^ word) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 32;
-    }
-    return h;
 }
 
 static bool
@@ -100,7 +95,7 @@ fold_grow(struct fold *f)
 static struct sum *
 fold_get(struct fold *f, int64_t time_ms, const uint8_t *key)
 {
-    uint64_t h = hash_key(time_ms, key, f->key_size);
+    uint64_t h = XXH3_64bits_withSeed(key, f->key_size, f->seed ^ (uint64_t)time_ms);
     struct sum *s;
     size_t slot;
 

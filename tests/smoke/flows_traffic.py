@@ -205,7 +205,7 @@ def scan(four, six, *others):
             knock(socket.SOCK_STREAM, address, i)
             if i % 4 == 0:
                 knock(socket.SOCK_DGRAM, address, 30000 + i)
-        time.sleep(0.005)
+        time.sleep(0.008)
     for i, address in enumerate((four, six, *others)):
         ping(address, i)
     return 0
