@@ -277,11 +277,12 @@ move_connections(void)
     }
     for (size_t i = 0; i < mine->n; i++) {
         for (int v = 0; v < N_VIFS; v++) {
-            struct in6_addr a4 = address4(v + 1), a6 = address6(v + 1);
+            unsigned number = pool.vifs[v].mac.ea[5]; /* as talk_packet() has it */
+            struct in6_addr a4 = address4(number), a6 = address6(number);
             const struct subject *s = &mine->c[i].s;
             const struct in6_addr *a = s->v6 ? &a6 : &a4;
 
-            if (moving(v) && mine->c[i].net == pool.vifs[v].net &&
+            if (moving(v) && vif_live(&pool, v) && mine->c[i].net == pool.vifs[v].net &&
                 (ipv6_addr_equals(&s->src, a) || ipv6_addr_equals(&s->dst, a))) {
                 theirs->c = xrealloc(theirs->c, (theirs->n + 1) * sizeof *theirs->c);
                 theirs->c[theirs->n++] = mine->c[i];
