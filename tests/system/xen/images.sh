@@ -5,8 +5,8 @@
 #   vmlinux       Debian's kernel, unpacked: for dom0 and guests
 #   dom0.cpio     dom0's root: Xen's tools, busybox, iproute2, iperf3, socat,
 #                 and in /guest the guests' kernel and guest.cpio.gz
-#   weft.cpio     appended to it: the switch, weft-migrate, their libraries, the hotplug
-#                 script, certificates for h1 and h2
+#   weft.cpio     appended to it: the switch, weft-xapid and what it starts, weft, their
+#                 libraries, the hotplug script, certificates for h1, h2 and an admin
 #
 # The first three are built anew when a package's version or a file of this
 # folder changes, the last one whenever a program of build/bin did.  Nothing is
@@ -207,6 +207,7 @@ build_weft() { # KEY
     for p in 1 2; do
         "$top/build/bin/weft" pki host h$p --address 10.9.0.10$p --dir "$root/etc/weft/pki" >/dev/null
     done
+    "$top/build/bin/weft" pki user root --role admin --dir "$root/etc/weft/pki" >/dev/null
     [ -d "$top/tools/xen" ] && find "$top/tools/xen" -type f -name 'vif-*' \
         -exec install -t "$root/etc/xen/scripts" {} +
     pack "$root" >"$work/weft.cpio"
@@ -216,7 +217,8 @@ build_weft() { # KEY
 
 # --- what is to be built ---------------------------------------------------------
 
-programs=("$top"/build/bin/{weft-vswitchd,weft-migrate,ovsdb-server,ovsdb-client,ovsdb-tool} \
+programs=("$top"/build/bin/{weft,weft-vswitchd,weft-xapid,weft-domain,weft-migrate} \
+    "$top"/build/bin/ovsdb-{server,client,tool} \
     "$top"/build/bin/ovs-{vsctl,appctl,ofctl})
 for p in "${programs[@]}"; do
     [ -x "$p" ] || {

@@ -26,8 +26,9 @@ host_accel=(-accel tcg,thread=single,tb-size=512 -icount shift=2,sleep=on)
 # takes a slow machine for an unreliable clock, and Xen's clock costs much more.
 xen_options="console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning bootscrub=no \
 xpti=off spec-ctrl=no,eager-fpu noreboot"
-# The rest saves seconds (dom0/rig.sh says the same of guests).
-kernel_options="console=hvc0 loglevel=4 mitigations=off tsc=reliable cryptomgr.notests \
+# A root on tmpfs could take half the memory that the packed root leaves.  The rest
+# saves seconds (dom0/rig.sh says the same of guests).
+kernel_options="console=hvc0 rootfstype=ramfs loglevel=4 mitigations=off tsc=reliable cryptomgr.notests \
 initcall_blacklist=load_system_certificate_list"
 patience=${PATIENCE:-5}
 host_guard=()

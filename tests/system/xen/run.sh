@@ -219,7 +219,7 @@ push() {
     mkdir "$lab/push"
     (cd "$lab/push" && cpio --extract --quiet <"$images/weft.cpio")
     for host in h1 h2; do
-        for p in usr/bin/weft-{vswitchd,migrate} $(cd "$lab/push" && echo etc/xen/scripts/*); do
+        for p in $(cd "$lab/push" && echo usr/bin/weft* etc/xen/scripts/*); do
             host_put $host "$lab/push/$p" "/$p"
         done
         echo switch_restart | host_exec $host 60

@@ -131,6 +131,7 @@ END
 }
 
 domid() { xl domid "$1"; }
+gone() { ! xl domid "$1" 2>/dev/null || die "$1 is still here"; } # GUEST
 
 # reach ADDRESS [SECONDS]: waits until it answers a ping.
 reach() {
@@ -196,11 +197,14 @@ tcp_between() {
         die "no TCP from $guest to $1"
 }
 
-# --- migration -----------------------------------------------------------------
+# --- the pool --------------------------------------------------------------------
 
 pki=/etc/weft/pki
+export WEFT_XAPI=unix:/run/weft/xapid.sock WEFT_CA_CERT=$pki/ca.crt
+export WEFT_CERTIFICATE=$pki/root.crt WEFT_PRIVATE_KEY=$pki/root.key
 
-# The pool's database, on this host, until the end of the case.
+# The pool's database, on this host, until the end of the case; both hosts and a
+# network are in it.
 pool_start() {
     mkdir -p /run/pool
     rm -f /run/pool/*
@@ -208,43 +212,74 @@ pool_start() {
     bg ovsdb-server /run/pool/pool.db --remote="pssl:6640:$self" --remote=punix:/run/pool/sock \
         --unixctl=/run/pool/ctl --private-key=$pki/h1.key --certificate=$pki/h1.crt --ca-cert=$pki/ca.crt
     until_true 10 pool_transact '{"op":"select","table":"VM","where":[]}'
+    pool_insert "$(new_row Pool '"name":"rig","generation":1,"default_action":"deny"')" \
+        "$(new_row Host '"name":"h1","enabled":true')" "$(new_row Host '"name":"h2","enabled":true')"
 }
-pool_transact() { # OPERATION
+pool_transact() { # OPERATION[,OPERATION...]
     ovsdb-client --timeout=10 transact unix:/run/pool/sock "[\"Weft_Pool\",$1]"
 }
-# pool_vm NAME: makes its row, resident on h1 in epoch 1; prints its uuid.
-pool_vm() {
-    pool_transact "{\"op\":\"insert\",\"table\":\"VM\",
-        \"row\":{\"name\":\"$1\",\"power_state\":\"Running\",\"resident_on\":\"h1\",\"epoch\":1}}" |
-        grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+new_row() { # TABLE MEMBERS [NAME]: an operation
+    echo "{\"op\":\"insert\",\"table\":\"$1\",${3:+\"uuid-name\":\"$3\",}\"row\":{$2}}"
+}
+pool_insert() { # OPERATION...
+    local said IFS=,
+    said=$(pool_transact "$*")
+    [[ $said != *'"error"'* ]] || die "the pool's database: $said"
 }
 
-# weft_migrate send|receive UUID EPOCH FROM TO [OPTION...]: one end of g1's migration.
-# What it says is in /tmp/weft-migrate and beside it.  "receive" returns once it listens.
-weft_migrate() {
-    local role=$1 uuid=$2 epoch=$3 from=$4 to=$5 here=$4 peer=$5 port=vifDOMID.0 run=()
-    shift 5
+# pool_vm NAME pv|pvh ADDRESS: makes the rows of such a guest, with one vif.
+pool_vm() {
+    local config='' pair
+    for pair in "type=$2" kernel=vmlinux ramdisk=guest.cpio.gz tsc_mode=native \
+        "cmdline=console=hvc0 $kernel_options rig.ip=$3/24"; do
+        config+="${config:+,}[\"${pair%%=*}\",\"${pair#*=}\"]"
+    done
+    pool_insert \
+        "$(new_row Network '"name":"red","mtu":1500,"type":"vlan","encapsulation":"geneve",
+            "default_locking_mode":"unlocked","policy_epoch":1' net)" \
+        "$(new_row VM "\"name\":\"$1\",\"driver\":\"xen\",\"power_state\":\"Halted\",
+            \"memory_bytes\":$((128 << 20)),\"config\":[\"map\",[$config]]" vm)" \
+        "$(new_row VIF "\"name\":\"$1-0\",\"vm\":[\"named-uuid\",\"vm\"],\"network\":[\"named-uuid\",\"net\"],
+            \"mac\":\"$(mac_of "$3")\",\"device\":\"0\",\"locking_mode\":\"locked\",
+            \"ipv4_allowed\":\"$3\"")"
+}
+# pool_says NAME COLUMN: of the VM's row.
+pool_says() {
+    pool_transact "{\"op\":\"select\",\"table\":\"VM\",\"where\":[[\"name\",\"==\",\"$1\"]],\"columns\":[\"$2\"]}" |
+        sed -n "s/.*\"$2\":\"\{0,1\}\([^\"}]*\).*/\1/p"
+}
+
+# This host's weft-xapid, with these options, until the end of the case.  The two
+# hosts' clocks do not run alike: leases are long.
+xapid_start() {
+    local host=h${self##*0}
     mkdir -p /run/weft
-    if [ "$role" = receive ]; then
-        run=(bg)
-        here=$to peer=$from
-        set -- --listen "$self:8010" "$@"
-    else
-        port=$(vif_of g1)
-        set -- --connect "10.9.0.10${to#h}:8010" "$@"
-    fi
-    # shellcheck disable=SC2016
-    "${run[@]}" bash -c 'exec "$@" >/tmp/weft-migrate 2>/tmp/weft-migrate.log' - \
-        weft-migrate "$role" --driver xen --vm "$uuid" --migration "${uuid%?}$((epoch % 10))" \
-        --from "$from" --to "$to" --epoch "$epoch" --database ssl:10.9.0.101:6640 \
-        --private-key "$pki/$here.key" --certificate "$pki/$here.crt" --ca-cert $pki/ca.crt \
-        --tls-private-key "$pki/$here.key" --tls-certificate "$pki/$here.crt" \
-        --tls-ca-cert $pki/ca.crt --tls-peer-name "$peer" --journal "/run/weft/$uuid.$epoch" \
-        --vif "{\"uuid\":\"$uuid\",\"port\":\"$port\",\"mac\":\"$(mac_of 10.9.0.11)\",
-            \"addresses\":[\"10.9.0.11\"],\"switch_dir\":\"$OVS_RUNDIR\"}" \
-        --max-blackout-ms 300 --max-rounds 5 "$@"
-    [ "$role" = send ] || until_true 10 grep -q listening /tmp/weft-migrate ||
-        die "weft-migrate does not listen: $(tail -n 1 /tmp/weft-migrate.log)"
+    bg weft-xapid --db=ssl:10.9.0.101:6640 --host="$host" --listen=ssl:443 \
+        --listen="$WEFT_XAPI" --advertise="https://$self" --migration-address="$self" \
+        --private-key="$pki/$host.key" --certificate="$pki/$host.crt" --ca-cert=$pki/ca.crt \
+        --run-dir=/run/weft/xapi --switch-dir="$OVS_RUNDIR" --share=/guest --lease=60 \
+        --unixctl=/run/weft/xapid.ctl --pidfile=/run/weft/xapid.pid --audit-log=/tmp/xapid-audit \
+        --log-file=/tmp/weft-xapid.log -vconsole:off "$@"
+    until_true 20 test -s /run/weft/xapid.pid
+}
+# As if it had been killed, and what watches its domains, too.
+xapid_kill() {
+    local f
+    for f in /run/weft/xapid.pid /run/weft/xapi/domain-*.pid; do
+        [ ! -e "$f" ] || kill -KILL "$(cat "$f")" 2>/dev/null || true
+    done
+    rm -f /run/weft/xapid.{pid,sock}
+}
+
+# weft_vm COMMAND...: of "weft vm", as soon as the pool's hosts have found each other.
+weft_vm() {
+    local end=$((SECONDS + 60))
+    until weft vm "$@" >/tmp/weft-vm 2>&1; do
+        if ! grep -qE 'HOST_|onnect' /tmp/weft-vm || ((SECONDS >= end)); then
+            die "weft vm $*: $(tail -n 1 /tmp/weft-vm)"
+        fi
+        sleep 0.5
+    done
 }
 
 # --- the end of a case -------------------------------------------------------
@@ -256,6 +291,10 @@ end_processes() {
         kill -KILL -- "-$pid" 2>/dev/null || kill -KILL "$pid" 2>/dev/null || true
     done </run/bg.pids
     rm /run/bg.pids
+    { cat /run/weft/xapi/*.pid 2>/dev/null || true; } | while read -r pid; do
+        kill -KILL "$pid" 2>/dev/null || true
+    done
+    rm -rf /run/weft
 }
 guests() { xl list | awk 'NR > 1 && $1 != "Domain-0" { print $1 }'; }
 destroy_guests() {
