@@ -486,10 +486,12 @@ fill_payload(uint8_t *to, uint32_t seq, unsigned n)
     static uint8_t pattern[4096];
     static bool made;
 
-    for (unsigned i = 0; !made && i < sizeof pattern; i++) {
-        pattern[i] = i * 31 >> 3;
+    if (!made) {
+        for (unsigned i = 0; i < sizeof pattern; i++) {
+            pattern[i] = i * 31 >> 3;
+        }
+        made = true;
     }
-    made = true;
     for (unsigned done = 0; done < n; done += 2048) {
         memcpy(to + done, pattern + (seq + done) % 2048, n - done < 2048 ? n - done : 2048);
     }

@@ -317,8 +317,10 @@ test_one_copy(unsigned grants, unsigned pause_every)
     struct pair p = connect_pair(&(struct nb_options){.ctrl = true});
     struct sink sink = {.q = &p.b->q[0]};
     struct sender sender = {.g = p.a, .n = N_LARGE};
+    static uint8_t first[LARGE_PAYLOAD + 100];
     pthread_t t;
 
+    build_large(first, 0); /* what frames are made from is there before two threads want it */
     CHECK(grants < 1 || nb_static_all(p.b, 0, true) > 0);
     CHECK(grants < 2 || nb_static_all(p.a, 0, true) > 0);
     pthread_create(&t, NULL, send_large, &sender);
