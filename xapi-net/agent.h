@@ -8,6 +8,7 @@
  *   agent_cell.c     cells as processes
  *   agent_xen.c      Xen's domains, each watched by a process
  *   agent_migrate.c  both ends of a migration
+ *   agent_job.c      what their weft-migrate is told
  *   agent_move.c     evacuation of the host
  *   agent_vif.c      plugging of vifs
  *
@@ -125,6 +126,12 @@ char *guest_file(struct agent *, const char *name);
 
 /* agent_cell.c, agent_xen.c */
 extern const struct guest_driver guest_cell, guest_xen;
+
+/* agent_job.c */
+/* One line of JSON for that end of the migration; 'role' is send, receive or recover.
+ * The caller's. */
+char *migration_job(struct agent *, const struct poolrec_migration *, const struct poolrec_vm *,
+                    const char *role);
 
 /* agent_migrate.c */
 void step_migrate(struct work *, const struct poolrec_task *, const struct poolrec_vm *);
