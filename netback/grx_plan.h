@@ -10,7 +10,9 @@
 
 #include "ring.h"
 
-#define PLAN_SLOTS_MAX XEN_NETIF_NR_SLOTS_MIN
+/* Linux's frontend has 17 fragments for a packet: of 18 slots it takes the first into
+ * linear memory only if that has 256 bytes at most, and drops the packet else. */
+#define PLAN_SLOTS_MAX (XEN_NETIF_NR_SLOTS_MIN - 1u)
 /* The head, the pieces, and those that go on in the next page. */
 #define PLAN_COPIES_MAX (1u + XEN_NETIF_NR_SLOTS_MIN + PLAN_SLOTS_MAX)
 

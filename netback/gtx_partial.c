@@ -128,11 +128,14 @@ fill_begin(struct gtx_scratch *s, const struct gtx_packet *p)
 
 /* After the copies: the packet is whole, or false. */
 static bool
-fill_end(const struct gtx_scratch *s, struct gtx_packet *p)
+fill_end(struct gtx_scratch *s, struct gtx_packet *p)
 {
+    bool failed = s->failed[p - s->packets];
+
     p->head = 0;
     p->m->port = RTE_MBUF_PORT_INVALID;
-    return !s->failed[p - s->packets];
+    s->spoilt |= failed;
+    return !failed;
 }
 
 static bool
@@ -213,17 +216,21 @@ gtx_complete(struct gtx *g, struct rte_mbuf **pkts, unsigned n)
 }
 
 /* Where most packets had to be brought after all, the next bursts are copied at
- * once: each time it is so, twice as many. */
+ * once: each time it is so, twice as many.  A guest whose grants fail, at the cost of
+ * another's buffers, does not soon get another chance. */
 static void
 learn(struct gtx_scratch *s, unsigned n_partial)
 {
-    if (s->n_brought * 2 <= n_partial) {
+    if (s->spoilt) {
+        s->pause = PAUSE_MAX;
+    } else if (s->n_brought * 2 <= n_partial) {
         s->pause = 0;
     } else {
         s->pause = RTE_MIN(s->pause * 2 + 1, PAUSE_MAX);
     }
     s->pause_left = s->pause;
     s->n_brought = 0;
+    s->spoilt = false;
 }
 
 void

@@ -42,6 +42,7 @@ struct gtx_scratch {
     /* What became of partial packets, and how many large frames are copied whole
      * for it: gtx_partial.c. */
     unsigned n_brought, pause, pause_left;
+    bool spoilt;         /* a grant failed that a packet had been partial for */
     struct rsp_log *log; /* the port's, or 'own_log' */
     bool failed[GTX_BURST_MAX];
     struct gtx_packet packets[GTX_BURST_MAX];

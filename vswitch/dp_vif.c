@@ -118,16 +118,21 @@ void
 dp_vif_send(struct fast_port *fast, struct worker *w OVS_UNUSED, struct rte_mbuf **pkts, unsigned n)
 {
     struct dp_port *port = CONTAINER_OF(fast, struct dp_port, fast);
-    bool plain = true;
+    unsigned end;
 
-    for (unsigned i = 0; i < n; i++) {
-        plain &= takes(pkts[i]);
-    }
-    if (OVS_LIKELY(plain)) {
-        netdev_netback_tx(port->netdev, pkts, n);
-    } else {
-        n = netback_complete(pkts, n);
-        dp_port_send(port, pkts, n, 0, true);
+    /* A whole segment among partial ones is no reason to complete these. */
+    for (unsigned i = 0; i < n; i = end) {
+        bool plain = takes(pkts[i]);
+
+        for (end = i + 1; end < n && (plain ? takes(pkts[end]) : !netback_is_partial(pkts[end]));
+             end++) {
+            continue;
+        }
+        if (OVS_LIKELY(plain)) {
+            netdev_netback_tx(port->netdev, pkts + i, end - i);
+        } else {
+            dp_port_send(port, pkts + i, end - i, 0, true);
+        }
     }
 }
 

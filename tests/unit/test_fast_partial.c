@@ -159,6 +159,28 @@ test_none_left(void)
     }
 }
 
+/* Without a cache all packets are misses. */
+static void
+test_no_cache(void)
+{
+    struct worker *cached = worker;
+
+    CASE("a worker without a cache completes packets, too");
+    set_program(fast_rig_program(PROGRAM_OUTPUT, 1));
+    worker_end(cached);
+    worker = worker_create(engine, 0, &worker);
+    worker_set_partial(worker);
+    worker_begin(worker);
+    send_marked(PARTIAL, 5);
+    CHECK(missed.n == 10 && !missed.partial && to_vif.n == 10 && !to_vif.partial);
+    send_marked(HOPELESS, 5);
+    CHECK(missed.n == 5 && to_vif.n == 5);
+    worker_end(worker);
+    worker_destroy(worker);
+    worker = cached;
+    worker_begin(worker);
+}
+
 int
 main(void)
 {
@@ -178,6 +200,7 @@ main(void)
     worker_begin(worker);
     test_ways();
     test_none_left();
+    test_no_cache();
     worker_end(worker);
     worker_destroy(worker);
     free(atomic_load(&flow.program));

@@ -479,10 +479,7 @@ run_uncached(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigne
         pile_add(pkts[i]->data_len < 14 ? &brief : &all, pkts[i]);
     }
     worker_drop(w, ENGINE_DROP_SHORT, brief.pkts, brief.n);
-    if (all.n) {
-        WORKER_ADD(w, misses, all.n);
-        w->engine->ops->miss(w, in_port, all.pkts, all.n);
-    }
+    run_misses(w, in_port, &all);
 }
 
 static void
