@@ -11,6 +11,8 @@
 #include "packets.h"
 #include "util.h"
 
+#define MIRROR_WHY 400
+
 void
 host_mirror_vlan_ports(uint16_t vlan, char in[16], char out[16])
 {
@@ -156,6 +158,30 @@ selected(const struct model_port *port)
     return port->trunk ? port->tag : ovs_list_is_empty(&port->subs) ? -1 : 0;
 }
 
+static int
+compare_vifs(const void *key, const void *vif_)
+{
+    const struct model_vif *vif = key, *const *other = vif_;
+
+    return vif->obj.key < (*other)->obj.key ? -1 : vif->obj.key > (*other)->obj.key;
+}
+
+/* One in the trunk at the port that is none of 'vifs' (by key), or NULL.  Behind conntrack Open
+ * vSwitch asks once more which mirrors a packet of the port is for, and the tag is off by then:
+ * what such a vif sends would be copied as if it were its parent's. */
+static const struct model_vif *
+would_be_copied(const struct model_port *port, struct model_vif *const vifs[], size_t n)
+{
+    const struct model_port *sub;
+
+    LIST_FOR_EACH (sub, sub_node, &port->subs) {
+        if (!bsearch(sub->vif, vifs, n, sizeof *vifs, compare_vifs)) {
+            return sub->vif;
+        }
+    }
+    return NULL;
+}
+
 /* The part of a mirror, from 'first' on, that copies frames so selected. */
 static struct host_mirror *
 part_for(struct host_extra *x, size_t first, int select)
@@ -190,12 +216,17 @@ add_mirror(struct model *m, struct host_extra *x, const struct model_mirror *mir
     vifs = model_mirror_vifs(m, mirror, &n);
     for (size_t i = 0; i < n; i++) {
         const struct model_port *port = model_vif_port(vifs[i], host);
-        struct host_mirror *hm = port ? part_for(x, first, selected(port)) : NULL;
+        bool out = port && mirror->out && !would_be_copied(port, vifs, n);
+        struct host_mirror *hm;
 
-        if (port && mirror->in) {
+        if (!port || (!mirror->in && !out)) {
+            continue;
+        }
+        hm = part_for(x, first, selected(port));
+        if (mirror->in) {
             svec_add(&hm->in, port->name);
         }
-        if (port && mirror->out) {
+        if (out) {
             svec_add(&hm->out, port->name);
         }
     }
@@ -389,30 +420,64 @@ fleet_extra_changed(const struct model *m, struct hmapx *hosts)
 }
 
 /* Of a mirror to a vif: sources that are on other hosts than it is. */
-static void
-check_output(struct model *m, struct model_mirror *mirror)
+static bool
+is_apart(const struct model_mirror *mirror, struct model_vif *const vifs[], size_t n,
+         char why[MIRROR_WHY])
 {
-    const struct model_host *host = mirror->output_vif->host;
+    const struct model_host *host = mirror->output_vif ? mirror->output_vif->host : NULL;
     const struct model_vif *apart = NULL;
-    struct model_vif **vifs;
-    size_t n, n_apart = 0;
-    char why[400];
+    size_t n_apart = 0;
 
-    vifs = model_mirror_vifs(m, mirror, &n);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; mirror->output_vif && i < n; i++) {
         if (vifs[i]->host && vifs[i]->host != host) {
             apart = apart ? apart : vifs[i];
             n_apart++;
         }
     }
-    free(vifs);
     if (apart) {
-        snprintf(why, sizeof why,
+        snprintf(why, MIRROR_WHY,
                  "output_vif: %" PRIuSIZE " of the mirrored vifs are not on its host, \"%.120s\" "
                  "on \"%.120s\" is the first: output_ip or output_vlan reaches other hosts",
                  n_apart, apart->obj.name, apart->host->obj.name);
     }
-    model_set_error(m, &mirror->obj, apart ? why : NULL);
+    return apart;
+}
+
+/* Sources of which only a part could be copied, and is not. */
+static bool
+is_partial(const struct model_mirror *mirror, struct model_vif *const vifs[], size_t n,
+           char why[MIRROR_WHY])
+{
+    for (size_t i = 0; mirror->out && i < n; i++) {
+        const struct model_port *port;
+
+        LIST_FOR_EACH (port, vif_node, &vifs[i]->ports) {
+            const struct model_vif *child = would_be_copied(port, vifs, n);
+
+            if (child) {
+                snprintf(why, MIRROR_WHY,
+                         "vifs: what \"%.120s\" sends is not copied: \"%.120s\" in its trunk is "
+                         "not mirrored, and could not be told from it",
+                         vifs[i]->obj.name, child->obj.name);
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static void
+check_mirror(struct model *m, struct model_mirror *mirror)
+{
+    struct model_vif **vifs;
+    char why[MIRROR_WHY];
+    size_t n;
+
+    vifs = model_mirror_vifs(m, mirror, &n);
+    model_set_error(m, &mirror->obj,
+                    is_apart(mirror, vifs, n, why) || is_partial(mirror, vifs, n, why) ? why
+                                                                                       : NULL);
+    free(vifs);
 }
 
 void
@@ -431,10 +496,8 @@ fleet_extra_errors(struct model *m)
     }
 
     MODEL_FOR_EACH (obj, m, REC_MIRROR) {
-        if (obj->live && model_mirror(obj)->output_vif) {
-            check_output(m, model_mirror(obj));
-        } else if (obj->live) {
-            model_set_error(m, obj, NULL);
+        if (obj->live) {
+            check_mirror(m, model_mirror(obj));
         }
     }
 }

@@ -284,6 +284,7 @@ edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct
         break;
     case FIELD_VIF_PARENT:
         dirty_namers(m, from, FIELD_VIF_PARENT);
+        dirty_namers(m, from, FIELD_MIRROR_OUTPUT_VIF);
         dirty_namers(m, to, FIELD_MIRROR_OUTPUT_VIF);
         break;
     case FIELD_GROUP_TENANT:

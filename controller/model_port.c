@@ -214,7 +214,8 @@ place(struct model *m, struct model_vif *vif)
         coming = named_host(m, vm->destination);
         coming = coming != host ? coming : NULL;
     } else {
-        host = vif->parent ? vif->parent->stated_host : vif->stated_host;
+        /* The parent of one that is not live may be gone. */
+        host = vif->obj.live && vif->parent ? vif->parent->stated_host : vif->stated_host;
     }
     LIST_FOR_EACH (port, vif_node, &vif->ports) {
         last = !last || port->came > last->came ? port : last;
@@ -314,7 +315,8 @@ has_sub(const struct model_port *trunk, const struct model_vif *child)
     return false;
 }
 
-/* The vif's ports are those of the parent that it has now. */
+/* The vif's ports are those of the parent that it has now.  One that turns into the parent
+ * of what was its own is for a moment still in its frames: no port of a trunk has any. */
 static void
 follow_parent(struct model *m, struct model_vif *vif)
 {
@@ -327,7 +329,7 @@ follow_parent(struct model *m, struct model_vif *vif)
     }
     if (vif->parent) {
         LIST_FOR_EACH (port, vif_node, &vif->parent->ports) {
-            if (!has_sub(port, vif)) {
+            if (!port->trunk && !has_sub(port, vif)) {
                 add_sub(m, port, vif);
             }
         }

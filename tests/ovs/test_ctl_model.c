@@ -476,6 +476,18 @@ test_trunk_errors(void)
     CHECK(obj(REC_MIRROR, 1));
     put_child(6, 1, 3, 1, 101);
     CHECK(obj(REC_VIF, 6) && says(REC_MIRROR, 1, "is of a trunk"));
+    r = new_rec(REC_MIRROR, 1);
+    rec_add(r, REC_MIRROR_VIFS, ref(REC_VIF, 2));
+    rec_set_string(r, REC_MIRROR_OUTPUT_VIF, ref(REC_VIF, 8));
+    put(r);
+    vif(8, 1, 3, 8);
+    take(REC_VIF, 6);
+    CHECK(obj(REC_MIRROR, 1) && obj(REC_VIF, 8));
+    put_child(8, 1, 3, 1, 101);
+    CHECK(obj(REC_VIF, 8) && says(REC_MIRROR, 1, "output_vif: vif \"vif8\" is of a trunk"));
+    vif(8, 1, 3, 8);
+    model_settle(m);
+    CHECK(obj(REC_MIRROR, 1) && obj(REC_VIF, 8));
     end();
 }
 
@@ -542,6 +554,25 @@ test_trunk_ports(void)
     model_settle(m);
     child = model_vif(obj(REC_VIF, 5));
     CHECK(child && child->host == h1);
+
+    CASE("trunk: one that was seen somewhere, and goes wrong when its parent goes");
+    network(3, 30, "");
+    r = child_rec(6, 1, 3, 1, 101);
+    r->seen_host = xstrdup("host2");
+    put(r);
+    model_port_gone(m, h1, "vif1.0");
+    model_settle(m);
+    child = model_vif(obj(REC_VIF, 6));
+    CHECK(child->host == h2 && child->host_remembered);
+    r = vif_rec(6, 1, 3, 6);
+    rec_set_int(r, REC_VIF_TAG, 101);
+    put(r);
+    take(REC_VIF, 1);
+    CHECK(says(REC_VIF, 6, "parent: is missing"));
+    model_changes_clear(m);
+    model_ports_begin(m);
+    model_ports_end(m, h2);
+    CHECK(!child->host && !child->host_remembered);
     end();
 }
 

@@ -458,6 +458,12 @@ copied(const char *command, const char *tag)
     return strstr(ctl_said, tag);
 }
 
+/* Of a connection's first packet from p1 all that the switch does, behind conntrack, too. */
+#define OPENS(TAG, TO)                                                                             \
+    APPCTL "ofproto/trace xenbr0 'in_port=11," TAG "dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:"  \
+           "00:" TO ",tcp,nw_src=10.0.0.1,nw_dst=10.0.0.3,nw_ttl=64,tp_src=40000,tp_dst=80' "      \
+           "--ct-next 'trk,new' --ct-next 'trk,new'; "
+
 static void
 test_trunk(void)
 {
@@ -482,25 +488,41 @@ test_trunk(void)
     r = mirror_rec(1, ref(REC_VIF, 2), ref(REC_NETWORK, 2));
     rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 777);
     put(r);
-    r = mirror_rec(2, ref(REC_VIF, 1), NULL);
-    rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 778);
-    put(r);
     CHECK(apply());
     CHECK(said(OFCTL "dump-meters xenbr0 | tr '\\n' ' ' | grep -o 'meter=[0-9]* kbps burst "
                      "bands= type=drop rate=[0-9]*' | cut -d' ' -f1,6 | grep -v =7 | sort",
                "meter=2690908171 rate=5000\nmeter=2959343627 rate=6000\n"));
     CHECK(said(VSCTL "--bare --columns=name,select_vlan list mirror | grep . | LC_ALL=C sort",
-               "0\n100\nmirror1\nmirror1/100\nmirror2/0\ntheirs\n"));
+               "100\nmirror1\nmirror1/100\ntheirs\n"));
     CHECK(said(MIRROR_PORTS("mirror1/100"), "select_src_port: p1\nselect_dst_port: p1\n"
                                             "output_port: weft-span-777\n"));
     CHECK(said(MIRROR_PORTS("mirror1"), "select_src_port: p2 p3\nselect_dst_port: p2 p3\n"
                                         "output_port: weft-span-777\n"));
-    CHECK(UNTIL(copied(SHOUT("11", "", "01"), "vid=778"), 10000));
     CHECK(UNTIL(copied(SHOUT("11", "dl_vlan=100,", "01"), "vid=777"), 10000));
-    CHECK(!strstr(ctl_said, "vid=778"));
+    CHECK(copied(OPENS("dl_vlan=100,", "03"), "vid=777") && !copied(OPENS("", "02"), "vid=777"));
+
+    CASE("ctl_ports/trunk: a mirror of the parent copies nothing of its trunk");
+    take(REC_MIRROR, 1);
+    r = mirror_rec(2, ref(REC_VIF, 1), NULL);
+    rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 778);
+    put(r);
+    CHECK(apply());
+    CHECK(said(MIRROR_PORTS("mirror2/0"),
+               "select_src_port:\nselect_dst_port: p1\noutput_port: weft-span-778\n"));
+    CHECK(!copied(OPENS("dl_vlan=100,", "03"), "vid=778") && strstr(ctl_said, "ct_state=new"));
+    CHECK(UNTIL(any(REC_MIRROR, 2)->refused &&
+                    strstr(any(REC_MIRROR, 2)->refused, "\"vif5\" in its trunk is not mirrored"),
+                5000));
+    r = mirror_rec(2, ref(REC_VIF, 1), NULL);
+    rec_set_int(r, REC_MIRROR_OUTPUT_VLAN, 778);
+    rec_add(r, REC_MIRROR_VIFS, ref(REC_VIF, 5));
+    put(r);
+    CHECK(apply() && !any(REC_MIRROR, 2)->refused);
+    CHECK(UNTIL(copied(SHOUT("11", "", "01"), "vid=778"), 10000));
+    CHECK(UNTIL(copied(OPENS("dl_vlan=100,", "03"), "vid=778"), 10000));
+    CHECK(!strstr(strstr(ctl_said, "vid=778") + 1, "vid=778"));
 
     CASE("ctl_ports/trunk: another tag, and none any more");
-    take(REC_MIRROR, 1);
     take(REC_MIRROR, 2);
     put(child_rec(200));
     CHECK(apply());
