@@ -187,22 +187,23 @@ xen_domain_info(struct xen_guest *g, libxl_dominfo *info)
     return rc == ERROR_DOMAIN_NOTFOUND ? ENOENT : rc ? EIO : 0;
 }
 
-uint32_t
-xen_domain_by_uuid(struct xen_guest *g)
+int
+xen_domain_by_uuid(struct xen_guest *g, uint32_t *domid)
 {
-    uint32_t found = INVALID_DOMID;
     int n = 0;
     libxl_dominfo *list = libxl_list_domain(g->ctx, &n);
 
+    *domid = INVALID_DOMID;
+    if (!list) {
+        return EIO; /* dom0 at least is in it */
+    }
     for (int i = 0; i < n; i++) {
         if (!list[i].dying && !libxl_uuid_compare(&list[i].uuid, &g->uuid)) {
-            found = list[i].domid;
+            *domid = list[i].domid;
         }
     }
-    if (list) {
-        libxl_dominfo_list_free(list, n);
-    }
-    return found;
+    libxl_dominfo_list_free(list, n);
+    return 0;
 }
 
 /* As libxl noted it; to Xen itself PVH and HVM are the same. */
@@ -228,9 +229,12 @@ find_domain(struct xen_guest *g, const char *domid, char why[MIG_WHY])
 {
     libxl_dominfo info;
     xen_pfn_t last = 0;
-    int error;
+    int error = xen_domain_by_uuid(g, &g->domid);
 
-    g->domid = xen_domain_by_uuid(g);
+    if (error) {
+        xen_why(g, why, "Xen does not say which domains there are");
+        return error;
+    }
     if (g->domid == INVALID_DOMID || (domid && strtoul(domid, NULL, 10) != g->domid)) {
         snprintf(why, MIG_WHY, "no such domain here");
         return ENOENT;
@@ -422,8 +426,13 @@ static int
 room_for(struct xen_guest *g, char why[MIG_WHY])
 {
     uint64_t free_kb = 0;
+    uint32_t there;
 
-    if (xen_domain_by_uuid(g) != INVALID_DOMID) {
+    if (xen_domain_by_uuid(g, &there)) {
+        snprintf(why, MIG_WHY, "Xen does not say which domains there are");
+        return EIO;
+    }
+    if (there != INVALID_DOMID) {
         snprintf(why, MIG_WHY, "the domain exists here already");
         return EEXIST;
     }
@@ -455,17 +464,21 @@ xen_create(const struct mig_guest_config *config, const uint8_t *identity, size_
     return 0;
 }
 
-/* NAME--incoming becomes NAME. */
-static int
+/* NAME--incoming becomes NAME, or if another domain here is called so the VM's uuid: the
+ * guest runs, whatever it is called. */
+static void
 take_name(struct xen_guest *g)
 {
-    char *name = libxl_domid_to_name(g->ctx, g->domid);
+    char *name = libxl_domid_to_name(g->ctx, g->domid), uuid[40];
     char *plain = name ? strndup(name, strlen(name) - strlen(XEN_INCOMING)) : NULL;
-    int error = !plain ? ENOMEM : libxl_domain_rename(g->ctx, g->domid, name, plain) ? EIO : 0;
 
+    snprintf(uuid, sizeof uuid, LIBXL_UUID_FMT, LIBXL_UUID_BYTES(g->uuid));
+    if (plain && libxl_domain_rename(g->ctx, g->domid, name, plain) &&
+        libxl_domain_rename(g->ctx, g->domid, name, uuid)) {
+        fprintf(stderr, "domain %" PRIu32 " stays %s\n", g->domid, name);
+    }
     free(plain);
     free(name);
-    return error;
 }
 
 static int
@@ -473,6 +486,8 @@ xen_run(struct mig_guest *guest, uint64_t epoch)
 {
     struct xen_guest *g = xen_guest_of(guest);
     struct mig_guest_status status;
+    libxl_dominfo info;
+    bool paused;
     int error = xen_status(guest, &status);
 
     if (error || (status.state != MIG_GUEST_LOADED && status.state != MIG_GUEST_RUNNING)) {
@@ -480,16 +495,21 @@ xen_run(struct mig_guest *guest, uint64_t epoch)
     }
     /* The evidence first, its name last: meanwhile it runs. */
     error = xen_key_write(g, "epoch", epoch);
-    if (!error && libxl_domain_unpause(g->ctx, g->domid, NULL)) {
-        error = EIO;
+    error = error ? error : xen_domain_info(g, &info);
+    if (error) {
+        return error;
     }
-    if (!error && xen_is_incoming(g)) {
-        error = take_name(g);
+    /* Done again by whoever recovers; Xen refuses to unpause what is not paused. */
+    paused = info.paused && xen_key_read(g, "loaded");
+    libxl_dominfo_dispose(&info);
+    if (paused && libxl_domain_unpause(g->ctx, g->domid, NULL)) {
+        return EIO;
     }
-    if (!error) {
-        xen_key_remove(g, "loaded");
+    if (xen_is_incoming(g)) {
+        take_name(g);
     }
-    return error;
+    xen_key_remove(g, "loaded");
+    return 0;
 }
 
 static uint32_t

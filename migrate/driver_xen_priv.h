@@ -76,8 +76,8 @@ int xen_open(const struct mig_guest_config *, struct xen_guest **, char why[MIG_
 void xen_close(struct xen_guest *); /* accepts NULL */
 /* The domain's state; ENOENT if there is none, or one that is about to go. */
 int xen_domain_info(struct xen_guest *, libxl_dominfo *);
-/* The live domain with our uuid; INVALID_DOMID if there is none. */
-uint32_t xen_domain_by_uuid(struct xen_guest *);
+/* The live domain with our uuid; INVALID_DOMID if there is none.  EIO: nobody knows. */
+int xen_domain_by_uuid(struct xen_guest *, uint32_t *domid);
 /* Half made or complete, but not ours to run yet. */
 bool xen_is_incoming(struct xen_guest *);
 

@@ -245,14 +245,15 @@ is_prefix(const char *text)
     return bits <= (v4 ? 32 : 128) && (v4 || inet_pton(AF_INET6, address, &in) == 1);
 }
 
+/* 'by': 0, or one more than the child's index. */
 static int
-parse_addresses(struct network_vif *vif, const json_t *v, char why[MIG_WHY])
+parse_addresses(struct network_vif *vif, const json_t *v, unsigned by, char why[MIG_WHY])
 {
     const json_t *address;
     size_t i;
     int error;
 
-    if (!json_is_array(v) || json_array_size(v) > NETWORK_ADDRESSES_MAX) {
+    if (!json_is_array(v) || json_array_size(v) > NETWORK_ADDRESSES_MAX - vif->n_addresses) {
         return wrong(why, "a vif's \"addresses\" are at most %u", NETWORK_ADDRESSES_MAX);
     }
     json_array_foreach(v, i, address)
@@ -266,7 +267,49 @@ parse_addresses(struct network_vif *vif, const json_t *v, char why[MIG_WHY])
         if (!is_prefix(out)) {
             return wrong(why, "%s is no address", out);
         }
-        vif->n_addresses++;
+        vif->used_by[vif->n_addresses++] = by;
+    }
+    return 0;
+}
+
+static int
+parse_mac(uint8_t mac[6], const json_t *v, char why[MIG_WHY])
+{
+    return json_is_string(v) && hex_mac(json_string_value(v), mac)
+               ? 0
+               : wrong(why, "a vif's \"mac\" is six bytes");
+}
+
+/* [{"tag": 100, "mac": "..", "addresses": [..]}] */
+static int
+parse_children(struct network_vif *vif, const json_t *v, char why[MIG_WHY])
+{
+    const json_t *child;
+    size_t i;
+    int error = 0;
+
+    if (!json_is_array(v) || json_array_size(v) > NETWORK_CHILDREN_MAX - vif->n_children) {
+        return wrong(why, "a vif's \"children\" are at most %u", NETWORK_CHILDREN_MAX);
+    }
+    json_array_foreach(v, i, child)
+    {
+        const json_t *addresses = json_object_get(child, "addresses");
+        json_int_t tag = json_integer_value(json_object_get(child, "tag"));
+        json_int_t key = json_integer_value(json_object_get(child, "pool_key"));
+        struct network_child *c = &vif->children[vif->n_children++];
+
+        if (tag < 1 || tag > 4094) {
+            return wrong(why, "a child's \"tag\" is 1 to 4094");
+        }
+        c->tag = tag;
+        c->key = key;
+        error = parse_mac(c->mac, json_object_get(child, "mac"), why);
+        if (!error && addresses) {
+            error = parse_addresses(vif, addresses, vif->n_children, why);
+        }
+        if (error) {
+            return error;
+        }
     }
     return 0;
 }
@@ -293,17 +336,19 @@ parse_vif(struct mig_job *j, const json_t *v, char why[MIG_WHY])
         } else if (!strcmp(name, "switch_dir")) {
             error = copy_text(vif->switch_dir, sizeof vif->switch_dir, value, name, why);
         } else if (!strcmp(name, "mac")) {
-            error = json_is_string(value) && hex_mac(json_string_value(value), vif->mac)
-                        ? 0
-                        : wrong(why, "a vif's \"mac\" is six bytes");
+            error = parse_mac(vif->mac, value, why);
         } else if (!strcmp(name, "zones")) {
             error = parse_zones(vif, value, why);
         } else if (!strcmp(name, "addresses")) {
-            error = parse_addresses(vif, value, why);
+            error = parse_addresses(vif, value, 0, why);
+        } else if (!strcmp(name, "children")) {
+            error = parse_children(vif, value, why);
         } else if (!strcmp(name, "pool_key") && json_is_integer(value)) {
             vif->key = json_integer_value(value);
         } else if (!strcmp(name, "any_address") && json_is_boolean(value)) {
             vif->any_address = json_is_true(value);
+        } else if (!strcmp(name, "trunk") && json_is_boolean(value)) {
+            vif->trunk = json_is_true(value);
         } else if (!strcmp(name, "stock") && json_is_boolean(value)) {
             vif->stock = json_is_true(value);
         } else {

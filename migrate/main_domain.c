@@ -430,16 +430,17 @@ tidy(struct watched *w)
 {
     bool made = xen_key_read(w->g, "epoch"), stands;
     libxl_dominfo info;
-    int error = 0;
+    int error = xen_domain_info(w->g, &info);
 
-    if (xen_domain_info(w->g, &info)) {
-        return 0; /* there is none */
+    if (error) {
+        return error == ENOENT ? 0 : error; /* there is none, or nobody knows */
     }
-    stands = info.paused && !info.shutdown && !xen_is_incoming(w->g);
+    /* One that has run is nobody's half-made one: somebody has paused it. */
+    stands = info.paused && !info.shutdown && !info.cpu_time && !xen_is_incoming(w->g);
     if (stands && !made) {
         error = libxl_domain_destroy(w->g->ctx, w->g->domid, NULL) ? EIO : 0;
         w->g->domid = error ? w->g->domid : (uint32_t)INVALID_DOMID;
-    } else if (stands && !info.cpu_time) {
+    } else if (stands) {
         error = libxl_domain_unpause(w->g->ctx, w->g->domid, NULL) ? EIO : 0;
     }
     libxl_dominfo_dispose(&info);
@@ -451,8 +452,7 @@ run(struct watched *w)
 {
     bool here;
 
-    w->g->domid = xen_domain_by_uuid(w->g);
-    if (tidy(w)) {
+    if (xen_domain_by_uuid(w->g, &w->g->domid) || tidy(w)) {
         return give_up("what is left of the domain cannot be taken up");
     }
     here = w->g->domid != (uint32_t)INVALID_DOMID;

@@ -16,7 +16,7 @@
 
 #define DAEMON "ovs-vswitchd"
 #define CALL_MS 5000
-#define SCOPE_WORDS (NETWORK_ZONES_MAX + NETWORK_ADDRESSES_MAX + 2)
+#define SCOPE_WORDS (NETWORK_ZONES_MAX + NETWORK_CHILDREN_MAX + NETWORK_ADDRESSES_MAX + 3)
 
 /* --- life -------------------------------------------------------------------------- */
 
@@ -297,6 +297,14 @@ scope_args(struct scope_args *s, const struct network_vif *v, const char *file)
     if (v->key) {
         snprintf(s->words[n++], sizeof s->words[0], "key=%u", v->key);
     }
+    for (unsigned i = 0; i < v->n_children; i++) {
+        if (v->key && v->children[i].key) {
+            snprintf(s->words[n++], sizeof s->words[0], "key=%u", v->children[i].key);
+        }
+    }
+    if (v->trunk) {
+        snprintf(s->words[n++], sizeof s->words[0], "unmark");
+    }
     if (!v->any_address) {
         scope_addresses(s, &n, v);
     }
@@ -438,11 +446,6 @@ tag_of(const struct end_vif *v, uint16_t vlan)
     return vlan == v->where.untagged || !v->where.trunk ? 0 : vlan;
 }
 
-struct frames {
-    struct switch_frame all[1 + NETWORK_MACS_MAX + NETWORK_ADDRESSES_MAX + NETWORK_GROUPS_MAX];
-    size_t n;
-};
-
 static void
 keep_frame(struct frames *f, size_t len)
 {
@@ -450,8 +453,8 @@ keep_frame(struct frames *f, size_t len)
     f->n += len > 0;
 }
 
-static void
-make_frames(const struct end_vif *v, struct frames *f)
+void
+network_make_frames(const struct end_vif *v, struct frames *f)
 {
     const uint8_t *mac = v->is.mac;
 
@@ -464,8 +467,16 @@ make_frames(const struct end_vif *v, struct frames *f)
             keep_frame(f, announce_rarp(f->all[f->n].data, v->known.macs[i].mac, tag));
         }
     }
+    for (unsigned i = 0; i < v->is.n_children; i++) {
+        keep_frame(f,
+                   announce_rarp(f->all[f->n].data, v->is.children[i].mac, v->is.children[i].tag));
+    }
     for (unsigned i = 0; i < v->is.n_addresses && i < NETWORK_ADDRESSES_MAX; i++) {
-        keep_frame(f, announce_address(f->all[f->n].data, mac, 0, v->is.addresses[i]));
+        unsigned by = v->is.used_by[i];
+        const struct network_child *child = by ? &v->is.children[by - 1] : NULL;
+
+        keep_frame(f, announce_address(f->all[f->n].data, child ? child->mac : mac,
+                                       child ? child->tag : 0, v->is.addresses[i]));
     }
 }
 
@@ -515,7 +526,7 @@ network_announce(struct network *net)
         int error = find_port(net, v);
 
         if (!error) {
-            make_frames(v, f);
+            network_make_frames(v, f);
             error = switch_port_inject(v->is.switch_dir, &v->where, f->all, f->n, CALL_MS);
             error = error ? network_fail(net, v, error, "its bridge does not take frames") : 0;
         }

@@ -40,8 +40,9 @@
 #include <stdint.h>
 
 #define NETWORK_VIFS_MAX 16u
-#define NETWORK_ZONES_MAX 8u
+#define NETWORK_ZONES_MAX 9u
 #define NETWORK_ADDRESSES_MAX 32u
+#define NETWORK_CHILDREN_MAX 8u
 
 struct network_vif {
     char uuid[40];
@@ -56,8 +57,17 @@ struct network_vif {
      * others are not its own, whatever their label says. */
     char addresses[NETWORK_ADDRESSES_MAX][52]; /* or "192.0.2.0/24" */
     unsigned n_addresses;
+    /* Vifs that its frames with a tag are: other networks', with addresses of their own. */
+    struct network_child {
+        uint32_t key; /* or 0 */
+        uint16_t tag;
+        uint8_t mac[6];
+    } children[NETWORK_CHILDREN_MAX];
+    unsigned n_children;
+    uint8_t used_by[NETWORK_ADDRESSES_MAX]; /* of each address: 0 the vif, 1 its first child.. */
     /* It may use others, too: its connections are found by its key alone. */
     bool any_address;
+    bool trunk;          /* several of the pool's vifs: marks stay behind, key or not */
     char switch_dir[96]; /* run directory of this end's switch: pid file, control socket, db.sock */
     bool stock;          /* the switch at this end is not weft-vswitchd */
 };

@@ -37,6 +37,14 @@ struct network {
     size_t n_open;
 };
 
+/* What a vif is announced by. */
+struct frames {
+    struct switch_frame all[1 + NETWORK_MACS_MAX + NETWORK_CHILDREN_MAX + NETWORK_ADDRESSES_MAX +
+                            NETWORK_GROUPS_MAX];
+    size_t n;
+};
+void network_make_frames(const struct end_vif *, struct frames *);
+
 /* Says why and returns 'error'. */
 int network_fail(struct network *, const struct end_vif *, int error, const char *what);
 /* Notes what could not be carried, once. */

@@ -142,7 +142,9 @@ static void
 gone_at_destination(struct mig_end *e)
 {
     bool undecided = false;
-    enum verdict v = e->past.ready ? end_decide(e, false) : end_read_row(e, &undecided);
+    /* Without its journal it may have had READY, too. */
+    enum verdict v =
+        e->past.ready || e->past.lost ? end_decide(e, false) : end_read_row(e, &undecided);
 
     if (v == VERDICT_NONE && !undecided) {
         end_fail(e, ECANCELED, "told to leave it as it is");

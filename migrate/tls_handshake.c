@@ -321,7 +321,9 @@ mig_tls_handshake(struct tls_context *c, int fd, uint64_t deadline_ns, struct tl
         error = EPROTO;
     } else {
         error = error ? error : take_over(t, c->server);
-        snprintf(why, n, "TLS handshake: %s", strerror(error));
+        if (error) {
+            snprintf(why, n, "TLS handshake: %s", strerror(error));
+        }
     }
     if (error) {
         mig_tls_destroy(t);

@@ -68,7 +68,10 @@ find_ipsec_mb(void)
     void (*destroy)(IMB_MGR *) = lib ? (void (*)(IMB_MGR *))dlsym(lib, "free_mb_mgr") : NULL;
     void (*init)(IMB_MGR *, IMB_ARCH *) =
         lib ? (void (*)(IMB_MGR *, IMB_ARCH *))dlsym(lib, "init_mb_mgr_auto") : NULL;
-    IMB_MGR *m = make && destroy && init ? make(0) : NULL;
+    unsigned (*version)(void) = lib ? (unsigned (*)(void))dlsym(lib, "imb_get_version") : NULL;
+    /* The table of functions and the keys are laid out as our header says: 1.x and no older. */
+    bool fits = version && version() >= IMB_VERSION_NUM && version() >> 16 == IMB_VERSION_NUM >> 16;
+    IMB_MGR *m = fits && make && destroy && init ? make(0) : NULL;
 
     if (m) {
         init(m, NULL);

@@ -70,6 +70,7 @@ tls_stream_destroy(struct tls_stream *t)
     if (t) {
         tls_keys_destroy(t->tx);
         tls_keys_destroy(t->rx);
+        OPENSSL_cleanse(t->plain, sizeof t->plain);
         free(t);
     }
 }
@@ -119,11 +120,12 @@ static int
 update_key(struct tls_stream *t)
 {
     static uint8_t message[5] = {24, 0, 0, 1, 0}; /* update_not_requested */
-    int error =
-        seal(t, TLS_HANDSHAKE, &(struct iovec){.iov_base = message, .iov_len = sizeof message},
-             sizeof message);
+    int error;
 
+    /* First: one that is asked for from here on is another. */
     atomic_store(&t->update_asked, false);
+    error = seal(t, TLS_HANDSHAKE, &(struct iovec){.iov_base = message, .iov_len = sizeof message},
+                 sizeof message);
     return error ? error : tls_keys_update(t->tx);
 }
 

@@ -369,9 +369,9 @@ struct gathering {
     struct tls_context *tls;
     pthread_mutex_t lock;
     int wake; /* eventfd: a candidate is done */
-    bool there[TRANSPORT_CONNECTIONS_MAX];
-    unsigned n_there;
-    char why[TRANSPORT_WHY]; /* the last one that was refused */
+    bool claimed[TRANSPORT_CONNECTIONS_MAX];
+    unsigned n_claimed, n_there; /* are somebody's; and have been greeted */
+    char why[TRANSPORT_WHY];     /* the last one that was refused */
     struct candidate candidates[CANDIDATES_MAX];
 };
 
@@ -405,17 +405,18 @@ claim_place(struct gathering *g, const struct mig_hello *got)
     if (got->n_connections != t->n) {
         return "another number of connections";
     }
-    if (g->there[got->index]) {
+    if (g->claimed[got->index]) {
         return "this connection is there already";
     }
-    if (!g->n_there) {
+    if (!g->n_claimed) {
         t->hello.n_pages = got->n_pages;
         memcpy(t->hello.key, got->key, sizeof got->key);
     } else if (t->hello.n_pages != got->n_pages ||
                memcmp(t->hello.key, got->key, sizeof got->key)) {
         return "another memory than the first connection's";
     }
-    g->there[got->index] = true;
+    g->claimed[got->index] = true;
+    g->n_claimed++;
     return NULL;
 }
 
@@ -438,7 +439,8 @@ take_place(struct candidate *k, struct mig_hello *own)
     if (error) {
         io_destroy(&c->io);
         pthread_mutex_lock(&g->lock);
-        g->there[own->index] = false;
+        g->claimed[own->index] = false;
+        g->n_claimed--;
         pthread_mutex_unlock(&g->lock);
     }
     return error;
@@ -448,10 +450,13 @@ static int
 greet(struct candidate *k, char why[TRANSPORT_WHY])
 {
     struct gathering *g = k->g;
-    struct mig_hello own = g->t->hello, got = {0};
+    struct mig_hello own, got = {0};
     const char *fault = NULL;
     int error = 0;
 
+    pthread_mutex_lock(&g->lock);
+    own = g->t->hello; /* another candidate may fill it in */
+    pthread_mutex_unlock(&g->lock);
     if (g->tls) {
         error =
             mig_tls_handshake(g->tls, k->io.fd, k->io.deadline_ns, &k->io.tls, why, TRANSPORT_WHY);

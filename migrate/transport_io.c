@@ -48,6 +48,8 @@ io_destroy(struct io *io)
     }
     free(io->flat);
     io->fd = -1;
+    io->tls = NULL;
+    io->flat = NULL;
 }
 
 void

@@ -66,7 +66,7 @@ transport_peer_main(void *transport)
     unsigned ms = shorter / LOOKS > LOOK_MIN_MS ? shorter / LOOKS : LOOK_MIN_MS;
     struct pollfd closing = {.fd = t->closing_fd, .events = POLLIN};
 
-    while (!poll(&closing, 1, ms) && !atomic_load(&t->error)) {
+    while (poll(&closing, 1, ms) <= 0 && !atomic_load(&t->error)) { /* a signal ends no watch */
         for (unsigned i = 0; i < t->n; i++) {
             look(&t->c[i]);
         }

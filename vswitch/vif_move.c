@@ -434,7 +434,7 @@ parse_scope(struct call *call, struct vif_scope *scope)
     memset(scope, 0, sizeof *scope);
     for (int i = 3; i < call->argc; i++) {
         if (!vif_scope_add(scope, call->argv[i])) {
-            return xasprintf("%s: expected zone=N, key=N or address=A", call->argv[i]);
+            return xasprintf("%s: expected zone=N, key=N, address=A or unmark", call->argv[i]);
         }
     }
     return NULL;
@@ -621,8 +621,8 @@ vif_move_init(void)
         {"weft/vif-hold", "PORT", 1, 1, do_hold},
         {"weft/vif-release", "PORT", 1, 1, do_release},
         {"weft/vif-keep", "PORT", 1, 1, do_keep},
-        {"weft/vif-export", "PORT FILE [zone=N|key=N|address=A]...", 2, 64, do_export},
-        {"weft/vif-import", "PORT FILE [zone=N|key=N|address=A]...", 2, 64, do_import},
+        {"weft/vif-export", "PORT FILE [zone=N|key=N|address=A|unmark]...", 2, 64, do_export},
+        {"weft/vif-import", "PORT FILE [zone=N|key=N|address=A|unmark]...", 2, 64, do_import},
         {"weft/vif-say", "PORT FRAME...", 2, SAYS_MAX, do_say},
         {"weft/vif-show", "PORT", 1, 1, do_show},
     };

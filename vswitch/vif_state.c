@@ -63,8 +63,13 @@ vif_scope_add(struct vif_scope *s, const char *word)
         s->zones[s->n_zones++] = n;
         return true;
     }
-    if (!strncmp(word, "key=", 4) && str_to_uint(word + 4, 10, &n)) {
-        s->key = n;
+    if (!strncmp(word, "key=", 4) && str_to_uint(word + 4, 10, &n) && n &&
+        s->n_keys < VIF_SCOPE_KEYS_MAX) {
+        s->keys[s->n_keys++] = n;
+        return true;
+    }
+    if (!strcmp(word, "unmark")) {
+        s->unmark = true;
         return true;
     }
     return false;
@@ -87,7 +92,12 @@ has_key(const struct vif_scope *s, const struct ct_entry *e)
     ovs_u128 label;
 
     memcpy(&label, e->label, sizeof label);
-    return s->key && ((uint32_t)label.u64.hi == s->key || label.u64.hi >> 32 == s->key);
+    for (unsigned i = 0; i < s->n_keys; i++) {
+        if ((uint32_t)label.u64.hi == s->keys[i] || label.u64.hi >> 32 == s->keys[i]) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static bool
@@ -118,7 +128,7 @@ in_scope(void *s_, const struct ct_entry *e)
 {
     const struct vif_scope *s = s_;
 
-    return (s->key || s->n_addresses) && in_zones(s, e->zone) && (!s->key || has_key(s, e)) &&
+    return (s->n_keys || s->n_addresses) && in_zones(s, e->zone) && (!s->n_keys || has_key(s, e)) &&
            (!s->n_addresses || has_address(s, e));
 }
 
@@ -162,7 +172,7 @@ put_connections(struct buffer *b, const struct vif_scope *s, struct vif_state_re
     uint8_t *chunk;
     size_t len;
 
-    if (!ct || !s->n_zones || (!s->key && !s->n_addresses)) {
+    if (!ct || !s->n_zones || (!s->n_keys && !s->n_addresses)) {
         return;
     }
     filter.zone = s->n_zones == 1 ? &s->zones[0] : NULL;
@@ -233,7 +243,7 @@ import_connections(struct importer *im, const uint8_t *body, size_t len)
      * for this host's policy to say. */
     struct ct_filter filter = {.want = in_scope,
                                .aux = CONST_CAST(struct vif_scope *, im->scope),
-                               .unmark = im->scope->key != 0};
+                               .unmark = im->scope->n_keys || im->scope->unmark};
     struct conntrack *ct = ct_lookup(NULL);
     struct ct_import_result r = {0};
     static char why[256];

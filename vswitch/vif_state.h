@@ -12,7 +12,8 @@
 
 struct netback_vif;
 
-#define VIF_SCOPE_ZONES_MAX 8u
+#define VIF_SCOPE_ZONES_MAX 9u
+#define VIF_SCOPE_KEYS_MAX 9u
 #define VIF_SCOPE_ADDRESSES_MAX 40u
 #define VIF_STATE_MAX (64u << 20)
 
@@ -24,7 +25,9 @@ struct netback_vif;
 struct vif_scope {
     uint16_t zones[VIF_SCOPE_ZONES_MAX];
     unsigned n_zones;
-    uint32_t key; /* 0: none */
+    uint32_t keys[VIF_SCOPE_KEYS_MAX]; /* of the vif and of those in its trunk */
+    unsigned n_keys;
+    bool unmark; /* marks are the policy's of each host: not taken over; also with a key */
     struct {
         uint8_t bytes[16]; /* IPv4 in the first four, the rest 0 */
         uint8_t bits;      /* of the prefix */
@@ -33,7 +36,7 @@ struct vif_scope {
     unsigned n_addresses;
 };
 
-/* "zone=N", "key=N", "address=A" or "address=A/BITS"; false if it is none of them. */
+/* "zone=N", "key=N", "address=A", "address=A/BITS" or "unmark"; false if it is none of them. */
 bool vif_scope_add(struct vif_scope *, const char *word);
 
 struct vif_state_result {

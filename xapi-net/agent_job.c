@@ -9,7 +9,7 @@
 #include "ovsdb-idl.h"
 #include "util.h"
 
-enum { VIF_ADDRESSES_MAX = 32, VIF_ZONES_MAX = 8 };
+enum { VIF_ADDRESSES_MAX = 32, VIF_ZONES_MAX = 9, VIF_CHILDREN_MAX = 8 };
 
 static void
 put(struct json *o, const char *name, const char *value)
@@ -20,9 +20,9 @@ put(struct json *o, const char *name, const char *value)
 }
 
 static void
-add_addresses(struct json *to, char **addresses, size_t n)
+add_addresses(struct json *to, size_t *room, char **addresses, size_t n)
 {
-    for (size_t i = 0; i < n && json_array(to)->n < VIF_ADDRESSES_MAX; i++) {
+    for (size_t i = 0; i < n && *room; i++, --*room) {
         value_add(to, addresses[i]);
     }
 }
@@ -30,7 +30,7 @@ add_addresses(struct json *to, char **addresses, size_t n)
 /* What tells a vif's connections: its zone, and its addresses.  True: it may use
  * others as well. */
 static bool
-add_scope(const struct poolrec_vif *vif, struct json *zones, struct json *addresses)
+add_scope(const struct poolrec_vif *vif, struct json *zones, struct json *addresses, size_t *room)
 {
     bool locked = !strcmp(vif->locking_mode, "locked");
 
@@ -38,37 +38,45 @@ add_scope(const struct poolrec_vif *vif, struct json *zones, struct json *addres
         json_array_add(zones, json_integer_create(vif->network->zone));
     }
     if (locked) {
-        add_addresses(addresses, vif->ipv4_allowed, vif->n_ipv4_allowed);
-        add_addresses(addresses, vif->ipv6_allowed, vif->n_ipv6_allowed);
+        add_addresses(addresses, room, vif->ipv4_allowed, vif->n_ipv4_allowed);
+        add_addresses(addresses, room, vif->ipv6_allowed, vif->n_ipv6_allowed);
     } else {
-        add_addresses(addresses, vif->addresses, vif->n_addresses);
+        add_addresses(addresses, room, vif->addresses, vif->n_addresses);
     }
     return !locked;
 }
 
-/* Also of the vifs in its trunk; how many there are. */
-static size_t
-add_children(struct agent *a, const struct poolrec_vif *parent, struct json *zones,
-             struct json *addresses)
+/* The vifs in its trunk; 'any_address' becomes false if one of them is locked.  Their addresses are
+ * their networks', where they are announced with the tag. */
+static struct json *
+children_json(struct agent *a, const struct poolrec_vif *parent, struct json *zones, size_t *room,
+              bool *any_address)
 {
+    struct json *list = json_array_create_empty();
     const struct poolrec_vif *vif;
-    size_t n = 0;
 
     POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
     {
-        if (vif->parent == parent) {
-            add_scope(vif, zones, addresses);
-            n++;
+        if (vif->parent == parent && vif->n_tag && json_array(list)->n < VIF_CHILDREN_MAX) {
+            struct json *o = json_object_create(), *addresses = json_array_create_empty();
+
+            *any_address &= add_scope(vif, zones, addresses, room);
+            json_object_put(o, "pool_key", json_integer_create(vif->pool_key));
+            json_object_put(o, "tag", json_integer_create(*vif->tag));
+            put(o, "mac", vif->mac);
+            json_object_put(o, "addresses", addresses);
+            json_array_add(list, o);
         }
     }
-    return n;
+    return list;
 }
 
 static struct json *
 vif_json(struct agent *a, const struct poolrec_vif *vif, const char *vm)
 {
     struct json *o = json_object_create(), *zones = json_array_create_empty();
-    struct json *addresses = json_array_create_empty();
+    struct json *addresses = json_array_create_empty(), *children;
+    size_t room = VIF_ADDRESSES_MAX;
     char *port = guest_driver(vif->vm)->port(a, vm, vif->device);
     bool any_address;
 
@@ -76,11 +84,16 @@ vif_json(struct agent *a, const struct poolrec_vif *vif, const char *vm)
     put(o, "mac", vif->mac);
     put(o, "port", port);
     put(o, "switch_dir", a->x->options->switch_dir);
-    any_address = add_scope(vif, zones, addresses);
-    if (!add_children(a, vif, zones, addresses)) {
-        json_object_put(o, "pool_key", json_integer_create(vif->pool_key));
-        json_object_put(o, "any_address", json_boolean_create(any_address));
-    } /* else connections have several vifs' keys, and are found by address */
+    any_address = add_scope(vif, zones, addresses, &room);
+    children = children_json(a, vif, zones, &room, &any_address);
+    json_object_put(o, "pool_key", json_integer_create(vif->pool_key));
+    json_object_put(o, "any_address", json_boolean_create(any_address));
+    if (json_array(children)->n) {
+        json_object_put(o, "trunk", json_boolean_create(true));
+        json_object_put(o, "children", children);
+    } else {
+        json_destroy(children);
+    }
     json_object_put(o, "zones", zones);
     json_object_put(o, "addresses", addresses);
     free(port);

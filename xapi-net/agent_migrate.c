@@ -24,6 +24,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -45,6 +46,8 @@ enum {
     RECOVERIES_MAX = 30, /* that fail and say so; those that are killed do not count */
     CLOSE_MS = 10000,    /* the destination closes instead of the source */
     TICK_MS = 200,
+    FINISH_S = 5,        /* between two of the same once the migration is closed */
+    DISCARD_MS = 120000, /* a receiver that shall end has that long to take its guest away */
     KEEP_MIGRATIONS = 100,
 };
 
@@ -80,13 +83,10 @@ run_migrate(struct work *w, const struct poolrec_migration *m, const struct pool
     free(name);
 }
 
-/* Its journal says that something was done with the guest, and not that all was: the
- * last line is "CHECKSUM STEP". */
+/* The last line of its journal is "CHECKSUM STEP" with one of these. */
 static bool
-unfinished(struct agent *a, const char *name)
+stopped_at(struct agent *a, const char *name, const char *const steps[], size_t n_steps)
 {
-    static const char *const steps[] = {" pausing\n", " ready\n",   " postcopy\n", " committed\n",
-                                        " aborted\n", " running\n", " complete\n"};
     char *path = proc_path(a->procs, name, "journal"), tail[16] = "";
     FILE *f = fopen(path, "re");
     size_t n = 0;
@@ -96,12 +96,22 @@ unfinished(struct agent *a, const char *name)
         n = !fseek(f, -(long)(sizeof tail - 1), SEEK_END) ? fread(tail, 1, sizeof tail - 1, f) : 0;
         fclose(f);
     }
-    for (size_t i = 0; i < ARRAY_SIZE(steps) && !found; i++) {
+    for (size_t i = 0; i < n_steps && !found; i++) {
         size_t len = strlen(steps[i]);
         found = n >= len && !memcmp(tail + n - len, steps[i], len);
     }
     free(path);
     return found;
+}
+
+/* Something was done with the guest, and not all that was to do. */
+static bool
+unfinished(struct agent *a, const char *name)
+{
+    static const char *const steps[] = {" pausing\n", " ready\n",   " postcopy\n", " committed\n",
+                                        " aborted\n", " running\n", " complete\n"};
+
+    return stopped_at(a, name, steps, ARRAY_SIZE(steps));
 }
 
 static bool
@@ -654,6 +664,25 @@ step_incoming(struct work *w, const struct poolrec_migration *m)
 
 /* --- what is left over -------------------------------------------------------------------- */
 
+/* It said itself that it failed, and was begun a moment ago: another one so soon would
+ * only fail, too. */
+static bool
+failed_lately(struct agent *a, const char *name, struct proc *p)
+{
+    char line[8192] = "", *pid = proc_path(a->procs, name, "pid");
+    struct json *o;
+    struct stat st;
+    bool lately;
+
+    proc_last_line(p, line, sizeof line);
+    o = json_from_string(line);
+    lately = o->type == JSON_OBJECT && !strcmp(text_of(o, "status"), "failed") && !stat(pid, &st) &&
+             llabs(time_wall() - st.st_mtime) < FINISH_S;
+    json_destroy(o);
+    free(pid);
+    return lately;
+}
+
 /* The source has closed the migration: the VM is here by its row, and its guest may
  * still wait to be run, or for pages. */
 static bool
@@ -666,10 +695,31 @@ finish_here(struct agent *a, const char *name, const struct poolrec_migration *m
         vm->epoch != m->epoch + 1 || !unfinished(a, name)) {
         return false;
     }
+    if (failed_lately(a, name, p)) {
+        return true;
+    }
     VLOG_WARN("%s: weft-migrate (recv) has died or failed; recovering", vm->name);
     proc_forget(a->procs, p);
     run_migrate(&w, m, vm, "recv", "recover");
     return true;
+}
+
+/* What a receiver that died may have left of a guest that did not come: looked for, so
+ * that it is found not to be this host's (agent.c).  Not if it made none: one that is
+ * here then was in its way. */
+static void
+look_for_remains(struct agent *a, const char *name, const struct poolrec_migration *m,
+                 const struct poolrec_vm *vm)
+{
+    static const char *const made[] = {" prepared\n"};
+    const struct guest_driver *d = vm ? guest_driver(vm) : NULL;
+    char why[200];
+
+    if (d && !strncmp(name, "recv-", 5) && strcmp(m->status, "success") &&
+        !agent_is(a, vm->resident_on) &&
+        (unfinished(a, name) || stopped_at(a, name, made, ARRAY_SIZE(made)))) {
+        guest_look(a, d, vm, why);
+    }
 }
 
 /* A process of a migration that is closed: whose the VM is has been decided. */
@@ -687,13 +737,19 @@ look_at_migrate(const char *name, void *agent_)
     }
     if (proc_alive(p)) {
         if (!strncmp(name, "recv-", 5) && (!vm || !agent_is(a, vm->resident_on))) {
-            proc_signal(p, SIGKILL);
+            /* It discards what it has made; killed, it would leave that here. */
+            if (m && time_wall_msec() - m->finished < DISCARD_MS) {
+                proc_tell(p, "{\"cmd\":\"cancel\"}");
+            } else {
+                proc_signal(p, SIGKILL);
+            }
         }
         return;
     }
     if (m && finish_here(a, name, m, vm, p)) {
         return;
     }
+    look_for_remains(a, name, m, vm);
     journal = proc_path(a->procs, name, "journal");
     unlink(journal);
     free(journal);

@@ -384,10 +384,11 @@ proc_line(struct proc *p, char *line, size_t size)
 static void
 last_line(struct proc *p, const char *suffix, char *words, size_t size)
 {
-    char *path = proc_path(p->procs, p->name, suffix), text[400];
+    char *path = proc_path(p->procs, p->name, suffix), text[8192];
+    off_t most = sizeof text - 1;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
-    ssize_t n = fd >= 0 ? pread(fd, text, sizeof text - 1, end > 399 ? end - 399 : 0) : 0;
+    ssize_t n = fd >= 0 ? pread(fd, text, (size_t)most, end > most ? end - most : 0) : 0;
 
     text[n > 0 ? n : 0] = '\0';
     while (n > 0 && text[n - 1] == '\n') {

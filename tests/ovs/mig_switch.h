@@ -4,6 +4,7 @@
  *
  *     switch_start(&sw, n_late, silent_db);     sw.dir is the run directory
  *     switch_asked(&sw, "weft/vif-release")     has the command come?
+ *                                               " unmark" follows if it says so
  *     switch_db(&sw)                            a descriptor: a client of the database
  *     switch_stop(&sw);
  *
@@ -58,7 +59,7 @@ switch_answer(const struct fake_switch *sw, int fd)
     sscanf(at, "\"method\":\"%63[^\"]", method);
     snprintf(name, sizeof name, "%s/asked", sw->dir);
     log = fopen(name, "ae");
-    fprintf(log, "%s\n", method);
+    fprintf(log, "%s%s\n", method, strstr(request, "\"unmark\"") ? " unmark" : "");
     fclose(log);
     n = snprintf(reply, sizeof reply,
                  "{\"id\":%ld,\"error\":null,\"result\":\"vif1.0: - last_ns=1 first_ns=2 "

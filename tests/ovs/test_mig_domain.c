@@ -13,6 +13,7 @@ int domain_main(int argc, char *argv[]);
 #undef main
 
 #include "check.h"
+#include "driver_list.h"
 
 #define UUID "00000000-0000-0000-0000-000000000001"
 #define WATCH "{\"start\":false,\"uuid\":\"" UUID "\",\"epoch\":7" CONFIG
@@ -26,7 +27,10 @@ enum { WAIT_MS = 20000 };
 
 /* The hypervisor, shared with the child that the program runs in. */
 static struct {
-    bool there, paused, shut_down, incoming;
+    bool there, paused, shut_down, loaded;
+    bool silent; /* it does not list its domains */
+    char name[64];
+    char taken[2][64]; /* names of other domains */
     libxl_shutdown_reason reason;
     uint32_t domid;
     uint64_t cpu_time, key, memory_kb;
@@ -72,20 +76,42 @@ xs_check_watch(struct xs_handle *h)
 void *
 xs_read(struct xs_handle *h, xs_transaction_t t, const char *path, unsigned int *n)
 {
+    uint64_t value = strstr(path, "/weft/epoch")    ? xen->key
+                     : strstr(path, "/weft/loaded") ? xen->loaded
+                                                    : 0;
     char *text = NULL;
 
-    return strstr(path, "/weft/epoch") && xen->there && xen->key &&
-                   asprintf(&text, "%" PRIu64, xen->key) > 0
-               ? text
-               : NULL;
+    if (!xen->there) {
+        return NULL;
+    }
+    if (!strcmp(path, "/libxl/9/type")) {
+        return strdup("pv");
+    }
+    return value && asprintf(&text, "%" PRIu64, value) > 0 ? text : NULL;
+}
+
+bool
+xs_rm(struct xs_handle *h, xs_transaction_t t, const char *path)
+{
+    xen->loaded = xen->loaded && !strstr(path, "/weft/loaded");
+    return true;
 }
 
 bool
 xs_write(struct xs_handle *h, xs_transaction_t t, const char *path, const void *data,
          unsigned int n)
 {
-    xen->key = strtoull(data, NULL, 10);
+    if (strstr(path, "/weft/epoch")) {
+        xen->key = strtoull(data, NULL, 10);
+    }
     return true;
+}
+
+int
+xc_domain_maximum_gpfn(xc_interface *xch, uint32_t domid, xen_pfn_t *last)
+{
+    *last = 16383;
+    return 0;
 }
 
 xc_interface *
@@ -144,7 +170,18 @@ libxl_get_free_memory(libxl_ctx *ctx, uint64_t *kb)
 char *
 libxl_domid_to_name(libxl_ctx *ctx, uint32_t domid)
 {
-    return strdup(xen->incoming ? "g" XEN_INCOMING : "g");
+    return xen->there ? strdup(xen->name) : NULL;
+}
+
+int
+libxl_domain_rename(libxl_ctx *ctx, uint32_t domid, const char *from, const char *to)
+{
+    if (!xen->there || strcmp(from, xen->name) != 0 || !strcmp(to, xen->taken[0]) ||
+        !strcmp(to, xen->taken[1])) {
+        return ERROR_INVAL;
+    }
+    snprintf(xen->name, sizeof xen->name, "%s", to);
+    return 0;
 }
 
 static void
@@ -171,8 +208,11 @@ libxl_domain_info(libxl_ctx *ctx, libxl_dominfo *info, uint32_t domid)
 libxl_dominfo *
 libxl_list_domain(libxl_ctx *ctx, int *n)
 {
-    libxl_dominfo *list = calloc(1, sizeof *list);
+    libxl_dominfo *list = xen->silent ? NULL : calloc(1, sizeof *list);
 
+    if (!list) {
+        return NULL;
+    }
     *n = xen->there;
     tell(list);
     return list;
@@ -203,12 +243,13 @@ libxl_domain_create_new(libxl_ctx *ctx, libxl_domain_config *c, uint32_t *domid,
 {
     xen->as_told = is_as_told(c);
     *domid = INVALID_DOMID;
-    if (xen->refuses) {
+    if (xen->refuses || xen->there) {
         return ERROR_FAIL;
     }
     xen->there = xen->paused = true;
     xen->shut_down = false;
     xen->key = xen->cpu_time = 0;
+    snprintf(xen->name, sizeof xen->name, "%s", c->c_info.name);
     *domid = xen->domid = 5 + xen->created++;
     if (xen->dies) {
         _exit(9);
@@ -219,6 +260,9 @@ libxl_domain_create_new(libxl_ctx *ctx, libxl_domain_config *c, uint32_t *domid,
 int
 libxl_domain_unpause(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *how)
 {
+    if (!xen->there || domid != xen->domid || !xen->paused) {
+        return ERROR_FAIL; /* Xen: -EINVAL if nobody paused it */
+    }
     xen->paused = false;
     xen->cpu_time = 1;
     xen->unpaused++;
@@ -228,7 +272,10 @@ libxl_domain_unpause(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *ho
 int
 libxl_domain_destroy(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *how)
 {
-    xen->there = xen->there && domid != xen->domid;
+    if (!xen->there || domid != xen->domid) {
+        return ERROR_DOMAIN_NOTFOUND;
+    }
+    xen->there = false;
     xen->destroyed++;
     return 0;
 }
@@ -236,6 +283,9 @@ libxl_domain_destroy(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *ho
 int
 libxl_domain_shutdown(libxl_ctx *ctx, uint32_t domid, const libxl_asyncop_how *how)
 {
+    if (!xen->there || domid != xen->domid) {
+        return ERROR_DOMAIN_NOTFOUND;
+    }
     xen->asked++;
     xen->shut_down = true;
     xen->reason = LIBXL_SHUTDOWN_REASON_POWEROFF;
@@ -265,6 +315,7 @@ begin_with(const char *name, uint64_t key, bool paused, uint64_t cpu_time)
     begin(name);
     xen->there = true;
     xen->domid = 9;
+    snprintf(xen->name, sizeof xen->name, "g");
     xen->key = key;
     xen->paused = paused;
     xen->cpu_time = cpu_time;
@@ -403,9 +454,25 @@ test_adopt(void)
     CHECK(says("ended", "") && !ends());
 
     begin_with("domain_watch_incoming", 0, true, 0);
-    xen->incoming = true;
+    snprintf(xen->name, sizeof xen->name, "g" XEN_INCOMING);
     run_program(WATCH);
     CHECK(says("running", "") && !xen->destroyed && !xen->unpaused);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin_with("domain_watch_foreign", 0, true, 5); /* none of ours made it, and it has run */
+    run_program(WATCH);
+    CHECK(says("running", "") && !xen->destroyed && !xen->unpaused);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin_with("domain_watch_silence", 7, false, 5); /* nobody knows: that is no end */
+    xen->silent = true;
+    run_program(WATCH);
+    CHECK(!says("", "") && ends() == 1 && xen->there);
+    xen->silent = false;
+    run_program(WATCH);
+    CHECK(says("running", "\"domid\":9"));
     goes();
     CHECK(says("ended", "") && !ends());
 
@@ -447,6 +514,76 @@ test_start(void)
     CHECK(!xen->there && !xen->unpaused);
 }
 
+/* weft-migrate's driver finds the domain, and runs it in epoch 8. */
+static int
+run_here(void)
+{
+    static const struct mig_guest_config config = {.vm = UUID, .epoch = 7};
+    struct mig_guest *guest;
+    char why[MIG_WHY];
+    int error = mig_driver_xen.attach(&config, &guest, why);
+
+    if (!error) {
+        error = mig_driver_xen.run(guest, 8);
+        mig_driver_xen.detach(guest);
+    }
+    return error;
+}
+
+/* One that has been received whole. */
+static void
+begin_loaded(const char *name)
+{
+    begin_with(name, 0, true, 0);
+    snprintf(xen->name, sizeof xen->name, "g" XEN_INCOMING);
+    xen->loaded = true;
+}
+
+static bool
+runs_as(const char *name)
+{
+    return xen->there && !xen->paused && xen->unpaused == 1 && xen->key == 8 && !xen->loaded &&
+           !strcmp(xen->name, name);
+}
+
+static void
+test_run(void)
+{
+    begin_loaded("domain_run");
+    CHECK(!run_here() && runs_as("g"));
+    CHECK(!run_here() && runs_as("g"));
+    xen->paused = true; /* by somebody else */
+    CHECK(!run_here() && xen->paused && xen->unpaused == 1);
+
+    begin_loaded("domain_run_key_only"); /* killed before it ran */
+    xen->key = 8;
+    CHECK(!run_here() && runs_as("g"));
+
+    begin_loaded("domain_run_no_name_yet"); /* killed behind that */
+    xen->key = 8;
+    xen->paused = false;
+    xen->unpaused = 1;
+    CHECK(!run_here() && runs_as("g"));
+
+    begin_loaded("domain_run_name_taken");
+    snprintf(xen->taken[0], sizeof xen->taken[0], "g");
+    CHECK(!run_here() && runs_as(UUID));
+    begin_loaded("domain_run_no_name");
+    snprintf(xen->taken[0], sizeof xen->taken[0], "g");
+    snprintf(xen->taken[1], sizeof xen->taken[1], UUID);
+    CHECK(!run_here() && runs_as("g" XEN_INCOMING));
+
+    begin_loaded("domain_run_half");
+    xen->loaded = false;
+    CHECK(run_here() == EINVAL && xen->paused && !xen->unpaused);
+
+    begin_loaded("domain_run_silence");
+    xen->silent = true;
+    CHECK(run_here() == EIO && xen->paused);
+    begin("domain_run_none");
+    CHECK(run_here() == ENOENT);
+}
+
 static void
 test_jobs(void)
 {
@@ -484,6 +621,7 @@ main(void)
     test_life();
     test_adopt();
     test_start();
+    test_run();
     test_jobs();
     return check_done();
 }

@@ -15,8 +15,8 @@
 #include "announce.h"
 #include "bytes.h"
 #include "check.h"
-#include "network.h"
-#include "network_state.h"
+#include "job.h"
+#include "network_priv.h"
 
 static const uint8_t mac[6] = {2, 0, 0, 0xaa, 0xbb, 0xcc};
 
@@ -81,6 +81,48 @@ test_announce(void)
     CHECK(!announce_address(f, mac, 0, "192.0.2") && !announce_group(f, mac, 0, "224.0.0.5"));
     CHECK(!announce_group(f, mac, 0, "10.0.0.1") && !announce_group(f, mac, 0, "ff01::5"));
     CHECK(!announce_group(f, mac, 0, "ff02::1") && !announce_group(f, mac, 0, "2001:db8::1"));
+}
+
+static bool
+has_frame(const struct frames *f, const uint8_t *src, uint16_t vlan, uint16_t type)
+{
+    for (size_t i = 0; i < f->n; i++) {
+        const uint8_t *data = f->all[i].data;
+        uint16_t tag = get_be16(data + 12) == 0x8100 ? get_be16(data + 14) : 0;
+
+        if (!memcmp(data + 6, src, 6) && tag == vlan && get_be16(data + (tag ? 16 : 12)) == type) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What weft-xapid says of a vif and of what is in its trunk. */
+static void
+test_trunk(void)
+{
+    static struct mig_job job;
+    static struct frames f;
+    struct end_vif v = {0};
+    const uint8_t child[6] = {2, 0, 0, 0, 9, 9};
+    char why[MIG_WHY];
+    const char *text =
+        "{\"uuid\": \"12345678-1234-1234-1234-123456789012\", \"port\": \"p\", "
+        "\"mac\": \"02:00:00:aa:bb:cc\", \"addresses\": [\"192.0.2.7\"], "
+        "\"children\": [{\"tag\": 100, \"pool_key\": 9, \"mac\": \"02:00:00:00:09:09\", "
+        "\"addresses\": [\"10.10.0.254\", \"2001:db8::9\"]}], \"trunk\": true}";
+
+    CASE("announce: what is in a trunk by its own MAC, with its tag, and not without");
+    mig_job_init(&job);
+    CHECK(!mig_job_option(&job, "vif", text, why) && job.vifs[0].n_addresses == 3 &&
+          job.vifs[0].trunk);
+    CHECK(job.vifs[0].children[0].key == 9);
+    v.is = job.vifs[0];
+    network_make_frames(&v, &f);
+    CHECK(f.n == 5 && has_frame(&f, mac, 0, 0x8035) && has_frame(&f, mac, 0, 0x0806));
+    CHECK(has_frame(&f, child, 100, 0x8035) && has_frame(&f, child, 100, 0x0806) &&
+          has_frame(&f, child, 100, 0x86dd));
+    mig_job_destroy(&job);
 }
 
 /* --- the state ---------------------------------------------------------------------- */
@@ -309,6 +351,7 @@ main(int argc, char **argv)
         return hands(argv);
     }
     test_announce();
+    test_trunk();
     test_state();
     test_absent();
     return check_done();

@@ -103,11 +103,10 @@ test_journal_lost_at_destination(void)
 
 /* The destination's guest has died, the source has READY in hand: it may not commit. */
 static void
-test_guest_dies_behind_ready(void)
+die_behind_ready(bool journal_lost)
 {
     struct pair p = prepare(0, RATE);
 
-    CASE("engine_guest_that_died_behind_ready_is_the_sources");
     strcpy(p.s.pause_at, "commit");
     CHECK(start(&p));
     CHECK(rig_until(&p.s, MIG_EVENT_STOPPED, -1));
@@ -115,12 +114,24 @@ test_guest_dies_behind_ready(void)
     fake_lock(&fake->vms[1][0]);
     fake->vms[1][0].exists = false;
     fake_unlock(&fake->vms[1][0]);
+    if (journal_lost) {
+        forget(&p.d);
+    }
     CHECK(rig_recover(&p.d) == MIG_ROLLED_BACK && owned(&p.d, "h0", 2));
     rig_tell(&p.s, 'c');
     CHECK(rig_finish(&p.s) == MIG_ROLLED_BACK && p.s.result.running);
     rig_cut(&p.w);
     CHECK(settled(0) && runs_at(0) == 0);
     explain(&p);
+}
+
+static void
+test_guest_dies_behind_ready(void)
+{
+    CASE("engine_guest_that_died_behind_ready_is_the_sources");
+    die_behind_ready(false);
+    CASE("engine_guest_that_died_behind_ready_is_the_sources_without_journal_too");
+    die_behind_ready(true);
 }
 
 /* The row is the destination's, and no word of RUNNING comes: the source does not wait
@@ -156,6 +167,7 @@ test_handover(void)
     CASE("engine_handover_ends_when_no_late_frame_comes_any_more");
     switch_start(&sw, 5, false);
     switch_vif(&sw, &p.s, false);
+    p.s.job.vifs[0].trunk = true;
     CHECK(start(&p));
     CHECK(rig_until(&p.s, MIG_EVENT_PHASE, MIG_PHASE_HANDOVER));
     begun = mig_now_ns();
@@ -164,7 +176,7 @@ test_handover(void)
     finish(&p);
     CHECK(p.s.result.status == MIG_OK && !*p.s.result.why);
     CHECK(p.s.result.late_packets == 5);
-    CHECK(switch_asked(&sw, "weft/vif-release"));
+    CHECK(switch_asked(&sw, "weft/vif-release") && switch_asked(&sw, "weft/vif-export unmark"));
     CHECK(settled(0) && runs_at(0) == 1);
     explain(&p);
     switch_stop(&sw);

@@ -123,6 +123,7 @@ test_scope(void)
     CASE("scope: by the keys in the label, by address, in the vif's zones only");
     CHECK(exported(scope_of("zone=5", "key=70", NULL)) == 2);
     CHECK(exported(scope_of("zone=5", "zone=6", "key=70")) == 3);
+    CHECK(exported(scope_of("zone=5", "key=71", "key=70")) == 3);
     CHECK(exported(scope_of("zone=5", "address=10.0.0.5", NULL)) == 1);
     CHECK(exported(scope_of("zone=5", "address=10.0.9.1", NULL)) == 4);
     CHECK(exported(scope_of("zone=5", NULL, NULL)) == 0);
@@ -136,6 +137,26 @@ test_scope(void)
     CHECK(exported(scope_of("zone=5", "address=10.0.0.0/30", NULL)) == 3);
     CHECK(exported(scope_of("zone=5", "address=10.0.0.4/31", NULL)) == 1);
     CHECK(exported(scope_of("zone=5", "address=0.0.0.0/0", NULL)) == 4);
+}
+
+static void
+test_unmark(struct conntrack *here, struct conntrack *there)
+{
+    for (unsigned unmark = 0; unmark < 2; unmark++) {
+        struct vif_scope s = scope_of("zone=5", "address=10.0.0.1", unmark ? "unmark" : NULL);
+        struct vif_state_result r;
+        char why[256] = "";
+        uint8_t *data;
+        size_t len;
+
+        present = here;
+        CHECK(!vif_state_export(NULL, &s, &data, &len, &r) && r.connections == 1);
+        present = there;
+        CHECK(!vif_state_import(NULL, &s, data, len, &r, why, sizeof why));
+        CHECK(r.connections == 1 && marked(there) == !unmark);
+        conntrack_flush(there, NULL);
+        free(data);
+    }
 }
 
 static void
@@ -174,6 +195,9 @@ test_travel(void)
     CHECK(!vif_state_import(NULL, &s, data, len, &r, why, sizeof why) && count(there) == 2);
     CHECK(!marked(there));
     conntrack_flush(there, NULL);
+
+    CASE("hostile: nor is a trunk's, whose vifs' connections have several keys");
+    test_unmark(here, there);
 
     CASE("hostile: cut anywhere");
     bool good = true;

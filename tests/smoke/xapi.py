@@ -384,6 +384,12 @@ def case_migrate(x):
     x("VM.pool_migrate", vm, h2, {})
     until(10, lambda: runs(vm).count("start") == before + 1, "a guest that runs")
     assert x("VM.get_resident_on", vm) == h2
+    # It fails, and says so: another one tries, but not at once.
+    flag("fail-recv")
+    began = time.monotonic()
+    x("VM.pool_migrate", vm, h1, {})
+    until(20, lambda: runs(vm).count("start") == before + 2, "a guest that runs")
+    assert time.monotonic() - began > 4
     x("VM.hard_shutdown", vm)
 
 
@@ -481,6 +487,21 @@ def case_xen(x):
     assert fails("INTERNAL_ERROR", x, "VM.start", vm, False, False) == ["Invalid argument"]
     x("VM.set_other_config", vm, {})
     x("VM.start_on", vm, host_a, False, False)
+    # A move is cancelled: what has come is taken away, by the receiver, which is given
+    # the time; or, if it dies, by another.
+    for dies, last in (False, "discard"), (True, "stop"):
+        flag("hold")
+        flag("whole")
+        task = x("Async.VM.pool_migrate", vm, host_b, {})
+        until(15, lambda: domain(b) and x("task.get_progress", task) > 0, "progress")
+        if dies:
+            flag("die-end")
+        x("task.cancel", task)
+        assert x.ended(task)["status"] == "cancelled"
+        until(15, lambda: not domain(b), "a host without remains")
+        assert runs(vm)[-1] == last and domain(a), runs(vm)
+        flag("hold", False)
+        flag("whole", False)
     x("VM.hard_shutdown", vm)
     assert not domain(a)
     x("VM.destroy", vm)

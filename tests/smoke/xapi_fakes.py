@@ -6,7 +6,12 @@ FAKE_DIR/HOST.VM with its number in it.
 FAKE_DB is the pool's database; files in FAKE_DIR say how they behave:
   die-send      weft-migrate send dies once, without a word
   die-recv      weft-migrate receive dies once, when the VM is here and does not run
+  fail-recv     weft-migrate receive fails once, behind the migration's end, when the VM
+                is here and does not run
   hold          the sender waits for this file to go
+  whole         the receiver makes its domain before the row says so; told to cancel,
+                it needs 1.2 s to take it away again
+  die-end       told to cancel, the receiver dies once and leaves its domain
   crash         weft-cell exits at once, weft-domain cannot make the domain
   half          weft-domain dies once, while it makes the domain
 Each run of a guest is a line "start|stop VM EPOCH PID" in FAKE_DIR/runs."""
@@ -121,6 +126,11 @@ def resident(vm):
     return rows[0]["resident_on"], rows[0]["epoch"]
 
 
+def is_open(migration):
+    where = [["migration", "==", migration], ["status", "==", "running"]]
+    return transact({"op": "select", "table": "Migration", "where": where})[0]["rows"]
+
+
 def destroy(control):
     try:
         s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -136,7 +146,23 @@ def journal(job, step):
         f.write(f"{'0' * 16} {step}\n")
 
 
+def discard(job, made):
+    if flag("die-end"):
+        os.unlink(f"{fake_dir}/die-end")
+        os.kill(os.getpid(), signal.SIGKILL)
+    if made:
+        time.sleep(1.2)  # longer than weft-xapid's beat
+        os.unlink(domain_path(job["to"], job["vm"]))
+    journal(job, "done")
+    note("discard", job["vm"], os.getpid())
+    say(event="result", status="rolled_back", why="cancelled")
+
+
 def receive(job):
+    made = job["driver"] == "xen" and job["role"] == "receive" and flag("whole")
+    if made:
+        journal(job, "prepared")
+        make_domain(job["to"], job["vm"])
     if job["role"] == "receive":
         s = socket.socket()
         s.bind(("127.0.0.1", 0))
@@ -149,13 +175,22 @@ def receive(job):
                 journal(job, "ready")
                 time.sleep(1)  # all others have seen the row
                 os.kill(os.getpid(), signal.SIGKILL)
+            if flag("fail-recv"):
+                os.unlink(f"{fake_dir}/fail-recv")
+                journal(job, "ready")
+                while is_open(job["migration"]):
+                    time.sleep(0.1)
+                say(event="result", why="it does not run", status="failed", more="x" * 1000)
+                return
             journal(job, "done")
-            if job["driver"] == "xen":
+            if job["driver"] == "xen" and not made:
                 make_domain(job["to"], job["vm"])
             note("start", job["vm"], epoch, "moved")
             say(event="result", status="ok", why="", blackout_ms=1)
             return
-        time.sleep(0.1)
+        if select.select([0], [], [], 0.1)[0] and b'"cancel"' in os.read(0, 4096):
+            discard(job, made)
+            return
 
 
 def send(job):

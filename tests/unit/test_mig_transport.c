@@ -717,6 +717,26 @@ test_strangers(void)
     }
 }
 
+/* Its stream cannot be captured: the connection's place is given back, once. */
+static void
+test_given_back(void)
+{
+    struct transport_tls from = credentials(ours, "h1", ours, "h2");
+    struct transport_tls to = credentials(ours, "h2", ours, "h1");
+    struct mig_pair p;
+
+    for (unsigned tls = 0; tls < 2; tls++) {
+        CASE(named("mig_transport/a place that is given back%s", tls ? ", TLS" : ""));
+        mig_pair_init(&p, 2, 64);
+        p.from.tls = tls ? &from : NULL;
+        p.to.tls = tls ? &to : NULL;
+        p.to.capture = "/nonexistent";
+        CHECK(!mig_pair_open(&p) && p.from_error && p.to_error == ECANCELED);
+        CHECK(strstr(p.to_why, strerror(ENOENT)) && !p.source && !p.destination);
+        mig_pair_close(&p);
+    }
+}
+
 static void
 test_missing_files(void)
 {
@@ -817,6 +837,7 @@ main(void)
     CHECK(make_authorities());
     test_tls();
     test_strangers();
+    test_given_back();
     test_missing_files();
     remove_dir();
     return check_done();
