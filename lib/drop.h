@@ -29,7 +29,8 @@
     /* the datapath: in flow records */                                                            \
     X(DROP_DP_POLICY, "dp_policy", "a flow's actions, or that it has none")                        \
     X(DROP_DP_NO_PORT, "dp_no_port", "sent to a port that is gone")                                \
-    X(DROP_DP_UPCALL, "dp_upcall", "no room in the queue to ofproto")
+    X(DROP_DP_UPCALL, "dp_upcall", "no room in the queue to ofproto")                              \
+    X(DROP_DP_METER, "dp_meter", "a meter's rate was exceeded")
 
 enum drop_reason {
 #define X(id, name, text) id,

@@ -62,6 +62,9 @@ struct grx_scratch {
     struct copy_batch batch;
 };
 
+/* Slots in a cache line. */
+#define RX_PER_LINE 8u
+
 enum verdict { CONSUMED, NO_SLOTS };
 
 static enum verdict grx_deliver(struct grx *, struct rte_mbuf *, RING_IDX prod);
@@ -122,6 +125,10 @@ grx_burst(struct grx *g, struct rte_mbuf **pkts, unsigned n, bool *notify)
     s->n_units = 0;
     s->totals = (struct grx_totals){0};
     copy_begin(&s->batch, g->port);
+    /* The guest wrote these lines, and answers will overwrite them. */
+    for (RING_IDX i = 0; i < n && i < (RING_IDX)slots; i += RX_PER_LINE) {
+        prefetch_write(&g->ring.sring->ring[(g->ring.req_cons + i) % RING_SLOTS]);
+    }
 
     for (; done < n; done++) {
         if (done + 4 < n) {

@@ -55,6 +55,9 @@ static const struct row rows[] = {
     {"VLAN push, 100 k keys", 100000, 1, .l4 = true, .push = true},
     {"IPv6, 1 key", 1, 1, .l4 = true, .ip6 = true},
     {"IPv6, 100 k keys", 100000, 1, .l4 = true, .ip6 = true},
+    {"1 wildcard flow, 10 k keys", 10000, 1},
+    {"1 wildcard flow, 1 M keys", 1000000, 1},
+    {"1 wildcard flow, IPv6, 10 k keys", 10000, 1, .ip6 = true},
 };
 
 static struct engine *engine;

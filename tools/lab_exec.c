@@ -119,27 +119,44 @@ run_inside(struct lab *lab, const char *name, char **command)
     return error == ENOENT ? 127 : 126;
 }
 
+static bool
+take_options(struct lab_where *where, int *argc, char ***argv, int *code)
+{
+    const struct cli_opt opts[] = {LAB_WHERE_OPTIONS(where)};
+
+    return lab_cmd_options(
+        "exec", "[OPTION...] GUEST|HOST|pool [--] [CMD...]",
+        "  weft lab exec g1 -- ping -c 3 10.0.0.3\n"
+        "  weft lab exec h1 -- ovs-ofctl dump-flows xenbr0\n"
+        "  weft lab exec g1                            a shell in the guest\n"
+        "  weft lab exec pool -- weft status           with --pool: ask the controller\n",
+        opts, sizeof opts / sizeof opts[0], argc, argv, code);
+}
+
 int
 lab_exec_main(int argc, char **argv)
 {
     struct lab_where where = {0};
-    const struct cli_opt opts[] = {LAB_WHERE_OPTIONS(&where)};
     struct lab_config config = {0};
+    const char *name;
     struct lab *lab;
     char why[400];
     int code;
 
-    if (!lab_cmd_options(
-            "exec", "[OPTION...] GUEST|HOST|pool [--] [CMD...]",
-            "  weft lab exec g1 -- ping -c 3 10.0.0.3\n"
-            "  weft lab exec h1 -- ovs-ofctl dump-flows xenbr0\n"
-            "  weft lab exec g1                            a shell in the guest\n"
-            "  weft lab exec pool -- weft status           with --pool: ask the controller\n",
-            opts, sizeof opts / sizeof opts[0], &argc, &argv, &code)) {
+    if (!take_options(&where, &argc, &argv, &code)) {
         return code;
     }
-    if (argc == 0 || lab_where_resolve(&where, &config, why, sizeof why)) {
-        return cli_usage_error("weft lab exec", argc == 0 ? "in which guest or host?" : why);
+    if (argc == 0) {
+        return cli_usage_error("weft lab exec", "in which guest or host?");
+    }
+    name = *argv++;
+    argc--;
+    /* No command begins with a dash: what does are options behind the name. */
+    if (!take_options(&where, &argc, &argv, &code)) {
+        return code;
+    }
+    if (lab_where_resolve(&where, &config, why, sizeof why)) {
+        return cli_usage_error("weft lab exec", why);
     }
     if (lab_cmd_root("exec")) {
         return CLI_FAILED;
@@ -151,7 +168,7 @@ lab_exec_main(int argc, char **argv)
     if (!lab_proc_alive(&lab->supervisor)) {
         return lab_cmd_failed("exec", "the lab is dead (its supervisor is gone): weft lab down");
     }
-    code = run_inside(lab, argv[0], argv + 1 + (argc > 1 && !strcmp(argv[1], "--")));
+    code = run_inside(lab, name, argv);
     lab_free(lab);
     return code;
 }

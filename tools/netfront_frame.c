@@ -377,8 +377,10 @@ nf_template_stamp(const struct nf_template *t, uint8_t *f, uint32_t flow, uint64
         .seq_high = htonl((uint32_t)(seq >> 32)),
         .seq_low = htonl((uint32_t)seq),
     };
-    uint16_t port = (uint16_t)(t->stream.src_port + flow);
+    uint16_t port = (uint16_t)(t->stream.src_port + flow % NF_STREAM_PORTS);
 
+    /* More flows than ports: from more addresses, which no checksum is about. */
+    f[8] = (uint8_t)(t->stream.src_mac[2] + flow / NF_STREAM_PORTS);
     put_be16(f + t->l4, port);
     memcpy(f + t->payload, &stamp, sizeof stamp);
     if (t->stream.csum == NF_CSUM_FULL) {

@@ -59,11 +59,12 @@ enum nf_csum_mode {
     NF_CSUM_FULL,  /* computed here */
 };
 
+#define NF_STREAM_PORTS 60000u
 struct nf_stream {
     uint8_t src_mac[6], dst_mac[6];
     int family; /* AF_INET or AF_INET6 */
     uint8_t src_ip[16], dst_ip[16];
-    uint16_t src_port, dst_port; /* flow f is sent from src_port + f */
+    uint16_t src_port, dst_port; /* flow f is sent from src_port + f % NF_STREAM_PORTS */
     uint16_t vlan;               /* 0: untagged */
     uint32_t size;               /* frame bytes without FCS */
     uint16_t mss;                /* 0: UDP; else TCP to be segmented */

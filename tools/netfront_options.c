@@ -369,7 +369,7 @@ static const struct option options[] = {
     DO("dst-port", "PORT", set_dst_port, "blast, sink: of test frames (9)"),
     DO("csum", "HOW", set_csum, "blast: zero, blank or full"),
     DO("frame-vlan", "VID", set_frame_vlan, "blast: tag the frames"),
-    NUM("flows", "N", flows, 1, 60000, "blast: source ports in turn (1)"),
+    NUM("flows", "N", flows, 1, 1 << 20, "blast: source ports in turn, beyond 60,000 MACs too (1)"),
     DO("rate", "PPS", set_rate, "blast: frames per second (as fast as possible)"),
     ON("ping", ping, "blast: one frame at a time, round trips to an echo"),
     DO("count", "N", set_count, "blast, sink: stop after N frames"),

@@ -95,9 +95,19 @@ advance(struct cmap_cursor *cursor)
     cmap_cursor_advance(cursor);
     __tsan_acquire(&inserted);
 }
+
+static inline struct cmap_node *
+next_position(const struct cmap *cmap, struct cmap_position *pos)
+{
+    struct cmap_node *node = cmap_next_position(cmap, pos);
+
+    __tsan_acquire(&inserted);
+    return node;
+}
 #define cmap_insert insert
 #define cmap_find find
 #define cmap_cursor_advance advance
+#define cmap_next_position next_position
 #endif
 
 /* Opening 1: conn_clean() leaves memory to RCU. */

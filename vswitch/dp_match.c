@@ -402,6 +402,7 @@ dp_match_init(struct dp *dp, struct dp_flow *flow)
     flow->fast.rule.mask = mask->words;
     flow->fast.rule.value = value;
 
+    flow->fast.mask = &mask->first;
     decide_coverage(flow);
     if (flow->fast.covers && !mask->n_first++) {
         use_bits(dp, &mask->first, 1);

@@ -28,6 +28,8 @@
 
 #include "coverage.h"
 #include "dp.h"
+#include "dp_record.h"
+#include "meter_level.h"
 #include "openvswitch/ofp-meter.h"
 #include "ovs-rcu.h"
 #include "timeval.h"
@@ -50,6 +52,7 @@ struct band {
 struct meter {
     bool per_packet; /* rather than per bit */
     uint16_t n_bands;
+    uint32_t openflow_id;
     long long created;     /* ms */
     uint64_t wrap_ms;      /* idle for so long: the axes may have wrapped */
     _Atomic uint64_t used; /* ms since 'created' */
@@ -76,6 +79,10 @@ load(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* Of the one datapath there is; NULL: there are several.  Main thread. */
+static struct dp_meters *only;
+static unsigned n_tables;
+
 /* --- the table ---------------------------------------------------------------- */
 
 static struct meter *
@@ -100,6 +107,7 @@ dp_meters_init(struct dp *dp)
 {
     dp->meters = xzalloc(sizeof *dp->meters);
     dp->meters->slots = xcalloc(METERS_MAX, sizeof *dp->meters->slots);
+    only = n_tables++ ? NULL : dp->meters;
 }
 
 void
@@ -109,6 +117,8 @@ dp_meters_destroy(struct dp *dp)
         for (uint32_t id = 0; id < dp->meters->end; id++) {
             replace(dp->meters, id, NULL);
         }
+        n_tables--;
+        only = NULL;
         free(dp->meters->slots);
         free(dp->meters);
         dp->meters = NULL;
@@ -194,7 +204,8 @@ band_take(const struct meter *m, struct band *band, const struct dp_packet_batch
 
 /* Drops what a band said no to. */
 static void
-drop_exceeding(struct meter *m, struct dp_packet_batch *batch, const int8_t acting[])
+drop_exceeding(struct dp_worker *w, struct meter *m, struct dp_packet_batch *batch,
+               const int8_t acting[])
 {
     const size_t n = dp_packet_batch_size(batch);
     struct dp_packet *b;
@@ -209,6 +220,7 @@ drop_exceeding(struct meter *m, struct dp_packet_batch *batch, const int8_t acti
             count(&band->packets, 1);
             count(&band->bytes, dp_packet_size(b));
             COVERAGE_INC(weft_drop_meter);
+            dp_record_metered(w, b);
             dp_packet_delete(b);
         }
     }
@@ -253,8 +265,88 @@ dp_meter_run(struct dp_worker *w, struct dp_packet_batch *batch, uint32_t meter_
         }
     }
     if (exceeded) {
-        drop_exceeding(m, batch, acting);
+        drop_exceeding(w, m, batch, acting);
     }
+}
+
+/* --- of a vif that moves ------------------------------------------------------------ */
+
+/* The only one that has this number. */
+static struct meter *
+find_openflow(uint32_t openflow_id)
+{
+    struct meter *found = NULL;
+
+    for (uint32_t id = 0; only && id < only->end; id++) {
+        struct meter *m = find(only, id);
+
+        if (m && m->openflow_id == openflow_id) {
+            if (found) {
+                return NULL;
+            }
+            found = m;
+        }
+    }
+    return found;
+}
+
+static uint64_t
+level_of(const struct band *band, uint64_t t, uint64_t spent)
+{
+    return MIN(t * band->rate + band->size - spent, band->size);
+}
+
+size_t
+meter_levels_get(uint16_t ofport, struct meter_level *levels, size_t max)
+{
+    size_t n = 0;
+
+    for (uint32_t id = 0; only && id < only->end && n < max; id++) {
+        struct meter *m = find(only, id);
+        uint64_t t, spent;
+        bool wrapped;
+
+        if (!m || m->openflow_id < METER_LEVEL_FIRST || (uint16_t)m->openflow_id != ofport ||
+            !m->n_bands || find_openflow(m->openflow_id) != m) {
+            continue;
+        }
+        t = advance(m, time_msec(), &wrapped);
+        spent = atomic_load_explicit(&m->bands[0].spent, memory_order_acquire);
+        t = MAX(t, load(&m->used)); /* as in band_take() */
+        levels[n++] = (struct meter_level){
+            .id = m->openflow_id - ofport,
+            .level = wrapped ? m->bands[0].size : level_of(&m->bands[0], t, spent),
+        };
+    }
+    return n;
+}
+
+size_t
+meter_levels_lower(uint16_t ofport, const struct meter_level *levels, size_t n)
+{
+    size_t done = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        struct meter *m = find_openflow(levels[i].id | ofport);
+        struct band *band = m && m->n_bands ? &m->bands[0] : NULL;
+        uint64_t t, spent, have;
+        bool wrapped;
+
+        if (!band) {
+            continue;
+        }
+        t = advance(m, time_msec(), &wrapped);
+        spent = atomic_load_explicit(&band->spent, memory_order_acquire);
+        do {
+            t = MAX(t, load(&m->used)); /* as in band_take() */
+            have = wrapped ? band->size : level_of(band, t, spent);
+        } while (have > levels[i].level &&
+                 !atomic_compare_exchange_weak_explicit(
+                     &band->spent, &spent, t * band->rate + band->size - levels[i].level,
+                     memory_order_acq_rel, memory_order_acquire));
+        done++;
+    }
+    return done;
 }
 
 /* --- the class's functions ------------------------------------------------------ */
@@ -304,6 +396,7 @@ dp_meter_set(struct dpif *dpif, ofproto_meter_id id, struct ofputil_meter_config
     m = xzalloc(sizeof *m + config->n_bands * sizeof m->bands[0]);
     m->per_packet = config->flags & OFPMF13_PKTPS;
     m->n_bands = config->n_bands;
+    m->openflow_id = config->meter_id;
     m->created = time_msec();
     for (int i = 0; i < config->n_bands; i++) {
         const struct ofputil_meter_band *from = &config->bands[i];

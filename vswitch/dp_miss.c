@@ -9,10 +9,10 @@
  * is online.
  *
  * The cache learns from a packet before anything changes it, and only from
- * packets that came straight from a port.  When more flows come than it can
- * hold, each entry that it learns makes one leave that was never used, which
- * costs more than the classifier does: then it learns from few packets, until
- * it is of use again. */
+ * packets that came straight from a port.  When keys do not come again, or more
+ * than it can hold, each entry that it learns makes one leave that was never used,
+ * which costs more than the classifier does: then it learns from few packets,
+ * until it is of use again. */
 #include <config.h>
 
 #include <stdlib.h>
@@ -132,7 +132,8 @@ key_clear(struct flow *flow, const struct flowmap *map)
 
 /* --- learning --------------------------------------------------------------------- */
 
-/* Entries leave as others come, and fewer packets find theirs than do not. */
+/* Keys do not come again; or entries leave as others come, and fewer packets find
+ * theirs than do not. */
 static void
 look_at_cache(struct dp_worker *w, struct teaching *t)
 {
@@ -142,7 +143,7 @@ look_at_cache(struct dp_worker *w, struct teaching *t)
     worker_stats(w->worker, &s);
     churns = s.evicted - t->evicted > (s.learned - t->learned) / 2;
     helps = s.cache_hits - t->hits > t->packets;
-    t->skip = churns && !helps ? TEACH_SKIP : 0;
+    t->skip = worker_learns_in_vain(w->worker) || (churns && !helps) ? TEACH_SKIP : 0;
     t->packets = 0;
     t->hits = s.cache_hits;
     t->learned = s.learned;
@@ -264,6 +265,9 @@ miss(struct dp_worker *w, struct dp_packet *packets[], const struct flow *flows[
     dp_worker_rcu(w);
     atomic_add_relaxed(&w->dp->n_missed, n, &orig);
     for (unsigned i = 0; i < n; i++) {
+        if (records && flows[i]->recirc_id) {
+            dp_record_again(w, packets[i]);
+        }
         if (!dp_upcall(w, packets[i], flows[i], DPIF_UC_MISS, NULL, NULL, NULL) && records) {
             dp_record_lost(w, in_port, packets[i]);
         }

@@ -12,14 +12,20 @@
  * Rest.  After SPIN_US without a packet a polling thread sleeps for an eighth
  * of the time since the last one, from SLEEP_MIN_US to SLEEP_MAX_US: a packet
  * after a pause waits at most an eighth longer for it, or a millisecond; after
- * QUIET_US without any, SLEEP_QUIET_US.
+ * QUIET_US without any, SLEEP_QUIET_US.  Where packets may not wait
+ * (pmd-maxsleep is 0), pauses of up to PAUSE_MAX_US are taken for traffic, and
+ * the thread spins for twice the longest one of late.
  *
  * Naps.  Where other_config:pmd-maxsleep allows packets to wait so long, a
  * polling thread sleeps after each round that brought few packets, longer each
  * time until FEW_PACKETS have come when it wakes up.  Packets that ofproto has
  * treated do not end such a nap: otherwise a trickle of new flows would wake
  * the thread for each of them, and waking it costs more than the flow does.
- * Others' do, and then it does not nap for SPIN_US, as there may be more. */
+ * Others' do, and then it does not nap for SPIN_US, as there may be more.
+ *
+ * The waiting thread sleeps in one poll() that also says which queues to ask,
+ * where all its queues have descriptors: poll_block() would be five system
+ * calls instead, and under Xen they are what a frame of a TAP costs most. */
 #include <config.h>
 
 #include "dp_poller.h"
@@ -27,6 +33,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -35,6 +42,7 @@
 #include <rte_mbuf.h>
 #include <rte_pause.h>
 
+#include "coverage.h"
 #include "dp.h"
 #include "dpdk.h"
 #include "fast/portq.h"
@@ -43,7 +51,6 @@
 #include "openvswitch/vlog.h"
 #include "ovs-numa.h"
 #include "ovs-rcu.h"
-#include "seq.h"
 #include "timeval.h"
 #include "util.h"
 #include "wrap.h"
@@ -55,6 +62,7 @@ VLOG_DEFINE_THIS_MODULE(dp_poller);
 #define POLL_CACHE_MAX (1u << 20)
 
 #define SPIN_US 50
+#define PAUSE_MAX_US 250
 #define SLEEP_MIN_US 10
 #define SLEEP_MAX_US 1000
 #define QUIET_US 2000000
@@ -66,6 +74,11 @@ VLOG_DEFINE_THIS_MODULE(dp_poller);
 /* While some queues have packets, the waiting thread looks after the others
  * once in so many rounds. */
 #define HOT_ROUNDS 8
+/* A queue that was empty when it was asked again, right after a short burst, is
+ * not asked again after the next so many. */
+#define NOT_AGAIN 16
+/* The waiting thread sleeps so long before it leaves RCU. */
+#define BRIEF_MS 5
 /* A descriptor whose device is gone is always readable. */
 #define RETRY_MS 100
 
@@ -77,6 +90,7 @@ struct rxq {
     long long retry_at; /* ms; not before, after an error (waiting thread) */
     int fd;             /* readable when there are packets, or -1: unknown (waiting thread) */
     bool hot;           /* there may be packets (waiting thread) */
+    uint8_t not_again;  /* bursts still to come that are taken to be all there is */
 };
 
 struct duty {
@@ -110,10 +124,11 @@ struct poller {
 
     bool trimmed; /* since the last packet */
 
-    struct seq *changed;         /* waiting thread */
-    struct pollfd *fds;          /* as many as 'duty' has queues */
+    int wake_fd;                 /* eventfd; waiting thread */
+    struct pollfd *fds;          /* as many as 'duty' has queues, and 'wake_fd' */
     _Atomic uint32_t sleep;      /* enum sleep; polling thread */
     _Atomic unsigned max_nap_us; /* polling thread; main's */
+    uint64_t spin_us;            /* without a packet, before it sleeps */
     unsigned nap_us;             /* after the next round that brings little */
     uint64_t nap_from;           /* TSC; no naps before */
 };
@@ -157,7 +172,7 @@ static void
 wake(struct poller *p, enum sleep lightest)
 {
     if (is_waiter(p)) {
-        seq_change(p->changed);
+        (void)!eventfd_write(p->wake_fd, 1);
     } else if (atomic_load_explicit(&p->sleep, memory_order_relaxed) >= lightest &&
                atomic_exchange(&p->sleep, AWAKE)) {
         syscall(SYS_futex, &p->sleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
@@ -188,7 +203,7 @@ take_over(struct poller *p)
         worker_end(p->worker->worker);
         ovs_mutex_lock(&p->lock);
         duty_copy(&p->duty, &p->next);
-        p->fds = xrealloc(p->fds, MAX(p->duty.n_rxqs, 1) * sizeof *p->fds);
+        p->fds = xrealloc(p->fds, (p->duty.n_rxqs + 1) * sizeof *p->fds);
         go_on = !p->exit;
         atomic_store(&p->seen, atomic_load(&p->wanted));
         xpthread_cond_signal(&p->taken);
@@ -220,8 +235,9 @@ gather(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST])
             }
             break;
         }
-        /* A port's packets are all of one kind, and a cold line tells which. */
-        if (batch.packets[0]->source != DPBUF_DPDK) {
+        /* A port's packets are all of one kind, and a cold line tells which.  There are
+         * none if the device has dropped them all: too long, or of a bad header. */
+        if (batch.count && batch.packets[0]->source != DPBUF_DPDK) {
             DP_PACKET_BATCH_FOR_EACH (i, b, &batch) {
                 dp_packet_complete(b);
                 if (OVS_UNLIKELY(dp_packet_hwol_is_tso(b))) {
@@ -343,40 +359,107 @@ fd_of(const struct netdev *netdev, struct netdev_rxq *rxq)
     return fd;
 }
 
-/* Finds out which queues have packets.  Asking a queue that has none costs a
- * system call as well, and with a socket a burst of buffers. */
-static void
-find_hot(struct poller *p)
+/* Finds out which queues have packets, and waits for that up to 'ms', or for ever
+ * (-1), or until somebody wakes us; false: for nothing.  Asking a queue that has
+ * none costs a system call as well, and with a socket a burst of buffers. */
+static bool
+find_hot(struct poller *p, int ms)
 {
     struct pollfd *fds = p->fds;
     size_t n = p->duty.n_rxqs;
+    eventfd_t ignored;
 
     for (size_t i = 0; i < n; i++) {
         fds[i] = (struct pollfd){.fd = p->duty.rxqs[i].fd, .events = POLLIN};
     }
-    poll(fds, n, 0);
+    fds[n] = (struct pollfd){.fd = p->wake_fd, .events = POLLIN};
+    if (poll(fds, n + 1, ms) <= 0) {
+        /* Those without a descriptor stay as they are. */
+        return false;
+    }
     for (size_t i = 0; i < n; i++) {
         p->duty.rxqs[i].hot = fds[i].fd < 0 || fds[i].revents;
     }
+    if (fds[n].revents) {
+        (void)!eventfd_read(p->wake_fd, &ignored);
+    }
+    return true;
 }
 
-/* Receives from the queues that have packets, as far as known. */
+/* Whether to ask a queue that gave 'n' packets again at once. */
+static bool
+again(struct rxq *q, unsigned n)
+{
+    if (!n) {
+        q->not_again = NOT_AGAIN;
+        return false;
+    }
+    if (n % NETDEV_MAX_BURST && q->not_again) {
+        q->not_again--;
+        return false;
+    }
+    return true;
+}
+
+/* Receives from the queues that have packets, as far as known.  Sets '*more' if one
+ * of them may have more. */
 static unsigned
-receive_hot(struct poller *p)
+receive_hot(struct poller *p, bool *more)
 {
     unsigned got = 0;
 
+    *more = false;
     for (size_t i = 0; i < p->duty.n_rxqs; i++) {
         struct rxq *q = &p->duty.rxqs[i];
 
         if (q->hot) {
             unsigned n = receive(p, q);
 
-            q->hot = n > 0;
+            q->hot = again(q, n);
+            *more |= q->hot;
             got += n;
         }
     }
     return got;
+}
+
+/* All by descriptors, and none of them has an error to wait for. */
+static bool
+by_descriptors(const struct poller *p)
+{
+    for (size_t i = 0; i < p->duty.n_rxqs; i++) {
+        if (p->duty.rxqs[i].fd < 0 || p->duty.rxqs[i].retry_at) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Waits until a queue has packets, somebody wakes us, or it is time to trim. */
+static void
+wait_for_any(struct poller *p, long long busy)
+{
+    long long trim_in = p->trimmed ? -1 : MAX(busy + TRIM_MS - time_msec(), 0);
+
+    if (by_descriptors(p)) {
+        if (!find_hot(p, BRIEF_MS)) {
+            coverage_clear();
+            ovsrcu_quiesce_start();
+            find_hot(p, trim_in);
+            ovsrcu_quiesce_end();
+        }
+        return;
+    }
+    if (!p->trimmed) {
+        poll_timer_wait_until(busy + TRIM_MS);
+    }
+    for (size_t i = 0; i < p->duty.n_rxqs; i++) {
+        wait_for(&p->duty.rxqs[i]);
+        p->duty.rxqs[i].hot = p->duty.rxqs[i].fd < 0;
+    }
+    poll_fd_wait(p->wake_fd, POLLIN);
+    poll_block();
+    find_hot(p, 0);
 }
 
 static void *
@@ -385,43 +468,33 @@ wait_main(void *p_)
     struct poller *p = p_;
     long long busy = time_msec();
     unsigned round = 0;
+    bool more = false;
 
     set_subprogram_name(p->name);
 
-    for (;;) {
-        uint64_t seq = seq_read(p->changed);
+    while (take_over(p)) {
         unsigned got;
 
-        if (!take_over(p)) {
-            return NULL;
-        }
         worker_begin(p->worker->worker);
-        if (round++ % HOT_ROUNDS == 0) {
-            find_hot(p);
-        }
-        got = receive_hot(p);
+        got = receive_hot(p, &more);
         worker_end(p->worker->worker);
         if (got) {
             busy = time_msec();
             p->trimmed = false;
-            dp_worker_rcu_quiesce(p->worker);
-            continue;
+        } else if (!p->trimmed && time_msec() >= busy + TRIM_MS) {
+            trim(p);
         }
-        /* If one of the others has packets, the wait ends at once. */
-        round = 0;
-        if (!p->trimmed) {
-            if (time_msec() >= busy + TRIM_MS) {
-                trim(p);
-            } else {
-                poll_timer_wait_until(busy + TRIM_MS);
-            }
+        /* Also without packets: a wait that ends at once does not leave RCU, and devices
+         * may have dropped what woke us. */
+        dp_worker_rcu_quiesce(p->worker);
+        /* Both may take a wake-up that take_over() is meant for. */
+        if (!more) {
+            wait_for_any(p, busy);
+        } else if (++round % HOT_ROUNDS == 0) {
+            find_hot(p, 0);
         }
-        for (size_t i = 0; i < p->duty.n_rxqs; i++) {
-            wait_for(&p->duty.rxqs[i]);
-        }
-        seq_wait(p->changed, seq);
-        poll_block();
     }
+    return NULL;
 }
 
 static bool
@@ -482,13 +555,27 @@ nap_after(struct poller *p, unsigned most)
     return p->nap_us < SLEEP_MIN_US || rte_rdtsc() < p->nap_from ? 0 : p->nap_us;
 }
 
+/* How long to spin for the next packet, now that some have come, one every 'pause_us':
+ * after a sleep, or when the core was another thread's, it may be several. */
+static uint64_t
+spin_after(const struct poller *p, uint64_t pause_us)
+{
+    if (atomic_load_explicit(&p->max_nap_us, memory_order_relaxed)) {
+        return SPIN_US;
+    }
+    if (pause_us > PAUSE_MAX_US) {
+        return MAX(SPIN_US, p->spin_us - p->spin_us / 4);
+    }
+    return MAX(MAX(SPIN_US, 2 * pause_us), p->spin_us - p->spin_us / 64);
+}
+
 /* Nothing has come for 'idle_us'; 'nap_us' is what nap_after() says. */
 static void
 idle(struct poller *p, uint64_t idle_us, unsigned nap_us)
 {
     if (!p->duty.n_rxqs && !p->duty.n_owned) {
         rest(p);
-    } else if (idle_us > MAX(SPIN_US, nap_us)) {
+    } else if (idle_us > MAX(p->spin_us, nap_us)) {
         unsigned us = MIN(MAX(idle_us / 8, SLEEP_MIN_US), SLEEP_MAX_US);
 
         if (idle_us > TRIM_MS * 1000) {
@@ -538,7 +625,10 @@ poll_main(void *p_)
         }
         nap_us = nap_after(p, most);
         if (most) {
-            busy = rte_rdtsc();
+            uint64_t now = rte_rdtsc();
+
+            p->spin_us = spin_after(p, (now - busy) / tsc_per_us / most);
+            busy = now;
             p->trimmed = false;
             dp_worker_rcu_quiesce(p->worker);
         }
@@ -560,11 +650,16 @@ poller_create(struct dp *dp, unsigned core)
 
     p->dp = dp;
     p->core = core;
+    p->spin_us = SPIN_US;
     ovs_mutex_init(&p->lock);
     xpthread_cond_init(&p->taken, NULL);
     duty_init(&p->duty);
     duty_init(&p->next);
-    p->changed = seq_create();
+    p->fds = xmalloc(sizeof *p->fds);
+    p->wake_fd = -1;
+    if (is_waiter(p) && (p->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0) {
+        VLOG_FATAL("eventfd: %s", ovs_strerror(errno));
+    }
     p->worker = dp_worker_create(dp, is_waiter(p) ? WAIT_CACHE_MAX : POLL_CACHE_MAX, false);
     p->name = is_waiter(p) ? xstrdup("weft-wait") : xasprintf("weft-poll-%u", core);
     ovs_strlcpy(p->worker->name, p->name, sizeof p->worker->name);
@@ -586,7 +681,9 @@ poller_destroy(struct poller *p)
     dp_worker_destroy(p->worker);
     duty_destroy(&p->duty);
     duty_destroy(&p->next);
-    seq_destroy(p->changed);
+    if (p->wake_fd >= 0) {
+        close(p->wake_fd);
+    }
     xpthread_cond_destroy(&p->taken);
     ovs_mutex_destroy(&p->lock);
     free(p->fds);

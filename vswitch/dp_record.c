@@ -241,7 +241,8 @@ dp_record_packets(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f
 struct remembered {
     /* Ofproto executes on a packet of this key, counted elsewhere. */
     struct key_wide asked;
-    bool asks;
+    bool executes;
+    bool asks; /* and a later flow says where it goes */
     unsigned n;
     struct {
         const struct dp_packet *packet;
@@ -329,15 +330,47 @@ dp_record_outcome(struct dp_worker *w, uint16_t in_port, const struct dp_flow *f
 
 /* --- ofproto's answers -------------------------------------------------------- */
 
-static void
+static uint32_t
 parse_asked(struct dp_packet *b, const struct pkt_metadata *md, struct key_wide *k)
 {
     bool tunneled = flow_tnl_dst_is_set(&md->tunnel);
     uint16_t tcp_flags;
     uint8_t tos;
 
-    record_parse(dp_packet_data(b), dp_packet_size(b), odp_to_u32(md->in_port.odp_port),
-                 tunneled ? ntohll(md->tunnel.tun_id) : 0, tunneled, k, &tcp_flags, &tos);
+    return record_parse(dp_packet_data(b), dp_packet_size(b), odp_to_u32(md->in_port.odp_port),
+                        tunneled ? ntohll(md->tunnel.tun_id) : 0, tunneled, k, &tcp_flags, &tos);
+}
+
+/* As the packet came in, if it has been elsewhere since. */
+static void
+find_asked(struct dp *dp, uint32_t recirc_id, struct key_wide *k, int64_t now)
+{
+    if (recirc_id) {
+        engine_record_find_alias(dp->engine, k, now);
+    }
+}
+
+void
+dp_record_again(struct dp_worker *w, struct dp_packet *b)
+{
+    const struct remembered *r = w->record_scratch;
+    struct key_wide seen, of;
+    bool known = false;
+
+    if (!r || b->packet_type != htonl(PT_ETH)) {
+        return;
+    }
+    for (unsigned i = 0; !known && i < r->n; i++) {
+        known = r->packets[i].packet == b && worker_record_key(w->worker, r->packets[i].ref, &of);
+    }
+    if (!known && r->asks) {
+        of = r->asked;
+        known = true;
+    }
+    if (known) {
+        parse_asked(b, &b->md, &seen);
+        engine_record_alias(w->dp->engine, &seen, &of, worker_now(w->worker));
+    }
 }
 
 void
@@ -354,7 +387,9 @@ dp_record_execute(struct dp_worker *w, const struct dp_packet *b, const struct n
     }
     r = remembered_get(w);
     r->n = 0;
+    r->executes = true;
     parse_asked(CONST_CAST(struct dp_packet *, b), &b->md, &r->asked);
+    find_asked(w->dp, b->md.recirc_id, &r->asked, worker_now(w->worker));
     dp_record_find_way(actions, len, &way);
     if (!way.status) {
         r->asks = true;
@@ -372,7 +407,7 @@ dp_record_executed(struct dp_worker *w)
     struct remembered *r = w->record_scratch;
 
     if (r) {
-        r->asks = false;
+        r->asks = r->executes = false;
     }
 }
 
@@ -401,8 +436,34 @@ dp_record_put(struct dp *dp, const struct flow *flow, const struct dpif_flow_put
     flow_compose(&b, flow, NULL, 0);
     pkt_metadata_from_flow(&md, flow);
     parse_asked(&b, &md, &k);
+    find_asked(dp, flow->recirc_id, &k, time_msec());
     engine_record_answer(dp->engine, &k, &way, time_msec());
     dp_packet_uninit(&b);
+}
+
+void
+dp_record_metered(struct dp_worker *w, struct dp_packet *b)
+{
+    static const struct record_way way = {
+        .status = RECORD_DROPPED, .drop = RECORD_DROP_METER, .out = ENGINE_PORTS_MAX};
+    uint32_t in_port = odp_to_u32(b->md.in_port.odp_port);
+    const struct remembered *r = w->record_scratch;
+    struct key_wide k;
+
+    if (!r || in_port >= ENGINE_PORTS_MAX || !worker_records(w->worker, in_port) ||
+        b->packet_type != htonl(PT_ETH)) {
+        return;
+    }
+    if (r->executes) {
+        engine_record_answer(w->dp->engine, &r->asked, &way, worker_now(w->worker));
+        return;
+    }
+    for (unsigned i = 0; i < r->n; i++) { /* a copy is not there, and goes on as another */
+        if (r->packets[i].packet == b) {
+            worker_record_metered(w->worker, r->packets[i].ref, parse_asked(b, &b->md, &k));
+            return;
+        }
+    }
 }
 
 void

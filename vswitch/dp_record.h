@@ -48,6 +48,10 @@ struct dp;
 struct dpif_flow_put;
 struct flow;
 void dp_record_put(struct dp *, const struct flow *, const struct dpif_flow_put *);
+/* It goes to ofproto again, and may not be what it was when it came in. */
+void dp_record_again(struct dp_worker *, struct dp_packet *);
+/* A packet is dropped by a meter. */
+void dp_record_metered(struct dp_worker *, struct dp_packet *);
 /* A packet that was counted found no room on its way to ofproto. */
 void dp_record_lost(struct dp_worker *, uint16_t in_port, const struct dp_packet *);
 

@@ -34,8 +34,8 @@ static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 5);
 /* An exporter that runs, and what it was made from. */
 struct running {
     struct export *export;
-    struct export_config config;
-    uint32_t bridge; /* index in the plan */
+    const struct plan_export *made_of; /* in the plan */
+    uint32_t bridge;                   /* index in the plan */
     char name[64];
 };
 
@@ -59,6 +59,8 @@ struct round {
     unsigned n;
     uint32_t bridge;
     struct flow_record batch[BATCH];
+    bool sure[BATCH]; /* the record's network */
+    struct flow_record some[BATCH];
 };
 
 /* --- one record ----------------------------------------------------------------- */
@@ -100,6 +102,14 @@ translate_addresses(struct flow_record *f, const struct record *r)
 static void
 translate_way(struct flow_record *f, const struct record *r)
 {
+    static const struct {
+        uint8_t forwarding, reason;
+    } drops[] = {
+        [RECORD_DROP_NONE] = {128, DROP_DP_POLICY},
+        [RECORD_DROP_POLICY] = {129, DROP_DP_POLICY}, /* ACL deny */
+        [RECORD_DROP_UPCALL] = {128, DROP_DP_UPCALL},
+        [RECORD_DROP_METER] = {138, DROP_DP_METER}, /* policer */
+    };
     const struct plan_port *out = r->out < ENGINE_PORTS_MAX ? &plan->ports[r->out] : NULL;
 
     if (r->status == RECORD_FORWARDED) {
@@ -112,17 +122,19 @@ translate_way(struct flow_record *f, const struct record *r)
             f->drop = 1 + DROP_DP_NO_PORT;
         }
     } else if (r->status == RECORD_DROPPED) {
-        f->forwarding = r->drop == RECORD_DROP_POLICY ? 129 /* ACL deny */ : 128;
-        f->drop = 1 + (r->drop == RECORD_DROP_POLICY ? DROP_DP_POLICY : DROP_DP_UPCALL);
+        f->forwarding = drops[r->drop].forwarding;
+        f->drop = 1 + drops[r->drop].reason;
     }
 }
 
-static void
+/* Returns whether its network is as sure as plan_network() says. */
+static bool
 translate(struct flow_record *f, const struct round *round, const struct record_block *b,
           const struct record *r)
 {
     const struct plan_port *in = &plan->ports[r->key.in_port];
     const struct key *k = &r->key;
+    bool sure;
 
     memset(f, 0, sizeof *f);
     f->start_ms = to_unix(round, b, r->first);
@@ -131,7 +143,6 @@ translate(struct flow_record *f, const struct round *round, const struct record_
     f->bytes = r->bytes;
     f->in_if = in->of_port;
     f->in_vif = in->vif;
-    f->network = in->network;
     f->rule_out = r->rule_out;
     f->rule_in = r->rule_in;
     f->sampling = plan->settings.sampling;
@@ -152,7 +163,30 @@ translate(struct flow_record *f, const struct round *round, const struct record_
     f->direction = FLOW_INGRESS;
     f->end = r->end;
     f->fragments = !!(k->nw_tos & RECORD_FRAGMENT);
+    f->network = plan_network(in, f, &sure);
     translate_way(f, r);
+    return sure;
+}
+
+/* To one exporter what of the batch is for it. */
+static void
+tell(struct running *run, struct round *round)
+{
+    const struct flow_record *records = round->batch;
+    unsigned n = round->n;
+
+    if (run->made_of->scoped) {
+        n = 0;
+        records = round->some;
+        for (unsigned i = 0; i < round->n; i++) {
+            if (round->sure[i] && plan_scope_has(run->made_of, round->batch[i].network)) {
+                round->some[n++] = round->batch[i];
+            }
+        }
+    }
+    if (n) {
+        export_records(run->export, records, n, round->now);
+    }
 }
 
 static void
@@ -161,9 +195,9 @@ flush_batch(struct round *round)
     for (size_t i = 0; i < n_runs && round->n; i++) {
         if (runs[i].bridge == round->bridge) {
             for (unsigned j = 0; j < round->n; j++) {
-                round->batch[j].domain = runs[i].config.domain;
+                round->batch[j].domain = runs[i].made_of->config.domain;
             }
-            export_records(runs[i].export, round->batch, round->n, round->now);
+            tell(&runs[i], round);
         }
     }
     round->n = 0;
@@ -186,7 +220,8 @@ take_block(const struct record_block *b, void *round_)
             flush_batch(round);
             round->bridge = bridge - 1;
         }
-        translate(&round->batch[round->n++], round, b, r);
+        round->sure[round->n] = translate(&round->batch[round->n], round, b, r);
+        round->n++;
     }
 }
 
@@ -197,7 +232,7 @@ static struct export *
 take_running(const struct export_config *config)
 {
     for (size_t i = 0; i < n_runs; i++) {
-        if (runs[i].export && !memcmp(&runs[i].config, config, sizeof *config)) {
+        if (runs[i].export && !memcmp(&runs[i].made_of->config, config, sizeof *config)) {
             struct export *e = runs[i].export;
             runs[i].export = NULL;
             return e;
@@ -206,28 +241,49 @@ take_running(const struct export_config *config)
     return NULL;
 }
 
+/* The exporter with what it may tell of interfaces; NULL: there is none. */
+static struct export *
+begin(const struct plan *p, const struct plan_bridge *b, const struct plan_export *of)
+{
+    struct export *e = take_running(&of->config);
+    struct export_interface *some;
+    char why[256];
+
+    if (!e && export_create(&of->config, &e, why, sizeof why)) {
+        VLOG_ERR_RL(&rl, "bridge %s: flows are not exported: %s", b->name, why);
+        return NULL;
+    }
+    some = xmalloc((b->n_interfaces + 1) * sizeof *some);
+    export_interfaces(e, some, plan_scope_interfaces(p, b, of, some));
+    free(some);
+    return e;
+}
+
 static void
 take_plan(struct plan *new) OVS_REQUIRES(lock)
 {
-    size_t max = new ? new->n_bridges *PLAN_EXPORTS_MAX : 0, n = 0;
-    struct running *new_runs = xcalloc(max, sizeof *new_runs);
+    size_t max = 0, n = 0;
+    struct running *new_runs;
 
+    for (size_t i = 0; i < (new ? new->n_bridges : 0); i++) {
+        max += new->bridges[i].n_exports;
+    }
+    new_runs = xcalloc(max, sizeof *new_runs);
+    if (plan && new) {
+        plan_keep(new, plan);
+    }
     for (size_t i = 0; i < (new ? new->n_bridges : 0); i++) {
         const struct plan_bridge *b = &new->bridges[i];
 
         for (unsigned j = 0; j < b->n_exports; j++) {
-            struct export *e = take_running(&b->exports[j]);
-            char why[256];
+            struct export *e = begin(new, b, &b->exports[j]);
 
-            if (!e && export_create(&b->exports[j], &e, why, sizeof why)) {
-                VLOG_ERR_RL(&rl, "bridge %s: flows are not exported: %s", b->name, why);
-                continue;
+            if (e) {
+                new_runs[n].export = e;
+                new_runs[n].made_of = &b->exports[j];
+                new_runs[n].bridge = i;
+                ovs_strlcpy(new_runs[n++].name, b->name, sizeof new_runs[0].name);
             }
-            export_interfaces(e, b->interfaces, b->n_interfaces);
-            new_runs[n].export = e;
-            new_runs[n].config = b->exports[j];
-            new_runs[n].bridge = i;
-            ovs_strlcpy(new_runs[n++].name, b->name, sizeof new_runs[0].name);
         }
     }
     for (size_t i = 0; i < n_runs; i++) {
@@ -342,8 +398,15 @@ show_run(struct ds *s, const struct running *r)
     struct export_stats t;
 
     export_stats(r->export, &t);
-    ds_put_format(s, "%s: %s, domain %" PRIu32 "\n", r->name, versions[r->config.version],
-                  r->config.domain);
+    ds_put_format(s, "%s: %s, domain %" PRIu32, r->name, versions[r->made_of->config.version],
+                  r->made_of->config.domain);
+    if (r->made_of->scoped) {
+        ds_put_cstr(s, ", of networks");
+        for (size_t i = 0; i < r->made_of->n_networks; i++) {
+            ds_put_format(s, " %" PRIu32, r->made_of->networks[i]);
+        }
+    }
+    ds_put_char(s, '\n');
     ds_put_format(s,
                   "  records %" PRIu64 ", messages %" PRIu64 ", bytes %" PRIu64
                   ", no form for %" PRIu64 "\n",

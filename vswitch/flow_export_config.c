@@ -125,12 +125,16 @@ set_targets(struct export_config *c, char *const *targets, size_t n)
     }
 }
 
-static struct export_config *
+static struct plan_export *
 add_export(struct plan_bridge *b, const struct keys *k, enum export_version def)
 {
-    struct export_config *c = &b->exports[b->n_exports++];
+    struct export_config *c;
+    struct plan_export *e;
 
-    memset(c, 0, sizeof *c);
+    b->exports = xrealloc(b->exports, (b->n_exports + 1) * sizeof *b->exports);
+    e = &b->exports[b->n_exports++];
+    memset(e, 0, sizeof *e);
+    c = &e->config;
     c->version = get_version(k, def);
     c->refresh_s = get_uint(k, "weft-template-refresh", 1, 60, 60);
     c->source_port = get_uint(k, "weft-source-port", 0, 65535, 0);
@@ -138,7 +142,7 @@ add_export(struct plan_bridge *b, const struct keys *k, enum export_version def)
     copy_file(c->key, get(k, "weft-private-key"));
     copy_file(c->certificate, get(k, "weft-certificate"));
     copy_file(c->ca, get(k, "weft-ca-cert"));
-    return c;
+    return e;
 }
 
 static void
@@ -146,7 +150,7 @@ plan_netflow(struct plan *p, struct plan_bridge *b, const struct ovsrec_bridge *
 {
     const struct ovsrec_netflow *row = br->netflow;
     const struct keys k = {&row->external_ids, &br->other_config, br->name};
-    struct export_config *c = add_export(b, &k, EXPORT_V5);
+    struct export_config *c = &add_export(b, &k, EXPORT_V5)->config;
     uint8_t type = row->engine_type ? *row->engine_type : 0;
     uint8_t id = row->engine_id ? *row->engine_id : 0;
 
@@ -156,15 +160,20 @@ plan_netflow(struct plan *p, struct plan_bridge *b, const struct ovsrec_bridge *
          get_uint(&k, "weft-sampling", 1, UINT16_MAX, 1));
 }
 
+/* 'networks': only these; NULL: all. */
 static void
-plan_ipfix(struct plan *p, struct plan_bridge *b, const struct ovsrec_bridge *br)
+plan_ipfix(struct plan *p, struct plan_bridge *b, const struct ovsrec_bridge *br,
+           const struct ovsrec_ipfix *row, const char *networks)
 {
-    const struct ovsrec_ipfix *row = br->ipfix;
     const struct keys k = {&row->other_config, &br->other_config, br->name};
-    struct export_config *c = add_export(b, &k, EXPORT_IPFIX);
+    struct plan_export *e = add_export(b, &k, EXPORT_IPFIX);
+    struct export_config *c = &e->config;
     unsigned active = row->cache_active_timeout ? *row->cache_active_timeout : 0;
     unsigned max = row->cache_max_flows ? *row->cache_max_flows : 0;
 
+    if (networks) {
+        plan_scope(e, networks);
+    }
     c->domain = row->obs_domain_id ? *row->obs_domain_id : 0;
     set_targets(c, row->targets, row->n_targets);
     want(&p->settings, &k, active ? active : ACTIVE_S, max ? MAX(max, 64) : CACHE_MAX,
@@ -215,34 +224,58 @@ plan_interface(struct plan *p, struct plan_bridge *b, size_t index,
 {
     struct plan_port *port;
     odp_port_t port_no;
+    size_t n;
 
     if (!row->n_ofport || *row->ofport <= 0) {
         return;
     }
-    b->interfaces = xrealloc(b->interfaces, (b->n_interfaces + 1) * sizeof *b->interfaces);
-    describe(&b->interfaces[b->n_interfaces++], row);
+    n = b->n_interfaces++;
+    b->interfaces = xrealloc(b->interfaces, (n + 1) * sizeof *b->interfaces);
+    b->interface_ports = xrealloc(b->interface_ports, (n + 1) * sizeof *b->interface_ports);
+    describe(&b->interfaces[n], row);
+    b->interface_ports[n] = UINT32_MAX;
     if (!find_port(row, &port_no) || odp_to_u32(port_no) >= ENGINE_PORTS_MAX) {
         return;
     }
+    b->interface_ports[n] = odp_to_u32(port_no);
     port = &p->ports[odp_to_u32(port_no)];
     port->exists = true;
     port->bridge = index + 1;
     port->of_port = *row->ofport;
     port->vif = smap_get_uint(&row->external_ids, "weft-vif-key", 0);
     port->network = smap_get_uint(&row->external_ids, "weft-network-key", 0);
+    port->since = time_wall_msec();
+    plan_port_tags(port, smap_get_def(&row->external_ids, "weft-network-tags", ""));
+}
+
+/* The networks whose packets the set's IPFIX row is for, "" for none; NULL: it is no
+ * exporter of ours of this bridge, but Open vSwitch's own for sample actions. */
+static const char *
+scope_of(const struct ovsrec_flow_sample_collector_set *set, const struct ovsrec_bridge *br)
+{
+    return set->bridge == br && set->ipfix && set->ipfix->n_targets
+               ? smap_get(&set->external_ids, "weft-networks")
+               : NULL;
 }
 
 static bool
 exports(const struct ovsrec_bridge *br)
 {
     bool ours = br->datapath_type[0] ? !strcmp(br->datapath_type, DP_TYPE) : dpif_weft_is_default;
+    bool any = (br->netflow && br->netflow->n_targets) || (br->ipfix && br->ipfix->n_targets);
+    const struct ovsrec_flow_sample_collector_set *set;
 
-    return ours && ((br->netflow && br->netflow->n_targets) || (br->ipfix && br->ipfix->n_targets));
+    OVSREC_FLOW_SAMPLE_COLLECTOR_SET_FOR_EACH(set, idl)
+    {
+        any = any || scope_of(set, br);
+    }
+    return ours && any;
 }
 
 static void
 plan_bridge(struct plan *p, size_t index, const struct ovsrec_bridge *br)
 {
+    const struct ovsrec_flow_sample_collector_set *set;
     struct plan_bridge *b = &p->bridges[index];
 
     ovs_strlcpy(b->name, br->name, sizeof b->name);
@@ -250,7 +283,13 @@ plan_bridge(struct plan *p, size_t index, const struct ovsrec_bridge *br)
         plan_netflow(p, b, br);
     }
     if (br->ipfix && br->ipfix->n_targets) {
-        plan_ipfix(p, b, br);
+        plan_ipfix(p, b, br, br->ipfix, NULL);
+    }
+    OVSREC_FLOW_SAMPLE_COLLECTOR_SET_FOR_EACH(set, idl)
+    {
+        if (scope_of(set, br)) {
+            plan_ipfix(p, b, br, set->ipfix, scope_of(set, br));
+        }
     }
     for (size_t i = 0; i < br->n_ports; i++) {
         for (size_t j = 0; j < br->ports[i]->n_interfaces; j++) {
@@ -297,7 +336,17 @@ plan_destroy(struct plan *p)
 {
     if (p) {
         for (size_t i = 0; i < p->n_bridges; i++) {
-            free(p->bridges[i].interfaces);
+            struct plan_bridge *b = &p->bridges[i];
+
+            for (unsigned j = 0; j < b->n_exports; j++) {
+                free(b->exports[j].networks);
+            }
+            free(b->exports);
+            free(b->interfaces);
+            free(b->interface_ports);
+        }
+        for (size_t i = 0; i < ENGINE_PORTS_MAX; i++) {
+            free(p->ports[i].tags);
         }
         free(p->bridges);
         free(p->ports);
@@ -364,6 +413,9 @@ flow_export_init(const char *database)
         &ovsrec_ipfix_col_cache_active_timeout,
         &ovsrec_ipfix_col_cache_max_flows,
         &ovsrec_ipfix_col_other_config,
+        &ovsrec_flow_sample_collector_set_col_bridge,
+        &ovsrec_flow_sample_collector_set_col_ipfix,
+        &ovsrec_flow_sample_collector_set_col_external_ids,
     };
 
     idl = ovsdb_idl_create(database, &ovsrec_idl_class, false, true);

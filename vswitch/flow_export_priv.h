@@ -9,14 +9,26 @@
 
 struct dp;
 
-#define PLAN_EXPORTS_MAX 2u /* of a bridge: its NetFlow row and its IPFIX row */
+struct plan_export {
+    struct export_config config;
+    bool scoped;        /* of these networks' packets only */
+    uint32_t *networks; /* keys, sorted */
+    size_t n_networks;
+};
 
 struct plan_bridge {
     char name[64];
     unsigned n_exports;
-    struct export_config exports[PLAN_EXPORTS_MAX];
+    struct plan_export *exports; /* its NetFlow row, its IPFIX row, those of networks */
     size_t n_interfaces;
     struct export_interface *interfaces;
+    uint32_t *interface_ports; /* of each: the datapath's, or UINT32_MAX */
+};
+
+/* Whose packets come in at a port with a VLAN, at a tunnel's with a key. */
+struct plan_tag {
+    uint32_t id, network;
+    uint64_t since;
 };
 
 /* A port of the datapath. */
@@ -25,6 +37,9 @@ struct plan_port {
     uint32_t of_port;
     uint32_t vif, network; /* keys; 0: none */
     bool exists;
+    uint64_t since;        /* Unix ms: all this is so */
+    struct plan_tag *tags; /* sorted */
+    size_t n_tags;
 };
 
 struct plan {
@@ -35,6 +50,18 @@ struct plan {
 };
 
 void plan_destroy(struct plan *); /* accepts NULL */
+
+/* flow_export_scope.c: keys of networks, "TAG=NETWORK ..." of a port. */
+void plan_scope(struct plan_export *, const char *networks);
+void plan_port_tags(struct plan_port *, const char *tags);
+bool plan_scope_has(const struct plan_export *, uint32_t network);
+/* A record's network, 0: none.  'sure': its first packet came when that was so. */
+uint32_t plan_network(const struct plan_port *, const struct flow_record *, bool *sure);
+/* Those of the bridge that the exporter may tell of; 'to' has room for all. */
+size_t plan_scope_interfaces(const struct plan *, const struct plan_bridge *,
+                             const struct plan_export *, struct export_interface *to);
+/* What is as it was has been so since then. */
+void plan_keep(struct plan *, const struct plan *was);
 
 /* flow_export.c.  Begins, goes on under another plan, or (NULL) ends.  'dp'
  * must stay until the end. */

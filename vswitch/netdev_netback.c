@@ -35,6 +35,7 @@
 #include <rte_mbuf.h>
 
 #include "backend.h"
+#include "coverage.h"
 #include "dp-packet.h"
 #include "fast/epoch.h"
 #include "if-notifier.h"
@@ -54,6 +55,8 @@
 #include "vif_move.h"
 
 VLOG_DEFINE_THIS_MODULE(netdev_netback);
+
+COVERAGE_DEFINE(weft_drop_no_vif);
 
 /* Xen's DOMID_FIRST_RESERVED. */
 #define DOMID_MAX 0x7fefu
@@ -608,6 +611,7 @@ netback_send(struct netdev *netdev, int qid OVS_UNUSED, struct dp_packet_batch *
     struct dp_packet *packet;
 
     if (OVS_UNLIKELY(!vif)) {
+        COVERAGE_ADD(weft_drop_no_vif, dp_packet_batch_size(batch));
         dp_packet_delete_batch(batch, true);
         return 0;
     }
@@ -630,6 +634,7 @@ netdev_netback_tx(struct netdev *netdev, struct rte_mbuf **pkts, unsigned n)
         netback_tx_burst(vif, pkts, n);
         return;
     }
+    COVERAGE_ADD(weft_drop_no_vif, n);
     for (unsigned i = 0; i < n; i++) {
         dp_packet_delete(CONTAINER_OF(pkts[i], struct dp_packet, mbuf));
     }

@@ -31,8 +31,8 @@ struct shadow {
     uint64_t not_kept; /* flows there was no room for */
 };
 
-/* Main thread writes, under each datapath's flows_lock. */
-static bool kept;
+/* Main thread writes.  Whoever is at a datapath at that moment is done with it as before. */
+static atomic_bool kept;
 
 /* --- life ------------------------------------------------------------------------ */
 

@@ -434,7 +434,8 @@ parse_scope(struct call *call, struct vif_scope *scope)
     memset(scope, 0, sizeof *scope);
     for (int i = 3; i < call->argc; i++) {
         if (!vif_scope_add(scope, call->argv[i])) {
-            return xasprintf("%s: expected zone=N, key=N, address=A or unmark", call->argv[i]);
+            return xasprintf("%s: expected zone=N, key=N, address=A, ofport=N or unmark",
+                             call->argv[i]);
         }
     }
     return NULL;
@@ -443,8 +444,9 @@ parse_scope(struct call *call, struct vif_scope *scope)
 static void
 put_result(struct ds *reply, const struct vif_state_result *r)
 {
-    ds_put_format(reply, "connections=%zu existing=%zu refused=%zu settings=%d counters=%d\n",
-                  r->connections, r->existing, r->refused, r->settings, r->counters);
+    ds_put_format(reply,
+                  "connections=%zu existing=%zu refused=%zu settings=%d counters=%d meters=%zu\n",
+                  r->connections, r->existing, r->refused, r->settings, r->counters, r->meters);
 }
 
 static char *
@@ -621,8 +623,10 @@ vif_move_init(void)
         {"weft/vif-hold", "PORT", 1, 1, do_hold},
         {"weft/vif-release", "PORT", 1, 1, do_release},
         {"weft/vif-keep", "PORT", 1, 1, do_keep},
-        {"weft/vif-export", "PORT FILE [zone=N|key=N|address=A|unmark]...", 2, 64, do_export},
-        {"weft/vif-import", "PORT FILE [zone=N|key=N|address=A|unmark]...", 2, 64, do_import},
+        {"weft/vif-export", "PORT FILE [zone=N|key=N|address=A|ofport=N|unmark]...", 2, 64,
+         do_export},
+        {"weft/vif-import", "PORT FILE [zone=N|key=N|address=A|ofport=N|unmark]...", 2, 64,
+         do_import},
         {"weft/vif-say", "PORT FRAME...", 2, SAYS_MAX, do_say},
         {"weft/vif-show", "PORT", 1, 1, do_show},
     };

@@ -12,6 +12,7 @@
 #include "ct.h"
 #include "ct_entry.h"
 #include "cursor.h"
+#include "meter_level.h"
 #include "netback.h"
 #include "util.h"
 
@@ -23,10 +24,12 @@ enum {
     RECORD_CONNECTIONS = 1 | RECORD_OPTIONAL,
     RECORD_SETTINGS = 2 | RECORD_OPTIONAL,
     RECORD_COUNTERS = 3 | RECORD_OPTIONAL,
+    RECORD_METERS = 4 | RECORD_OPTIONAL,
 };
 #define RECORD_HEADER 8u
 #define RECORD_ALIGN 8u
 #define COUNTERS_LEN 32u
+#define METER_LEN 16u
 
 /* --- scope ------------------------------------------------------------------- */
 
@@ -66,6 +69,10 @@ vif_scope_add(struct vif_scope *s, const char *word)
     if (!strncmp(word, "key=", 4) && str_to_uint(word + 4, 10, &n) && n &&
         s->n_keys < VIF_SCOPE_KEYS_MAX) {
         s->keys[s->n_keys++] = n;
+        return true;
+    }
+    if (!strncmp(word, "ofport=", 7) && str_to_uint(word + 7, 10, &n) && n && n <= UINT16_MAX) {
+        s->ofport = n;
         return true;
     }
     if (!strcmp(word, "unmark")) {
@@ -203,6 +210,23 @@ put_vif(struct buffer *b, struct netback_vif *vif, struct vif_state_result *resu
     result->counters = true;
 }
 
+static void
+put_meters(struct buffer *b, uint16_t ofport, struct vif_state_result *result)
+{
+    struct meter_level levels[VIF_STATE_METERS_MAX];
+    uint8_t body[sizeof levels / sizeof levels[0] * METER_LEN] = {0};
+    size_t n = ofport ? meter_levels_get(ofport, levels, ARRAY_SIZE(levels)) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        put_le32(body + i * METER_LEN, levels[i].id);
+        put_le64(body + i * METER_LEN + 8, levels[i].level);
+    }
+    if (n) {
+        put_record(b, RECORD_METERS, body, n * METER_LEN);
+    }
+    result->meters = n;
+}
+
 int
 vif_state_export(struct netback_vif *vif, const struct vif_scope *scope, uint8_t **data,
                  size_t *len, struct vif_state_result *result)
@@ -214,6 +238,7 @@ vif_state_export(struct netback_vif *vif, const struct vif_scope *scope, uint8_t
     if (vif) {
         put_vif(&b, vif, result);
     }
+    put_meters(&b, scope->ofport, result);
     put_connections(&b, scope, result);
     if (b.len > VIF_STATE_MAX) {
         free(b.data);
@@ -293,6 +318,30 @@ import_counters(struct importer *im, const uint8_t *body, size_t len)
     return NULL;
 }
 
+/* What they hold is less, if anything: who lies gets nothing by it. */
+static const char *
+import_meters(struct importer *im, const uint8_t *body, size_t len)
+{
+    struct meter_level levels[VIF_STATE_METERS_MAX];
+    size_t n = len / METER_LEN;
+
+    if (len % METER_LEN || n > VIF_STATE_METERS_MAX) {
+        return "meters of a wrong length";
+    }
+    for (size_t i = 0; i < n; i++) {
+        levels[i].id = get_le32(body + i * METER_LEN);
+        levels[i].level = get_le64(body + i * METER_LEN + 8);
+        if (levels[i].id < METER_LEVEL_FIRST || (uint16_t)levels[i].id ||
+            get_le32(body + i * METER_LEN + 4)) {
+            return "a meter that is no vif's";
+        }
+    }
+    if (!im->only_look && im->scope->ofport) {
+        im->result->meters = meter_levels_lower(im->scope->ofport, levels, n);
+    }
+    return NULL;
+}
+
 static const char *
 import_record(struct importer *im, uint32_t type, const uint8_t *body, size_t len)
 {
@@ -303,6 +352,8 @@ import_record(struct importer *im, uint32_t type, const uint8_t *body, size_t le
         return import_settings(im, body, len);
     case RECORD_COUNTERS:
         return import_counters(im, body, len);
+    case RECORD_METERS:
+        return import_meters(im, body, len);
     default:
         return type & RECORD_OPTIONAL ? NULL : "a record that is not known";
     }

@@ -15,6 +15,7 @@ struct netback_vif;
 #define VIF_SCOPE_ZONES_MAX 9u
 #define VIF_SCOPE_KEYS_MAX 9u
 #define VIF_SCOPE_ADDRESSES_MAX 40u
+#define VIF_STATE_METERS_MAX 32u
 #define VIF_STATE_MAX (64u << 20)
 
 /* Which connections are the vif's: those of its zones that carry its key in their
@@ -27,7 +28,8 @@ struct vif_scope {
     unsigned n_zones;
     uint32_t keys[VIF_SCOPE_KEYS_MAX]; /* of the vif and of those in its trunk */
     unsigned n_keys;
-    bool unmark; /* marks are the policy's of each host: not taken over; also with a key */
+    uint16_t ofport; /* whose meters are the vif's; 0: not known */
+    bool unmark;     /* marks are the policy's of each host: not taken over; also with a key */
     struct {
         uint8_t bytes[16]; /* IPv4 in the first four, the rest 0 */
         uint8_t bits;      /* of the prefix */
@@ -36,11 +38,12 @@ struct vif_scope {
     unsigned n_addresses;
 };
 
-/* "zone=N", "key=N", "address=A", "address=A/BITS" or "unmark"; false if it is none of them. */
+/* "zone=N", "key=N", "address=A", "address=A/BITS", "ofport=N" or "unmark"; false if it is none of
+ * them. */
 bool vif_scope_add(struct vif_scope *, const char *word);
 
 struct vif_state_result {
-    size_t connections, existing, refused;
+    size_t connections, existing, refused, meters;
     bool settings, counters; /* came along */
 };
 

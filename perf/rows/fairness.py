@@ -1,12 +1,13 @@
 """Is every vif served alike, and what does a quiet one notice of busy ones?
 
     16 guests blast at 16 others           Jain's index over what they got and
-                                           over the time of their queue threads
+                                           over the time of each pair's queue threads
     a guest pings another, 1,000 times a   the quiet pair's round trips, beside
     second; 0, 1, 8, 31 hogs blast         hogs that fill the switch's core
 
-In the second part the switch has one core and the guests have the other, where
-the quiet pair goes first (a real-time class): what is measured is the switch.
+The switch has one core and the guests have the other, where the quiet pair goes
+first (a real-time class): what is measured is the switch.  The first part is
+measured once more with everything wherever the kernel puts it.
 """
 import contextlib
 import json
@@ -56,11 +57,31 @@ def _hog_times(rig, domids):
     return spent
 
 
+SWITCH_CORE = {min(1, os.cpu_count() - 1)}
+GUESTS_CORE = {0}
+
+
+def _place(pid, cores, first=False):
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(tid), cores)
+            if first:
+                os.sched_setscheduler(int(tid), os.SCHED_FIFO, os.sched_param(1))
+
+
 # --- many against many ---------------------------------------------------------
 
 
+def _place_all(rig, guests, placed):
+    anywhere = set(range(os.cpu_count()))
+    _place(rig.vswitchd.pid, SWITCH_CORE if placed else anywhere)
+    for g in guests:
+        _place(g.pid, GUESTS_CORE if placed else anywhere)
+
+
 def _start(bench, rig, stack):
-    """Returns the receivers' OpenFlow port numbers and the senders' domain ids."""
+    """Returns the receivers' OpenFlow port numbers, all guests, and the domain ids of each
+    receiver and its sender."""
     bench.say(f"{NAME}: {2 * STREAMS} guests connect")
     sinks = [rig.start_guest(stack, "sink") for _ in range(STREAMS)]
     for g in sinks:
@@ -70,57 +91,65 @@ def _start(bench, rig, stack):
             for g in sinks]
     for g in hogs:
         g.wait_ready(timeout=60)
-    return ports, [g.domid for g in hogs]
+    return ports, sinks + hogs, [(a.domid, b.domid) for a, b in zip(sinks, hogs)]
 
 
-def _shares(bench, rig, ports, hogs):
-    """Packets a second at each receiver, in millions; CPU time of each sender's queue."""
-    before, spent, t0 = rig.port_counters(), _hog_times(rig, hogs), time.monotonic()
+def _shares(bench, rig, ports, pairs):
+    """Packets a second at each receiver, in millions; CPU time of each pair's queues: who of
+    the two delivers depends on who is at the ring first."""
+    domids = [d for pair in pairs for d in pair]
+    before, spent, t0 = rig.port_counters(), _hog_times(rig, domids), time.monotonic()
     time.sleep(bench.seconds)
-    after, spent2, t1 = rig.port_counters(), _hog_times(rig, hogs), time.monotonic()
+    after, spent2, t1 = rig.port_counters(), _hog_times(rig, domids), time.monotonic()
     rig.vswitchd.check()
     shares = [(after[p][0] - before[p][0]) / (t1 - t0) / 1e6 for p in ports]
     if not any(shares):
         raise BenchError(f"nothing arrives; the switch says:\n{rig.vswitchd.tail()}")
-    return shares, [spent2[d] - spent[d] for d in hogs]
+    return shares, [sum(spent2[d] - spent[d] for d in pair) for pair in pairs]
+
+
+def _many_once(bench, rig, ports, pairs):
+    shares, spent = _shares(bench, rig, ports, pairs)
+    return {"octets": jain(shares), "cycles": jain(spent), "all": sum(shares),
+            "least": min(shares) / (sum(shares) / len(shares))}
 
 
 def _many(bench):
-    octets, cycles, totals, least = [], [], [], []
+    got = {True: [], False: []}
     with bench.rig() as rig, contextlib.ExitStack() as stack:
-        ports, hogs = _start(bench, rig, stack)
-        time.sleep(2 * stream.WARM_UP_S)
+        ports, guests, pairs = _start(bench, rig, stack)
         for i in range(bench.pairs):
-            bench.say(f"{NAME} {i + 1}/{bench.pairs}")
-            shares, spent = _shares(bench, rig, ports, hogs)
-            octets.append(jain(shares))
-            cycles.append(jain(spent))
-            totals.append(sum(shares))
-            least.append(min(shares) / (sum(shares) / len(shares)))
-    what = f"{STREAMS} x 1,514 B"
-    return [
-        Figure(NAME, f"Jain's index of bytes, {what}", "", octets, goal=Goal(0.99), digits=5),
-        Figure(NAME, f"Jain's index of cycles, {what}", "", cycles, goal=Goal(0.99), digits=5),
-        Figure(NAME, "the least served, of a fair share", "x", least),
-        Figure(NAME, "all together", "Mpps", totals),
-    ]
+            for placed, samples in got.items():
+                bench.say(f"{NAME} {i + 1}/{bench.pairs}: {'placed' if placed else 'anywhere'}")
+                _place_all(rig, guests, placed)
+                time.sleep(2 * stream.WARM_UP_S)
+                samples.append(_many_once(bench, rig, ports, pairs))
+    figures = []
+    for placed, samples in got.items():
+        what = f"{STREAMS} x 1,514 B" + ("" if placed else ", threads anywhere")
+        goal = Goal(0.99) if placed else None
+
+        def column(key, samples=samples):
+            return [s[key] for s in samples]
+
+        figures += [
+            Figure(NAME, f"Jain's index of bytes, {what}", "", column("octets"), goal=goal,
+                   digits=5),
+            Figure(NAME, f"Jain's index of cycles, {what}", "", column("cycles"), goal=goal,
+                   digits=5),
+            Figure(NAME, f"the least served, of a fair share, {what}", "x", column("least")),
+            Figure(NAME, f"all together, {what}", "Mpps", column("all")),
+        ]
+    return figures
 
 
 # --- one quiet pair ----------------------------------------------------------------
 
 
-def _place(pid, core, first=False):
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(tid), {core})
-            if first:
-                os.sched_setscheduler(int(tid), os.SCHED_FIFO, os.sched_param(1))
-
-
 def _guest(rig, stack, mode, *args, first=False):
     g = rig.start_guest(stack, mode, *args)
     g.wait_ready(timeout=60)
-    _place(g.pid, 0, first)
+    _place(g.pid, GUESTS_CORE, first)
     return g
 
 
@@ -146,14 +175,14 @@ def _quiet(bench, datapath, n):
     their packets a second."""
     with bench.rig() as rig, contextlib.ExitStack() as stack:
         _use(rig, datapath)
-        _place(rig.vswitchd.pid, min(1, os.cpu_count() - 1))
+        _place(rig.vswitchd.pid, SWITCH_CORE)
         echo = _guest(rig, stack, "echo", first=True)
         hogs = []
         if n:
             sink = _guest(rig, stack, "sink")
             hogs = [_guest(rig, stack, "blast", "--dst-mac", mac_of(sink.domid)).domid
                     for _ in range(n)]
-            _place(rig.vswitchd.pid, min(1, os.cpu_count() - 1))
+            _place(rig.vswitchd.pid, SWITCH_CORE)
             time.sleep(2 * stream.WARM_UP_S)
         numbers = rig.port_numbers()
         before, spent, t0 = _received(rig), _hog_times(rig, hogs), time.monotonic()

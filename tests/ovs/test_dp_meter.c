@@ -12,6 +12,7 @@
 #include "ovs-thread.h"
 #include "random.h"
 #include "timeval.h"
+#include "vif_state.h"
 
 #define SIZE 100u
 
@@ -356,6 +357,85 @@ test_threads(void)
     ovsrcu_quiesce_end();
 }
 
+/* --- of a vif that moves ----------------------------------------------------------- */
+
+/* A bucket of 100 packets that gets one a second, at first full. */
+static void
+set_openflow(uint32_t id, uint32_t openflow_id)
+{
+    struct ofputil_meter_band band = {.type = OFPMBT13_DROP, .rate = 1, .burst_size = 100};
+    struct ofputil_meter_config config = {.meter_id = openflow_id,
+                                          .flags = OFPMF13_PKTPS | OFPMF13_BURST,
+                                          .n_bands = 1,
+                                          .bands = &band};
+
+    CHECK(!dp_meter_set(RIG_DPIF, id_of(id), &config));
+}
+
+/* Moves the meters of one port to another, as the vif's state; 0 if that is refused. */
+static size_t
+move(const char *from, const char *to, size_t *len, uint8_t **data)
+{
+    struct vif_scope there = {.n_zones = 0}, here = {.n_zones = 0};
+    struct vif_state_result r;
+    char why[256];
+
+    CHECK(vif_scope_add(&there, from) && vif_scope_add(&here, to));
+    if (!*data) {
+        CHECK(!vif_state_export(NULL, &there, data, len, &r));
+    }
+    return vif_state_import(NULL, &here, *data, *len, &r, why, sizeof why) ? 0 : r.meters;
+}
+
+/* How many of 100 packets pass now; as many as there are, and a few that time brought. */
+static bool
+holds(uint32_t id, unsigned n)
+{
+    unsigned passed = offer(worker, id, 100, SIZE, time_msec());
+
+    return passed >= n && passed < n + 30;
+}
+
+static void
+test_moves(void)
+{
+    uint8_t *data = NULL;
+    size_t len = 0;
+
+    CASE("meter-moves-with-its-vif");
+    set_openflow(50, 0xd5000007); /* port 7, in; out; in with tag 3; of port 8 */
+    set_openflow(51, 0xd5010007);
+    set_openflow(52, 0xa0030007);
+    set_openflow(53, 0xd5000008);
+    set_openflow(60, 0xd5000009);
+    set_openflow(61, 0xd5010009);
+    set_openflow(62, 0xa0030009);
+    CHECK(offer(worker, 50, 60, SIZE, time_msec()) == 60);
+    CHECK(offer(worker, 51, 10, SIZE, time_msec()) == 10);
+    CHECK(offer(worker, 62, 80, SIZE, time_msec()) == 80); /* has less already */
+    CHECK(move("ofport=7", "ofport=9", &len, &data) == 3);
+    CHECK(holds(60, 40) && holds(62, 20) && offer(worker, 61, 88, SIZE, time_msec()) == 88);
+    CHECK(holds(53, 100)); /* another's */
+    CHECK(move("ofport=7", "ofport=12", &len, &data) == 0 &&
+          move("zone=1", "zone=1", &len, &data) == 0);
+
+    CASE("meter-of-two-bridges-stays");
+    set_openflow(63, 0xd5000009);
+    CHECK(move("ofport=7", "ofport=9", &len, &data) == 2);
+
+    CASE("meter-hostile");
+    for (size_t i = 32; i < len; i++) { /* behind the header */
+        for (unsigned bit = 0; bit < 8; bit++) {
+            data[i] ^= 1u << bit;
+            CHECK(move("ofport=7", "ofport=9", &len, &data) <= 3);
+            data[i] ^= 1u << bit;
+        }
+    }
+    data[32 + 8 + 2] = data[32 + 8 + 3] = 0; /* a number that is not the controller's */
+    CHECK(move("ofport=7", "ofport=9", &len, &data) == 0);
+    free(data);
+}
+
 int
 main(int argc OVS_UNUSED, char *argv[])
 {
@@ -369,6 +449,7 @@ main(int argc OVS_UNUSED, char *argv[])
     test_clock();
     test_model();
     test_class();
+    test_moves();
     test_threads();
     dp_worker_destroy(worker);
     rig_stop();

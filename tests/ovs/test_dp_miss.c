@@ -137,7 +137,7 @@ int
 main(int argc OVS_UNUSED, char *argv[])
 {
     static const uint8_t udp[] = {UDP}, other[] = {OTHER}, sctp[] = {SCTP};
-    static const uint8_t mixed[] = {UDP, TCP, TCP, GRE};
+    static const uint8_t mixed[] = {UDP, TCP, TCP, GRE}, both[] = {UDP, TCP};
     struct dp_port *two, *three;
     struct dpif_flow_stats s;
     uint64_t hit, missed, lost, learned = 0;
@@ -203,22 +203,32 @@ main(int argc OVS_UNUSED, char *argv[])
     CHECK(read64(&rig_dp->n_missed) == missed + BURST);
     CHECK(read64(&rig_dp->n_lost) == lost + BURST); /* nobody receives */
 
-    /* Far more flows than the cache holds, since one makes source ports count. */
-    CASE("miss-teaches-little-in-vain");
+    /* One flow makes source ports count: others get a key for each. */
     put(START "ipv4(proto=17,frag=no),udp(src=65535,dst=54)", "2");
+    CASE("miss-not-at-all");
+    for (unsigned i = 0; i < 3; i++) {
+        hit = engine_stats().cache_hits;
+        run_from(60000 + i * BURST, BURST, udp, 1);
+        run_from(50000 + i * BURST, BURST, udp, 1);
+    }
+    CHECK(engine_stats().cache_hits == hit + 2 * BURST);
+
+    /* Far more keys than the cache holds; of two megaflows, so that bursts are not known by the one
+     * that they are of. */
+    CASE("miss-teaches-little-in-vain");
     for (unsigned i = 0; i < 600; i++) {
         learned = i == 500 ? engine_stats().learned : learned;
-        run_from(i * BURST, BURST, udp, 1);
+        run_from(i * BURST, BURST, both, 2);
     }
     learned = engine_stats().learned - learned;
     CHECK(learned > 0 && learned < 100 * BURST / 16);
 
     CASE("miss-teaches-again");
     for (unsigned i = 0; i < 1000; i++) {
-        run_from(0, BURST, udp, 1);
+        run_from(0, BURST, both, 2);
     }
     hit = engine_stats().cache_hits;
-    run_from(0, BURST, udp, 1);
+    run_from(0, BURST, both, 2);
     CHECK(engine_stats().cache_hits == hit + BURST);
 
     dp_worker_destroy(w);

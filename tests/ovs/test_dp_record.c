@@ -15,6 +15,7 @@
 #include "flow_text.h"
 #include "netdev-vport.h"
 #include "odp-execute.h"
+#include "openvswitch/ofp-meter.h"
 #include "timeval.h"
 #include "unaligned.h"
 
@@ -39,19 +40,21 @@ put(const char *flow, const char *actions)
     return next_id++;
 }
 
-/* UDP from 10.0.0.A to 10.0.0.B. */
+/* UDP from 10.0.0.A to 10.0.0.B, of 'len' bytes from the IP header on. */
 static struct rte_mbuf *
-frame(uint8_t a, uint8_t b, uint16_t sport, uint16_t dport)
+frame_of(uint16_t len, uint8_t a, uint8_t b, uint16_t sport, uint16_t dport)
 {
-    struct dp_packet *p = dp_packet_new_with_headroom(60, 128);
-    uint8_t *d = dp_packet_put_zeros(p, 60);
+    unsigned size = MAX(14 + len, 60);
+    struct dp_packet *p = dp_packet_new_with_headroom(size, 128);
+    uint8_t *d = dp_packet_put_zeros(p, size);
 
     d[0] = d[6] = 2;
     d[5] = b;
     d[11] = a;
     d[12] = 8;
     d[14] = 0x45;
-    d[17] = 40;
+    d[16] = len >> 8;
+    d[17] = len;
     d[22] = 64;
     d[23] = 17;
     d[26] = d[30] = 10;
@@ -61,10 +64,25 @@ frame(uint8_t a, uint8_t b, uint16_t sport, uint16_t dport)
     d[35] = sport;
     d[36] = dport >> 8;
     d[37] = dport;
-    d[39] = 20; /* UDP's length; no checksum */
+    d[38] = (len - 20) >> 8; /* UDP's length; no checksum */
+    d[39] = len - 20;
     put_unaligned_u16((uint16_t *)(d + 24), csum(d + 14, 20));
     dp_packet_complete(p);
     return &p->mbuf;
+}
+
+static struct rte_mbuf *
+frame(uint8_t a, uint8_t b, uint16_t sport, uint16_t dport)
+{
+    return frame_of(40, a, b, sport, dport);
+}
+
+static void
+run(uint16_t in_port, struct rte_mbuf **pkts, unsigned n)
+{
+    worker_begin(w->worker);
+    worker_run(w->worker, in_port, pkts, n, ++now);
+    worker_end(w->worker);
 }
 
 static void
@@ -75,9 +93,7 @@ pass(uint16_t in_port, uint8_t a, uint8_t b, uint16_t sport, uint16_t dport, uns
     for (unsigned i = 0; i < n; i++) {
         pkts[i] = frame(a, b, sport, dport);
     }
-    worker_begin(w->worker);
-    worker_run(w->worker, in_port, pkts, n, ++now);
-    worker_end(w->worker);
+    run(in_port, pkts, n);
 }
 
 /* --- the collector -------------------------------------------------------------- */
@@ -294,7 +310,7 @@ test_answers(void)
 
     dp_upcall_recv_set(RIG_DPIF, true);
     put("recirc_id(9),in_port(2),eth_type(0x0800),ipv4(frag=no)", NOTE("2", "80") ",3");
-    for (uint16_t dport = 100; dport <= 104; dport++) {
+    for (uint16_t dport = 100; dport <= 106; dport++) {
         pass(2, 1, 2, 1000, dport, 1);
         switch (dport) {
         case 100:
@@ -309,6 +325,14 @@ test_answers(void)
         case 103: /* the second flow is not known either */
             handle("recirc(10)");
             handle("1");
+            break;
+        case 104: /* nor then, when it is another packet */
+            handle("set(ipv4(src=10.9.9.8)),recirc(11)");
+            handle("1");
+            break;
+        case 105:
+            handle("set(ipv4(src=10.9.9.8)),recirc(12)");
+            handle("");
             break;
         }
     }
@@ -332,8 +356,14 @@ test_answers(void)
     r = record_of(2, 103);
     CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 1);
 
-    CASE("record: a first packet that nobody answered for");
+    CASE("record: a first packet that missed twice, and was another by then");
     r = record_of(2, 104);
+    CHECK(r.packets == 1 && r.status == RECORD_FORWARDED && r.out == 1);
+    r = record_of(2, 105);
+    CHECK(r.packets == 1 && r.status == RECORD_DROPPED && r.drop == RECORD_DROP_POLICY);
+
+    CASE("record: a first packet that nobody answered for");
+    r = record_of(2, 106);
     CHECK(r.packets == 1 && r.status == RECORD_UNKNOWN);
 
     CASE("record: an old answer says nothing of a new record");
@@ -345,6 +375,121 @@ test_answers(void)
     r = record_of(2, 100);
     CHECK(r.packets == 1 && r.status == RECORD_UNKNOWN);
     now -= 60000;
+
+    CASE("record: nor one that the clock has come round to since");
+    struct record_way way = {.status = RECORD_FORWARDED, .out = 3};
+    struct rte_mbuf *pkt = frame(1, 2, 1002, 108);
+    struct key_wide k;
+    uint16_t tcp_flags;
+    uint8_t tos;
+
+    record_parse(rte_pktmbuf_mtod(pkt, const uint8_t *), pkt->data_len, 2, 0, false, &k, &tcp_flags,
+                 &tos);
+    for (unsigned old = 0; old < 2; old++) {
+        engine_record_answer(rig_dp->engine, &k, &way, now - (old ? (1LL << 31) + 5000 : 0));
+        dp_upcall_recv_set(RIG_DPIF, true);
+        pass(2, 1, 2, 1002, 108, 1);
+        dp_upcall_recv_set(RIG_DPIF, false);
+        collect();
+        r = record_of(2, 108);
+        CHECK(r.packets == 1 && r.status == (old ? RECORD_UNKNOWN : RECORD_FORWARDED));
+    }
+    dp_packet_delete(dp_packet_of(pkt));
+}
+
+/* --- meters ------------------------------------------------------------------------------ */
+
+/* Of 10 packets a meter lets 4 through; of another flow, whose first one ofproto has, none. */
+static void
+test_meters(void)
+{
+    struct ofputil_meter_band band = {.type = OFPMBT13_DROP, .rate = 1, .burst_size = 4};
+    struct ofputil_meter_config config = {
+        .flags = OFPMF13_PKTPS | OFPMF13_BURST, .n_bands = 1, .bands = &band};
+    uint64_t passed = 0, dropped = 0, bytes = 0;
+
+    CASE("record: what a meter drops is told of apart");
+    ovs_assert(!dp_meter_set(RIG_DPIF, (ofproto_meter_id){1}, &config));
+    put(UDP("1", "70"), "meter(1),2");
+    now = MAX(now, time_msec());
+    pass(1, 1, 2, 1000, 70, 3);
+    pass(1, 1, 2, 1000, 70, 7);
+    collect();
+    for (unsigned i = 0; i < n_told; i++) {
+        CHECK(told[i].key.tp_dst == htons(70));
+        bytes += told[i].bytes;
+        if (told[i].status == RECORD_FORWARDED) {
+            CHECK(told[i].out == 2);
+            passed += told[i].packets;
+        } else {
+            CHECK(told[i].drop == RECORD_DROP_METER && told[i].out == ENGINE_PORTS_MAX);
+            dropped += told[i].packets;
+        }
+    }
+    CHECK(n_told == 2 && passed == 4 && dropped == 6 && bytes == 400);
+
+    CASE("record: a first packet that a meter drops");
+    dp_upcall_recv_set(RIG_DPIF, true);
+    pass(1, 1, 2, 1000, 71, 1);
+    handle("meter(1),2");
+    dp_upcall_recv_purge(RIG_DPIF);
+    dp_upcall_recv_set(RIG_DPIF, false);
+    collect();
+    CHECK(n_told == 1 && told[0].packets == 1 && told[0].drop == RECORD_DROP_METER);
+    CHECK(!dp_meter_del(RIG_DPIF, (ofproto_meter_id){1}, NULL, 0));
+}
+
+/* What a meter drops is told of with no more bytes than were counted. */
+static void
+test_meters_bytes(void)
+{
+    struct ofputil_meter_band band = {.type = OFPMBT13_DROP, .rate = 1, .burst_size = 10};
+    struct ofputil_meter_config config = {
+        .flags = OFPMF13_PKTPS | OFPMF13_BURST, .n_bands = 1, .bands = &band};
+    uint64_t packets = 0, bytes = 0, dropped = 0;
+    struct rte_mbuf *pkts[10];
+
+    /* The first of each burst is counted, and they are the short ones. */
+    CASE("record: as much of what a meter drops as is sampled");
+    ovs_assert(!dp_meter_set(RIG_DPIF, (ofproto_meter_id){1}, &config));
+    put(UDP("1", "72"), "meter(1),2");
+    now = MAX(now, time_msec());
+    engine_record(rig_dp->engine, &(struct record_settings){10000, 10000, 1024, 10});
+    for (unsigned k = 0; k < 12; k++) {
+        for (unsigned i = 0; i < ARRAY_SIZE(pkts); i++) {
+            pkts[i] = frame_of(i ? 1386 : 40, 1, 2, 1000, 72);
+        }
+        run(1, pkts, ARRAY_SIZE(pkts));
+    }
+    collect();
+    for (unsigned i = 0; i < n_told; i++) {
+        packets += told[i].packets;
+        bytes += told[i].bytes;
+        dropped += told[i].drop == RECORD_DROP_METER ? told[i].packets : 0;
+        CHECK(told[i].bytes <= 12 * 40);
+    }
+    CHECK(packets == 12 && bytes == 12 * 40);
+    CHECK(dropped >= 10 && dropped <= 11); /* of 120 packets 110 */
+
+    CASE("record: all packets, once it samples no more");
+    engine_record(rig_dp->engine, &(struct record_settings){10000, 10000, 1024, 1000});
+    pass(1, 1, 2, 1000, 73, 1);
+    collect();
+    pass(1, 1, 2, 1000, 73, 5);
+    collect();
+    CHECK(record_of(1, 73).packets == 5);
+
+    CASE("record: of what a meter drops, its length before it got a tag");
+    put("recirc_id(0),in_port(1),eth_type(0x88cc)", "push_vlan(vid=5,pcp=0),meter(1),2");
+    for (unsigned i = 0; i < ARRAY_SIZE(pkts); i++) {
+        pkts[i] = frame(1, 2, 0, 0);
+        memcpy(rte_pktmbuf_mtod_offset(pkts[i], char *, 12), "\x88\xcc", 2);
+    }
+    run(1, pkts, ARRAY_SIZE(pkts));
+    collect();
+    CHECK(n_told == 1 && told[0].drop == RECORD_DROP_METER);
+    CHECK(told[0].packets == 10 && told[0].bytes == 10 * 60);
+    CHECK(!dp_meter_del(RIG_DPIF, (ofproto_meter_id){1}, NULL, 0));
 }
 
 /* --- tunnels ---------------------------------------------------------------------------- */
@@ -374,9 +519,7 @@ pass_tunnelled(uint16_t dport, unsigned n)
     for (unsigned i = 0; i < n; i++) {
         pkts[i] = tunnelled(dport);
     }
-    worker_begin(w->worker);
-    worker_run(w->worker, 1, pkts, n, ++now);
-    worker_end(w->worker);
+    run(1, pkts, n);
 }
 
 static void
@@ -475,6 +618,8 @@ main(int argc OVS_UNUSED, char *argv[])
     test_ways();
     test_connections();
     test_answers();
+    test_meters();
+    test_meters_bytes();
     test_tunnels();
     test_unpacked_elsewhere();
     dp_worker_destroy(w);

@@ -420,6 +420,38 @@ def newcomers(rig):
         return p.popen.wait(PATIENCE) and p.tail()
 
 
+def poller_sleeps(rig):
+    """How often polling threads have slept."""
+    total = 0
+    for path in glob.glob(f"/proc/{rig.vswitchd.pid}/task/*/status"):
+        try:
+            with open(path, encoding="ascii") as f:
+                text = f.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # the thread has ended since
+        if text.startswith("Name:\tweft-poll"):
+            total += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.M).group(1))
+    return total
+
+
+def stays_awake(rig):
+    """With naps off a polling thread does not sleep between packets that come every 100 us."""
+    rig.vsctl("set", "Open_vSwitch", ".", "other_config:pmd-maxsleep=0", "--", "add-port", BRIDGE,
+              "pace", "--", "set", "Interface", "pace", "type=synth", "options:rate=10000",
+              "options:flows=1", f"options:dst_mac={mac_of(S1)}", timeout=PATIENCE)
+
+    def so_far():
+        return rig.counters()["pace"][0], poller_sleeps(rig)
+
+    waited(rig, lambda: so_far()[0] > 0, time.monotonic() + PATIENCE)
+    before = so_far()
+    waited(rig, lambda: so_far()[0] >= before[0] + 5000, time.monotonic() + PATIENCE)
+    packets, sleeps = (b - a for a, b in zip(before, so_far()))
+    rig.vsctl("del-port", "pace", "--", "set", "Open_vSwitch", ".",
+              "other_config:pmd-maxsleep=500", timeout=PATIENCE)
+    return f"{sleeps} sleeps, {packets} packets" if sleeps > packets / 4 or packets < 5000 else ""
+
+
 def sink_report(victim):
     """What the sink counted; ends it."""
     victim.stop(PATIENCE)
@@ -494,6 +526,10 @@ def test(rig):
             rig.of15_lines("replace-flows", POLICY + FORWARD, "--bundle")
             check("forwards", forwards(rig))
             check("newcomers", newcomers(rig))
+            if "/thread/" in PROGRAMS:
+                print("skip churn-stays-awake: a turn takes longer than the pause, with TSan")
+            else:
+                check("stays-awake", stays_awake(rig))
             restart(rig)
             check("policy", policy_held(rig, victim))
             check("policy-mattered", policy_mattered(rig, stack))

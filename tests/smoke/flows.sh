@@ -248,7 +248,77 @@ no_complaint() {
 }
 check tshark-has-no-complaint no_complaint
 
-vsctl -- clear bridge br0 netflow -- clear bridge br0 ipfix
+# --- exporters of some networks ------------------------------------------------------------------
+# swva is a vif's port in network 5, and with tag 30 in 7; swvb an uplink, whose VLAN 10 is
+# network 5's and 20 6's, as are a tunnel's keys 71 and 72.  Who hears of all says when the
+# others would have heard.
+for p in 9032 9034 9036; do
+    "$bin/weft-flowd" --listen=udp:$p:127.0.0.1 --print >"$dir/$p.json" 2>"$dir/$p.log" &
+    started $!
+done
+scoped_listen() { [ "$(ss -Hlnu 'sport >= 9032 and sport <= 9036' | wc -l)" -eq 3 ]; }
+until_true 10 scoped_listen || give_up "collectors of networks do not listen"
+tcpdump -i lo -s 0 -U --immediate-mode -w "$dir/scope.pcap" 'udp portrange 9032-9036' 2>"$dir/scope.log" &
+scope_pid=$!
+started $scope_pid
+scope_captures() { grep -q 'listening on' "$dir/scope.log"; }
+until_true 10 scope_captures || give_up "tcpdump does not capture"
+set_of() { # NAME ID PORT NETWORKS [OPTION...]
+    echo "-- --id=@i$1 create IPFIX targets=[\"127.0.0.1:$3\"] obs_domain_id=$2 ${*:5}" \
+        "-- create Flow_Sample_Collector_Set id=$2 bridge=@b ipfix=@i$1 external_ids:weft-networks=\"$4\""
+}
+bridge_row=$(vsctl get bridge br0 _uuid)
+rows="$(set_of a 300 9032 5) $(set_of b 301 9034 6 other_config:weft-version=v9)"
+# shellcheck disable=SC2086 # words
+vsctl -- clear bridge br0 netflow \
+    -- --id=@i create IPFIX 'targets=["127.0.0.1:9036"]' other_config:weft-idle-timeout=1 -- set bridge br0 ipfix=@i \
+    -- set interface swva external_ids:weft-network-key=5 external_ids:weft-network-tags=30=7 \
+    -- set interface swvb external_ids:weft-network-tags='"10=5 20=6"' \
+    -- set interface vxlan external_ids:weft-network-tags='"71=5 72=6"' \
+    ${rows//@b/$bridge_row} >"$dir/rows"
+scopes() {
+    appctl flow-export/show | grep -q 'domain 300, of networks 5$' &&
+        appctl flow-export/show | grep -q 'domain 301, of networks 6$'
+}
+check exports-networks until_true 10 scopes
+scoped_traffic() {
+    traffic send va 7001 && traffic send va 7002 30 && in_peer_send vb 7003 10 &&
+        in_peer_send vb 7004 20 && in_peer_send vb 7005 40 && in_peer_send vb 7006 &&
+        traffic send va 7007 "" 71 && traffic send va 7008 "" 72 && traffic send va 7009 "" 73
+}
+in_peer_send() { in_peer /usr/bin/python3 tests/smoke/flows_traffic.py send "$@"; }
+check traffic-of-networks scoped_traffic
+heard() { # PORT: the marks of the packets that its collector has heard of
+    grep -o '"dport":700[0-9]' "$dir/$1.json" | grep -o '[0-9]$' | sort -u | tr -d '\n'
+}
+all_heard() { [ "$(heard 9036)" = 123456789 ]; }
+check all-networks-to-the-bridges until_true 20 all_heard
+heard_only() { [ "$(heard "$1")" = "$2" ]; }
+check network-5-from-its-vif-and-from-outside until_true 5 heard_only 9032 137
+check network-6-alone until_true 5 heard_only 9034 48
+# Nor do its collectors learn the names of other networks' vifs.
+smoke_kill "$scope_pid"
+names() { tcpdump -r "$dir/scope.pcap" -w - "udp dst port $1" 2>/dev/null | grep -qa "$2"; }
+own_names() {
+    names 9032 swva && names 9032 vxlan && names 9034 swvb && not names 9034 swva &&
+        not names 9032 geneve && names 9036 geneve
+}
+check names-of-its-ports-alone own_names
+# From then on what the vif sends is another network's.
+vsctl set interface swva external_ids:weft-network-key=6
+sends() { traffic send va 7001; }
+hands() { sends && pause 0.3 && heard_only 9034 148; }
+check another-network until_true 20 hands
+records() { grep -c '"dport":7001' "$dir/$1.json"; }
+one_more() { [ "$(records 9034)" -gt "$others" ]; }
+no_more() {
+    local own
+    own=$(records 9032) others=$(records 9034)
+    sends && until_true 10 one_more && [ "$(records 9032)" -eq "$own" ]
+}
+check no-more-to-the-one-before no_more
+
+vsctl -- clear bridge br0 ipfix -- --all destroy Flow_Sample_Collector_Set
 stopped() { appctl flow-export/show | grep -q 'no bridge exports'; }
 check stops until_true 5 stopped
 vsctl -- --id=@i create IPFIX 'targets=["tcp:127.0.0.1:9013"]' -- set bridge br0 ipfix=@i >"$dir/rows"

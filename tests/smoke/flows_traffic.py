@@ -211,6 +211,21 @@ def scan(four, six, *others):
     return 0
 
 
+def send(device, port, vlan="", vni=""):
+    """A UDP packet of a flow of its own, in a VLAN, or in VXLAN to the bridge."""
+    tags = ((0x8100, int(vlan)),) if vlan else ()
+    sport = 1024 + time.monotonic_ns() // 1000 % 60000
+    frame = eth(ip4("10.9.0.1", "10.9.0.2", UDP, udp(sport, int(port), 8)), 0x800, tags)
+    if vni:
+        head = struct.pack("!II", 0x08000000, int(vni) << 8)
+        frame = eth(ip4("10.3.0.9", "10.3.0.1", UDP, udp_of(sport, VXLAN, head + frame)), 0x800,
+                    to=BRIDGE_MAC)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((device, 0))
+        raw.send(frame)
+    return 0
+
+
 PROTOCOLS = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "ipv6-icmp": ICMP6, "icmp6": ICMP6}
 
 
@@ -266,5 +281,7 @@ if __name__ == "__main__":
         write(sys.argv[2])
     elif sys.argv[1] == "scan":
         sys.exit(scan(*sys.argv[2:]))
+    elif sys.argv[1] == "send":
+        sys.exit(send(*sys.argv[2:]))
     else:
         sys.exit(check(*sys.argv[2:]))

@@ -75,6 +75,7 @@ check ovs-ofctl W exec h1 -- ovs-ofctl dump-flows xenbr0
 check ovs-appctl W exec h1 -- ovs-appctl version
 refuse exec-exit-code W exec g1 -- false
 refuse exec-unknown W exec g99 -- true
+check exec-options-behind-the-name "$weft" lab exec h1 --name "$name" --dir "$lab" -- ovs-vsctl show
 
 refuse second-up-refused W up
 grep -q 'a lab is up since' "$dir/said" && ok second-up-says-why ||

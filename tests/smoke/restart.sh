@@ -108,6 +108,10 @@ table=1,priority=20,tcp,tp_dst=7000,ct_state=+trk+new,actions=ct(commit,zone=9),
 table=1,priority=20,tcp,ct_state=+trk+est-inv,actions=NORMAL
 END
 lab exec h1 -- ovs-ofctl --bundle replace-flows xenbr0 "$dir/flows"
+# Packets go by it, and a process that starts has it.
+lab exec h1 -- ovs-appctl --timeout=5 revalidator/wait
+saved() { grep -rq --include='*.openflow' 'tp_dst=7000' "$dir/lab"; }
+check policy-saved until_true 10 saved
 seconds=$((kills * 3 + 2))
 in_guest() { lab exec "$1" -- /usr/bin/python3 "$dir/tcp.py" "${@:2}"; }
 in_guest g2 push $seconds >"$dir/pushed" 2>&1 &
@@ -119,7 +123,7 @@ in_guest g1 pull $seconds 10.0.0.2 >"$dir/pulled" 2>&1 &
 tcp+=($!)
 in_guest g2 knock $((seconds - 1)) 10.0.0.1 >"$dir/knocked" 2>&1 &
 tcp+=($!)
-# New connections and OpenFlow state are in their files within a moment.
+# New connections are in their file within a moment.
 read -rt 1 <> <(:)
 
 links=$(carrier_changes)

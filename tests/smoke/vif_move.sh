@@ -119,6 +119,31 @@ learned() { appctl "$1" fdb/show xenbr0 | awk -v p="$2" -v m="$mac" '$3 == m && 
 ofport() { vsctl "$1" get interface "$2" ofport; }
 state_is() { appctl "$1" weft/vif-show vif1.0 | grep -q "^vif1.0: $2 "; }
 kept() { test "$(appctl A weft/vif-show vif1.0 | sed 's/.* kept=\([0-9]*\).*/\1/')" -ge "$1"; }
+meter_of() { echo $((0xd5000000 + $(ofport "$1" vif1.0))); } # the controller's numbers
+# A bucket of 1 Mbit that fills with 1 kbit/s, so it hardly does meanwhile.
+make_meter() { ofctl "$1" -O OpenFlow13 add-meter xenbr0 "meter=$(meter_of "$1"),kbps,burst,band=type=drop,rate=1,burst_size=1000"; }
+take_120_kbit() { # HOST
+    local i meter
+    meter=$(meter_of "$1")
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+        ofctl "$1" -O OpenFlow15 packet-out xenbr0 "in_port=controller,packet=$(printf '%03000d' 0),actions=meter:$meter,LOCAL" || return
+    done
+}
+bucket_is() { # HOST LEAST MOST: bits
+    appctl "$1" weft/vif-export vif1.0 "$dir/state" "ofport=$(ofport "$1" vif1.0)"
+    python3 - "$dir/state" "$2" "$3" <<'PY'
+import struct, sys
+state, at = open(sys.argv[1], "rb").read(), 32
+while at < len(state):
+    kind, n = struct.unpack_from("<II", state, at)
+    if kind == 0x80000004:
+        level, = struct.unpack_from("<Q", state, at + 16)
+        print(level)
+        sys.exit(n != 16 or not int(sys.argv[2]) <= level <= int(sys.argv[3]))
+    at += 8 + (n + 7) // 8 * 8
+sys.exit("no meters")
+PY
+}
 ended() { ! [ -e "$dir/A/ovs-vswitchd.pid" ] && ! [ -e "$dir/B/ovs-vswitchd.pid" ]; }
 joined() { appctl "$1" mdb/show xenbr0 | grep -q "$2"; }
 
@@ -176,6 +201,11 @@ check cancelled-connection lives
 
 # --- moved ---------------------------------------------------------------------------
 
+check meters make_meter A
+check meters-there make_meter B
+check meter-runs take_120_kbit A
+check meter-has-less bucket_is A 800000 930000
+check meter-there-is-full bucket_is B 1000000 1000000
 check watch-again say watch
 kill -STOP "${guest_pid[g1]}"
 check hold-to-move say hold
@@ -184,6 +214,7 @@ check keep say keep
 check waits state_is B waiting
 check import say import
 check import-connection test "$(connections B)" = 1
+check import-meter bucket_is B 800000 980000
 ip netns exec g2 ping -c 5 -i 0.05 -W 10 10.0.0.1 >"$dir/ping" 2>&1 &
 ping=$!
 until_true 10 kept 5

@@ -15,6 +15,8 @@ static struct worker *worker;
 static struct fast_rig_port ports[4];
 static struct fast_flow flows[N_FLOWS];
 static struct key_mask mask;
+static const struct key_mask flow_mask = {.tp_dst = UINT16_MAX};
+static bool whole; /* flows say what they match: each has one entry in smc.h */
 static unsigned n_missed, n_slow, n_tracked, n_verdicts_freed;
 static bool learning, track_answer;
 static const struct program *slow_program;
@@ -102,6 +104,7 @@ set_up(unsigned cache_max)
     engine_set_mask(engine, &mask);
     for (unsigned i = 0; i < N_FLOWS; i++) {
         flows[i].covers = 7;
+        flows[i].mask = whole ? &flow_mask : NULL;
         engine_flow_add(engine, &flows[i], fast_rig_program(PROGRAM_OUTPUT, i % RTE_DIM(ports)));
     }
     n_missed = n_slow = n_tracked = n_verdicts_freed = 0;
@@ -321,7 +324,7 @@ test_one_flow(void)
     CHECK(n_missed == 100);
     send_sources(101);
     send_sources(101);
-    CHECK(n_missed == 101 && stats_of(1).packets == 602 && stats_of(1).bytes == 602 * 64);
+    CHECK(n_missed == 101 - whole && stats_of(1).packets == 602 && stats_of(1).bytes == 602 * 64);
     CASE("and when the flow changes to drop, to push a tag, to go slow");
     set_program(1, fast_rig_program(PROGRAM_DROP, 0));
     send_sources(101), send_sources(101), send_sources(101);
@@ -331,7 +334,7 @@ test_one_flow(void)
     CHECK(ports[2].packets == 303 && ports[2].bytes == 303 * 68);
     set_program(1, fast_rig_program(PROGRAM_SLOW, 0));
     send_sources(101), send_sources(101), send_sources(101);
-    CHECK(n_slow == 303 && n_missed == 404 && stats_of(1).packets == 602 + 909);
+    CHECK(n_slow == 303 && n_missed == 404 - whole && stats_of(1).packets == 602 + 909);
     tear_down();
 }
 
@@ -455,10 +458,10 @@ test_changes(void)
     mask.ip4_src = UINT32_MAX;
     engine_set_mask(engine, &mask);
     send_like(&(struct frame_udp){.dport = 1, .src = 0x0a000001}, 1, 1);
-    CHECK(n_missed == before + 1);
+    CHECK(n_missed == before + !whole);
     send_like(&(struct frame_udp){.dport = 1, .src = 0x0a000001}, 1, 1);
     send_like(&(struct frame_udp){.dport = 1, .src = 0}, 1, 1);
-    CHECK(n_missed == before + 1);
+    CHECK(n_missed == before + !whole);
     tear_down();
 }
 
@@ -582,9 +585,18 @@ test_verdicts(void)
     CHECK(n_verdicts_freed == 2);
     worker_learn_verdict(worker, 1, m, &flows[1], &flows[2], &track_answer);
     CHECK(n_verdicts_freed == 3); /* the stale one of two cases ago */
+
+    /* Ofproto has changed the flow since its program ran; its entry is all packets'. */
+    CASE("none of a flow that no longer tracks");
+    set_program(1, fast_rig_program(PROGRAM_OUTPUT, 1));
+    worker_learn_verdict(worker, 1, m, &flows[1], &flows[2], &track_answer);
+    CHECK(n_verdicts_freed == 4);
+    n_tracked = 0;
+    send_like(&(struct frame_udp){.dport = 1}, 2, 3);
+    CHECK(!n_tracked);
     fast_rig_mbuf_free(&m, 1);
     tear_down();
-    CHECK(n_verdicts_freed == 4);
+    CHECK(n_verdicts_freed == 5);
 }
 
 /* --- many keys ------------------------------------------------------------------------------- */
@@ -773,18 +785,22 @@ test_idle_memory(void)
 int
 main(void)
 {
-    test_forward();
-    test_ipv6();
-    test_covers();
-    test_one_flow();
-    test_tcp_flags();
-    test_vlan();
-    test_changes();
+    for (unsigned i = 0; i < 2; i++) {
+        whole = i;
+        test_forward();
+        test_ipv6();
+        test_covers();
+        test_one_flow();
+        test_tcp_flags();
+        test_vlan();
+        test_changes();
+        test_slow();
+        test_verdicts();
+        test_idle_memory();
+    }
+    whole = false;
     test_ids();
-    test_slow();
-    test_verdicts();
     test_sizes();
     test_outputs();
-    test_idle_memory();
     return check_done();
 }

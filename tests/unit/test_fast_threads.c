@@ -212,6 +212,8 @@ allow(unsigned dport, const struct program *p, bool open_only)
     }
 }
 
+static const struct key_mask flow_mask = {.tp_dst = UINT16_MAX};
+
 static void
 add_flow(unsigned dport, uint64_t *seed)
 {
@@ -219,6 +221,7 @@ add_flow(unsigned dport, uint64_t *seed)
     struct program *p = random_program(dport, seed);
 
     f->fast.covers = 1 << SHAPE_IPV4;
+    f->fast.mask = dport % 3 ? &flow_mask : NULL;
     f->dport = dport;
     engine_flow_add(engine, &f->fast, p);
     if (!dport) {

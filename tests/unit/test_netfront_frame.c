@@ -73,6 +73,11 @@ test_template(int family, uint32_t size, uint16_t mss, enum nf_csum_mode csum, u
     CHECK(nf_stamp_seq(&stamp) == 0x1234567890u && stamp.flow == htonl(5) &&
           stamp.sender == htons(7));
     CHECK(nf_frame_check(&f, 4711, &stamp) == NF_FOREIGN);
+    CHECK(!memcmp(frame + 6, s.src_mac, 6));
+    nf_template_stamp(&t, frame, 5 + 3 * NF_STREAM_PORTS, 0x1234567890u);
+    CHECK(nf_frame_check(&f, NF_STREAM_PORT, &stamp) == NF_STAMPED &&
+          stamp.flow == htonl(5 + 3 * NF_STREAM_PORTS));
+    CHECK(frame[8] == s.src_mac[2] + 3 && (csum != NF_CSUM_FULL || csum_verify(frame, &layout)));
     if (size > t.payload + sizeof stamp) {
         frame[size - 1] ^= 1;
         CHECK(nf_frame_check(&f, NF_STREAM_PORT, &stamp) == NF_CORRUPT);

@@ -1,7 +1,7 @@
 /* burst: worker_run(), a burst's way from its frames to the ports.
  *
  *   1  parse and hash every frame, prefetch its bucket      parse.c
- *   2  match the bucket's tags, prefetch the entry
+ *   2  match the bucket's tags, prefetch the entry          smc.h, exact.h
  *   3  compare the key and the generation, count, and go where the entry says
  *   4  what is more than a plain output                     later.c
  *
@@ -13,14 +13,38 @@
  * Packets of one flow take one way, so their order stays.
  *
  * Bursts of one key are looked up once, bursts of one flow counted once; the
- * last burst says what to expect of the next. */
+ * last burst says what to expect of the next.  A burst of the megaflow that the
+ * port's last one was of is not looked up at all. */
 #include "lane.h"
 
 #define SLOTS_AHEAD 6u /* flows' counters */
 
+static const struct key every_bit = {.w = {-1, -1, -1, -1}};
 static struct slot no_slot = {.gen = 1};
 /* Matches no key: no port has this number; and is never valid. */
 static struct exact_wide no_entry = {.e = {.key = {.in_port = PORT_DROP}, .slot = &no_slot}};
+
+/* What 'e' has of a key. */
+static inline const struct key *
+mask_of(const struct worker *w, const struct exact_entry *e)
+{
+    /* A difference wraps around where 'e' is no entry of smc's. */
+    return (uintptr_t)e - (uintptr_t)w->smc.entries <
+                   (uintptr_t)w->smc.capacity * sizeof(struct smc_entry)
+               ? smc_mask(e)
+               : &every_bit;
+}
+
+/* What the port's last burst was all of; NULL. */
+static inline struct smc_entry *
+hot(const struct worker *w, uint16_t in_port)
+{
+    uint16_t index = w->hot[in_port % HOT_PORTS];
+
+    return index && index < w->smc.n_entries && w->smc.entries[index].e.key.in_port == in_port
+               ? &w->smc.entries[index]
+               : NULL;
+}
 
 /* --- 2: find ------------------------------------------------------------------ */
 
@@ -36,55 +60,165 @@ hash_of(const struct key *k, bool wide)
     return wide ? key_hash_wide((const struct key_wide *)k) : key_hash(k);
 }
 
-/* Returns whether packets seem to be of more than one entry. */
-static inline __attribute__((always_inline)) bool
-match(const struct exact *x, struct lane *l, const struct key *keys, bool wide)
+/* The valid entry of a key that is not where it is looked for first; NULL. */
+static __attribute__((noinline)) struct exact_entry *
+look_again(struct worker *w, const struct key *k, uint32_t hash, bool wide)
 {
-    struct exact_entry *first = NULL;
+    struct exact_entry *e = wide ? NULL : smc_find(&w->smc, k, hash);
+
+    if (e) {
+        return e;
+    }
+    e = exact_find(wide ? &w->wide : &w->narrow, k, hash);
+    return e && exact_is_current(e) ? e : NULL;
+}
+
+/* The i-th packet's entry in the exact-match cache, or elsewhere. */
+static inline __attribute__((always_inline)) void
+match_exact(struct worker *w, struct lane *l, const struct key *keys, unsigned i, bool wide)
+{
+    const struct exact *x = wide ? &w->wide : &w->narrow;
+    uint32_t hash = l->hashes[i];
+    const struct exact_bucket *b = exact_bucket(x, hash);
+    uint32_t m = exact_match(b, hash);
+    struct exact_entry *e;
+
+    if (likely_(m)) {
+        e = exact_at(x, b->index[__builtin_ctz(m) / 2], wide);
+        l->masks[i] = &every_bit;
+    } else {
+        e = look_again(w, key_at(keys, i, wide), hash, wide);
+        e = e ? e : &no_entry.e;
+        l->masks[i] = mask_of(w, e);
+    }
+    __builtin_prefetch(e);
+    if (wide) {
+        __builtin_prefetch((char *)e + 64);
+    }
+    l->entries[i] = e;
+}
+
+/* Keys' megaflows in the signature-match cache.  What it seems not to know goes
+ * to 'rest'; returns how many. */
+static inline unsigned
+match_smc(const struct worker *w, struct lane *l, uint8_t *rest)
+{
+    const struct smc *s = &w->smc;
     const unsigned n = l->n;
+    unsigned n_rest = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint32_t hash = l->hashes[i];
+        const struct smc_bucket *b = smc_bucket(s, hash);
+        uint32_t m = smc_match(b, hash);
+
+        if (likely_(m)) {
+            struct smc_entry *e = &s->entries[b->index[__builtin_ctz(m) / 2]];
+            __builtin_prefetch(e);
+            __builtin_prefetch(&e->mask);
+            l->entries[i] = &e->e;
+            l->masks[i] = &e->mask;
+        } else {
+            __builtin_prefetch(exact_bucket(&w->narrow, hash));
+            if (s->old) {
+                __builtin_prefetch(&s->old[hash & s->old_mask]);
+            }
+            rest[n_rest++] = i;
+        }
+    }
+    return n_rest;
+}
+
+/* Returns whether keys seem to differ. */
+static inline __attribute__((always_inline)) bool
+match(struct worker *w, struct lane *l, const struct key *keys, bool wide)
+{
+    const bool smc = !wide && w->smc.mask;
+    const unsigned n = l->n;
+    uint8_t rest[ENGINE_BURST];
+    unsigned n_rest;
     bool diverse = false;
 
     for (unsigned i = 0; i < n && !l->hashed; i++) {
         uint32_t hash = hash_of(key_at(keys, i, wide), wide);
-        __builtin_prefetch(exact_bucket(x, hash));
+        __builtin_prefetch(smc    ? (void *)smc_bucket(&w->smc, hash)
+                           : wide ? exact_bucket(&w->wide, hash)
+                                  : exact_bucket(&w->narrow, hash));
         l->hashes[i] = hash;
     }
     for (unsigned i = 0; i < n; i++) {
-        uint32_t hash = l->hashes[i];
-        const struct exact_bucket *b = exact_bucket(x, hash);
-        uint32_t m = exact_match(b, hash);
-        struct exact_entry *e;
-
-        if (likely_(m)) {
-            e = exact_at(x, b->index[__builtin_ctz(m) / 2], wide);
-        } else {
-            e = exact_find(x, key_at(keys, i, wide), hash);
-            e = e ? e : &no_entry.e;
+        diverse |= l->hashes[i] != l->hashes[0];
+    }
+    if (smc) {
+        n_rest = match_smc(w, l, rest);
+        for (unsigned i = 0; i < n_rest; i++) {
+            match_exact(w, l, keys, rest[i], wide);
         }
-        __builtin_prefetch(e);
-        if (wide) {
-            __builtin_prefetch((char *)e + 64);
+    } else {
+        for (unsigned i = 0; i < n; i++) {
+            match_exact(w, l, keys, i, wide);
         }
-        l->entries[i] = e;
-        first = i ? first : e;
-        diverse |= e != first;
     }
     return diverse;
+}
+
+/* Zero if the i-th packet is of the entry that was matched. */
+static inline __attribute__((always_inline)) __m256i
+differ_at(const struct lane *l, const struct key *keys, unsigned i, bool wide)
+{
+    return wide ? exact_differ(l->entries[i], key_at(keys, i, wide), wide)
+                : smc_differ(l->entries[i], l->masks[i], &keys[i]);
 }
 
 /* --- records ------------------------------------------------------------------- */
 
 /* A packet's bytes as records count them, of a frame that is not odd. */
 static inline __attribute__((always_inline)) uint32_t
-record_bytes(const struct rte_mbuf *m, const struct key *k, bool wide, uint8_t *tos)
+record_bytes(const struct rte_mbuf *m, const struct key *k, bool wide)
 {
     const uint8_t *l3 = rte_pktmbuf_mtod(m, const uint8_t *) + (k->vlan_tci ? 18 : 14);
 
-    *tos = k->nw_tos;
     if (wide) {
         return key_load_be16_(l3 + 4) + 40;
     }
-    return k->eth_type == RTE_BE16(0x0800) ? key_load_be16_(l3 + 2) : m->data_len;
+    return likely_(k->eth_type == RTE_BE16(0x0800)) ? key_load_be16_(l3 + 2) : m->data_len;
+}
+
+/* A record's key, made of a whole one: without what does not make a record. */
+struct record_key {
+    __m256i v, v6; /* v6: of a wide one */
+};
+
+static inline __attribute__((always_inline)) struct record_key
+record_key_at(const struct key *whole, unsigned i, bool wide)
+{
+    const struct key *k = key_at(whole, i, wide);
+
+    return (struct record_key){
+        .v = _mm256_and_si256(_mm256_load_si256(&k->v),
+                              wide ? record_masks.wide.key.v : record_masks.narrow.v),
+        .v6 =
+            wide ? _mm256_load_si256(&((const struct key_wide *)k)->ip6.v) : _mm256_setzero_si256(),
+    };
+}
+
+static inline __attribute__((always_inline)) uint32_t
+record_key_hash(struct record_key k, bool wide)
+{
+    __m256i products = key_nh_(k.v, key_secret[0]);
+
+    return key_nh_end_(wide ? _mm256_add_epi64(products, key_nh_(k.v6, key_secret[1])) : products);
+}
+
+static inline __attribute__((always_inline)) bool
+record_has_key(const struct record *r, struct record_key k, bool wide)
+{
+    __m256i differ = _mm256_xor_si256(_mm256_load_si256(&r->key.v), k.v);
+
+    if (wide) {
+        differ = _mm256_or_si256(differ, _mm256_xor_si256(_mm256_load_si256(&r->ip6.v), k.v6));
+    }
+    return _mm256_testz_si256(differ, differ);
 }
 
 static inline bool
@@ -107,62 +241,82 @@ sample(struct worker *w, struct record_lane *r, unsigned n, uint32_t rate)
     r->same = false;
 }
 
-/* Whole keys become the cache's and the records'.  Both tables are asked to
- * come near. */
+/* Of whole keys: the records', which are asked to come near, and whether they and
+ * the cache's are all the same. */
 static inline __attribute__((always_inline)) void
-divide(struct worker *w, struct lane *l, struct key *keys, struct record_lane *r, bool wide)
+divide(struct worker *w, struct lane *l, const struct key *keys, struct record_lane *r, bool wide)
 {
     const struct key_masks *masks = atomic_load_explicit(&w->engine->masks, memory_order_acquire);
-    const __m256i mask = wide ? masks->wide.key.v : masks->narrow.v, mask6 = masks->wide.ip6.v;
-    const __m256i rmask = wide ? record_masks.wide.key.v : record_masks.narrow.v;
     const uint32_t rate =
         atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
-    __m256i differ = _mm256_setzero_si256(), rdiffer = differ, first = differ, rfirst = differ,
-            first6 = differ, rfirst6 = differ;
+    const struct record_view view = *record_view(w->records);
+    __m256i differ = _mm256_setzero_si256(), differ6 = differ;
     const unsigned n = l->n;
 
+    r->whole = keys;
     r->bytes = l->bytes = l->tcp_flags_or = 0;
     for (unsigned i = 0; i < n; i++) {
-        struct key *k = wide ? &((struct key_wide *)keys)[i].key : &keys[i];
-        struct key_wide *rk = &r->keys[i];
-        __m256i v = _mm256_load_si256(&k->v), rv = _mm256_and_si256(v, rmask);
-        uint32_t bytes = record_bytes(l->pkts[i], k, wide, &r->tos[i]);
+        const struct key *k = key_at(keys, i, wide);
+        const struct record_key rk = record_key_at(keys, i, wide);
+        uint32_t bytes = record_bytes(l->pkts[i], k, wide);
 
-        v = _mm256_and_si256(v, mask);
-        first = i ? first : v;
-        rfirst = i ? rfirst : rv;
-        differ = _mm256_or_si256(differ, _mm256_xor_si256(v, first));
-        rdiffer = _mm256_or_si256(rdiffer, _mm256_xor_si256(rv, rfirst));
-        _mm256_store_si256(&k->v, v);
-        _mm256_store_si256(&rk->key.v, rv);
+        differ = _mm256_or_si256(differ, _mm256_xor_si256(k->v, keys->v));
         if (wide) {
-            __m256i *a = &((struct key_wide *)keys)[i].ip6.v;
-            __m256i v6 = _mm256_load_si256(a), m6 = _mm256_and_si256(v6, mask6);
-
-            first6 = i ? first6 : m6;
-            rfirst6 = i ? rfirst6 : v6;
-            differ = _mm256_or_si256(differ, _mm256_xor_si256(m6, first6));
-            rdiffer = _mm256_or_si256(rdiffer, _mm256_xor_si256(v6, rfirst6));
-            _mm256_store_si256(a, m6);
-            _mm256_store_si256(&rk->ip6.v, v6);
+            differ6 = _mm256_or_si256(
+                differ6, _mm256_xor_si256(rk.v6, ((const struct key_wide *)keys)->ip6.v));
         }
         r->bytes_of[i] = bytes;
         r->bytes += bytes;
-        r->hashes[i] = hash_of(&rk->key, wide);
-        record_prefetch(w->records, r->hashes[i]);
+        r->hashes[i] = record_key_hash(rk, wide);
+        record_prefetch(&view, r->hashes[i]);
         l->bytes += l->pkts[i]->data_len;
         l->tcp_flags_or |= l->tcp_flags[i];
     }
-    l->same = _mm256_testz_si256(differ, differ);
+    l->same = _mm256_testz_si256(differ, wide ? masks->wide.key.v : masks->narrow.v) &&
+              _mm256_testz_si256(differ6, masks->wide.ip6.v);
     l->hashed = false;
-    r->same = l->same && _mm256_testz_si256(rdiffer, rdiffer);
+    r->same = _mm256_testz_si256(differ, wide ? record_masks.wide.key.v : record_masks.narrow.v) &&
+              _mm256_testz_si256(differ6, differ6);
     r->skip[0] = r->skip[1] = 0;
     if (unlikely_(rate != 1)) {
         sample(w, r, n, rate);
     }
     for (unsigned i = 0; i < n; i++) {
-        r->records[i] = record_guess(w->records, r->hashes[i]);
+        r->records[i] = record_guess(&view, r->hashes[i], wide);
     }
+}
+
+/* The cache's key of a whole one. */
+static inline __attribute__((always_inline)) void
+mask_key(struct key *to, const struct key *whole, const struct key_masks *masks, bool wide)
+{
+    to->v = _mm256_and_si256(whole->v, wide ? masks->wide.key.v : masks->narrow.v);
+    if (wide) {
+        ((struct key_wide *)to)->ip6.v =
+            _mm256_and_si256(((const struct key_wide *)whole)->ip6.v, masks->wide.ip6.v);
+    }
+}
+
+/* The cache's keys of the first 'n'. */
+static inline __attribute__((always_inline)) struct key *
+mask_keys(struct worker *w, struct record_lane *r, unsigned n, bool wide)
+{
+    const struct key_masks *masks = atomic_load_explicit(&w->engine->masks, memory_order_acquire);
+
+    for (unsigned i = 0; i < n; i++) {
+        mask_key(wide ? &r->masked[i].key : (struct key *)r->masked + i, key_at(r->whole, i, wide),
+                 masks, wide);
+    }
+    return &r->masked[0].key;
+}
+
+static __attribute__((noinline)) struct record *
+note_new(struct worker *w, const struct record_lane *r, unsigned i, bool wide)
+{
+    struct record_key k = record_key_at(r->whole, i, wide);
+    struct key_wide kw = {.key.v = k.v, .ip6.v = k.v6};
+
+    return record_new(w, &kw, r->hashes[i], key_at(r->whole, i, wide)->nw_tos);
 }
 
 /* Counts packets that have the key of the lane's i-th in its record. */
@@ -172,8 +326,8 @@ note(struct worker *w, const struct record_lane *r, unsigned i, const struct exa
 {
     struct record *rec = r->records[i];
 
-    if (unlikely_(!rec || !record_is(rec, &r->keys[i], wide))) {
-        rec = record_new(w, &r->keys[i], r->hashes[i], r->tos[i]);
+    if (unlikely_(!rec || !record_has_key(rec, record_key_at(r->whole, i, wide), wide))) {
+        rec = note_new(w, r, i, wide);
         if (!rec) {
             record_lost(w, packets, bytes);
             return;
@@ -201,56 +355,79 @@ note_all(struct worker *w, const struct lane *l, const struct record_lane *r,
     }
 }
 
+/* Runs e's program on a lane's packets.  Meanwhile their records come near; but a slow
+ * one asks for the records, so they are there before it. */
+static __attribute__((noinline)) void
+act_noted(struct worker *w, uint16_t in_port, const struct lane *l, const struct record_lane *r,
+          const struct exact_entry *e, bool wide)
+{
+    const struct program *p = e->program;
+
+    if (e->kind & ENTRY_SLOW) {
+        note_all(w, l, r, e, wide);
+        act_run(w, in_port, p, l->pkts, l->n);
+    } else {
+        act_run(w, in_port, p, l->pkts, l->n);
+        note_all(w, l, r, e, wide);
+    }
+}
+
 /* --- 3: compare, count, go ------------------------------------------------------ */
 
-/* All packets have the same key: they are looked up, counted and handed over
- * as one.  False: not known, or a verdict has to see each; nothing was done. */
-static bool
-go_together(struct worker *w, uint16_t in_port, const struct exact *x, struct lane *l,
-            const struct key *k, bool wide, const struct record_lane *r)
+/* The port's next burst may be of the same megaflow. */
+static inline void
+heat(struct worker *w, uint16_t in_port, const struct exact_entry *e)
 {
-    struct exact_entry *e = exact_find(x, k, hash_of(k, wide));
+    if (mask_of(w, e) != &every_bit) {
+        w->hot[in_port % HOT_PORTS] = (const struct smc_entry *)e - w->smc.entries;
+    }
+}
+
+/* All packets have the same key, or are of one megaflow: they are looked up,
+ * counted and handed over as one.  False: not known, or a verdict has to see each; nothing was
+ * done. */
+static bool
+go_together(struct worker *w, uint16_t in_port, struct lane *l, const struct key *k, bool wide,
+            const struct record_lane *r)
+{
+    struct exact_entry *e = l->hot ? &l->hot->e : look_again(w, k, hash_of(k, wide), wide);
 
     if (!e || (e->kind & ENTRY_VERDICT) || !exact_is_current(e)) {
         return false;
     }
-    e->used = 1;
-    if (r) {
-        note_all(w, l, r, e, wide);
+    if (!l->hot) {
+        heat(w, in_port, e);
     }
+    e->used = 1;
     slot_count(e->slot, l->n, l->bytes, w->now, l->tcp_flags_or);
-    act_run(w, in_port, e->program, l->pkts, l->n);
+    if (r) {
+        act_noted(w, in_port, l, r, e, wide);
+    } else {
+        act_run(w, in_port, e->program, l->pkts, l->n);
+    }
     return true;
 }
 
 /* A burst whose frames say the same: the least that records can cost.  False:
  * nothing was done. */
 static inline __attribute__((always_inline)) bool
-go_recorded_together(struct worker *w, uint16_t in_port, const struct exact *x, struct lane *l,
-                     struct key *keys, struct record_lane *r, bool wide)
+go_recorded_together(struct worker *w, uint16_t in_port, struct lane *l, struct key *keys,
+                     struct record_lane *r, bool wide)
 {
-    const struct key_masks *masks = atomic_load_explicit(&w->engine->masks, memory_order_acquire);
-    _Alignas(64) struct key_wide k = {.key = keys[0]};
-    struct key_wide *rk = &r->keys[0];
+    const struct record_view *view = record_view(w->records);
 
     if (atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed) != 1) {
         return false;
     }
-    *rk = k;
-    if (wide) {
-        rk->ip6.v = k.ip6.v = ((struct key_wide *)keys)->ip6.v;
-        k.ip6.v = _mm256_and_si256(k.ip6.v, masks->wide.ip6.v);
-    }
-    rk->key.v = _mm256_and_si256(k.key.v, wide ? record_masks.wide.key.v : record_masks.narrow.v);
+    r->whole = keys;
     r->bytes = 0;
     for (unsigned i = 0; i < l->n; i++) {
-        r->bytes += record_bytes(l->pkts[i], keys, wide, &r->tos[0]);
+        r->bytes += record_bytes(l->pkts[i], keys, wide);
     }
-    k.key.v = _mm256_and_si256(k.key.v, wide ? masks->wide.key.v : masks->narrow.v);
     r->same = true;
-    r->hashes[0] = hash_of(&rk->key, wide);
-    r->records[0] = record_guess(w->records, r->hashes[0]);
-    return go_together(w, in_port, x, l, &k.key, wide, r);
+    r->hashes[0] = record_key_hash(record_key_at(keys, 0, wide), wide);
+    r->records[0] = record_guess(view, r->hashes[0], wide);
+    return go_together(w, in_port, l, mask_keys(w, r, 1, wide), wide, r);
 }
 
 /* A burst of several keys but one flow: a single update of its counters, where
@@ -271,7 +448,7 @@ go_flow(struct worker *w, uint16_t in_port, struct lane *l, const struct key *ke
 
     for (unsigned i = 0; i < n; i++) {
         const struct exact_entry *e = l->entries[i];
-        keys_differ = _mm256_or_si256(keys_differ, exact_differ(e, key_at(keys, i, wide), wide));
+        keys_differ = _mm256_or_si256(keys_differ, differ_at(l, keys, i, wide));
         rests_differ = _mm256_or_si256(
             rests_differ, _mm256_xor_si256(_mm256_load_si256((const __m256i *)e + 1), rest));
         bytes += l->pkts[i]->data_len;
@@ -281,17 +458,19 @@ go_flow(struct worker *w, uint16_t in_port, struct lane *l, const struct key *ke
         (first->kind & ENTRY_VERDICT) || !first->used || !exact_is_current(first)) {
         return false;
     }
-    if (r) {
-        note_all(w, l, r, first, wide);
-    }
+    heat(w, in_port, first);
     slot_count(first->slot, n, bytes, w->now, tcp_flags);
-    act_run(w, in_port, first->program, l->pkts, n);
+    if (r) {
+        act_noted(w, in_port, l, r, first, wide);
+    } else {
+        act_run(w, in_port, first->program, l->pkts, n);
+    }
     return true;
 }
 
 static inline __attribute__((always_inline)) void
-go_apart(struct worker *w, const struct exact *x, struct lane *l, const struct key *keys,
-         struct entry_pile *later, struct pile *misses, bool wide, const struct record_lane *r)
+go_apart(struct worker *w, struct lane *l, const struct key *keys, struct entry_pile *later,
+         struct pile *misses, bool wide, const struct record_lane *r)
 {
     const int64_t now = w->now;
     const unsigned n = l->n;
@@ -302,21 +481,17 @@ go_apart(struct worker *w, const struct exact *x, struct lane *l, const struct k
     for (unsigned i = 0; i < n; i++) {
         struct rte_mbuf *m = l->pkts[i];
         struct exact_entry *e = l->entries[i];
-        const struct key *k = key_at(keys, i, wide);
+        __m256i differ = differ_at(l, keys, i, wide);
 
         if (i + SLOTS_AHEAD < n) {
             __builtin_prefetch(l->entries[i + SLOTS_AHEAD]->slot);
         }
-        if (unlikely_(!exact_is(e, k, wide))) {
-            e = e == &no_entry.e ? NULL : exact_find(x, k, l->hashes[i]);
+        if (unlikely_(!_mm256_testz_si256(differ, differ) || !exact_is_current(e))) {
+            e = e == &no_entry.e ? NULL : look_again(w, key_at(keys, i, wide), l->hashes[i], wide);
             if (!e) {
                 pile_add(misses, m);
                 continue;
             }
-        }
-        if (unlikely_(!exact_is_current(e))) {
-            pile_add(misses, m);
-            continue;
         }
         flows_differ |= e->slot != first;
         if (r && !is_skipped(r, i)) {
@@ -343,23 +518,30 @@ go_apart(struct worker *w, const struct exact *x, struct lane *l, const struct k
 }
 
 static inline __attribute__((always_inline)) void
-run_lane(struct worker *w, uint16_t in_port, const struct exact *x, struct lane *l,
-         struct key *keys, struct pile *misses, bool wide, struct record_lane *r)
+run_lane(struct worker *w, uint16_t in_port, struct lane *l, struct key *keys, struct pile *misses,
+         bool wide, struct record_lane *r)
 {
     struct entry_pile later;
     unsigned missed = misses->n;
 
     if (r) {
-        if (l->same && go_recorded_together(w, in_port, x, l, keys, r, wide)) {
+        if (l->same && go_recorded_together(w, in_port, l, keys, r, wide)) {
             WORKER_ADD(w, hits, l->n);
             return;
         }
         divide(w, l, keys, r, wide);
+        keys = mask_keys(w, r, l->same ? 1 : l->n, wide);
     }
-    if (!l->same || !go_together(w, in_port, x, l, keys, wide, r)) {
-        w->keys_differ = match(x, l, keys, wide);
+    if (!l->same || !go_together(w, in_port, l, keys, wide, r)) {
+        if (l->hot) {
+            w->hot[in_port % HOT_PORTS] = 0;
+        }
+        if (r && l->same) {
+            mask_keys(w, r, l->n, wide);
+        }
+        w->keys_differ = match(w, l, keys, wide);
         if (w->flows_differ || !go_flow(w, in_port, l, keys, wide, r)) {
-            go_apart(w, x, l, keys, &later, misses, wide, r);
+            go_apart(w, l, keys, &later, misses, wide, r);
             if (later.n) {
                 go_later(w, in_port, &later);
             }
@@ -384,10 +566,10 @@ run_mixed(struct worker *w, const struct parse *p, struct rte_mbuf **pkts, unsig
         WORKER_ADD(w, odd, misses->n);
     }
     if (p->narrow->l.n) {
-        run_lane(w, p->in_port, &w->narrow, &p->narrow->l, p->narrow->keys, misses, false, r);
+        run_lane(w, p->in_port, &p->narrow->l, p->narrow->keys, misses, false, r);
     }
     if (wide->l.n) {
-        run_lane(w, p->in_port, &w->wide, &wide->l, &wide->keys[0].key, misses, true, r);
+        run_lane(w, p->in_port, &wide->l, &wide->keys[0].key, misses, true, r);
     }
     worker_drop(w, ENGINE_DROP_SHORT, p->brief->pkts, p->brief->n);
 }
@@ -425,14 +607,16 @@ run_cached(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigned 
         .odd = &misses,
         .brief = &brief,
         .masks = atomic_load_explicit(&w->engine->masks, memory_order_acquire),
+        .hot = hot(w, in_port),
         .in_port = in_port,
     };
 
     narrow.l.n = wide.l.n = misses.n = brief.n = 0;
     narrow.l.same = wide.l.same = false;
-    n_others = parse_common(&w->narrow, &p, pkts, n, others, w->keys_differ);
+    wide.l.hot = NULL;
+    n_others = parse_common(w, &p, pkts, n, others, !p.hot && w->keys_differ);
     if (likely_(!n_others)) {
-        run_lane(w, in_port, &w->narrow, &narrow.l, narrow.keys, &misses, false, NULL);
+        run_lane(w, in_port, &narrow.l, narrow.keys, &misses, false, NULL);
     } else {
         run_mixed_plain(w, &p, pkts, n, others, n_others);
     }
@@ -460,9 +644,10 @@ run_recorded(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigne
 
     narrow.l.n = wide.l.n = misses.n = brief.n = 0;
     narrow.l.same = wide.l.same = false;
-    n_others = parse_common(&w->narrow, &p, pkts, n, others, false);
+    wide.l.hot = NULL;
+    n_others = parse_common(w, &p, pkts, n, others, false);
     if (likely_(!n_others)) {
-        run_lane(w, in_port, &w->narrow, &narrow.l, narrow.keys, &misses, false, &records);
+        run_lane(w, in_port, &narrow.l, narrow.keys, &misses, false, &records);
     } else {
         run_mixed(w, &p, pkts, n, others, n_others, &records);
     }
@@ -508,6 +693,7 @@ worker_run(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigned 
         }
         worker_flush(w);
     }
+    smc_age(&w->smc, now);
     keep_cache(w, &w->narrow);
     keep_cache(w, &w->wide);
     if (unlikely_(w->records != NULL)) {

@@ -38,7 +38,8 @@ _Static_assert(sizeof(struct slot) == 32, "two to a line");
 
 struct chunk {
     struct slot slots[CHUNK_SLOTS];
-    struct chunk *_Atomic next; /* of the same ids */
+    struct chunk *_Atomic next;  /* of the same ids */
+    uint16_t notes[CHUNK_SLOTS]; /* the worker's: where smc.h has the flow's entry */
 };
 
 /* The engine's side: a list for each CHUNK_SLOTS ids. */
@@ -72,6 +73,14 @@ int slots_init(struct slots *); /* ENOMEM */
 void slots_done(struct counters *, struct slots *);
 /* NULL: no memory. */
 struct slot *slots_get(struct counters *, struct slots *, uint32_t id);
+
+/* The worker's note about a flow that slots_get() has found a slot of. */
+static inline uint16_t *
+slots_note(const struct slots *s, uint32_t id)
+{
+    return &s->chunks[id / CHUNK_SLOTS]->notes[id % CHUNK_SLOTS];
+}
+
 /* Gives back all chunks, their counts to the base.  No entry may lead there. */
 void slots_trim(struct counters *, struct slots *);
 

@@ -4,7 +4,7 @@
  *
  *   gather (the caller)  up to ENGINE_BURST packets of one port
  *   key.h                headers to a 32- or 64-byte key, or "odd"
- *   exact.h              exact-match cache, private to the worker
+ *   smc.h, exact.h       signature- and exact-match cache, the worker's own
  *   act.c                drop, output, edits; verdicts of tracked connections
  *   out.c                scatter to ports
  *
@@ -39,6 +39,7 @@
 #include "epoch.h"
 #include "program.h"
 
+struct key_mask;
 struct record_way;
 struct rte_mbuf;
 struct engine;
@@ -62,6 +63,10 @@ enum shape { SHAPE_L2, SHAPE_IPV4, SHAPE_IPV6, SHAPE_ODD /* never cached */ };
 /* A megaflow.  Embedded in the adapter's flow. */
 struct fast_flow {
     struct cls_rule rule;
+    /* What it matches of the keys that it covers, no more than the union of
+     * masks (engine_set_mask()), and as long-lived as the rule.  NULL: not
+     * said; then each key gets an entry of its own. */
+    const struct key_mask *mask;
     uint32_t id;       /* engine_flow_add() */
     uint8_t covers;    /* 1 << shape: its mask is covered by that shape's key */
     bool _Atomic gone; /* engine's: engine_flow_invalidate() was called */
@@ -193,6 +198,8 @@ void worker_set_now(struct worker *, int64_t now);
 /* Teaches the cache that packets like this one belong to 'f'.  Without effect
  * unless f covers the packet's shape.  Before the packet is changed. */
 void worker_learn(struct worker *, uint16_t in_port, const struct rte_mbuf *, struct fast_flow *f);
+/* Hardly any key is met again after it was learned: learn from few. */
+bool worker_learns_in_vain(const struct worker *);
 /* Like worker_learn() for a packet of 'f' (TRACK) whose second lookup ended
  * in 'second': from now on ops->track(verdict) decides, and a packet it
  * accepts is counted in both flows and treated by second's program.  That the

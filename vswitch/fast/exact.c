@@ -7,14 +7,13 @@
 
 #define NONE UINT32_MAX
 #define BUCKETS_MIN 16u
-#define ENTRIES_MIN 64u /* a page's worth */
-#define MOVES 2u        /* old buckets an insertion moves; 1 keeps up */
-#define SETTLES 4u      /* old buckets a call of exact_settle() moves */
-#define LOOKS 128u      /* entries looked at for one to replace */
-#define AGE_MS 10000    /* a round of exact_age() */
-#define AGE_STEP_MS 16  /* between two looks */
-#define AGE_MOST 256u   /* entries a look takes at most */
-#define HUGE_PAGE ((size_t)2 << 20)
+#define ENTRIES_MIN 64u                /* a page's worth */
+#define MOVES 2u                       /* old buckets an insertion moves; 1 keeps up */
+#define SETTLES 4u                     /* old buckets a call of exact_settle() moves */
+#define LOOKS 128u                     /* entries looked at for one to replace */
+#define AGE_MS 10000                   /* a round of exact_age() */
+#define AGE_STEP_MS 16                 /* between two looks */
+#define AGE_MOST 256u                  /* entries a look takes at most */
 #define BUCKETS_SMALL (HUGE_PAGE / 16) /* bytes of those that malloc() makes */
 
 static struct exact_bucket no_buckets[1];
@@ -33,8 +32,7 @@ at(const struct exact *x, uint32_t index)
 
 /* --- memory ---------------------------------------------------------------- */
 
-/* Reserves 'bytes' at an address that a huge page can start at. */
-static void *
+void *
 reserve_aligned(size_t bytes, int prot)
 {
     char *p =

@@ -26,6 +26,7 @@
 #include "key.h"
 
 #define EXACT_WAYS 8u
+#define HUGE_PAGE ((size_t)2 << 20)
 
 struct exact_bucket {
     _Alignas(64) uint16_t tag[EXACT_WAYS]; /* 0: free */
@@ -119,6 +120,9 @@ void exact_age(struct exact *, int64_t now);
 /* Keeps up to 'keep' of the entries used since the last look and gives back
  * memory, if there is memory for more than that. */
 void exact_trim(struct exact *, uint32_t keep);
+
+/* Reserves 'bytes' at an address that a huge page can start at; unreserve() gives them back. */
+void *reserve_aligned(size_t bytes, int prot);
 
 static inline struct exact_entry *
 exact_at(const struct exact *x, uint32_t index, bool wide)

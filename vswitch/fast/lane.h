@@ -8,12 +8,15 @@
 /* Packets of one form of key. */
 struct lane {
     unsigned n;
-    bool same;   /* all keys are equal */
+    bool same;   /* all keys are equal, or of 'hot' */
     bool hashed; /* hashes[] is set */
+    /* If 'same': all keys are of this megaflow, equal or not; NULL: they are equal. */
+    struct smc_entry *hot;
     uint16_t tcp_flags_or;
     uint64_t bytes;
     struct rte_mbuf **pkts;
     struct exact_entry *entries[ENGINE_BURST];
+    const struct key *masks[ENGINE_BURST]; /* of entries' keys; narrow lanes only */
     uint32_t hashes[ENGINE_BURST];
     uint16_t tcp_flags[ENGINE_BURST];
 };
@@ -31,14 +34,14 @@ struct wide_lane {
 
 /* The records of a lane's packets. */
 struct record_lane {
-    bool same;                            /* all keys are equal */
+    bool same;                            /* all packets are of one record */
     uint64_t bytes;                       /* of all */
     uint64_t skip[2];                     /* bits of packets that are not sampled */
-    struct key_wide keys[ENGINE_BURST];   /* ip6: of a wide lane */
+    const struct key *whole;              /* the lane's keys, as parsed */
     struct record *records[ENGINE_BURST]; /* perhaps; NULL */
     uint32_t hashes[ENGINE_BURST];
     uint16_t bytes_of[ENGINE_BURST];
-    uint8_t tos[ENGINE_BURST];
+    struct key_wide masked[ENGINE_BURST]; /* as the cache knows them, where they differ */
 };
 
 /* Packets for later. */
@@ -69,6 +72,7 @@ struct parse {
     struct wide_lane *wide;
     struct pile *odd, *brief;
     const struct key_masks *masks;
+    struct smc_entry *hot; /* what the burst may be of; NULL */
     uint16_t in_port;
 };
 
@@ -77,9 +81,10 @@ struct parse {
  * many there are.  While there are none, the lane is the burst.
  *
  * 'diverse': keys are expected to differ, and are hashed at once; else they
- * are compared, which is all it takes if they are equal after all. */
-unsigned parse_common(const struct exact *narrow, const struct parse *, struct rte_mbuf **,
-                      unsigned n, uint8_t *others, bool diverse);
+ * are compared with what p->hot matches, or with each other, which is all it
+ * takes if they are equal after all. */
+unsigned parse_common(const struct worker *, const struct parse *, struct rte_mbuf **, unsigned n,
+                      uint8_t *others, bool diverse);
 /* Gives each of the others its place, and closes the gaps in the narrow lane
  * ('kept', as large as the burst, is its new list of packets). */
 void parse_others(const struct parse *, struct rte_mbuf **, unsigned n, const uint8_t *others,

@@ -4,11 +4,16 @@
 #define AHEAD 8u /* frames to prefetch ahead */
 
 static inline __attribute__((always_inline)) unsigned
-parse_burst(const struct exact *x, const struct parse *p, struct rte_mbuf **pkts, unsigned n,
+parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkts, unsigned n,
             uint8_t *others, bool diverse)
 {
     const __m256i mask = _mm256_load_si256(&p->masks->narrow.v), port = key_port(p->in_port);
+    const struct smc_bucket *near = w->smc.mask ? w->smc.buckets : (void *)w->narrow.buckets;
+    const uint32_t near_mask = w->smc.mask ? w->smc.mask : w->narrow.mask;
     struct key *keys = p->narrow->keys;
+    const struct key *like = p->hot ? &p->hot->e.key : &keys[0];
+    const __m256i like_mask =
+        p->hot ? _mm256_load_si256(&p->hot->mask.v) : _mm256_set1_epi8((char)0xff);
     uint16_t *tcp_flags = p->narrow->l.tcp_flags, flags_or = 0;
     __m256i differ = _mm256_setzero_si256();
     unsigned n_others = 0;
@@ -28,12 +33,13 @@ parse_burst(const struct exact *x, const struct parse *p, struct rte_mbuf **pkts
                                      &keys[i], &tcp_flags[i]))) {
             if (diverse) {
                 uint32_t hash = key_hash(&keys[i]);
-                __builtin_prefetch(exact_bucket(x, hash));
+                __builtin_prefetch(&near[hash & near_mask]);
                 p->narrow->l.hashes[i] = hash;
             } else {
                 bytes += len;
                 flags_or |= tcp_flags[i];
-                differ = _mm256_or_si256(differ, _mm256_xor_si256(keys[i].v, keys[0].v));
+                differ = _mm256_or_si256(
+                    differ, _mm256_xor_si256(_mm256_and_si256(keys[i].v, like_mask), like->v));
             }
         } else {
             others[n_others++] = i;
@@ -42,6 +48,7 @@ parse_burst(const struct exact *x, const struct parse *p, struct rte_mbuf **pkts
     p->narrow->l.n = n;
     p->narrow->l.pkts = pkts;
     p->narrow->l.same = !diverse && _mm256_testz_si256(differ, differ);
+    p->narrow->l.hot = diverse ? NULL : p->hot;
     p->narrow->l.hashed = diverse;
     p->narrow->l.bytes = bytes;
     p->narrow->l.tcp_flags_or = flags_or;
@@ -49,11 +56,11 @@ parse_burst(const struct exact *x, const struct parse *p, struct rte_mbuf **pkts
 }
 
 unsigned
-parse_common(const struct exact *narrow, const struct parse *p, struct rte_mbuf **pkts, unsigned n,
+parse_common(const struct worker *w, const struct parse *p, struct rte_mbuf **pkts, unsigned n,
              uint8_t *others, bool diverse)
 {
-    return diverse ? parse_burst(narrow, p, pkts, n, others, true)
-                   : parse_burst(narrow, p, pkts, n, others, false);
+    return diverse ? parse_burst(w, p, pkts, n, others, true)
+                   : parse_burst(w, p, pkts, n, others, false);
 }
 
 static void

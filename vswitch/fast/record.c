@@ -21,13 +21,11 @@
 enum { FREE = 0x80, IN_USE = 0 }; /* record.end */
 
 struct record_table {
-    struct record *records; /* addresses for 'max', memory for 'capacity' */
+    struct record_view v; /* records: addresses for 'max', memory for 'capacity' */
     uint32_t max, capacity, n;
-    uint32_t fresh; /* from here on never used */
-    uint32_t free;  /* list through 'first'; NONE */
-    uint32_t hand;  /* next to look at */
-    struct exact_bucket *buckets;
-    uint32_t mask;
+    uint32_t fresh;           /* from here on never used */
+    uint32_t free;            /* list through 'first'; NONE */
+    uint32_t hand;            /* next to look at */
     struct exact_bucket *old; /* being moved from; NULL */
     uint32_t old_mask, old_next;
     int64_t swept;
@@ -122,28 +120,66 @@ have_room(struct recording *r, struct record_table *t, int64_t now)
     return false;
 }
 
-/* False: no room. */
-static bool
-tell(struct recording *r, struct record_table *t, const struct record *rec, int64_t now,
-     enum record_end end)
+/* A copy of it on its way; NULL: no room. */
+static struct record *
+tell_next(struct recording *r, struct record_table *t, const struct record *rec, int64_t now,
+          enum record_end end)
 {
     struct record *to;
 
-    if (!have_room(r, t, now)) {
-        return false;
+    if (t->block && t->block->n == RECORD_BLOCK) {
+        record_flush(r, t);
     }
+    if (!have_room(r, t, now)) {
+        return NULL;
+    }
+    t->block->now = now;
     to = &t->block->records[t->block->n++];
     *to = *rec;
     to->end = end;
-    t->block->now = now;
-    if (t->block->n == RECORD_BLOCK) {
+    return to;
+}
+
+/* Those that a meter dropped; from now on they are not the record's. */
+static bool
+tell_metered(struct recording *r, struct record_table *t, struct record *rec, int64_t now,
+             enum record_end end)
+{
+    struct record *to = tell_next(r, t, rec, now, end);
+
+    if (!to) {
+        return false;
+    }
+    to->packets = rec->metered;
+    to->bytes = rec->metered_bytes;
+    to->status = RECORD_DROPPED;
+    to->drop = RECORD_DROP_METER;
+    to->out = ENGINE_PORTS_MAX;
+    rec->packets -= rec->metered;
+    rec->bytes -= rec->metered_bytes;
+    rec->metered = rec->metered_bytes = 0;
+    return true;
+}
+
+/* False: no room. */
+static bool
+tell(struct recording *r, struct record_table *t, struct record *rec, int64_t now,
+     enum record_end end)
+{
+    if (__builtin_expect(rec->metered, 0) && !tell_metered(r, t, rec, now, end)) {
+        return false;
+    }
+    if (rec->packets && !tell_next(r, t, rec, now, end)) {
+        return false;
+    }
+    if (t->block && t->block->n == RECORD_BLOCK) {
         record_flush(r, t);
     }
     return true;
 }
 
 static void
-tell_or_lose(struct recording *r, struct record_table *t, const struct record *rec, int64_t now,
+tell_or_lose(struct recording *r, struct record_table *t, struct record *rec, int64_t now,
              enum record_end end)
 {
     if (rec->packets && !tell(r, t, rec, now, end)) {
@@ -157,7 +193,7 @@ tell_or_lose(struct recording *r, struct record_table *t, const struct record *r
 static void
 begin_again(struct record *rec)
 {
-    rec->packets = rec->bytes = 0;
+    rec->packets = rec->bytes = rec->metered = rec->metered_bytes = 0;
     rec->tcp_flags = 0;
 }
 
@@ -230,9 +266,10 @@ put_in(struct exact_bucket *b, uint32_t hash, uint32_t index)
 static void
 release(struct record_table *t, uint32_t index)
 {
-    struct record *rec = &t->records[index];
+    struct record *rec = &t->v.records[index];
 
     rec->end = FREE;
+    rec->key.in_port = UINT16_MAX; /* a guess made before finds nothing here */
     rec->first = t->free;
     t->free = index;
     t->n--;
@@ -242,11 +279,11 @@ release(struct record_table *t, uint32_t index)
 static bool
 make_room(struct record_table *t, uint32_t b, unsigned *way)
 {
-    struct exact_bucket *full = &t->buckets[b];
+    struct exact_bucket *full = &t->v.buckets[b];
 
     for (unsigned i = 0; i < EXACT_WAYS; i++) {
         uint32_t hash = (uint32_t)full->tag[i] << 16 | full->low[i];
-        if (put_in(&t->buckets[alternate(b, hash, t->mask)], hash, full->index[i])) {
+        if (put_in(&t->v.buckets[alternate(b, hash, t->v.mask)], hash, full->index[i])) {
             *way = i;
             return true;
         }
@@ -258,22 +295,22 @@ make_room(struct record_table *t, uint32_t b, unsigned *way)
 static void
 put(struct recording *r, struct record_table *t, uint32_t hash, uint32_t index, int64_t now)
 {
-    uint32_t b = hash & t->mask, b2 = alternate(b, hash, t->mask);
+    uint32_t b = hash & t->v.mask, b2 = alternate(b, hash, t->v.mask);
     unsigned way = hash >> 8 & (EXACT_WAYS - 1);
     uint32_t gone;
 
-    if (put_in(&t->buckets[b], hash, index) || put_in(&t->buckets[b2], hash, index)) {
+    if (put_in(&t->v.buckets[b], hash, index) || put_in(&t->v.buckets[b2], hash, index)) {
         return;
     }
     if (make_room(t, b, &way)) {
-        fill(&t->buckets[b], way, hash, index);
+        fill(&t->v.buckets[b], way, hash, index);
         return;
     }
-    gone = t->buckets[b].index[way];
-    tell_or_lose(r, t, &t->records[gone], now, RECORD_END_RESOURCES);
+    gone = t->v.buckets[b].index[way];
+    tell_or_lose(r, t, &t->v.records[gone], now, RECORD_END_RESOURCES);
     atomic_fetch_add_explicit(&r->pushed_out, 1, memory_order_relaxed);
     release(t, gone);
-    fill(&t->buckets[b], way, hash, index);
+    fill(&t->v.buckets[b], way, hash, index);
 }
 
 static void
@@ -298,18 +335,18 @@ move_old(struct recording *r, struct record_table *t, uint32_t n, int64_t now)
 static void
 grow(struct recording *r, struct record_table *t, int64_t now)
 {
-    uint32_t n = 2 * (t->mask + 1);
+    uint32_t n = 2 * (t->v.mask + 1);
     struct exact_bucket *new = buckets_create(n);
 
     if (new) {
         if (t->old) {
             move_old(r, t, UINT32_MAX, now);
         }
-        t->old = t->buckets;
-        t->old_mask = t->mask;
+        t->old = t->v.buckets;
+        t->old_mask = t->v.mask;
         t->old_next = 0;
-        t->buckets = new;
-        t->mask = n - 1;
+        t->v.buckets = new;
+        t->v.mask = n - 1;
     }
 }
 
@@ -325,7 +362,7 @@ look_in(const struct record_table *t, struct exact_bucket *buckets, uint32_t mas
     for (unsigned turn = 0; turn < 2; turn++, b = alternate(b, hash, mask)) {
         for (uint32_t m = exact_match(&buckets[b], hash); m; m &= m - 1, m &= m - 1) {
             *way = __builtin_ctz(m) / 2;
-            if (record_is(&t->records[buckets[b].index[*way]], k, wide)) {
+            if (record_is(&t->v.records[buckets[b].index[*way]], k, wide)) {
                 return &buckets[b];
             }
         }
@@ -336,30 +373,9 @@ look_in(const struct record_table *t, struct exact_bucket *buckets, uint32_t mas
 static struct exact_bucket *
 look(const struct record_table *t, const struct key_wide *k, uint32_t hash, unsigned *way)
 {
-    struct exact_bucket *b = look_in(t, t->buckets, t->mask, k, hash, way);
+    struct exact_bucket *b = look_in(t, t->v.buckets, t->v.mask, k, hash, way);
 
     return b || !t->old ? b : look_in(t, t->old, t->old_mask, k, hash, way);
-}
-
-void
-record_prefetch(const struct record_table *t, uint32_t hash)
-{
-    __builtin_prefetch(&t->buckets[hash & t->mask]);
-}
-
-struct record *
-record_guess(const struct record_table *t, uint32_t hash)
-{
-    const struct exact_bucket *b = &t->buckets[hash & t->mask];
-    uint32_t m = exact_match(b, hash);
-    struct record *rec;
-
-    if (!m) {
-        return NULL;
-    }
-    rec = &t->records[b->index[__builtin_ctz(m) / 2]];
-    __builtin_prefetch(rec, 1);
-    return rec;
 }
 
 struct record *
@@ -368,19 +384,19 @@ record_find(const struct record_table *t, const struct key_wide *k, uint32_t has
     unsigned way;
     struct exact_bucket *b = look(t, k, hash, &way);
 
-    return b ? &t->records[b->index[way]] : NULL;
+    return b ? &t->v.records[b->index[way]] : NULL;
 }
 
 uint32_t
 record_index(const struct record_table *t, const struct record *rec)
 {
-    return rec - t->records;
+    return rec - t->v.records;
 }
 
 struct record *
 record_at(const struct record_table *t, uint32_t index, uint32_t hash)
 {
-    struct record *rec = &t->records[index];
+    struct record *rec = &t->v.records[index];
 
     return index < t->fresh && rec->end == IN_USE && rec->hash == hash ? rec : NULL;
 }
@@ -388,7 +404,7 @@ record_at(const struct record_table *t, uint32_t index, uint32_t hash)
 static void
 leave(struct record_table *t, uint32_t index)
 {
-    struct record *rec = &t->records[index];
+    struct record *rec = &t->v.records[index];
     struct key_wide k = {.key = rec->key, .ip6 = rec->ip6};
     unsigned way;
     struct exact_bucket *b = look(t, &k, rec->hash, &way);
@@ -409,13 +425,13 @@ push_out_one(struct recording *r, struct record_table *t, int64_t now)
         struct record *rec;
 
         t->hand = t->hand < t->fresh ? t->hand : 0;
-        rec = &t->records[t->hand];
+        rec = &t->v.records[t->hand];
         if (rec->end != FREE && (oldest == NONE || (uint32_t)now - rec->last > age)) {
             oldest = t->hand;
             age = (uint32_t)now - rec->last;
         }
     }
-    tell_or_lose(r, t, &t->records[oldest], now, RECORD_END_RESOURCES);
+    tell_or_lose(r, t, &t->v.records[oldest], now, RECORD_END_RESOURCES);
     atomic_fetch_add_explicit(&r->pushed_out, 1, memory_order_relaxed);
     leave(t, oldest);
 }
@@ -429,12 +445,12 @@ extend(struct record_table *t)
     size_t bytes;
 
     n = n < t->max ? n : t->max;
-    bytes = n * sizeof *t->records;
-    if (mprotect(t->records, bytes, PROT_READ | PROT_WRITE)) {
+    bytes = n * sizeof *t->v.records;
+    if (mprotect(t->v.records, bytes, PROT_READ | PROT_WRITE)) {
         return false;
     }
     if (bytes > 2 * HUGE_FROM) {
-        madvise((char *)t->records + HUGE_FROM, bytes - HUGE_FROM, MADV_HUGEPAGE);
+        madvise((char *)t->v.records + HUGE_FROM, bytes - HUGE_FROM, MADV_HUGEPAGE);
     }
     t->capacity = n;
     return true;
@@ -450,7 +466,7 @@ record_get(struct recording *r, struct record_table *t, const struct key_wide *k
     if (rec) {
         return rec;
     }
-    if (t->n >= (t->mask + 1) * (EXACT_WAYS / 2)) {
+    if (t->n >= (t->v.mask + 1) * (EXACT_WAYS / 2)) {
         grow(r, t, now);
     }
     if (t->old) {
@@ -468,10 +484,10 @@ record_get(struct recording *r, struct record_table *t, const struct key_wide *k
         index = t->fresh++;
     } else {
         index = t->free;
-        t->free = t->records[index].first;
+        t->free = t->v.records[index].first;
     }
     t->n++;
-    rec = &t->records[index];
+    rec = &t->v.records[index];
     memset(rec, 0, sizeof *rec);
     rec->key = k->key;
     if (record_is_wide(&k->key)) {
@@ -490,7 +506,7 @@ static bool
 look_at(struct recording *r, struct record_table *t, uint32_t index, int64_t now, uint32_t idle,
         uint32_t active)
 {
-    struct record *rec = &t->records[index];
+    struct record *rec = &t->v.records[index];
     uint32_t silent = (uint32_t)now - rec->last;
     bool closed = rec->tcp_flags & TCP_FIN_RST && silent >= CLOSED_MS && silent < idle;
 
@@ -548,20 +564,20 @@ struct record_table *
 record_table_create(uint32_t max)
 {
     struct record_table *t = calloc(1, sizeof *t);
-    size_t bytes = max * sizeof *t->records;
+    size_t bytes = max * sizeof *t->v.records;
 
     if (!t) {
         return NULL;
     }
     t->max = max;
     t->free = NONE;
-    t->mask = BUCKETS_MIN - 1;
-    t->buckets = buckets_create(BUCKETS_MIN);
-    t->records = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    t->records = t->records == MAP_FAILED ? NULL : t->records;
-    if (!t->buckets || !t->records) {
-        buckets_destroy(t->buckets, t->mask);
-        unreserve(t->records, bytes);
+    t->v.mask = BUCKETS_MIN - 1;
+    t->v.buckets = buckets_create(BUCKETS_MIN);
+    t->v.records = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    t->v.records = t->v.records == MAP_FAILED ? NULL : t->v.records;
+    if (!t->v.buckets || !t->v.records) {
+        buckets_destroy(t->v.buckets, t->v.mask);
+        unreserve(t->v.records, bytes);
         free(t);
         return NULL;
     }
@@ -572,16 +588,16 @@ void
 record_table_end(struct recording *r, struct record_table *t, int64_t now, enum record_end end)
 {
     for (uint32_t i = 0; i < t->fresh; i++) {
-        if (t->records[i].end != FREE) {
-            tell_or_lose(r, t, &t->records[i], now, end);
+        if (t->v.records[i].end != FREE) {
+            tell_or_lose(r, t, &t->v.records[i], now, end);
         }
     }
     record_flush(r, t);
-    buckets_destroy(t->buckets, t->mask);
+    buckets_destroy(t->v.buckets, t->v.mask);
     if (t->old) {
         buckets_destroy(t->old, t->old_mask);
     }
-    unreserve(t->records, t->max * sizeof *t->records);
+    unreserve(t->v.records, t->max * sizeof *t->v.records);
     free(t);
 }
 

@@ -12,7 +12,8 @@
  * A packet is counted once, where it came in, in the record of its port, its
  * Ethernet addresses, VLAN and 5-tuple.  TOS, priority and flow label do not
  * make records of their own.  Where a packet went is the record's, too: when
- * that changes, the record ends and a new one begins.
+ * that changes, the record ends and a new one begins.  Packets that a meter takes
+ * out are told of in a record of their own, when theirs ends.
  *
  * Records end when nobody has used them for a while, are told of when they
  * last long, and leave early when the table is full (the oldest of a few are
@@ -50,7 +51,7 @@ enum record_end { /* as flowEndReason */
 };
 
 /* Why a flow's packets go nowhere; the adapter maps it to lib/drop.h. */
-enum record_drop { RECORD_DROP_NONE, RECORD_DROP_POLICY, RECORD_DROP_UPCALL };
+enum record_drop { RECORD_DROP_NONE, RECORD_DROP_POLICY, RECORD_DROP_UPCALL, RECORD_DROP_METER };
 
 /* In key.nw_tos of a record's key: what else makes it. */
 enum { RECORD_FRAGMENT = 1 /* not the first one */, RECORD_INNER_VLAN = 2, RECORD_TUNNEL = 4 };
@@ -81,7 +82,8 @@ struct record {
     };
     uint32_t rule_out, rule_in; /* who decided, on the source's and destination's side */
     uint32_t hash;
-    uint32_t pad[5];
+    uint32_t metered, metered_bytes; /* of the packets: a meter dropped them; told of apart */
+    uint32_t pad[3];
 };
 _Static_assert(sizeof(struct record) == 128, "two lines");
 
@@ -100,7 +102,14 @@ struct record_way {
     uint32_t rule_out, rule_in; /* 0: not said */
 };
 
-struct record_table;
+/* What a lookup needs of a table: all that stays as it is while a burst's packets
+ * are looked up. */
+struct record_view {
+    struct record *records; /* addresses for all, memory for those in use */
+    struct exact_bucket *buckets;
+    uint32_t mask;
+};
+struct record_table; /* begins with one */
 
 #define RECORD_BLOCKS_MAX 8192u /* about 32 MiB on their way */
 
@@ -143,10 +152,38 @@ uint32_t record_table_max(const struct record_table *);
 struct record_table *record_table_next(const struct record_table *);
 void record_table_set_next(struct record_table *, struct record_table *next);
 
-/* Prefetches what record_find() will want. */
-void record_prefetch(const struct record_table *, uint32_t hash);
+static inline const struct record_view *
+record_view(const struct record_table *t)
+{
+    return (const struct record_view *)t;
+}
+
+/* Prefetches what record_guess() and record_find() will want. */
+static inline void
+record_prefetch(const struct record_view *v, uint32_t hash)
+{
+    __builtin_prefetch(&v->buckets[hash & v->mask]);
+}
+
 /* Perhaps the record of a key with that hash, prefetched; or NULL. */
-struct record *record_guess(const struct record_table *, uint32_t hash);
+static inline struct record *
+record_guess(const struct record_view *v, uint32_t hash, bool wide)
+{
+    const struct exact_bucket *b = &v->buckets[hash & v->mask];
+    uint32_t m = exact_match(b, hash);
+    struct record *rec;
+
+    if (__builtin_expect(!m, 0)) {
+        return NULL;
+    }
+    rec = &v->records[b->index[__builtin_ctz(m) / 2]];
+    __builtin_prefetch(rec, 1);
+    if (wide) {
+        __builtin_prefetch(&rec->ip6);
+    }
+    return rec;
+}
+
 /* 'k' is a struct key_wide.  NULL: there is none. */
 struct record *record_find(const struct record_table *, const struct key_wide *k, uint32_t hash);
 /* Its place, and what is there now if it has that hash; NULL. */
@@ -209,12 +246,24 @@ void record_answers_done(struct recording *);
  * of the workers' clock, low bits. */
 void record_answer(struct recording *, const struct key_wide *, const struct record_way *,
                    uint32_t now);
+/* Packets with that key, on their way to ofproto, have been counted as 'of'. */
+void record_alias(struct recording *, const struct key_wide *, const struct key_wide *of,
+                  uint32_t now);
+/* Makes of the key the one that they were counted as; false: none is known. */
+bool record_find_alias(struct recording *, struct key_wide *, uint32_t now);
 /* Completes the block's records that have no way. */
 void record_answer_block(struct recording *, struct record_block *);
 /* record_answer() of an engine. */
 struct engine;
 void engine_record_answer(struct engine *, const struct key_wide *, const struct record_way *,
                           int64_t now);
+void engine_record_alias(struct engine *, const struct key_wide *, const struct key_wide *of,
+                         int64_t now);
+bool engine_record_find_alias(struct engine *, struct key_wide *, int64_t now);
+/* The key of the packets counted there; false: it is gone. */
+bool worker_record_key(const struct worker *, struct record_ref, struct key_wide *);
+/* A meter drops one of the packets counted there. */
+void worker_record_metered(struct worker *, struct record_ref, uint32_t bytes);
 /* Whether packets of a port are recorded; any thread. */
 bool engine_records(const struct engine *, uint16_t in_port);
 /* For a worker that packets come to without worker_run(): its turn begins. */

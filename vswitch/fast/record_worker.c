@@ -61,6 +61,19 @@ engine_record_answer(struct engine *e, const struct key_wide *k, const struct re
     record_answer(&e->recording, k, way, now);
 }
 
+void
+engine_record_alias(struct engine *e, const struct key_wide *k, const struct key_wide *of,
+                    int64_t now)
+{
+    record_alias(&e->recording, k, of, now);
+}
+
+bool
+engine_record_find_alias(struct engine *e, struct key_wide *k, int64_t now)
+{
+    return record_find_alias(&e->recording, k, now);
+}
+
 /* --- a worker's turns ------------------------------------------------------------ */
 
 static void
@@ -230,10 +243,13 @@ worker_records(const struct worker *w, uint16_t in_port)
 static bool
 is_sampled(struct worker *w)
 {
-    if (--w->sample_left) {
+    uint32_t rate = atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
+
+    /* What is left may be of a lower rate, which held until now. */
+    if (--w->sample_left && w->sample_left < rate) {
         return false;
     }
-    w->sample_left = atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
+    w->sample_left = rate;
     return true;
 }
 
@@ -306,6 +322,41 @@ worker_record_find(struct worker *w, uint16_t in_port, const struct rte_mbuf *m,
         ref->index = record_index(w->records, r);
     }
     return r;
+}
+
+bool
+worker_record_key(const struct worker *w, struct record_ref ref, struct key_wide *k)
+{
+    const struct record *r = record_at(w->records, ref.index, ref.hash);
+
+    if (r) {
+        *k = (struct key_wide){.key = r->key, .ip6 = r->ip6};
+    }
+    return r;
+}
+
+void
+worker_record_metered(struct worker *w, struct record_ref ref, uint32_t bytes)
+{
+    struct record *r = record_at(w->records, ref.index, ref.hash);
+    uint32_t rate = atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
+
+    /* Whether this one was sampled nobody knows any more: one in so many was. */
+    if (rate != 1 && ++w->metered % rate) {
+        return;
+    }
+    /* Else they have been told of, as what they were until then. */
+    if (r && r->packets > r->metered && r->metered_bytes <= UINT32_MAX - bytes) {
+        uint64_t most = r->bytes - r->metered_bytes;
+
+        /* It may be longer than what was counted: another packet, or with another tag. */
+        bytes = bytes < most ? bytes : most;
+        r->metered++;
+        r->metered_bytes += bytes;
+        if (r->metered_bytes > UINT32_MAX / 2) {
+            record_split(&w->engine->recording, w->records, r, w->now, RECORD_END_ACTIVE);
+        }
+    }
 }
 
 void

@@ -9,6 +9,7 @@
 #include "exact.h"
 #include "key.h"
 #include "record.h"
+#include "smc.h"
 
 #define likely_(x) __builtin_expect(!!(x), 1)
 #define unlikely_(x) __builtin_expect(!!(x), 0)
@@ -40,6 +41,8 @@ struct out_list {
     struct rte_mbuf *pkts[2 * ENGINE_BURST];
 };
 
+#define HOT_PORTS 16u
+
 struct worker_counts {
     _Atomic uint64_t packets, hits, misses, verdicts, odd, learned;
     _Atomic uint64_t drops[ENGINE_N_DROPS];
@@ -53,7 +56,9 @@ struct worker {
     int64_t now;                    /* ms */
     bool keys_differ, flows_differ; /* in the last burst: what to expect */
     bool partial;                   /* packets may be */
+    struct smc smc;
     struct exact narrow, wide;
+    uint16_t hot[HOT_PORTS]; /* by port: the entry in smc that its last burst was of */
     struct slots slots;
     struct worker_counts counts;
     const struct program *slow; /* what ops->slow() is running; NULL */
@@ -61,6 +66,7 @@ struct worker {
     struct record_table *records;
     struct record_table *_Atomic parked;
     uint32_t sample_left;       /* packets until the next that is recorded */
+    uint32_t metered;           /* of sampled ports, by meters dropped */
     struct worker *next_worker; /* of recording.workers */
     /* Lists in use are those whose bit is set.  A port's list is where
      * out_of[] says, or anywhere, or nowhere yet. */

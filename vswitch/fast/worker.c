@@ -32,6 +32,7 @@ worker_create(struct engine *e, unsigned cache_max, void *aux)
     w->aux = aux;
     out_init(w);
     cache_max = cache_max < ENGINE_FLOWS_MAX * 4 ? cache_max : ENGINE_FLOWS_MAX * 4;
+    smc_init(&w->smc, cache_max);
     exact_init(&w->narrow, false, cache_max, verdict_release, w);
     exact_init(&w->wide, true, cache_max, verdict_release, w);
     epoch_register(&w->reader);
@@ -45,6 +46,7 @@ worker_destroy(struct worker *w)
     if (w) {
         worker_begin(w);
         worker_flush(w);
+        smc_done(&w->smc);
         exact_done(&w->narrow);
         exact_done(&w->wide);
         worker_end(w);
@@ -107,15 +109,42 @@ worker_set_now(struct worker *w, int64_t now)
 
 /* --- learning -------------------------------------------------------------------- */
 
+/* The entry of flow 'f' as a whole, where that may treat all of its packets
+ * alike; NULL. */
+static struct exact_entry *
+learn_flow(struct worker *w, const struct fast_flow *f, const struct program *p,
+           const struct key *k, uint32_t hash)
+{
+    uint16_t *note = slots_note(&w->slots, f->id);
+    struct exact_entry *e;
+    struct key_masks masks;
+
+    if (!f->mask) {
+        return NULL;
+    }
+    if (p->kind == PROGRAM_TRACK) {
+        /* Its connections have entries of their own, and may have had none. */
+        smc_forget(&w->smc, f->id, *note);
+        return NULL;
+    }
+    key_masks_init(&masks, f->mask);
+    e = smc_learn(&w->smc, k, hash, f->id, &masks.narrow, note);
+    if (e) {
+        /* More of it may come before its keys are known. */
+        w->hot[k->in_port % HOT_PORTS] = *note;
+    }
+    return e;
+}
+
 /* The entry for packets like 'm', filled in for flow 'f' and its program '*p',
- * which must be 'only' unless that is NULL.  NULL: not learned. */
+ * which must be 'only' unless that is NULL, and track connections if 'tracks': an
+ * entry of a whole flow has no verdict.  NULL: not learned. */
 static struct exact_entry *
 learn(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, struct fast_flow *f,
-      const struct program *only, const struct program **p)
+      const struct program *only, bool tracks, const struct program **p)
 {
     /* After 'f' was found: engine_set_mask(). */
     const struct key_masks *masks = atomic_load_explicit(&w->engine->masks, memory_order_acquire);
-    struct exact *x = &w->narrow;
     struct exact_entry *e;
     struct key_wide k;
     struct slot *slot;
@@ -134,22 +163,28 @@ learn(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, struct fast_
     /* The generation first, then what it stands for: counters.h. */
     gen = atomic_load(&slot->gen);
     *p = atomic_load(&f->program);
-    if (atomic_load(&f->gone) || (only && *p != only)) {
+    if (atomic_load(&f->gone) || (only && *p != only) || (tracks && (*p)->kind != PROGRAM_TRACK)) {
         return NULL;
     }
     if (shape == SHAPE_IPV6) {
-        x = &w->wide;
-        hash = key_hash_wide(&k);
+        e = exact_insert(&w->wide, &k.key, key_hash_wide(&k));
     } else {
         hash = key_hash(&k.key);
+        e = learn_flow(w, f, *p, &k.key, hash);
+        e = e ? e : exact_insert(&w->narrow, &k.key, hash);
     }
-    e = exact_insert(x, &k.key, hash);
     if (e) {
         e->slot = slot;
         e->gen = gen;
         WORKER_ADD(w, learned, 1);
     }
     return e;
+}
+
+bool
+worker_learns_in_vain(const struct worker *w)
+{
+    return w->smc.vain;
 }
 
 /* Where e's packets go, which is not SLOW. */
@@ -171,7 +206,7 @@ void
 worker_learn(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, struct fast_flow *f)
 {
     const struct program *p;
-    struct exact_entry *e = learn(w, in_port, m, f, NULL, &p);
+    struct exact_entry *e = learn(w, in_port, m, f, NULL, false, &p);
 
     if (!e) {
         return;
@@ -204,7 +239,7 @@ worker_learn_verdict(struct worker *w, uint16_t in_port, const struct rte_mbuf *
         goto refuse;
     }
     /* What was decided by a program that the flow no longer has is of no use. */
-    e = learn(w, in_port, m, f, w->slow, &first);
+    e = learn(w, in_port, m, f, w->slow, true, &first);
     if (!e) {
         goto refuse;
     }
@@ -251,6 +286,7 @@ worker_trim(struct worker *w)
     /* Counters can only go when no entry leads to them. */
     bool all = w->slots.n_chunks > TRIM_CHUNKS;
 
+    smc_trim(&w->smc, all);
     exact_trim(&w->narrow, all ? 0 : TRIM_KEEP);
     exact_trim(&w->wide, all ? 0 : TRIM_KEEP);
     if (all) {
@@ -264,8 +300,9 @@ worker_publish(struct worker *w)
 {
     const struct exact *a = &w->narrow, *b = &w->wide;
 
-    atomic_store_explicit(&w->counts.entries, a->n + b->n, memory_order_relaxed);
-    atomic_store_explicit(&w->counts.size, a->capacity + b->capacity, memory_order_relaxed);
+    atomic_store_explicit(&w->counts.entries, w->smc.n + a->n + b->n, memory_order_relaxed);
+    atomic_store_explicit(&w->counts.size, smc_size(&w->smc) + a->capacity + b->capacity,
+                          memory_order_relaxed);
     atomic_store_explicit(&w->counts.evicted, a->evicted + b->evicted, memory_order_relaxed);
 }
 
