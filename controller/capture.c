@@ -9,6 +9,7 @@
 #include "flow.h"
 #include "host.h"
 #include "openvswitch/json.h"
+#include "openvswitch/match.h"
 #include "openvswitch/shash.h"
 #include "record.h"
 #include "timeval.h"

@@ -69,7 +69,6 @@ run_default_action(struct compile *c)
 {
     struct flows old = c->pipeline;
     struct chost *h;
-    struct cnet *net;
 
     if (c->started && c->default_action == c->model->default_action) {
         return;
@@ -83,9 +82,7 @@ run_default_action(struct compile *c)
             host_withdraw(c, h, old.f[i]);
         }
     }
-    HMAP_FOR_EACH (net, node, &c->nets) {
-        dirty_network(c, net);
-    }
+    c->all_dirty = true;
     flows_clear(&old);
 }
 
@@ -174,22 +171,41 @@ run_vifs_on_host(struct compile *c, const struct chost *host)
     run_keys(c, &keys);
 }
 
-/* By host and network, so that what is worked on lies close together. */
-static int
-compare_vifs(const void *a_, const void *b_)
-{
-    const struct model_vif *a = model_vif(*(struct model_obj *const *)a_);
-    const struct model_vif *b = model_vif(*(struct model_obj *const *)b_);
-    uint32_t host_a = a->host ? a->host->obj.key : 0, host_b = b->host ? b->host->obj.key : 0;
-    uint32_t net_a = a->network->obj.key, net_b = b->network->obj.key;
+struct vif_order {
+    uint64_t place; /* host, then network */
+    uint32_t key;
+    struct model_vif *vif;
+};
 
-    if (host_a != host_b) {
-        return host_a < host_b ? -1 : 1;
+static int
+compare_order(const void *a_, const void *b_)
+{
+    const struct vif_order *a = a_, *b = b_;
+
+    if (a->place != b->place) {
+        return a->place < b->place ? -1 : 1;
     }
-    if (net_a != net_b) {
-        return net_a < net_b ? -1 : 1;
+    return a->key < b->key ? -1 : a->key > b->key;
+}
+
+/* All vifs, by host and network, so that what is worked on lies close together. */
+static void
+run_first_vifs(struct compile *c, struct model_obj **vifs, size_t n)
+{
+    struct vif_order *order = xmalloc((n + 1) * sizeof *order);
+
+    for (size_t i = 0; i < n; i++) {
+        struct model_vif *v = model_vif(vifs[i]);
+        uint64_t host = v->host ? v->host->obj.key : 0;
+
+        order[i] = (struct vif_order){host << 32 | v->network->obj.key, v->obj.key, v};
     }
-    return a->obj.key < b->obj.key ? -1 : a->obj.key > b->obj.key;
+    qsort(order, n, sizeof *order, compare_order);
+    hmap_reserve(&c->vifs, n);
+    for (size_t i = 0; i < n; i++) {
+        place_vif(c, order[i].vif);
+    }
+    free(order);
 }
 
 static void
@@ -200,10 +216,10 @@ run_vifs(struct compile *c)
     struct model_obj **vifs = changed(c, REC_VIF, &n_vifs);
     struct chost *h;
 
-    if (!c->started && n_vifs) {
-        qsort(vifs, n_vifs, sizeof *vifs, compare_vifs);
+    if (!c->started) {
+        run_first_vifs(c, vifs, n_vifs);
     }
-    for (size_t i = 0; i < n_vifs; i++) {
+    for (size_t i = 0; c->started && i < n_vifs; i++) {
         run_vif(c, vifs[i]->key);
     }
     for (size_t i = 0; i < n_nets; i++) {

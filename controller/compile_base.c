@@ -7,6 +7,7 @@
 
 #include "compile_impl.h"
 #include "flow.h"
+#include "openvswitch/match.h"
 #include "openvswitch/ofp-flow.h"
 #include "util.h"
 
@@ -189,7 +190,7 @@ make_span(struct build *b, const struct cspan *span, uint32_t uplink)
 {
     ovs_be16 vid = htons(span->vlan | VLAN_CFI);
 
-    match_set_in_port(&b->m, u16_to_ofp(span->ofport));
+    fm_in_port(&b->m, u16_to_ofp(span->ofport));
     ofpact_put_PUSH_VLAN(&b->acts)->ethertype = htons(ETH_TYPE_VLAN_8021Q);
     act_field(b, MFF_VLAN_VID, &vid);
     act_output(b, uplink);
@@ -209,8 +210,8 @@ make_base(struct compile *c, const struct chost *h, struct flows *out)
     }
     build_init(&b, c, out, flow_cookie(FLOW_BASE, h->key));
     for (unsigned i = 0; i < 2; i++) {
-        match_set_in_port(&b.m, u16_to_ofp(ports[i]));
-        match_set_dl_tci_masked(&b.m, 0, htons(VLAN_CFI));
+        fm_in_port(&b.m, u16_to_ofp(ports[i]));
+        fm_no_vlan(&b.m);
         act_output(&b, ports[!i]);
         emit(&b, TBL_CLASSIFY, 900);
     }
@@ -231,18 +232,18 @@ make_peer(struct compile *c, const struct chost *h, const struct chost *peer, st
     build_init(&b, c, out, flow_cookie(FLOW_BASE, peer->key));
     for (unsigned i = 0; i < ARRAY_SIZE(h->tunnel); i++) {
         if (h->tunnel[i]) {
-            match_set_in_port(&b.m, u16_to_ofp(h->tunnel[i]));
+            fm_in_port(&b.m, u16_to_ofp(h->tunnel[i]));
             if (v4) {
-                match_set_tun_src(&b.m, ip4);
+                fm_tun_src(&b.m, ip4);
             } else {
-                match_set_tun_ipv6_src(&b.m, &peer->tunnel_ip);
+                fm_tun_ipv6_src(&b.m, &peer->tunnel_ip);
             }
             act_goto(&b, TBL_TUNNEL_IN);
             emit(&b, TBL_CLASSIFY, 1000);
         }
     }
-    match_set_reg(&b.m, REG_DST, DST_TUNNEL);
-    match_set_reg(&b.m, REG_PEER, peer->key);
+    fm_reg(&b.m, REG_DST, DST_TUNNEL);
+    fm_reg(&b.m, REG_PEER, peer->key);
     if (v4) {
         act_field(&b, MFF_TUN_DST, &ip4);
     } else {

@@ -10,7 +10,9 @@ void
 flows_add(struct flows *fl, struct pflow *f)
 {
     if (fl->n == fl->allocated) {
-        fl->f = x2nrealloc(fl->f, &fl->allocated, sizeof *fl->f);
+        /* One is common, and so are a vif's two dozen; there is little in between. */
+        fl->allocated = fl->n == 1 ? 24 : fl->n ? 2 * fl->n : 1;
+        fl->f = xrealloc(fl->f, fl->allocated * sizeof *fl->f);
     }
     fl->f[fl->n++] = f;
 }
@@ -31,7 +33,7 @@ build_init(struct build *b, struct compile *c, struct flows *out, uint64_t cooki
     b->c = c;
     b->out = out;
     b->cookie = cookie;
-    match_init_catchall(&b->m);
+    fm_init(&b->m);
     ofpbuf_use_stub(&b->acts, b->stub, sizeof b->stub);
 }
 
@@ -44,7 +46,7 @@ build_uninit(struct build *b)
 void
 emit_keep(struct build *b, uint8_t table, uint16_t priority)
 {
-    flows_add(b->out, pflow_create(table, priority, b->cookie, &b->m, b->acts.data, b->acts.size));
+    flows_add(b->out, pflow_make(table, priority, b->cookie, &b->m, b->acts.data, b->acts.size));
     b->c->stats.flows++;
     ofpbuf_clear(&b->acts);
 }
@@ -53,7 +55,7 @@ void
 emit(struct build *b, uint8_t table, uint16_t priority)
 {
     emit_keep(b, table, priority);
-    match_init_catchall(&b->m);
+    fm_init(&b->m);
 }
 
 void
@@ -135,24 +137,24 @@ act_commit(struct build *b, uint32_t epoch)
 }
 
 void
-match_network(struct match *m, uint32_t key)
+match_network(struct fmatch *m, uint32_t key)
 {
-    match_set_metadata(m, htonll(key));
+    fm_metadata(m, htonll(key));
 }
 
 void
-match_prefix(struct match *m, const struct model_prefix *p, bool src)
+match_prefix(struct fmatch *m, const struct model_prefix *p, bool src)
 {
     if (model_prefix_is_v4(p)) {
         ovs_be32 addr = in6_addr_get_mapped_ipv4(&p->addr);
         ovs_be32 mask = be32_prefix_mask(p->plen - 96);
 
-        match_set_dl_type(m, htons(ETH_TYPE_IP));
-        (src ? match_set_nw_src_masked : match_set_nw_dst_masked)(m, addr, mask);
+        fm_dl_type(m, htons(ETH_TYPE_IP));
+        fm_set_masked(m, src ? FM_NW_SRC : FM_NW_DST, &addr, &mask, sizeof addr);
     } else {
         struct in6_addr mask = ipv6_create_mask(p->plen);
 
-        match_set_dl_type(m, htons(ETH_TYPE_IPV6));
-        (src ? match_set_ipv6_src_masked : match_set_ipv6_dst_masked)(m, &p->addr, &mask);
+        fm_dl_type(m, htons(ETH_TYPE_IPV6));
+        fm_set_masked(m, src ? FM_IPV6_SRC : FM_IPV6_DST, &p->addr, &mask, sizeof mask);
     }
 }

@@ -189,6 +189,7 @@ void
 set_host_gone(struct compile *c, struct chost *h)
 {
     h->gone = h->changed = c->hosts_changed = true;
+    scope_presence(c, 0, h, false); /* at once: a scope made later in this run omits it */
 }
 
 void
@@ -197,7 +198,6 @@ free_host(struct compile *c, struct chost *h)
     struct unit *u, *next;
 
     ovs_assert(ovs_list_is_empty(&h->presences));
-    scope_presence(c, 0, h, false);
     ftable_track(&h->table, false);
     HMAP_FOR_EACH_SAFE (u, next, node, &h->units) {
         flows_clear(&u->flows);

@@ -5,10 +5,10 @@
 #include <netinet/in.h>
 
 #include "compile.h"
+#include "fmatch.h"
 #include "model.h"
 #include "openvswitch/hmap.h"
 #include "openvswitch/list.h"
-#include "openvswitch/match.h"
 #include "openvswitch/ofp-actions.h"
 #include "openvswitch/ofpbuf.h"
 #include "packets.h"
@@ -136,6 +136,7 @@ struct cvif {
     size_t n_places;
     struct cscope **scopes; /* the scopes it is a member of */
     size_t n_scopes;
+    struct model_vif *now;    /* during the run that placed it */
     uint64_t run;             /* compile.stats.runs when last computed */
     struct ovs_list run_node; /* in compile.placed during that run */
 };
@@ -192,6 +193,7 @@ struct compile {
     struct ovs_list placed;                          /* cvif: this run's */
     struct ovs_list touched;                         /* chost: to be settled */
     bool hosts_changed;
+    bool all_dirty; /* each network on each host, though not on 'dirty_nets' yet */
     enum model_action default_action;
     bool started;
     uint64_t round; /* of walks over members */
@@ -220,7 +222,7 @@ struct build {
     struct compile *c;
     struct flows *out;
     uint64_t cookie;
-    struct match m;
+    struct fmatch m;
     struct ofpbuf acts;
     uint64_t stub[512 / 8];
 };
@@ -242,9 +244,9 @@ void act_conjunction(struct build *, uint32_t id, unsigned clause, unsigned n_cl
  * two vifs)) */
 void act_commit(struct build *, uint32_t epoch);
 
-void match_network(struct match *, uint32_t key);
+void match_network(struct fmatch *, uint32_t key);
 /* 'p' on the source or the destination address, with its dl_type. */
-void match_prefix(struct match *, const struct model_prefix *p, bool src);
+void match_prefix(struct fmatch *, const struct model_prefix *p, bool src);
 
 /* --- the units' flows --------------------------------------------------------------------- */
 

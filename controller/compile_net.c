@@ -27,20 +27,20 @@ make_vlan(struct build *b, const struct model_network *n, const struct chost *on
 {
     ovs_be16 vid = htons(n->tag | VLAN_CFI);
 
-    match_set_in_port(&b->m, u16_to_ofp(on->uplink));
-    match_set_vlan_vid(&b->m, vid);
+    fm_in_port(&b->m, u16_to_ofp(on->uplink));
+    fm_vlan_vid(&b->m, vid);
     ofpact_put_STRIP_VLAN(&b->acts);
     enter(b, n);
     emit(b, TBL_CLASSIFY, 1000);
 
     match_network(&b->m, n->obj.key);
-    match_set_dl_dst_masked(&b->m, eth_addr_zero, group_bit);
+    fm_dl_dst_masked(&b->m, eth_addr_zero, group_bit);
     act_reg(b, REG_DST, DST_UPLINK);
     act_goto(b, TBL_ISOLATE);
     emit(b, TBL_LOOKUP, 50);
 
     match_network(&b->m, n->obj.key);
-    match_set_reg(&b->m, REG_DST, DST_UPLINK);
+    fm_reg(&b->m, REG_DST, DST_UPLINK);
     ofpact_put_PUSH_VLAN(&b->acts)->ethertype = htons(ETH_TYPE_VLAN_8021Q);
     act_field(b, MFF_VLAN_VID, &vid);
     act_output(b, on->uplink);
@@ -52,8 +52,8 @@ make_overlay(struct build *b, const struct model_network *n, uint32_t port)
 {
     ovs_be64 vni = htonll(n->vni);
 
-    match_set_in_port(&b->m, u16_to_ofp(port));
-    match_set_tun_id(&b->m, vni);
+    fm_in_port(&b->m, u16_to_ofp(port));
+    fm_tun_id(&b->m, vni);
     enter(b, n);
     emit(b, TBL_TUNNEL_IN, 100);
 
@@ -73,18 +73,18 @@ make_epoch(struct build *b, const struct model_network *n, uint32_t epoch)
 
     for (unsigned i = 0; i < 2; i++) {
         match_network(&b->m, n->obj.key);
-        match_set_ct_state_masked(&b->m, CS_TRACKED | states[i],
-                                  CS_TRACKED | CS_INVALID | CS_NEW | states[i]);
-        match_set_ct_mark(&b->m, epoch);
+        fm_ct_state_masked(&b->m, CS_TRACKED | states[i],
+                           CS_TRACKED | CS_INVALID | CS_NEW | states[i]);
+        fm_ct_mark(&b->m, epoch);
         act_goto(b, states[i] == CS_ESTABLISHED ? TBL_SENDER : TBL_OUTPUT);
         emit(b, TBL_STATE, 150);
     }
     for (unsigned side = 0; side < 2; side++) {
         for (unsigned i = 0; i < 2; i++) {
             match_network(&b->m, n->obj.key);
-            match_set_reg(&b->m, REG_KIND, KIND_TRACKED);
-            match_set_reg(&b->m, sides[side], PASS_STATEFUL);
-            match_set_dl_type(&b->m, htons(types[i]));
+            fm_reg(&b->m, REG_KIND, KIND_TRACKED);
+            fm_reg(&b->m, sides[side], PASS_STATEFUL);
+            fm_dl_type(&b->m, htons(types[i]));
             act_commit(b, epoch);
             act_goto(b, TBL_OUTPUT);
             emit(b, TBL_VERDICT, 101 - side);
@@ -103,12 +103,12 @@ make_dhcp_guard(struct build *b, const struct model_network *n)
     for (unsigned i = 0; i < ARRAY_SIZE(families); i++) {
         for (unsigned to_client = 0; to_client < 2; to_client++) {
             match_network(&b->m, n->obj.key);
-            match_set_dl_type(&b->m, htons(families[i].type));
-            match_set_nw_proto(&b->m, IPPROTO_UDP);
+            fm_dl_type(&b->m, htons(families[i].type));
+            fm_nw_proto(&b->m, IPPROTO_UDP);
             if (to_client) {
-                match_set_tp_dst(&b->m, htons(families[i].client));
+                fm_tp_dst(&b->m, htons(families[i].client));
             } else {
-                match_set_tp_src(&b->m, htons(families[i].server));
+                fm_tp_src(&b->m, htons(families[i].server));
             }
             emit(b, TBL_SPOOF, 60000);
         }
@@ -121,9 +121,9 @@ make_ra_guard(struct build *b, const struct model_network *n)
 {
     for (uint8_t type = 134; type <= 137; type += 3) {
         match_network(&b->m, n->obj.key);
-        match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
-        match_set_nw_proto(&b->m, IPPROTO_ICMPV6);
-        match_set_icmp_type(&b->m, type);
+        fm_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+        fm_nw_proto(&b->m, IPPROTO_ICMPV6);
+        fm_icmp_type(&b->m, type);
         emit(b, TBL_SPOOF_ND, 300);
     }
 }
@@ -150,7 +150,7 @@ make_network(struct compile *c, const struct model_network *n, const struct cpre
     }
 
     match_network(&b.m, n->obj.key);
-    match_set_dl_dst_masked(&b.m, group_bit, group_bit);
+    fm_dl_dst_masked(&b.m, group_bit, group_bit);
     act_goto(&b, TBL_FLOOD);
     emit(&b, TBL_LOOKUP, 50);
     build_uninit(&b);
@@ -226,7 +226,7 @@ make_flood(struct compile *c, const struct model_network *n, const struct cprese
             act_reg(&b, REG_CHUNK, ++chunk);
             act_resubmit(&b, TBL_FLOOD);
             match_network(&b.m, n->obj.key);
-            match_set_reg(&b.m, REG_CHUNK, chunk - 1);
+            fm_reg(&b.m, REG_CHUNK, chunk - 1);
             emit(&b, TBL_FLOOD, 100);
         }
         copy_to(&b, places[i]->vif->key, places[i]->isolated);
@@ -238,7 +238,7 @@ make_flood(struct compile *c, const struct model_network *n, const struct cprese
         copy_to(&b, DST_UPLINK, false); /* last, for it adds a tag */
     }
     match_network(&b.m, n->obj.key);
-    match_set_reg(&b.m, REG_CHUNK, chunk);
+    fm_reg(&b.m, REG_CHUNK, chunk);
     emit(&b, TBL_FLOOD, 100);
     build_uninit(&b);
     free(places);

@@ -150,7 +150,9 @@ add_place(struct compile *c, struct cvif *v, struct chost *h)
     dirty_presence(c, place->presence);
     v->places = xrealloc(v->places, (v->n_places + 1) * sizeof *v->places);
     v->places[v->n_places++] = place;
-    unit_clear(c, h, UNIT_REMOTE, v->key, 0);
+    if (c->started) {
+        unit_clear(c, h, UNIT_REMOTE, v->key, 0);
+    }
     scope_place(c, v, h, true);
     return place;
 }
@@ -285,6 +287,7 @@ place_vif(struct compile *c, struct model_vif *mv)
         v->key = mv->obj.key;
         hmap_insert(&c->vifs, &v->node, hash_int(v->key, 0));
     }
+    v->now = mv;
     v->run = c->stats.runs;
     ovs_list_push_back(&c->placed, &v->run_node);
     set_network(c, v, mv->network->obj.key);
@@ -331,19 +334,55 @@ forget_vif(struct compile *c, uint32_t key)
 
 /* --- on other hosts ------------------------------------------------------------------ */
 
+/* A vif's flows on the hosts where it is not.  They are the same on hosts that are alike
+ * to it, which share them. */
+struct remotes {
+    const struct model_vif *vif;
+    struct {
+        bool made;
+        struct flows flows;
+    } of[4];
+};
+
+static struct flows *
+remote_flows(struct compile *c, struct remotes *r, const struct chost *h)
+{
+    bool its_host = r->vif->host && r->vif->host->obj.key == h->key;
+    unsigned i = 2 * its_host + !!h->uplink;
+
+    if (!r->of[i].made) {
+        r->of[i].made = true;
+        make_remote(c, r->vif, h, &r->of[i].flows);
+    }
+    return &r->of[i].flows;
+}
+
 static void
-place_remote(struct compile *c, struct cvif *v, const struct model_vif *mv, struct cpresence *p)
+place_remote(struct compile *c, struct cvif *v, struct remotes *r, struct cpresence *p)
 {
     const struct cplace *place = find_place(v, p->host);
-    struct flows flows = {0};
+    struct flows *shared, flows = {0};
 
     if (place && place->role == MODEL_HERE) {
-        unit_clear(c, p->host, UNIT_REMOTE, v->key, 0);
+        if (c->started) {
+            unit_clear(c, p->host, UNIT_REMOTE, v->key, 0);
+        }
         return;
     }
-    make_remote(c, mv, p->host, &flows);
+    shared = remote_flows(c, r, p->host);
+    for (size_t i = 0; i < shared->n; i++) {
+        flows_add(&flows, pflow_ref(shared->f[i]));
+    }
     if (flows.n || unit_exists(p->host, UNIT_REMOTE, v->key, 0)) {
         unit_set(c, p->host, UNIT_REMOTE, v->key, 0, &flows);
+    }
+}
+
+static void
+remotes_end(struct remotes *r)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(r->of); i++) {
+        flows_clear(&r->of[i].flows);
     }
 }
 
@@ -353,12 +392,14 @@ place_remotes(struct compile *c)
     struct cvif *v;
 
     LIST_FOR_EACH_POP (v, run_node, &c->placed) {
-        struct model_vif *mv = model_vif(model_by_key(c->model, v->key));
+        struct remotes r = {.vif = v->now};
         struct cpresence *p;
 
+        v->now = NULL;
         LIST_FOR_EACH (p, net_node, &v->net->presences) {
-            place_remote(c, v, mv, p);
+            place_remote(c, v, &r, p);
         }
+        remotes_end(&r);
     }
 }
 
@@ -377,10 +418,11 @@ place_fresh(struct compile *c)
         dirty_presence(c, p);
         LIST_FOR_EACH (v, net_node, &p->net->vifs) {
             if (v->run != c->stats.runs) {
-                struct model_vif *mv = model_vif(model_by_key(c->model, v->key));
+                struct remotes r = {.vif = model_vif(model_by_key(c->model, v->key))};
 
-                if (mv) {
-                    place_remote(c, v, mv, p);
+                if (r.vif) {
+                    place_remote(c, v, &r, p);
+                    remotes_end(&r);
                 }
             }
         }
@@ -393,6 +435,14 @@ void
 place_networks(struct compile *c)
 {
     struct cpresence *p;
+    struct cnet *net;
+
+    if (c->all_dirty) {
+        c->all_dirty = false;
+        HMAP_FOR_EACH (net, node, &c->nets) {
+            dirty_network(c, net);
+        }
+    }
 
     LIST_FOR_EACH_POP (p, dirty_node, &c->dirty_nets) {
         struct model_network *n = model_network(model_by_key(c->model, p->net->key));

@@ -140,39 +140,39 @@ dims_uninit(struct dims *d)
 /* --- matches ------------------------------------------------------------------------ */
 
 static void
-match_service(struct match *m, const struct service *s)
+match_service(struct fmatch *m, const struct service *s)
 {
     if (s->dl_type) {
-        match_set_dl_type(m, htons(s->dl_type));
+        fm_dl_type(m, htons(s->dl_type));
     }
     if (s->protocol >= 0) {
-        match_set_nw_proto(m, s->protocol);
+        fm_nw_proto(m, s->protocol);
     }
     if (s->port_mask) {
-        match_set_tp_dst_masked(m, htons(s->port), htons(s->port_mask));
+        fm_tp_dst_masked(m, htons(s->port), htons(s->port_mask));
     }
     if (s->icmp_type >= 0) {
-        match_set_icmp_type(m, s->icmp_type);
+        fm_icmp_type(m, s->icmp_type);
     }
     if (s->icmp_code >= 0) {
-        match_set_icmp_code(m, s->icmp_code);
+        fm_icmp_code(m, s->icmp_code);
     }
 }
 
 static void
-match_remote(const struct dims *d, struct match *m, const struct model_prefix *p)
+match_remote(const struct dims *d, struct fmatch *m, const struct model_prefix *p)
 {
     match_prefix(m, p, !d->out);
 }
 
 static void
-match_vif(const struct dims *d, struct match *m, uint32_t vif)
+match_vif(const struct dims *d, struct fmatch *m, uint32_t vif)
 {
-    match_set_reg(m, d->out ? REG_SRC : REG_DST, vif);
+    fm_reg(m, d->out ? REG_SRC : REG_DST, vif);
 }
 
 static void
-match_scope(const struct dims *d, struct match *m, enum scope_type type, uint32_t key)
+match_scope(const struct dims *d, struct fmatch *m, enum scope_type type, uint32_t key)
 {
     if (type == SCOPE_NETWORK) {
         match_network(m, key);
@@ -300,7 +300,7 @@ is_conj(const struct dims *d, enum scope_type type)
 
 /* What each flow of the conjunction has. */
 static void
-match_singles(const struct dims *d, struct match *m, enum scope_type type, uint32_t scope)
+match_singles(const struct dims *d, struct fmatch *m, enum scope_type type, uint32_t scope)
 {
     match_scope(d, m, type, scope);
     if (d->n_remotes == 1) {
@@ -335,7 +335,7 @@ emit_conj(struct build *b, const struct dims *d, enum scope_type type, uint32_t 
         act_conjunction(b, id, j.service - 1, j.n);
         emit(b, table_of(d), d->priority);
     }
-    match_set_conj_id(&b->m, id);
+    fm_conj_id(&b->m, id);
     emit_verdict(b, d);
 }
 

@@ -76,12 +76,8 @@ add_policy(struct compile *c, const struct cscope *s, const struct scope_net *n,
     uint64_t part = mix64(content, n ? n->sum : 0);
 
     if (s->type == SCOPE_ALL) {
-        struct cnet *net;
-
         c->policy += add ? part : -part;
-        HMAP_FOR_EACH (net, node, &c->nets) {
-            dirty_network(c, net);
-        }
+        c->all_dirty = true;
     } else {
         struct cnet *net = get_cnet(c, n->net);
 
@@ -114,6 +110,7 @@ scope_count(struct compile *c, struct cscope *s, uint32_t net, uint32_t member, 
         i++;
     }
     if (i == s->n_nets) {
+        ovs_assert(there);
         s->nets = xrealloc(s->nets, ++s->n_nets * sizeof *s->nets);
         s->nets[i] = (struct scope_net){.net = net};
     } else {
@@ -160,6 +157,7 @@ scope_host(struct compile *c, struct cscope *s, struct chost *h, bool there)
         i++;
     }
     if (i == s->n_hosts) {
+        ovs_assert(there);
         s->hosts = xrealloc(s->hosts, ++s->n_hosts * sizeof *s->hosts);
         s->hosts[i] = (struct scope_host){.host = h};
         give_bodies(c, s, h, true);

@@ -147,8 +147,10 @@ unit_set(struct compile *c, struct chost *h, enum unit_kind kind, uint32_t a, ui
     }
     flows_clear(&old);
     u->flows = *flows;
-    u->flows.f = xrealloc(u->flows.f, u->flows.n * sizeof *u->flows.f);
-    u->flows.allocated = u->flows.n;
+    if (u->flows.n < u->flows.allocated) {
+        u->flows.f = xrealloc(u->flows.f, u->flows.n * sizeof *u->flows.f);
+        u->flows.allocated = u->flows.n;
+    }
     *flows = (struct flows){0};
 }
 

@@ -12,8 +12,8 @@
 static void
 from(struct build *b, const struct model_vif *v)
 {
-    match_set_reg(&b->m, REG_SRC, v->obj.key);
-    match_set_dl_src(&b->m, v->mac);
+    fm_reg(&b->m, REG_SRC, v->obj.key);
+    fm_dl_src(&b->m, v->mac);
 }
 
 static void
@@ -59,9 +59,9 @@ make_classify(struct build *b, const struct model_vif *v, uint32_t ofport, bool 
 {
     ovs_be64 network = htonll(v->network->obj.key);
 
-    match_set_in_port(&b->m, u16_to_ofp(ofport));
+    fm_in_port(&b->m, u16_to_ofp(ofport));
     if (v->tag) {
-        match_set_vlan_vid(&b->m, htons(v->tag | VLAN_CFI));
+        fm_vlan_vid(&b->m, htons(v->tag | VLAN_CFI));
     }
     if (!shut) {
         if (v->limit[MODEL_OUT].kbps) {
@@ -85,11 +85,11 @@ static void
 make_arp(struct build *b, const struct model_vif *v, const struct model_prefix *ip)
 {
     from(b, v);
-    match_set_dl_type(&b->m, htons(ETH_TYPE_ARP));
-    match_set_arp_sha(&b->m, v->mac);
+    fm_dl_type(&b->m, htons(ETH_TYPE_ARP));
+    fm_arp_sha(&b->m, v->mac);
     if (ip) {
-        match_set_nw_src_masked(&b->m, in6_addr_get_mapped_ipv4(&ip->addr),
-                                be32_prefix_mask(ip->plen - 96));
+        fm_nw_src_masked(&b->m, in6_addr_get_mapped_ipv4(&ip->addr),
+                         be32_prefix_mask(ip->plen - 96));
     }
     act_goto(b, TBL_KIND);
     emit(b, TBL_SPOOF, 200);
@@ -100,12 +100,11 @@ static void
 make_arp_probe(struct build *b, const struct model_vif *v, const struct model_prefix *ip)
 {
     from(b, v);
-    match_set_dl_type(&b->m, htons(ETH_TYPE_ARP));
-    match_set_nw_proto(&b->m, ARP_OP_REQUEST);
-    match_set_arp_sha(&b->m, v->mac);
-    match_set_nw_src(&b->m, 0);
-    match_set_nw_dst_masked(&b->m, in6_addr_get_mapped_ipv4(&ip->addr),
-                            be32_prefix_mask(ip->plen - 96));
+    fm_dl_type(&b->m, htons(ETH_TYPE_ARP));
+    fm_nw_proto(&b->m, ARP_OP_REQUEST);
+    fm_arp_sha(&b->m, v->mac);
+    fm_nw_src(&b->m, 0);
+    fm_nw_dst_masked(&b->m, in6_addr_get_mapped_ipv4(&ip->addr), be32_prefix_mask(ip->plen - 96));
     act_goto(b, TBL_KIND);
     emit(b, TBL_SPOOF, 200);
 }
@@ -126,12 +125,12 @@ make_locked_ipv4(struct build *b, const struct model_vif *v)
     if (v->ipv4_allowed.n) {
         /* A DHCP client that has no address yet. */
         from(b, v);
-        match_set_dl_type(&b->m, htons(ETH_TYPE_IP));
-        match_set_nw_proto(&b->m, IPPROTO_UDP);
-        match_set_nw_src(&b->m, 0);
-        match_set_nw_dst(&b->m, OVS_BE32_MAX);
-        match_set_tp_src(&b->m, htons(68));
-        match_set_tp_dst(&b->m, htons(67));
+        fm_dl_type(&b->m, htons(ETH_TYPE_IP));
+        fm_nw_proto(&b->m, IPPROTO_UDP);
+        fm_nw_src(&b->m, 0);
+        fm_nw_dst(&b->m, OVS_BE32_MAX);
+        fm_tp_src(&b->m, htons(68));
+        fm_tp_dst(&b->m, htons(67));
         act_goto(b, TBL_KIND);
         emit(b, TBL_SPOOF, 150);
     }
@@ -145,18 +144,18 @@ make_nd(struct build *b, const struct model_vif *v, uint8_t type, const struct m
 {
     for (unsigned absent = 0; absent < 2; absent++) {
         from(b, v);
-        match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
-        match_set_nw_proto(&b->m, IPPROTO_ICMPV6);
-        match_set_icmp_type(&b->m, type);
+        fm_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+        fm_nw_proto(&b->m, IPPROTO_ICMPV6);
+        fm_icmp_type(&b->m, type);
         if (type == ND_NS) {
-            match_set_arp_sha(&b->m, absent ? eth_addr_zero : v->mac); /* nd_sll */
+            fm_arp_sha(&b->m, absent ? eth_addr_zero : v->mac); /* nd_sll */
         } else {
-            match_set_arp_tha(&b->m, absent ? eth_addr_zero : v->mac); /* nd_tll */
+            fm_arp_tha(&b->m, absent ? eth_addr_zero : v->mac); /* nd_tll */
         }
         if (target) {
             struct in6_addr mask = ipv6_create_mask(target->plen);
 
-            match_set_nd_target_masked(&b->m, &target->addr, &mask);
+            fm_nd_target_masked(&b->m, &target->addr, &mask);
         }
         act_goto(b, TBL_KIND);
         emit(b, TBL_SPOOF_ND, 200);
@@ -173,13 +172,13 @@ make_dad(struct build *b, const struct model_vif *v, const struct model_prefix *
     ipv6_parse("ff02::1:ff00:0", &solicited);
     mask = ipv6_create_mask(104);
     from(b, v);
-    match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
-    match_set_nw_proto(&b->m, IPPROTO_ICMPV6);
-    match_set_icmp_type(&b->m, ND_NS);
-    match_set_ipv6_src(&b->m, &in6addr_any);
-    match_set_ipv6_dst_masked(&b->m, &solicited, &mask);
-    match_set_arp_sha(&b->m, eth_addr_zero);
-    match_set_nd_target_masked(&b->m, &target->addr, &target_mask);
+    fm_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+    fm_nw_proto(&b->m, IPPROTO_ICMPV6);
+    fm_icmp_type(&b->m, ND_NS);
+    fm_ipv6_src(&b->m, &in6addr_any);
+    fm_ipv6_dst_masked(&b->m, &solicited, &mask);
+    fm_arp_sha(&b->m, eth_addr_zero);
+    fm_nd_target_masked(&b->m, &target->addr, &target_mask);
     act_goto(b, TBL_SPOOF_ND);
     emit(b, TBL_SPOOF, 150);
 }
@@ -212,10 +211,10 @@ make_locked_ipv6(struct build *b, const struct model_vif *v)
     make_nd(b, v, ND_NS, NULL);
 
     from(b, v);
-    match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
-    match_set_nw_proto(&b->m, IPPROTO_ICMPV6);
-    match_set_icmp_type(&b->m, MLD2_REPORT);
-    match_set_ipv6_src(&b->m, &in6addr_any);
+    fm_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+    fm_nw_proto(&b->m, IPPROTO_ICMPV6);
+    fm_icmp_type(&b->m, MLD2_REPORT);
+    fm_ipv6_src(&b->m, &in6addr_any);
     act_goto(b, TBL_SPOOF_ND);
     emit(b, TBL_SPOOF, 150);
 }
@@ -228,11 +227,11 @@ make_unlocked(struct build *b, const struct model_vif *v)
 {
     make_arp(b, v, NULL);
     from(b, v);
-    match_set_dl_type(&b->m, htons(ETH_TYPE_ARP));
+    fm_dl_type(&b->m, htons(ETH_TYPE_ARP));
     emit(b, TBL_SPOOF, 190);
 
     from(b, v);
-    match_set_dl_type(&b->m, htons(ETH_TYPE_IPV6));
+    fm_dl_type(&b->m, htons(ETH_TYPE_IPV6));
     act_goto(b, TBL_SPOOF_ND);
     emit(b, TBL_SPOOF, 150);
     make_nd(b, v, ND_NS, NULL);
@@ -254,9 +253,9 @@ make_owner(struct build *b, uint32_t key)
         ovs_u128 label = {.u64.hi = (uint64_t)key << shift};
         ovs_u128 mask = {.u64.hi = (uint64_t)UINT32_MAX << shift};
 
-        match_set_reg(&b->m, receives ? REG_DST : REG_SRC, key);
-        match_set_ct_state_masked(&b->m, reply ? CS_REPLY_DIR : 0, CS_REPLY_DIR);
-        match_set_ct_label_masked(&b->m, label, mask);
+        fm_reg(&b->m, receives ? REG_DST : REG_SRC, key);
+        fm_ct_state_masked(&b->m, reply ? CS_REPLY_DIR : 0, CS_REPLY_DIR);
+        fm_ct_label_masked(&b->m, label, mask);
         act_goto(b, receives ? TBL_OUTPUT : TBL_RECEIVER);
         emit(b, receives ? TBL_RECEIVER : TBL_SENDER, 100);
     }
@@ -288,9 +287,9 @@ make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, enum mod
     make_owner(&b, v->obj.key);
 
     match_network(&b.m, v->network->obj.key);
-    match_set_dl_dst(&b.m, v->mac);
+    fm_dl_dst(&b.m, v->mac);
     if (role == MODEL_COMING) {
-        match_set_reg(&b.m, REG_SRC, 0);
+        fm_reg(&b.m, REG_SRC, 0);
     }
     act_reg(&b, REG_DST, v->obj.key);
     act_reg(&b, REG_DST_ISOLATED, v->isolated);
@@ -300,21 +299,21 @@ make_vif(struct compile *c, const struct model_vif *v, uint32_t ofport, enum mod
     if (v->coming) {
         /* What it sends from one of the two hosts floods to the other. */
         match_network(&b.m, v->network->obj.key);
-        match_set_reg(&b.m, REG_SRC, 0);
-        match_set_reg(&b.m, REG_DST, v->obj.key);
-        match_set_dl_src(&b.m, v->mac);
+        fm_reg(&b.m, REG_SRC, 0);
+        fm_reg(&b.m, REG_DST, v->obj.key);
+        fm_dl_src(&b.m, v->mac);
         emit(&b, TBL_ISOLATE, 300);
     }
     if (v->coming && v->isolated && role == MODEL_HERE) {
         /* It may run there by now; there make_remote() says so. */
         match_network(&b.m, v->network->obj.key);
-        match_set_reg(&b.m, REG_SRC, 0);
-        match_set_reg(&b.m, REG_DST_ISOLATED, 1);
-        match_set_dl_src(&b.m, v->mac);
+        fm_reg(&b.m, REG_SRC, 0);
+        fm_reg(&b.m, REG_DST_ISOLATED, 1);
+        fm_dl_src(&b.m, v->mac);
         emit(&b, TBL_ISOLATE, 300);
     }
 
-    match_set_reg(&b.m, REG_DST, v->obj.key);
+    fm_reg(&b.m, REG_DST, v->obj.key);
     if (v->limit[MODEL_IN].kbps) {
         act_metered_output(&b, pmeter_id(ofport, v->tag, MODEL_IN), v->tag, ofport);
     } else {
@@ -338,7 +337,7 @@ make_remote(struct compile *c, const struct model_vif *v, const struct chost *on
     build_init(&b, c, out, flow_cookie(FLOW_REMOTE, v->obj.key));
     if (!overlay || (v->host && v->host->obj.live && v->host->obj.key != on->key)) {
         match_network(&b.m, v->network->obj.key);
-        match_set_dl_dst(&b.m, v->mac);
+        fm_dl_dst(&b.m, v->mac);
         act_reg(&b, REG_DST, overlay ? DST_TUNNEL : DST_UPLINK);
         act_reg(&b, REG_DST_ISOLATED, v->isolated);
         if (overlay) {
@@ -349,9 +348,9 @@ make_remote(struct compile *c, const struct model_vif *v, const struct chost *on
     }
     if (v->isolated) {
         match_network(&b.m, v->network->obj.key);
-        match_set_reg(&b.m, REG_SRC, 0);
-        match_set_reg(&b.m, REG_DST_ISOLATED, 1);
-        match_set_dl_src(&b.m, v->mac);
+        fm_reg(&b.m, REG_SRC, 0);
+        fm_reg(&b.m, REG_DST_ISOLATED, 1);
+        fm_dl_src(&b.m, v->mac);
         emit(&b, TBL_ISOLATE, 300);
     }
     build_uninit(&b);

@@ -53,6 +53,7 @@ struct fleet {
     long long int act_at; /* without having heard all hosts; 0: they have been */
 
     size_t n_overlays[HOST_N_TUNNELS];
+    bool switches_changed; /* what kind of switch a host has */
 };
 
 struct fleet *
@@ -288,6 +289,39 @@ report_ports(struct fleet *f, struct member *m)
 }
 
 static void
+report_pifs(struct fleet *f, struct member *m)
+{
+    uint64_t seqno = host_get_pifs_seqno(m->host);
+    const struct host_pif *pifs;
+    const struct model_ref *ref;
+    size_t n;
+
+    if (!seqno) {
+        return; /* not read yet */
+    }
+    /* Each time, for the objects may be others of the same devices. */
+    pifs = host_get_pifs(m->host, &n);
+    MODEL_FOR_EACH_REF (ref, &host_of(f, m)->pifs) {
+        struct model_pif *pif = model_pif(ref->from);
+        struct model_pif_status s = {.speed_mbps = 0};
+        bool asked = false;
+
+        for (size_t i = 0; i < n; i++) {
+            asked = asked || !strcmp(pifs[i].device, pif->device);
+            if (pifs[i].there && !strcmp(pifs[i].device, pif->device)) {
+                ovs_strlcpy(s.link, pifs[i].up ? "up" : "down", sizeof s.link);
+                s.speed_mbps = pifs[i].speed_mbps;
+                ovs_strlcpy(s.mac, pifs[i].mac, sizeof s.mac);
+                ovs_strlcpy(s.bridge, pifs[i].bridge, sizeof s.bridge);
+            }
+        }
+        if (asked) {
+            model_pif_set_status(f->model, pif, &s);
+        }
+    }
+}
+
+static void
 sync_extra(struct fleet *f)
 {
     struct hmapx hosts = HMAPX_INITIALIZER(&hosts);
@@ -302,6 +336,9 @@ sync_extra(struct fleet *f)
                 host_set_extra(m->host, fleet_extra(f->model, mh));
             }
         }
+    }
+    if (!hmapx_is_empty(&hosts) || f->switches_changed) {
+        f->switches_changed = false;
         fleet_extra_errors(f->model);
     }
     hmapx_destroy(&hosts);
@@ -316,6 +353,7 @@ fleet_sync(struct fleet *f)
     sync_hosts(f);
     HMAP_FOR_EACH (m, node, &f->members) {
         ports = report_ports(f, m) || ports;
+        report_pifs(f, m);
     }
     if (ports) {
         model_settle(f->model);
@@ -368,6 +406,9 @@ report_status(struct fleet *f, struct member *m)
     ovs_strlcpy(now.switch_type, s->switch_type, sizeof now.switch_type);
     ovs_strlcpy(now.version, s->version, sizeof now.version);
     if (memcmp(&now, &m->status, sizeof now)) {
+        f->switches_changed = f->switches_changed ||
+                              strcmp(now.switch_type, m->status.switch_type) ||
+                              strcmp(now.datapath_type, m->status.datapath_type);
         m->status = now;
         model_host_set_status(f->model, host_of(f, m), &now);
     }
@@ -452,6 +493,9 @@ fleet_wait(struct fleet *f)
 
     if (f->act_at) {
         poll_timer_wait_until(f->act_at);
+    }
+    if (f->switches_changed) {
+        poll_immediate_wake();
     }
     HMAP_FOR_EACH (m, node, &f->members) {
         host_wait(m->host);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bitmap.h"
 #include "hmapx.h"
 #include "model.h"
 #include "packets.h"
@@ -20,13 +21,10 @@ host_mirror_vlan_ports(uint16_t vlan, char in[16], char out[16])
     snprintf(out, 16, "weft-spanx-%d", vlan & 0xfff);
 }
 
-void
-host_extra_free(struct host_extra *x)
+static void
+free_mirrors_from(struct host_extra *x, size_t first)
 {
-    if (!x) {
-        return;
-    }
-    for (size_t i = 0; i < x->n_mirrors; i++) {
+    for (size_t i = first; i < x->n_mirrors; i++) {
         struct host_mirror *hm = &x->mirrors[i];
 
         svec_destroy(&hm->in);
@@ -36,18 +34,41 @@ host_extra_free(struct host_extra *x)
         free(hm->remote_ip);
         free(hm->local_ip);
     }
+    x->n_mirrors = MIN(x->n_mirrors, first);
+}
+
+static void
+free_exporter(struct host_exporter *e)
+{
+    svec_destroy(&e->targets);
+    svec_destroy(&e->options);
+    free(e->sflow_agent);
+}
+
+void
+host_extra_free(struct host_extra *x)
+{
+    if (!x) {
+        return;
+    }
+    free_mirrors_from(x, 0);
     for (int p = 0; p < HOST_N_PROTOCOLS; p++) {
-        svec_destroy(&x->exporters[p].targets);
-        svec_destroy(&x->exporters[p].options);
-        free(x->exporters[p].sflow_agent);
+        free_exporter(&x->exporters[p]);
     }
     for (size_t i = 0; i < x->n_keys; i++) {
         free(x->keys[i].port);
+        free(x->keys[i].tags);
     }
     free(x->keys);
+    for (size_t i = 0; i < x->n_scopes; i++) {
+        free_exporter(&x->scopes[i].exporter);
+        free(x->scopes[i].networks);
+    }
+    free(x->scopes);
     free(x->bond.port);
     free(x->bond.primary);
     svec_destroy(&x->bond.interfaces);
+    svec_destroy(&x->pifs);
     free(x->mirrors);
     free(x);
 }
@@ -87,16 +108,25 @@ bonds_equal(const struct host_bond *a, const struct host_bond *b)
 static bool
 keys_equal(const struct host_port_keys *a, const struct host_port_keys *b)
 {
-    return !strcmp(a->port, b->port) && a->vif == b->vif && a->network == b->network;
+    return !strcmp(a->port, b->port) && a->vif == b->vif && a->network == b->network &&
+           !strcmp(a->tags, b->tags);
+}
+
+static bool
+scopes_equal(const struct host_scope *a, const struct host_scope *b)
+{
+    return a->key == b->key && !strcmp(a->networks, b->networks) &&
+           exporters_equal(&a->exporter, &b->exporter);
 }
 
 bool
 host_extra_equal(const struct host_extra *a, const struct host_extra *b)
 {
-    if (!a || !b || a->n_mirrors != b->n_mirrors || a->n_keys != b->n_keys) {
+    if (!a || !b || a->n_mirrors != b->n_mirrors || a->n_keys != b->n_keys ||
+        a->n_scopes != b->n_scopes) {
         return a == b;
     }
-    if (!bonds_equal(&a->bond, &b->bond)) {
+    if (!bonds_equal(&a->bond, &b->bond) || !svec_equal(&a->pifs, &b->pifs)) {
         return false;
     }
     for (size_t i = 0; i < a->n_keys; i++) {
@@ -106,6 +136,11 @@ host_extra_equal(const struct host_extra *a, const struct host_extra *b)
     }
     for (size_t i = 0; i < a->n_mirrors; i++) {
         if (!mirrors_equal(&a->mirrors[i], &b->mirrors[i])) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < a->n_scopes; i++) {
+        if (!scopes_equal(&a->scopes[i], &b->scopes[i])) {
             return false;
         }
     }
@@ -255,6 +290,34 @@ compare_mirrors(const void *a_, const void *b_)
     return a->select < b->select ? -1 : a->select > b->select;
 }
 
+/* All that the host should have, the oldest first. */
+static void
+add_mirrors(struct model *m, struct host_extra *x, const struct model_host *host)
+{
+    const struct model_obj *obj;
+
+    MODEL_FOR_EACH (obj, m, REC_MIRROR) {
+        if (obj->live) {
+            add_mirror(m, x, model_mirror(obj), host);
+        }
+    }
+    if (x->n_mirrors) {
+        qsort(x->mirrors, x->n_mirrors, sizeof *x->mirrors, compare_mirrors);
+    }
+}
+
+/* How many of them a bridge has room for; the parts of one are not divided. */
+static size_t
+with_room(const struct host_extra *x)
+{
+    size_t n = MIN(x->n_mirrors, HOST_MIRRORS_MAX);
+
+    while (n && n < x->n_mirrors && x->mirrors[n - 1].key == x->mirrors[n].key) {
+        n--;
+    }
+    return n;
+}
+
 /* --- exporters ----------------------------------------------------------------------- */
 
 /* The host's own, else the pool's. */
@@ -267,18 +330,20 @@ find_exporter(const struct model *m, enum model_protocol protocol, const struct 
     MODEL_FOR_EACH (obj, m, REC_EXPORTER) {
         const struct model_exporter *e = model_exporter(obj);
 
-        if (obj->live && e->protocol == protocol && e->host == host) {
+        if (!obj->live || e->scoped || e->protocol != protocol) {
+            continue;
+        } else if (e->host == host) {
             return e;
-        } else if (obj->live && e->protocol == protocol && !e->host) {
+        } else if (!e->host) {
             pools = e;
         }
     }
     return pools;
 }
 
-static void
-set_exporter(struct host_exporter *he, const struct model_exporter *e,
-             const struct model_host *host)
+void
+fleet_set_exporter(struct host_exporter *he, const struct model_exporter *e,
+                   const struct model_host *host)
 {
     svec_clone(&he->targets, &e->targets);
     svec_clone(&he->options, &e->options);
@@ -328,17 +393,27 @@ compare_port_keys(const void *a_, const void *b_)
     return strcmp(a->port, b->port);
 }
 
+/* Beside those that fleet_scopes() has added. */
 static void
 add_keys(struct host_extra *x, const struct model_host *host)
 {
-    const struct model_port *port;
+    const struct model_port *port, *sub;
 
-    x->keys = xmalloc((ovs_list_size(&host->ports) + 1) * sizeof *x->keys);
+    x->keys = xrealloc(x->keys, (x->n_keys + ovs_list_size(&host->ports) + 1) * sizeof *x->keys);
     LIST_FOR_EACH (port, host_node, &host->ports) {
-        if (port->vif) {
-            x->keys[x->n_keys++] = (struct host_port_keys){xstrdup(port->name), port->vif->obj.key,
-                                                           port->vif->network->obj.key};
+        struct svec tags = SVEC_EMPTY_INITIALIZER;
+
+        if (!port->vif) {
+            continue;
         }
+        LIST_FOR_EACH (sub, sub_node, &port->subs) {
+            svec_add_nocopy(&tags, xasprintf("%d=%" PRIu32, sub->tag, sub->vif->network->obj.key));
+        }
+        svec_sort(&tags);
+        x->keys[x->n_keys++] =
+            (struct host_port_keys){xstrdup(port->name), port->vif->obj.key,
+                                    port->vif->network->obj.key, svec_join(&tags, " ", "")};
+        svec_destroy(&tags);
     }
     if (x->n_keys) {
         qsort(x->keys, x->n_keys, sizeof *x->keys, compare_port_keys);
@@ -349,27 +424,26 @@ struct host_extra *
 fleet_extra(struct model *m, const struct model_host *host)
 {
     struct host_extra *x = xzalloc(sizeof *x);
-    const struct model_obj *obj;
+    const struct model_ref *ref;
 
     BUILD_ASSERT_DECL((int)HOST_NETFLOW == MODEL_NETFLOW && (int)HOST_SFLOW == MODEL_SFLOW &&
                       (int)HOST_IPFIX == MODEL_IPFIX);
-    MODEL_FOR_EACH (obj, m, REC_MIRROR) {
-        if (obj->live) {
-            add_mirror(m, x, model_mirror(obj), host);
-        }
-    }
-    if (x->n_mirrors) {
-        qsort(x->mirrors, x->n_mirrors, sizeof *x->mirrors, compare_mirrors);
-    }
+    add_mirrors(m, x, host);
+    free_mirrors_from(x, with_room(x));
     for (int p = 0; p < HOST_N_PROTOCOLS; p++) {
         const struct model_exporter *e = find_exporter(m, p, host);
 
         if (e) {
-            set_exporter(&x->exporters[p], e, host);
+            fleet_set_exporter(&x->exporters[p], e, host);
         }
     }
     set_bond(&x->bond, host);
-    if (x->exporters[HOST_NETFLOW].targets.n || x->exporters[HOST_IPFIX].targets.n) {
+    MODEL_FOR_EACH_REF (ref, &host->pifs) {
+        svec_add(&x->pifs, model_pif(ref->from)->device);
+    }
+    svec_sort_unique(&x->pifs);
+    fleet_scopes(m, x, host);
+    if (x->exporters[HOST_NETFLOW].targets.n || x->exporters[HOST_IPFIX].targets.n || x->n_scopes) {
         add_keys(x, host);
     }
     return x;
@@ -397,7 +471,16 @@ fleet_extra_changed(const struct model *m, struct hmapx *hosts)
     struct model_port *port;
     struct model_obj *obj;
 
-    if (!ovs_list_is_empty(&m->changed[REC_MIRROR]) || !ovs_list_is_empty(&m->changed[REC_BOND]) ||
+    MODEL_FOR_EACH_CHANGED (obj, m, REC_NETWORK) {
+        /* Exporters want to know its tag, and whether it is in force. */
+        if (obj->change & (MODEL_CREATED | MODEL_DELETED | MODEL_CFG) &&
+            !ovs_list_is_empty(&model_network(obj)->exporters)) {
+            add_all(m, hosts);
+            return;
+        }
+    }
+    if (!ovs_list_is_empty(&m->changed[REC_PIF]) || !ovs_list_is_empty(&m->changed[REC_MIRROR]) ||
+        !ovs_list_is_empty(&m->changed[REC_BOND]) ||
         !ovs_list_is_empty(&m->changed[REC_EXPORTER]) ||
         (mirrors && (!ovs_list_is_empty(&m->changed[REC_VIF]) ||
                      !ovs_list_is_empty(&m->changed[REC_NETWORK]) ||
@@ -466,6 +549,19 @@ is_partial(const struct model_mirror *mirror, struct model_vif *const vifs[], si
     return false;
 }
 
+/* A host has as many as it can already, all of them older. */
+static bool
+is_one_too_many(const struct model_mirror *mirror, char why[MIRROR_WHY])
+{
+    if (mirror->crowded) {
+        snprintf(why, MIRROR_WHY,
+                 "vifs: is not made on host \"%.120s\", which has the %d mirrors that a switch can "
+                 "have (one for each tag of trunks): mirror more vifs with fewer",
+                 mirror->crowded, HOST_MIRRORS_MAX);
+    }
+    return mirror->crowded;
+}
+
 static void
 check_mirror(struct model *m, struct model_mirror *mirror)
 {
@@ -475,26 +571,120 @@ check_mirror(struct model *m, struct model_mirror *mirror)
 
     vifs = model_mirror_vifs(m, mirror, &n);
     model_set_error(m, &mirror->obj,
-                    is_apart(mirror, vifs, n, why) || is_partial(mirror, vifs, n, why) ? why
-                                                                                       : NULL);
+                    is_one_too_many(mirror, why) || is_apart(mirror, vifs, n, why) ||
+                            is_partial(mirror, vifs, n, why)
+                        ? why
+                        : NULL);
     free(vifs);
+}
+
+/* The most rows of Mirror that any host could need: each mirror has one, and one for
+ * each tag that it selects. */
+static size_t
+most_rows(const struct model *m)
+{
+    const struct model_obj *obj;
+    size_t rows = 0;
+
+    MODEL_FOR_EACH (obj, m, REC_MIRROR) {
+        unsigned long tags[BITMAP_N_LONGS(4096)] = {0};
+        struct model_vif **vifs;
+        size_t n;
+
+        if (obj->live) {
+            vifs = model_mirror_vifs(m, model_mirror(obj), &n);
+            for (size_t i = 0; i < n; i++) {
+                bitmap_set1(tags, vifs[i]->parent ? vifs[i]->tag & 0xfff : 0);
+            }
+            rows += bitmap_count1(tags, 4096) + 1;
+            free(vifs);
+        }
+    }
+    return rows;
+}
+
+/* Which mirrors some host has no room for. */
+static void
+find_crowded(struct model *m)
+{
+    struct model_obj *obj, *host;
+
+    MODEL_FOR_EACH (obj, m, REC_MIRROR) {
+        model_mirror(obj)->crowded = NULL;
+    }
+    if (hmap_is_empty(&m->objs[REC_MIRROR]) || most_rows(m) <= HOST_MIRRORS_MAX) {
+        return;
+    }
+    MODEL_FOR_EACH (host, m, REC_HOST) {
+        struct host_extra *x = xzalloc(sizeof *x);
+        size_t n;
+
+        add_mirrors(m, x, model_host(host));
+        n = with_room(x);
+        MODEL_FOR_EACH (obj, m, REC_MIRROR) {
+            for (size_t i = n; i < x->n_mirrors; i++) {
+                if (x->mirrors[i].key == obj->key) {
+                    model_mirror(obj)->crowded = host->name;
+                }
+            }
+        }
+        host_extra_free(x);
+    }
+}
+
+/* A device of the bond that is none of its host's physical interfaces, where any
+ * are stated; or NULL. */
+static const char *
+unknown_device(const struct model_bond *bond)
+{
+    const struct model_ref *ref;
+
+    for (size_t i = 0; i < bond->interfaces.n && !ovs_list_is_empty(&bond->host->pifs); i++) {
+        bool known = false;
+
+        MODEL_FOR_EACH_REF (ref, &bond->host->pifs) {
+            known = known || !strcmp(model_pif(ref->from)->device, bond->interfaces.names[i]);
+        }
+        if (!known) {
+            return bond->interfaces.names[i];
+        }
+    }
+    return NULL;
+}
+
+static void
+check_bond(struct model *m, struct model_bond *bond)
+{
+    const char *host = bond->host->obj.name, *unknown = unknown_device(bond);
+    char why[200];
+
+    if (strcmp(bond->port, bond->host->uplink)) {
+        snprintf(why, sizeof why, "port: is not in use: the uplink of host \"%.60s\" is \"%.60s\"",
+                 host, bond->host->uplink);
+    } else if (unknown) {
+        snprintf(why, sizeof why,
+                 "interfaces: \"%.15s\" is no physical interface of host \"%.60s\"", unknown, host);
+    } else {
+        why[0] = '\0';
+    }
+    model_set_error(m, &bond->obj, why);
 }
 
 void
 fleet_extra_errors(struct model *m)
 {
     struct model_obj *obj;
-    char why[200];
 
     MODEL_FOR_EACH (obj, m, REC_BOND) {
-        const struct model_bond *bond = model_bond(obj);
-        bool used = obj->live && !strcmp(bond->port, bond->host->uplink);
-
-        snprintf(why, sizeof why, "port: is not in use: the uplink of host \"%.60s\" is \"%.60s\"",
-                 obj->live ? bond->host->obj.name : "", obj->live ? bond->host->uplink : "");
-        model_set_error(m, obj, obj->live && !used ? why : NULL);
+        if (obj->live) {
+            check_bond(m, model_bond(obj));
+        } else {
+            model_set_error(m, obj, NULL);
+        }
     }
 
+    fleet_scope_errors(m);
+    find_crowded(m);
     MODEL_FOR_EACH (obj, m, REC_MIRROR) {
         if (obj->live) {
             check_mirror(m, model_mirror(obj));

@@ -12,6 +12,7 @@
 
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/poll-loop.h"
+#include "openvswitch/rconn.h"
 #include "openvswitch/vlog.h"
 #include "packets.h"
 #include "socket-util.h"
@@ -64,6 +65,7 @@ host_destroy(struct host *h)
     host_peer_forget(&h->ovsdb_peer);
     host_peer_forget(&h->openflow_peer);
     host_db_free_ports(h->ports, h->n_ports);
+    host_db_free_pifs(h->pifs, h->n_pifs);
     host_extra_free(h->extra);
     free_config(&h->cfg);
     free(h->name);
@@ -293,6 +295,19 @@ host_get_ports_seqno(const struct host *h)
     return h->ports_seqno;
 }
 
+uint64_t
+host_get_pifs_seqno(const struct host *h)
+{
+    return h->pifs_seqno;
+}
+
+const struct host_pif *
+host_get_pifs(const struct host *h, size_t *n)
+{
+    *n = h->n_pifs;
+    return h->pifs;
+}
+
 const struct host_port *
 host_get_ports(const struct host *h, size_t *n)
 {
@@ -376,6 +391,9 @@ host_step(const struct host *h, const char *step)
     VLOG_DBG("%s: %s", h->name, step);
     if (len && strlen(step) == len && !strncmp(step, kill_at, len) && --left <= 0) {
         VLOG_WARN("%s: WEFT_TEST_KILL_AT: ends at step \"%s\"", h->name, step);
+        if (h->of.rconn) {
+            rconn_run(h->of.rconn); /* what was sent before is written */
+        }
         kill(getpid(), SIGKILL);
     }
 }

@@ -61,6 +61,15 @@ struct host_port {
     struct eth_addr mac; /* external_ids:attached-mac */
 };
 
+/* A physical interface that host_set_extra() names, as the switch has it. */
+struct host_pif {
+    char *device;
+    bool there, up;
+    int64_t speed_mbps;
+    char mac[18];
+    char bridge[64];
+};
+
 /* Flows that differed from what this controller stated, at the last comparison. */
 struct host_drift {
     size_t missing;      /* were not there, or did something else */
@@ -139,6 +148,9 @@ const char *host_name(const struct host *);
 const struct host_status *host_get_status(const struct host *);
 /* Changes whenever a port came, went or changed; 0 until they are known. */
 uint64_t host_get_ports_seqno(const struct host *);
+/* Changes when what follows does. */
+uint64_t host_get_pifs_seqno(const struct host *);
+const struct host_pif *host_get_pifs(const struct host *, size_t *n);
 /* In order of names. */
 const struct host_port *host_get_ports(const struct host *, size_t *n);
 

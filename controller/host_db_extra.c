@@ -249,11 +249,13 @@ apply_mirrors(struct host *h, const struct ovsrec_bridge *br)
 {
     const struct ovsrec_port *output = NULL;
     const struct host_extra *x = h->extra;
+    size_t others = 0;
 
     for (size_t i = 0; i < br->n_mirrors; i++) {
         const struct ovsrec_mirror *row = br->mirrors[i];
         bool wanted = !is_role(&row->external_ids, "mirror");
 
+        others += wanted;
         for (size_t j = 0; x && j < x->n_mirrors; j++) {
             wanted = wanted || !strcmp(x->mirrors[j].name, row->name);
         }
@@ -262,6 +264,12 @@ apply_mirrors(struct host *h, const struct ovsrec_bridge *br)
             note_change(h);
             ovsrec_bridge_update_mirrors_delvalue(br, row);
         }
+    }
+    if (x && x->n_mirrors && others + x->n_mirrors > HOST_MIRRORS_MAX) {
+        host_set_error(h->db_error, sizeof h->db_error,
+                       "mirrors: bridge %s has %" PRIuSIZE " of others, with the pool's %" PRIuSIZE
+                       " more than the %d that a switch can have",
+                       br->name, others, x->n_mirrors, HOST_MIRRORS_MAX);
     }
     for (size_t i = 0; x && i < x->n_mirrors; i++) {
         /* Parts of one mirror have one output. */
@@ -437,19 +445,97 @@ apply_ipfix(struct host *h, const struct ovsrec_bridge *br, const struct host_ex
     apply_collector_set(h, br, row);
 }
 
+static const struct host_scope *
+find_scope(const struct host_extra *x, int64_t set)
+{
+    for (size_t i = 0; x && i < x->n_scopes; i++) {
+        if (HOST_SCOPE_SET(x->scopes[i].key) == set) {
+            return &x->scopes[i];
+        }
+    }
+    return NULL;
+}
+
+/* A row of IPFIX at a set that no flow names: the exporter that finds the networks
+ * there is weft-vswitchd's, and to any other switch it means nothing. */
+static void
+want_scope(struct host *h, const struct ovsrec_bridge *br, const struct host_scope *scope)
+{
+    const struct ovsrec_flow_sample_collector_set *row = NULL, *other;
+    const struct ovsrec_ipfix *ipfix;
+    struct smap ids = SMAP_INITIALIZER(&ids);
+
+    OVSREC_FLOW_SAMPLE_COLLECTOR_SET_FOR_EACH(other, h->db.idl)
+    {
+        if (other->bridge == br && other->id == HOST_SCOPE_SET(scope->key)) {
+            row = other;
+        }
+    }
+    if (row && !is_role(&row->external_ids, "scope")) {
+        host_set_error(h->db_error, sizeof h->db_error,
+                       "exporter: collector set %" PRId64 " of bridge %s is not ours", row->id,
+                       br->name);
+        return;
+    }
+    if (!row) {
+        row = ovsrec_flow_sample_collector_set_insert(h->db.txn);
+        ovsrec_flow_sample_collector_set_set_id(row, HOST_SCOPE_SET(scope->key));
+        ovsrec_flow_sample_collector_set_set_bridge(row, br);
+    }
+    ipfix = row->ipfix;
+    if (!ipfix) {
+        ipfix = ovsrec_ipfix_insert(h->db.txn);
+        ovsrec_ipfix_set_external_ids(ipfix, exporter_ids());
+        ovsrec_flow_sample_collector_set_set_ipfix(row, ipfix);
+    }
+    smap_add(&ids, HOST_DB_OURS, "scope");
+    smap_add(&ids, "weft-networks", scope->networks);
+    ovsrec_flow_sample_collector_set_set_external_ids(row, &ids);
+    smap_destroy(&ids);
+    set_ipfix(ipfix, &scope->exporter);
+}
+
+static void
+apply_scopes(struct host *h, const struct ovsrec_bridge *br)
+{
+    const struct host_extra *x =
+        fleet_scope_can(h->status.switch_type, h->status.datapath_type) ? h->extra : NULL;
+    const struct ovsrec_flow_sample_collector_set *row, *next;
+
+    OVSREC_FLOW_SAMPLE_COLLECTOR_SET_FOR_EACH_SAFE(row, next, h->db.idl)
+    {
+        if (is_role(&row->external_ids, "scope") &&
+            (row->bridge != br || !find_scope(x, row->id))) {
+            ovsrec_flow_sample_collector_set_delete(row);
+        }
+    }
+    for (size_t i = 0; x && i < x->n_scopes; i++) {
+        want_scope(h, br, &x->scopes[i]);
+    }
+}
+
+static void
+set_id(const struct ovsrec_interface *iface, const char *name, const char *text)
+{
+    const char *has = smap_get(&iface->external_ids, name);
+
+    if (*text && (!has || strcmp(has, text))) {
+        ovsrec_interface_update_external_ids_setkey(iface, name, text);
+    } else if (!*text && has) {
+        ovsrec_interface_update_external_ids_delkey(iface, name);
+    }
+}
+
 /* Which vif of which network a port is, for the records of weft-vswitchd. */
 static void
 set_key(const struct ovsrec_interface *iface, const char *name, uint32_t key)
 {
-    const char *has = smap_get(&iface->external_ids, name);
-    char text[16];
+    char text[16] = "";
 
-    snprintf(text, sizeof text, "%" PRIu32, key);
-    if (key && (!has || strcmp(has, text))) {
-        ovsrec_interface_update_external_ids_setkey(iface, name, text);
-    } else if (!key && has) {
-        ovsrec_interface_update_external_ids_delkey(iface, name);
+    if (key) {
+        snprintf(text, sizeof text, "%" PRIu32, key);
     }
+    set_id(iface, name, text);
 }
 
 static int
@@ -473,6 +559,9 @@ apply_keys(struct host *h, const struct ovsrec_bridge *br)
             set_key(port->interfaces[0], "weft-vif-key", keys ? keys->vif : 0);
             set_key(port->interfaces[0], "weft-network-key", keys ? keys->network : 0);
         }
+        for (size_t j = 0; j < port->n_interfaces; j++) {
+            set_id(port->interfaces[j], "weft-network-tags", keys ? keys->tags : "");
+        }
     }
 }
 
@@ -487,4 +576,5 @@ host_db_apply_extra(struct host *h, const struct ovsrec_bridge *br)
     apply_netflow(h, br, e ? &e[HOST_NETFLOW] : &none);
     apply_sflow(h, br, e ? &e[HOST_SFLOW] : &none);
     apply_ipfix(h, br, e ? &e[HOST_IPFIX] : &none);
+    apply_scopes(h, br);
 }

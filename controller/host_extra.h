@@ -17,6 +17,7 @@
 struct hmapx;
 struct host;
 struct model;
+struct model_exporter;
 struct model_host;
 
 enum host_mirror_output {
@@ -25,6 +26,9 @@ enum host_mirror_output {
     HOST_MIRROR_GRE,
     HOST_MIRROR_ERSPAN,
 };
+
+/* Open vSwitch has no more on a bridge. */
+enum { HOST_MIRRORS_MAX = 32 };
 
 /* The sources' ports are names; what of them is not there yet is left out. */
 struct host_mirror {
@@ -51,10 +55,19 @@ struct host_exporter {
     char *sflow_agent; /* or NULL */
 };
 
-/* What exporters call a vif's port. */
+/* One that hears of some networks' packets only, as our switches alone can. */
+struct host_scope {
+    uint32_t key;   /* the exporter's */
+    char *networks; /* keys, with blanks between them */
+    struct host_exporter exporter;
+};
+
+/* What exporters call a vif's port, and whose packets come in at the port with a
+ * tag: "TAG=NETWORK ..." of a trunk's and the uplink's VLANs, a tunnel's keys. */
 struct host_port_keys {
     char *port;
-    uint32_t vif, network;
+    uint32_t vif, network; /* 0: no vif's */
+    char *tags;            /* or "" */
 };
 
 /* The uplink, if it has this name. */
@@ -69,15 +82,20 @@ struct host_bond {
 
 struct host_extra {
     struct host_bond bond;
+    struct svec pifs;            /* devices of which the switch is asked, sorted */
     struct host_port_keys *keys; /* in order of ports, if something is exported */
     size_t n_keys;
     struct host_mirror *mirrors;
     size_t n_mirrors;
     struct host_exporter exporters[HOST_N_PROTOCOLS];
+    struct host_scope *scopes; /* in order of keys */
+    size_t n_scopes;
 };
 
 /* The set of rows that have an IPFIX exporter of ours, for flows' sample actions. */
 #define HOST_COLLECTOR_SET 1
+/* Of a scoped exporter with this key: no flow's sample action names it. */
+#define HOST_SCOPE_SET(KEY) ((int64_t)0x100 + (KEY))
 
 void host_extra_free(struct host_extra *); /* NULL is fine */
 bool host_extra_equal(const struct host_extra *, const struct host_extra *);
@@ -91,6 +109,14 @@ struct host_extra *fleet_extra(struct model *, const struct model_host *);
 /* Adds the hosts of which the change set may have changed that. */
 void fleet_extra_changed(const struct model *, struct hmapx *model_hosts);
 void fleet_extra_errors(struct model *);
+
+/* fleet_scope.c, parts of it: scoped exporters, and tags of the uplink and of tunnels. */
+void fleet_scopes(const struct model *, struct host_extra *, const struct model_host *);
+void fleet_scope_errors(struct model *);
+/* Whether a switch can export some networks' packets only. */
+bool fleet_scope_can(const char *switch_type, const char *datapath_type);
+void fleet_set_exporter(struct host_exporter *, const struct model_exporter *,
+                        const struct model_host *);
 
 /* host.c */
 void host_set_extra(struct host *, struct host_extra *);

@@ -29,6 +29,7 @@
 #include <config.h>
 
 #include "host_priv.h"
+#include "host_wire.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -190,6 +191,7 @@ int
 host_of_send(struct host *h, struct ofpbuf *msg, uint32_t xid)
 {
     ((struct ofp_header *)msg->data)->xid = htonl(xid);
+    h->of.sent = true;
     return rconn_send(h->of.rconn, msg, h->of.queued);
 }
 
@@ -200,7 +202,7 @@ start_connect(struct host *h)
 {
     struct of_conn *of = &h->of;
     struct vconn *vconn;
-    int error = vconn_open(h->cfg.openflow, VERSIONS, DSCP_DEFAULT, &vconn);
+    int error = host_wire_open(h->cfg.openflow, VERSIONS, DSCP_DEFAULT, &vconn);
 
     if (error) {
         host_of_fail(h, "openflow: %s: %s", h->cfg.openflow, ovs_retval_to_string(error));
@@ -318,7 +320,7 @@ take_message(struct host *h, struct ofpbuf *msg)
     }
     switch ((int)type) {
     case OFPTYPE_ECHO_REQUEST:
-        rconn_send(h->of.rconn, ofputil_encode_echo_reply(oh), h->of.queued);
+        host_of_send(h, ofputil_encode_echo_reply(oh), ntohl(oh->xid));
         if (rconn_packet_counter_n_bytes(h->of.queued) > HOST_LIMIT_UNREAD) {
             host_of_fail(h, "openflow: the switch sends and does not read");
         }
@@ -502,6 +504,10 @@ host_of_run(struct host *h)
     if (of->state == OF_READY && of->in_step && of->backoff_ms &&
         time_msec() - of->connected_at >= STABLE_MS) {
         of->backoff_ms = 0;
+    }
+    if (of->sent && of->state != OF_DOWN) {
+        of->sent = false;
+        rconn_run(of->rconn); /* writes it */
     }
     if (of->deadline && time_msec() >= of->deadline) {
         host_of_fail(h, "openflow: no answer while %s", host_of_state_name(of->state));

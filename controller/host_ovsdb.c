@@ -111,6 +111,8 @@ add_columns(struct ovsdb_idl *idl)
         &ovsrec_interface_col_options,
         &ovsrec_interface_col_ofport,
         &ovsrec_interface_col_mac_in_use,
+        &ovsrec_interface_col_link_state,
+        &ovsrec_interface_col_link_speed,
         &ovsrec_interface_col_external_ids,
     };
 
@@ -407,6 +409,7 @@ reconcile(struct host *h)
         return;
     }
     read_ports(h, bridge);
+    host_db_read_pifs(h);
     read_switch(h, bridge);
     if (!h->epoch) {
         return;

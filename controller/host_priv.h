@@ -35,6 +35,7 @@ struct of_conn {
     enum of_state state;
     struct rconn *rconn;
     struct rconn_packet_counter *queued; /* what waits to be written, in bytes */
+    bool sent;                           /* something that may not be written yet */
     long long int retry_at;              /* OF_DOWN; OF_READY: no push or read before */
     long long int deadline;              /* of the state; 0: none */
     unsigned backoff_ms;
@@ -100,6 +101,9 @@ struct host {
     struct host_port *ports; /* names are ours */
     size_t n_ports;
     uint64_t ports_seqno;
+    struct host_pif *pifs; /* in order of host_extra.pifs */
+    size_t n_pifs;
+    uint64_t pifs_seqno; /* 0: not read yet */
 
     struct ftable *want;
     const struct mtable *meters; /* or NULL: the switch's are left alone */
@@ -148,6 +152,10 @@ const struct ovsrec_port *host_db_add_port(struct host *, const struct ovsrec_br
 #define HOST_DB_BOND_PORT "weft-uplink-in" /* of the managed bridge, in the uplink's place */
 struct host_bond;
 const struct host_bond *host_db_bond(const struct host *); /* NULL: the uplink is none */
+/* host_db_pif.c */
+void host_db_read_pifs(struct host *);
+void host_db_free_pifs(struct host_pif *, size_t n);
+
 void host_db_apply_bond(struct host *, const struct ovsrec_bridge *);
 
 /* host_db_extra.c: part of it: mirrors and exporters. */

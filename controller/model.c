@@ -16,6 +16,7 @@ static const size_t obj_sizes[REC_N_KINDS] = {
     [REC_POLICY] = sizeof(struct model_policy),     [REC_RULE] = sizeof(struct model_rule),
     [REC_USER] = sizeof(struct model_user),         [REC_MIRROR] = sizeof(struct model_mirror),
     [REC_EXPORTER] = sizeof(struct model_exporter), [REC_BOND] = sizeof(struct model_bond),
+    [REC_PIF] = sizeof(struct model_pif),
 };
 
 /* --- life -------------------------------------------------------------------------- */
@@ -61,7 +62,9 @@ init_lists(struct model_obj *obj)
         lists[2] = &model_host(obj)->presences;
         ovs_list_init(&model_host(obj)->unconfirmed);
         ovs_list_init(&model_host(obj)->exporters);
+        ovs_list_init(&model_host(obj)->remembered);
         ovs_list_init(&model_host(obj)->bonds);
+        ovs_list_init(&model_host(obj)->pifs);
         break;
     case REC_TENANT:
         lists[0] = &model_tenant(obj)->networks;
@@ -74,6 +77,7 @@ init_lists(struct model_obj *obj)
         lists[1] = &model_network(obj)->policies;
         lists[2] = &model_network(obj)->presences;
         ovs_list_init(&model_network(obj)->mirrors);
+        ovs_list_init(&model_network(obj)->exporters);
         break;
     case REC_VM:
         lists[0] = &model_vm(obj)->vifs;
@@ -87,6 +91,7 @@ init_lists(struct model_obj *obj)
         lists[2] = &model_vif(obj)->policies;
         ovs_list_init(&model_vif(obj)->mirrors);
         ovs_list_init(&model_vif(obj)->mirrors_to);
+        ovs_list_init(&model_vif(obj)->remembered_node);
         ovs_list_init(&model_vif(obj)->children);
         break;
     case REC_GROUP:
@@ -473,6 +478,20 @@ model_host_set_status(struct model *m, struct model_host *host, const struct mod
     *was = *now;
     if (!same || minute) {
         model_note(m, &host->obj);
+    }
+}
+
+void
+model_pif_set_status(struct model *m, struct model_pif *pif, const struct model_pif_status *now)
+{
+    struct model_pif_status *was = &pif->status;
+    bool same = !strcmp(was->link, now->link) && was->speed_mbps == now->speed_mbps &&
+                !strcmp(was->mac, now->mac) && !strcmp(was->bridge, now->bridge);
+
+    *was = *now;
+    if (!same || !pif->reported) {
+        pif->reported = true;
+        model_note(m, &pif->obj);
     }
 }
 

@@ -145,7 +145,8 @@ struct model_host {
     struct ovs_list presences;   /* struct model_presence by host_node */
     struct ovs_list unconfirmed; /* struct model_port by confirm_node */
     struct ovs_list exporters;   /* refs by exporters that state this host */
-    struct ovs_list bonds;       /* refs */
+    struct ovs_list remembered;  /* struct model_vif by remembered_node */
+    struct ovs_list bonds, pifs; /* refs */
 
     struct model_host_status {
         bool connected;
@@ -190,6 +191,7 @@ struct model_network {
     struct ovs_list policies;
     struct ovs_list presences; /* struct model_presence by network_node */
     struct ovs_list mirrors;   /* refs */
+    struct ovs_list exporters; /* refs */
 };
 
 struct model_vm {
@@ -245,6 +247,7 @@ struct model_vif {
     bool indexed, network_default, stated_isolated;
     char *remembered;     /* name of the host where it was, or NULL */
     bool host_remembered; /* 'host' is that one */
+    struct ovs_list remembered_node;
     enum model_locking stated_locking;
 };
 
@@ -315,6 +318,7 @@ struct model_mirror {
     bool erspan;                  /* else GRE */
     uint16_t session;             /* of ERSPAN; key of GRE */
     uint16_t snaplen;             /* 0: whole packets */
+    const char *crowded;          /* for fleet_extra_errors(): a host that has no room for it */
 };
 
 enum model_protocol { MODEL_NETFLOW, MODEL_SFLOW, MODEL_IPFIX, MODEL_N_PROTOCOLS };
@@ -326,7 +330,22 @@ struct model_exporter {
     struct model_host *host; /* NULL: all that have none of their own */
     struct svec targets;
     struct svec options; /* "KEY=VALUE" */
+    bool scoped;         /* of some networks' packets only: model_exporter_networks() */
     uint32_t sampling, active_timeout, cache_max_flows, polling, header;
+};
+
+/* A physical interface of a host, and what the host's switch says of it. */
+struct model_pif {
+    struct model_obj obj;
+    struct model_host *host;
+    char *device;
+    struct model_pif_status {
+        char link[8]; /* "up", "down", or "": it is at no bridge */
+        int64_t speed_mbps;
+        char mac[18];
+        char bridge[64];
+    } status;
+    bool reported; /* since this controller runs */
 };
 
 enum model_bond_mode { MODEL_ACTIVE_BACKUP, MODEL_BALANCE_SLB, MODEL_BALANCE_TCP };
@@ -436,6 +455,7 @@ MODEL_CAST(user, REC_USER)
 MODEL_CAST(mirror, REC_MIRROR)
 MODEL_CAST(exporter, REC_EXPORTER)
 MODEL_CAST(bond, REC_BOND)
+MODEL_CAST(pif, REC_PIF)
 
 /* --- life ------------------------------------------------------------------------- */
 
@@ -506,6 +526,8 @@ enum model_role model_vif_role(const struct model_vif *, const struct model_host
 /* The vifs that a mirror copies from, each once, in order of keys; the caller
  * frees the array. */
 struct model_vif **model_mirror_vifs(const struct model *, const struct model_mirror *, size_t *n);
+/* The live ones of the networks that a scoped exporter names; the caller frees the array. */
+struct model_network **model_exporter_networks(const struct model_exporter *, size_t *n);
 /* Any port that was reported. */
 struct model_port *model_port_by_name(const struct model *, const struct model_host *,
                                       const char *);
@@ -534,6 +556,7 @@ void model_ports_doubt(struct model *, struct model_host *, enum model_confirm);
 /* Shows 'now' in the host's row.  'last_seen_ms' alone is written once a minute. */
 void model_host_set_status(struct model *, struct model_host *,
                            const struct model_host_status *now);
+void model_pif_set_status(struct model *, struct model_pif *, const struct model_pif_status *now);
 /* What the switch refused of this object ("" or NULL: nothing any more).  Does
  * not take the object out. */
 void model_set_error(struct model *, struct model_obj *, const char *error);

@@ -1,4 +1,4 @@
-/* What follows for vifs from limits and mirrors. */
+/* What follows for vifs from limits and mirrors, and for networks from exporters. */
 #include <config.h>
 
 #include <stdlib.h>
@@ -84,4 +84,20 @@ model_mirror_vifs(const struct model *m, const struct model_mirror *mirror, size
     }
     *n = unique;
     return vifs;
+}
+
+struct model_network **
+model_exporter_networks(const struct model_exporter *e, size_t *n)
+{
+    struct model_network **networks =
+        xmalloc((ovs_list_size(&e->obj.refs_out) + 1) * sizeof *networks);
+    const struct model_ref *ref;
+
+    *n = 0;
+    LIST_FOR_EACH (ref, from_node, &e->obj.refs_out) {
+        if (ref->to && ref->to->live && ref->field == FIELD_EXPORTER_NETWORK) {
+            networks[(*n)++] = model_network(ref->to);
+        }
+    }
+    return networks;
 }

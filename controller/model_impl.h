@@ -50,7 +50,9 @@ enum model_field {
     FIELD_MIRROR_NETWORK,
     FIELD_MIRROR_OUTPUT_VIF,
     FIELD_EXPORTER_HOST,
+    FIELD_EXPORTER_NETWORK,
     FIELD_BOND_HOST,
+    FIELD_PIF_HOST,
     N_FIELDS
 };
 struct model_field_info {
@@ -71,9 +73,9 @@ struct model_want {
 
 /* All who claim the same. */
 struct model_claim_set {
-    struct hmap_node node; /* in model->claims */
-    char *what;
+    struct hmap_node node;  /* in model->claims */
     struct ovs_list claims; /* struct model_claim by set_node */
+    char what[];
 };
 struct model_claim {
     struct model_obj *obj;

@@ -30,7 +30,9 @@ const struct model_field_info model_fields[N_FIELDS] = {
     [FIELD_MIRROR_NETWORK] = {REC_MIRROR, REC_MIRROR_NETWORKS, true},
     [FIELD_MIRROR_OUTPUT_VIF] = {REC_MIRROR, REC_MIRROR_OUTPUT_VIF},
     [FIELD_EXPORTER_HOST] = {REC_EXPORTER, REC_EXPORTER_HOST},
+    [FIELD_EXPORTER_NETWORK] = {REC_EXPORTER, REC_EXPORTER_NETWORKS, true},
     [FIELD_BOND_HOST] = {REC_BOND, REC_BOND_HOST},
+    [FIELD_PIF_HOST] = {REC_PIF, REC_PIF_HOST},
 };
 
 const struct rec_field *
@@ -67,14 +69,16 @@ model_claim(struct model *m, struct model_obj *obj, const char *field, char *wha
     struct model_claim *claim = xmalloc(sizeof *claim);
 
     if (!set) {
-        set = xmalloc(sizeof *set);
-        set->what = what;
+        size_t n = strlen(what) + 1;
+
+        set = xmalloc(sizeof *set + n);
+        memcpy(set->what, what, n);
         ovs_list_init(&set->claims);
         hmap_insert(&m->claims, &set->node, hash);
     } else {
-        free(what);
         dirty_claimants(m, set, obj);
     }
+    free(what);
     claim->obj = obj;
     claim->set = set;
     claim->field = field;
@@ -94,7 +98,6 @@ model_drop_claims(struct model *m, struct model_obj *obj)
         free(claim);
         if (ovs_list_is_empty(&set->claims)) {
             hmap_remove(&m->claims, &set->node);
-            free(set->what);
             free(set);
         } else {
             dirty_claimants(m, set, obj);
@@ -150,8 +153,12 @@ back_list(enum model_field f, const struct model_obj *to)
         return &model_vif(to)->mirrors_to;
     case FIELD_EXPORTER_HOST:
         return &model_host(to)->exporters;
+    case FIELD_EXPORTER_NETWORK:
+        return &model_network(to)->exporters;
     case FIELD_BOND_HOST:
         return &model_host(to)->bonds;
+    case FIELD_PIF_HOST:
+        return &model_host(to)->pifs;
     case N_FIELDS:
         break;
     }
@@ -204,8 +211,12 @@ set_pointer(enum model_field f, struct model_obj *from, struct model_obj *to)
     case FIELD_BOND_HOST:
         model_bond(from)->host = model_host(to);
         break;
+    case FIELD_PIF_HOST:
+        model_pif(from)->host = model_host(to);
+        break;
     case FIELD_MIRROR_VIF:
     case FIELD_MIRROR_NETWORK:
+    case FIELD_EXPORTER_NETWORK:
     case FIELD_USER_TENANT:
     case FIELD_GROUP_VIF:
     case FIELD_GROUP_VM:
@@ -280,6 +291,7 @@ edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct
         break;
     case FIELD_MIRROR_VIF:
     case FIELD_MIRROR_NETWORK:
+    case FIELD_EXPORTER_NETWORK:
         model_mark(m, from, MODEL_MEMBERS);
         break;
     case FIELD_VIF_PARENT:
@@ -293,6 +305,7 @@ edge_changed(struct model *m, enum model_field f, struct model_obj *from, struct
     case FIELD_MIRROR_OUTPUT_VIF:
     case FIELD_EXPORTER_HOST:
     case FIELD_BOND_HOST:
+    case FIELD_PIF_HOST:
     case N_FIELDS:
         break;
     }

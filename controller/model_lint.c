@@ -185,6 +185,28 @@ scope_has_vif(struct model *m, const struct model_policy *policy, const struct m
     return false;
 }
 
+/* Whether scope_covers() could be true: tells nearly all pairs apart without a walk. */
+static bool
+scope_may_cover(const struct model_policy *wide, const struct model_policy *narrow)
+{
+    if (wide->scope <= MODEL_SCOPE_POOL || wide->object == narrow->object) {
+        return true;
+    }
+    switch (narrow->scope) {
+    case MODEL_SCOPE_VIF: {
+        const struct model_vif *vif = model_vif(narrow->object);
+
+        return wide->scope == MODEL_SCOPE_GROUP || wide->object == &vif->network->obj ||
+               wide->object == &vif->vm->obj;
+    }
+    case MODEL_SCOPE_VM:
+    case MODEL_SCOPE_GROUP:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool
 scope_covers(struct model *m, const struct model_policy *wide, const struct model_policy *narrow)
 {
@@ -289,14 +311,20 @@ compare_pair(struct model_lint *lint, struct entry *first, struct entry *second)
     if (a->in != b->in) {
         return;
     }
-    if (first->band == second->band && a->order == b->order && a->action != b->action &&
+
+    const char *differs = a->action != b->action ? "the other action; deny wins"
+                          : a->action == MODEL_ALLOW && a->stateful != b->stateful
+                              ? "the other statefulness; which of them counts is not defined"
+                              : NULL;
+
+    if (differs && first->band == second->band && a->order == b->order &&
         matches_overlap(first, second) && scopes_overlap(lint->m, p, q)) {
-        warn(first, "conflict: %s/%s has the same order and the other action; deny wins",
-             q->obj.name, b->obj.name);
-        warn(second, "conflict: %s/%s has the same order and the other action; deny wins",
-             p->obj.name, a->obj.name);
+        warn(first, "conflict: %s/%s has the same order and %s", q->obj.name, b->obj.name, differs);
+        warn(second, "conflict: %s/%s has the same order and %s", p->obj.name, a->obj.name,
+             differs);
     }
-    if (!second->warning && match_covers(first, second) && scope_covers(lint->m, p, q)) {
+    if (!second->warning && scope_may_cover(p, q) && match_covers(first, second) &&
+        scope_covers(lint->m, p, q)) {
         warn(second, "unreachable: %s/%s decides before it (%s, the %s part)", p->obj.name,
              a->obj.name, a->action == MODEL_ALLOW ? "allow" : "deny",
              a->mandatory ? "mandatory" : "default");

@@ -2,8 +2,9 @@
  *
  * By rule: unreachable (an earlier rule of the same or a wider scope decides all
  * it could match), in conflict (same band, same order, overlapping, another
- * action), without effect (its remote group has no address).  Only single
- * earlier rules are looked at: what several together shadow is not found.
+ * action, or one stateful and one not), without effect (its remote group has no
+ * address).  Only single earlier rules are looked at: what several together
+ * shadow is not found.
  *
  * Compares pairs: done in steps, so that the main loop goes on.  Between create
  * and finish the model must not change; if it does, destroy and start over.

@@ -244,9 +244,19 @@ parse_exporter(struct model *m, struct model_exporter *e, const struct rec *r)
     e->polling = r->v[REC_EXPORTER_POLLING].i;
     e->header = r->v[REC_EXPORTER_HEADER].i;
     e->obj.enabled = r->v[REC_EXPORTER_ENABLED].i;
-    model_claim(
-        m, &e->obj, "protocol",
-        xasprintf("exporter %s %s", r->v[REC_EXPORTER_PROTOCOL].s, r->v[REC_EXPORTER_HOST].s));
+    e->scoped = r->v[REC_EXPORTER_NETWORKS].n;
+    if (!e->scoped) {
+        model_claim(
+            m, &e->obj, "protocol",
+            xasprintf("exporter %s %s", r->v[REC_EXPORTER_PROTOCOL].s, r->v[REC_EXPORTER_HOST].s));
+    }
+}
+
+static void
+parse_pif(struct model *m, struct model_pif *pif, const struct rec *r)
+{
+    set_text(&pif->device, r->v[REC_PIF_DEVICE].s);
+    model_claim(m, &pif->obj, "device", xasprintf("pif %s %s", r->v[REC_PIF_HOST].s, pif->device));
 }
 
 /* A device is in one bond. */
@@ -407,6 +417,9 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     case REC_BOND:
         parse_bond(m, model_bond(obj), r);
         break;
+    case REC_PIF:
+        parse_pif(m, model_pif(obj), r);
+        break;
     default:
         break;
     }
@@ -495,6 +508,7 @@ model_free_fields(struct model_obj *obj)
         free(model_vif(obj)->addresses.p);
         free(model_vif(obj)->effective.p);
         free(model_vif(obj)->remembered);
+        ovs_list_remove(&model_vif(obj)->remembered_node);
         break;
     case REC_GROUP:
         free(model_group(obj)->own.p);
@@ -516,6 +530,9 @@ model_free_fields(struct model_obj *obj)
         svec_destroy(&model_bond(obj)->interfaces);
         free(model_bond(obj)->port);
         free(model_bond(obj)->primary);
+        break;
+    case REC_PIF:
+        free(model_pif(obj)->device);
         break;
     default:
         break;

@@ -223,7 +223,12 @@ place(struct model *m, struct model_vif *vif)
     if (!host && last) {
         host = last->host;
     }
+    ovs_list_remove(&vif->remembered_node);
+    ovs_list_init(&vif->remembered_node);
     vif->host_remembered = !host && vif->obj.live && (host = remembered_host(m, vif));
+    if (vif->host_remembered) {
+        ovs_list_push_back(&host->remembered, &vif->remembered_node);
+    }
     if (vif->host != host || vif->coming != coming || vif->resident != resident) {
         vif->host = host;
         vif->coming = coming;
@@ -250,15 +255,14 @@ place_residents(struct model *m)
     }
 }
 
+/* It has reported, or is not live: nothing takes its word from before any more. */
 static void
 forget_remembered(struct model *m, struct model_host *host)
 {
-    struct model_obj *obj;
+    struct model_vif *vif;
 
-    MODEL_FOR_EACH (obj, m, REC_VIF) {
-        if (model_vif(obj)->host_remembered && model_vif(obj)->host == host) {
-            place(m, model_vif(obj));
-        }
+    LIST_FOR_EACH_SAFE (vif, remembered_node, &host->remembered) {
+        place(m, vif);
     }
 }
 

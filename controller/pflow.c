@@ -81,35 +81,90 @@ key_hash(const struct pflow *f)
     return hash_bytes(f->bytes, f->match_len, hash_2words(f->table, f->priority));
 }
 
-struct pflow *
-pflow_create(uint8_t table, uint16_t priority, uint64_t cookie, const struct match *match,
-             const struct ofpact *ofpacts, size_t len)
+/* 'actions' are instructions. */
+static struct pflow *
+new_flow(uint8_t table, uint16_t priority, uint64_t cookie, const void *match, size_t match_len,
+         const struct ofpbuf *actions)
 {
-    uint64_t stub[1024 / 8];
-    struct ofpbuf b = OFPBUF_STUB_INITIALIZER(stub);
     struct pflow *f;
-    size_t match_len;
 
-    pflow_put_match(&b, match);
-    match_len = b.size;
-    /* Instructions are laid out on 8 bytes from the buffer's start. */
-    ofpbuf_put_zeros(&b, PAD_SIZE(match_len, 8));
-    pflow_put_instructions(&b, ofpacts, len);
-
-    size_t padded = ROUND_UP(match_len, 8);
-    ovs_assert(b.size - padded <= UINT16_MAX);
-    f = xmalloc(sizeof *f + match_len + b.size - padded);
+    ovs_assert(actions->size <= UINT16_MAX);
+    f = xmalloc(sizeof *f + match_len + actions->size);
     f->cookie = cookie;
     f->n_refs = 1;
     f->priority = priority;
     f->table = table;
-    f->clause = len && ofpacts->type == OFPACT_CONJUNCTION;
     f->match_len = match_len;
-    f->actions_len = b.size - padded;
-    memcpy(f->bytes, b.data, match_len);
-    memcpy(f->bytes + match_len, (uint8_t *)b.data + padded, f->actions_len);
+    f->actions_len = actions->size;
+    memcpy(f->bytes, match, match_len);
+    memcpy(f->bytes + match_len, actions->data, actions->size);
     f->hash = key_hash(f);
-    ofpbuf_uninit(&b);
+    return f;
+}
+
+static bool
+is_clause(const struct ofpact *ofpacts, size_t len)
+{
+    return len && ofpacts->type == OFPACT_CONJUNCTION;
+}
+
+struct pflow *
+pflow_create(uint8_t table, uint16_t priority, uint64_t cookie, const struct match *match,
+             const struct ofpact *ofpacts, size_t len)
+{
+    uint64_t match_stub[512 / 8], stub[1024 / 8];
+    struct ofpbuf m = OFPBUF_STUB_INITIALIZER(match_stub), actions = OFPBUF_STUB_INITIALIZER(stub);
+    struct pflow *f;
+
+    pflow_put_match(&m, match);
+    pflow_put_instructions(&actions, ofpacts, len);
+    f = new_flow(table, priority, cookie, m.data, m.size, &actions);
+    f->clause = is_clause(ofpacts, len);
+    ofpbuf_uninit(&m);
+    ofpbuf_uninit(&actions);
+    return f;
+}
+
+struct pflow *
+pflow_make(uint8_t table, uint16_t priority, uint64_t cookie, const struct fmatch *match,
+           const struct ofpact *ofpacts, size_t len)
+{
+    uint8_t bytes[PFLOW_MATCH_BYTES];
+    uint64_t stub[1024 / 8];
+    struct ofpbuf actions = OFPBUF_STUB_INITIALIZER(stub);
+    size_t match_len = pflow_encode_fmatch(bytes, match);
+    struct pflow *f;
+
+    pflow_put_instructions(&actions, ofpacts, len);
+    f = new_flow(table, priority, cookie, bytes, match_len, &actions);
+    f->clause = is_clause(ofpacts, len);
+    ofpbuf_uninit(&actions);
+    return f;
+}
+
+struct pflow *
+pflow_join(const struct pflow *key, uint64_t cookie, const struct pflow *const *flows, size_t n)
+{
+    /* Clauses have one instruction each, which applies their actions. */
+    struct ofp11_instruction_actions *apply;
+    uint64_t stub[1024 / 8];
+    struct ofpbuf actions = OFPBUF_STUB_INITIALIZER(stub);
+    struct pflow *f;
+
+    for (size_t i = 0; i < n; i++) {
+        size_t skip = i ? sizeof *apply : 0;
+
+        ovs_assert(flows[i]->clause);
+        ofpbuf_put(&actions, flows[i]->bytes + flows[i]->match_len + skip,
+                   flows[i]->actions_len - skip);
+    }
+    if (n) {
+        apply = actions.data;
+        apply->len = htons(actions.size);
+    }
+    f = new_flow(key->table, key->priority, cookie, key->bytes, key->match_len, &actions);
+    f->clause = n;
+    ofpbuf_uninit(&actions);
     return f;
 }
 

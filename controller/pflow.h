@@ -26,6 +26,7 @@
 #include "openvswitch/list.h"
 
 struct ds;
+struct fmatch;
 struct match;
 struct ofpact;
 struct ofpbuf;
@@ -105,6 +106,15 @@ struct pflow {
 struct pflow *pflow_create(uint8_t table, uint16_t priority, uint64_t cookie, const struct match *,
                            const struct ofpact *ofpacts, size_t len);
 
+/* The same from the compiler's form of a match. */
+struct pflow *pflow_make(uint8_t table, uint16_t priority, uint64_t cookie, const struct fmatch *,
+                         const struct ofpact *ofpacts, size_t len);
+
+/* The flow with the key of 'key' that does what all of these do, one after the other;
+ * each of them is a clause. */
+struct pflow *pflow_join(const struct pflow *key, uint64_t cookie, const struct pflow *const *,
+                         size_t n);
+
 /* The flow that a switch reports; NULL if it has what no flow of ours has (a
  * timeout, flags, importance; then it is a foreign flow in any case, and
  * pflow_create() on its parts still gives its key).  The caller owns it. */
@@ -138,15 +148,20 @@ struct ftable {
     struct hmap nodes;     /* of struct fnode */
     struct ovs_list stale; /* of struct fnode: ftable_settle() has not seen them */
     /* Given to the table when it was empty; ftable_settle() puts them in all at once. */
-    struct pflow **fresh;
+    struct ffresh *fresh;
     size_t n_fresh, fresh_allocated;
+    struct fslab *slabs;  /* memory of the nodes */
+    struct fnode *spare;  /* those that hold nothing */
     struct fdelta *delta; /* changes since the last ftable_take(), or NULL: not tracked */
 };
 
 struct fnode {
     struct hmap_node node; /* by flow->hash */
     struct pflow *flow;
-    struct fshare *share; /* private: several give a flow for this key */
+    union {
+        struct fshare *share; /* private: several give a flow for this key */
+        struct fnode *next_spare;
+    };
 };
 
 #define FTABLE_FOR_EACH(NODE, FTABLE) HMAP_FOR_EACH (NODE, node, &(FTABLE)->nodes)

@@ -6,6 +6,7 @@
 
 #include "byte-order.h"
 #include "flow.h"
+#include "fmatch.h"
 #include "hash.h"
 #include "nx-match.h"
 #include "openvswitch/match.h"
@@ -18,8 +19,6 @@
 #include "util.h"
 
 #define CANONICAL OFP15_VERSION
-/* More than all fields below take with their masks. */
-#define MAX_BYTES 512
 
 /* --- matches -------------------------------------------------------------------- */
 
@@ -37,12 +36,14 @@ static void
 init_headers(void)
 {
     static const enum mf_field_id fields[] = {
-        MFF_CONJ_ID,     MFF_IN_PORT_OXM, MFF_ETH_SRC,     MFF_ETH_DST,  MFF_ETH_TYPE,
-        MFF_IPV4_SRC,    MFF_IPV4_DST,    MFF_IPV6_SRC,    MFF_IPV6_DST, MFF_IP_PROTO,
-        MFF_TCP_SRC,     MFF_TCP_DST,     MFF_UDP_SRC,     MFF_UDP_DST,  MFF_ICMPV4_TYPE,
-        MFF_ICMPV4_CODE, MFF_ICMPV6_TYPE, MFF_ICMPV6_CODE, MFF_ARP_OP,   MFF_ARP_SPA,
-        MFF_ARP_TPA,     MFF_ARP_SHA,     MFF_ARP_THA,     MFF_ND_SLL,   MFF_ND_TLL,
-        MFF_ND_TARGET,   MFF_TUN_ID,      MFF_CT_STATE,    MFF_CT_MARK,  MFF_METADATA,
+        MFF_CONJ_ID,      MFF_IN_PORT_OXM, MFF_ETH_SRC,     MFF_ETH_DST,  MFF_ETH_TYPE,
+        MFF_IPV4_SRC,     MFF_IPV4_DST,    MFF_IPV6_SRC,    MFF_IPV6_DST, MFF_IP_PROTO,
+        MFF_TCP_SRC,      MFF_TCP_DST,     MFF_UDP_SRC,     MFF_UDP_DST,  MFF_ICMPV4_TYPE,
+        MFF_ICMPV4_CODE,  MFF_ICMPV6_TYPE, MFF_ICMPV6_CODE, MFF_ARP_OP,   MFF_ARP_SPA,
+        MFF_ARP_TPA,      MFF_ARP_SHA,     MFF_ARP_THA,     MFF_ND_SLL,   MFF_ND_TLL,
+        MFF_ND_TARGET,    MFF_TUN_ID,      MFF_CT_STATE,    MFF_CT_MARK,  MFF_METADATA,
+        MFF_CT_LABEL,     MFF_VLAN_VID,    MFF_SCTP_SRC,    MFF_SCTP_DST, MFF_TUN_SRC,
+        MFF_TUN_IPV6_SRC,
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(fields) + FLOW_N_XREGS; i++) {
@@ -69,6 +70,7 @@ init_headers(void)
     known.tunnel.tun_id = known.metadata = OVS_BE64_MAX;
     known.ct_state = UINT8_MAX; /* all there is of it */
     known.ct_mark = UINT32_MAX;
+    known.ct_label = OVS_U128_MAX;
     memset(known.regs, 0xff, sizeof known.regs);
 }
 
@@ -211,6 +213,14 @@ put_host_order(uint8_t *p, enum mf_field_id id, uint32_t value, uint32_t mask)
     return put(p, id, &v, &m, sizeof v);
 }
 
+static uint8_t *
+put_label(uint8_t *p, const struct flow *f, const struct flow *m)
+{
+    ovs_be128 v = hton128(f->ct_label), mask = hton128(m->ct_label);
+
+    return put(p, MFF_CT_LABEL, &v, &mask, sizeof v);
+}
+
 /* Whether the transport protocol, if there is a match on it, is one that put_ip()
  * tells apart. */
 static bool
@@ -235,7 +245,7 @@ quick_match(struct ofpbuf *b, const struct match *match)
         f->dl_type == htons(OFP_DL_TYPE_NOT_ETH_TYPE)) {
         return false;
     }
-    p = start = ofpbuf_put_uninit(b, MAX_BYTES);
+    p = start = ofpbuf_put_uninit(b, PFLOW_MATCH_BYTES);
     p = put_host_order(p, MFF_CONJ_ID, f->conj_id, m->conj_id);
     if (m->in_port.ofp_port) {
         ovs_be32 port = ofputil_port_to_ofp11(f->in_port.ofp_port);
@@ -250,13 +260,14 @@ quick_match(struct ofpbuf *b, const struct match *match)
     p = put_regs(p, f, m);
     p = put_host_order(p, MFF_CT_STATE, f->ct_state, m->ct_state);
     p = put_host_order(p, MFF_CT_MARK, f->ct_mark, m->ct_mark);
+    p = put_label(p, f, m);
     PUT(MFF_METADATA, metadata);
-    b->size -= MAX_BYTES - (p - start);
+    b->size -= PFLOW_MATCH_BYTES - (p - start);
     return true;
 }
 
-void
-pflow_put_match(struct ofpbuf *b, const struct match *match)
+static inline void
+init_once(void)
 {
     static struct ovsthread_once once = OVSTHREAD_ONCE_INITIALIZER;
 
@@ -264,9 +275,154 @@ pflow_put_match(struct ofpbuf *b, const struct match *match)
         init_headers();
         ovsthread_once_done(&once);
     }
+}
+
+void
+pflow_put_match(struct ofpbuf *b, const struct match *match)
+{
+    init_once();
     if (!quick_match(b, match)) {
         oxm_put_raw(b, match, CANONICAL);
     }
+}
+
+/* --- matches of the compiler ------------------------------------------------------- */
+
+void
+fm_in_port(struct fmatch *m, ofp_port_t port)
+{
+    ovs_be32 v = ofputil_port_to_ofp11(port);
+
+    fm_set(m, FM_IN_PORT, &v, sizeof v);
+}
+
+static inline uint8_t *
+put_field(uint8_t *p, const struct fmatch *m, enum fmatch_field f, enum mf_field_id id, size_t n)
+{
+    bool masked = m->masked >> f & 1;
+    const struct header *h = &headers[id][masked];
+
+    if (!(m->has >> f & 1)) {
+        return p;
+    }
+    memcpy(p, h->bytes, 8);
+    p += h->len;
+    memcpy(p, m->value[f], n);
+    p += n;
+    if (masked) {
+        memcpy(p, m->mask[f], n);
+        p += n;
+    }
+    return p;
+}
+
+static uint8_t *
+put_transport(uint8_t *p, const struct fmatch *m, bool v4)
+{
+    static const struct {
+        uint8_t proto;
+        enum mf_field_id src, dst;
+    } ports[] = {{IPPROTO_TCP, MFF_TCP_SRC, MFF_TCP_DST},
+                 {IPPROTO_UDP, MFF_UDP_SRC, MFF_UDP_DST},
+                 {IPPROTO_SCTP, MFF_SCTP_SRC, MFF_SCTP_DST}};
+    uint8_t type = m->value[FM_TP_SRC][1], code = m->value[FM_TP_DST][1];
+    bool has_type = m->has >> FM_TP_SRC & 1, has_code = m->has >> FM_TP_DST & 1;
+
+    for (size_t i = 0; i < ARRAY_SIZE(ports); i++) {
+        if (m->nw_proto == ports[i].proto) {
+            p = put_field(p, m, FM_TP_SRC, ports[i].src, 2);
+            return put_field(p, m, FM_TP_DST, ports[i].dst, 2);
+        }
+    }
+    if (m->nw_proto != (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+        return p;
+    }
+    if (has_type) {
+        p = put_exact(p, v4 ? MFF_ICMPV4_TYPE : MFF_ICMPV6_TYPE, &type, 1);
+    }
+    if (has_code) {
+        p = put_exact(p, v4 ? MFF_ICMPV4_CODE : MFF_ICMPV6_CODE, &code, 1);
+    }
+    if (!v4 && has_type && !(has_code && code) &&
+        (type == ND_NEIGHBOR_SOLICIT || type == ND_NEIGHBOR_ADVERT)) {
+        p = put_field(p, m, FM_ND_TARGET, MFF_ND_TARGET, 16);
+        p = type == ND_NEIGHBOR_SOLICIT ? put_field(p, m, FM_ARP_SHA, MFF_ND_SLL, 6)
+                                        : put_field(p, m, FM_ARP_THA, MFF_ND_TLL, 6);
+    }
+    return p;
+}
+
+static uint8_t *
+put_network(uint8_t *p, const struct fmatch *m)
+{
+    bool v4 = m->dl_type == htons(ETH_TYPE_IP), has_proto = m->has >> FM_NW_PROTO & 1;
+    uint8_t op[2] = {0, m->nw_proto};
+
+    if (v4 || m->dl_type == htons(ETH_TYPE_IPV6)) {
+        if (v4) {
+            p = put_field(p, m, FM_NW_SRC, MFF_IPV4_SRC, 4);
+            p = put_field(p, m, FM_NW_DST, MFF_IPV4_DST, 4);
+        } else {
+            p = put_field(p, m, FM_IPV6_SRC, MFF_IPV6_SRC, 16);
+            p = put_field(p, m, FM_IPV6_DST, MFF_IPV6_DST, 16);
+        }
+        if (has_proto) {
+            p = put_exact(p, MFF_IP_PROTO, &m->nw_proto, 1);
+            p = put_transport(p, m, v4);
+        }
+    } else if (m->dl_type == htons(ETH_TYPE_ARP) || m->dl_type == htons(ETH_TYPE_RARP)) {
+        if (has_proto) {
+            p = put_exact(p, MFF_ARP_OP, op, sizeof op);
+        }
+        p = put_field(p, m, FM_NW_SRC, MFF_ARP_SPA, 4);
+        p = put_field(p, m, FM_NW_DST, MFF_ARP_TPA, 4);
+        p = put_field(p, m, FM_ARP_SHA, MFF_ARP_SHA, 6);
+        p = put_field(p, m, FM_ARP_THA, MFF_ARP_THA, 6);
+    }
+    return p;
+}
+
+/* Registers go in pairs. */
+static uint8_t *
+put_pairs(uint8_t *p, const struct fmatch *m)
+{
+    for (unsigned i = 0; m->regs >> 2 * i; i++) {
+        unsigned both = m->regs >> 2 * i & 3;
+
+        if (both) {
+            uint32_t hi = both & 1 ? UINT32_MAX : 0, lo = both & 2 ? UINT32_MAX : 0;
+            uint32_t value_hi = hi ? m->reg[2 * i] : 0, value_lo = lo ? m->reg[2 * i + 1] : 0;
+            ovs_be64 value = htonll((uint64_t)value_hi << 32 | value_lo);
+            ovs_be64 mask = htonll((uint64_t)hi << 32 | lo);
+
+            p = put(p, MFF_XREG0 + i, &value, &mask, sizeof value);
+        }
+    }
+    return p;
+}
+
+size_t
+pflow_encode_fmatch(uint8_t bytes[PFLOW_MATCH_BYTES], const struct fmatch *m)
+{
+    uint8_t *p = bytes;
+
+    init_once();
+    p = put_field(p, m, FM_CONJ_ID, MFF_CONJ_ID, 4);
+    p = put_field(p, m, FM_IN_PORT, MFF_IN_PORT_OXM, 4);
+    p = put_field(p, m, FM_DL_SRC, MFF_ETH_SRC, 6);
+    p = put_field(p, m, FM_DL_DST, MFF_ETH_DST, 6);
+    p = put_field(p, m, FM_DL_TYPE, MFF_ETH_TYPE, 2);
+    p = put_field(p, m, FM_VLAN_VID, MFF_VLAN_VID, 2);
+    p = put_network(p, m);
+    p = put_field(p, m, FM_TUN_ID, MFF_TUN_ID, 8);
+    p = put_field(p, m, FM_TUN_SRC, MFF_TUN_SRC, 4);
+    p = put_field(p, m, FM_TUN_IPV6_SRC, MFF_TUN_IPV6_SRC, 16);
+    p = put_pairs(p, m);
+    p = put_field(p, m, FM_CT_STATE, MFF_CT_STATE, 4);
+    p = put_field(p, m, FM_CT_MARK, MFF_CT_MARK, 4);
+    p = put_field(p, m, FM_CT_LABEL, MFF_CT_LABEL, 16);
+    p = put_field(p, m, FM_METADATA, MFF_METADATA, 8);
+    return p - bytes;
 }
 
 /* --- actions -------------------------------------------------------------------- */

@@ -10,13 +10,20 @@
 #define PFLOW_BYTES_H
 
 #include <stddef.h>
+#include <stdint.h>
 
+/* More than all the fields take with their masks. */
+#define PFLOW_MATCH_BYTES 512
+
+struct fmatch;
 struct match;
 struct ofpact;
 struct ofpbuf;
 
 /* Appends the OXM fields, without padding. */
 void pflow_put_match(struct ofpbuf *, const struct match *);
+/* The same from the compiler's form; how many bytes. */
+size_t pflow_encode_fmatch(uint8_t[PFLOW_MATCH_BYTES], const struct fmatch *);
 /* Appends the instructions to a buffer whose size is a multiple of 8. */
 void pflow_put_instructions(struct ofpbuf *, const struct ofpact *, size_t len);
 

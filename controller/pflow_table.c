@@ -5,9 +5,6 @@
 #include <string.h>
 
 #include "openvswitch/dynamic-string.h"
-#include "openvswitch/match.h"
-#include "openvswitch/ofp-actions.h"
-#include "openvswitch/ofpbuf.h"
 #include "openvswitch/vlog.h"
 #include "pflow.h"
 #include "svec.h"
@@ -17,6 +14,12 @@ VLOG_DEFINE_THIS_MODULE(flow_table);
 
 /* --- tables ------------------------------------------------------------------- */
 
+/* With its hash: when the table takes it, the flow itself has left the cache. */
+struct ffresh {
+    struct pflow *flow;
+    uint32_t hash;
+};
+
 void
 ftable_init(struct ftable *ft)
 {
@@ -24,6 +27,8 @@ ftable_init(struct ftable *ft)
     ovs_list_init(&ft->stale);
     ft->fresh = NULL;
     ft->n_fresh = ft->fresh_allocated = 0;
+    ft->slabs = NULL;
+    ft->spare = NULL;
     ft->delta = NULL;
 }
 
@@ -36,16 +41,22 @@ ftable_destroy(struct ftable *ft)
 }
 
 static struct fnode *
-find_node(const struct ftable *ft, const struct pflow *key)
+find_hashed(const struct ftable *ft, const struct pflow *key, uint32_t hash)
 {
     struct fnode *n;
 
-    HMAP_FOR_EACH_WITH_HASH (n, node, key->hash, &ft->nodes) {
+    HMAP_FOR_EACH_WITH_HASH (n, node, hash, &ft->nodes) {
         if (pflow_same_key(n->flow, key)) {
             return n;
         }
     }
     return NULL;
+}
+
+static struct fnode *
+find_node(const struct ftable *ft, const struct pflow *key)
+{
+    return find_hashed(ft, key, key->hash);
 }
 
 struct pflow *
@@ -88,15 +99,54 @@ note(struct ftable *ft, const struct pflow *before, const struct pflow *after)
     }
 }
 
+/* Nodes are made many at a time: a table has tens of thousands. */
+struct fslab {
+    struct fslab *next;
+    struct fnode nodes[];
+};
+
+#define SLAB_NODES 64
+
+static void
+add_slab(struct ftable *ft, size_t n)
+{
+    struct fslab *slab = xmalloc(sizeof *slab + n * sizeof slab->nodes[0]);
+
+    slab->next = ft->slabs;
+    ft->slabs = slab;
+    while (n) {
+        slab->nodes[--n].next_spare = ft->spare;
+        ft->spare = &slab->nodes[n];
+    }
+}
+
+/* None of the nodes is in use. */
+static void
+free_slabs(struct ftable *ft)
+{
+    struct fslab *slab;
+
+    while ((slab = ft->slabs)) {
+        ft->slabs = slab->next;
+        free(slab);
+    }
+    ft->spare = NULL;
+}
+
 /* Takes over the caller's reference of 'f', as replace_flow() does. */
 static struct fnode *
-insert_node(struct ftable *ft, struct pflow *f)
+insert_node(struct ftable *ft, struct pflow *f, uint32_t hash)
 {
-    struct fnode *n = xmalloc(sizeof *n);
+    struct fnode *n;
 
+    if (!ft->spare) {
+        add_slab(ft, SLAB_NODES);
+    }
+    n = ft->spare;
+    ft->spare = n->next_spare;
     n->flow = f;
     n->share = NULL;
-    hmap_insert(&ft->nodes, &n->node, f->hash);
+    hmap_insert(&ft->nodes, &n->node, hash);
     note(ft, NULL, f);
     return n;
 }
@@ -117,7 +167,7 @@ ftable_set(struct ftable *ft, const struct pflow *f)
     struct fnode *n = find_node(ft, f);
 
     if (!n) {
-        insert_node(ft, pflow_ref(f));
+        insert_node(ft, pflow_ref(f), f->hash);
     } else {
         replace_flow(ft, n, pflow_ref(f));
     }
@@ -130,7 +180,8 @@ remove_node(struct ftable *ft, struct fnode *n)
     hmap_remove(&ft->nodes, &n->node);
     pflow_unref(n->flow);
     free_share(n);
-    free(n);
+    n->next_spare = ft->spare;
+    ft->spare = n;
 }
 
 void
@@ -149,7 +200,7 @@ ftable_clear(struct ftable *ft)
     struct fnode *n, *next;
 
     for (size_t i = 0; i < ft->n_fresh; i++) {
-        pflow_unref(ft->fresh[i]);
+        pflow_unref(ft->fresh[i].flow);
     }
     free(ft->fresh);
     ft->fresh = NULL;
@@ -157,6 +208,7 @@ ftable_clear(struct ftable *ft)
     HMAP_FOR_EACH_SAFE (n, next, node, &ft->nodes) {
         remove_node(ft, n);
     }
+    free_slabs(ft);
 }
 
 /* --- several givers ----------------------------------------------------------- */
@@ -185,12 +237,12 @@ share_stale(struct ftable *ft, struct fshare *s)
 
 /* Takes over the caller's reference. */
 static void
-give(struct ftable *ft, struct pflow *f)
+give(struct ftable *ft, struct pflow *f, uint32_t hash)
 {
-    struct fnode *n = find_node(ft, f);
+    struct fnode *n = find_hashed(ft, f, hash);
 
     if (!n) {
-        insert_node(ft, f);
+        insert_node(ft, f, hash);
         return;
     }
     if (!n->share) {
@@ -203,19 +255,29 @@ give(struct ftable *ft, struct pflow *f)
     share_stale(ft, n->share);
 }
 
+/* Buckets asked for before they are needed. */
+#define AHEAD 16
+
 /* One table after the other, each in a bucket array of its final size: while they
  * grow side by side, every step misses the cache. */
 static void
 take_fresh(struct ftable *ft)
 {
-    struct pflow **fresh = ft->fresh;
+    struct ffresh *fresh = ft->fresh;
     size_t n = ft->n_fresh;
 
+    if (!n) {
+        return;
+    }
     ft->fresh = NULL;
     ft->n_fresh = ft->fresh_allocated = 0;
     hmap_reserve(&ft->nodes, 2 * n);
+    add_slab(ft, n);
     for (size_t i = 0; i < n; i++) {
-        give(ft, fresh[i]);
+        if (i + AHEAD < n) {
+            OVS_PREFETCH(&ft->nodes.buckets[fresh[i + AHEAD].hash & ft->nodes.mask]);
+        }
+        give(ft, fresh[i].flow, fresh[i].hash);
     }
     free(fresh);
 }
@@ -224,13 +286,13 @@ void
 ftable_give(struct ftable *ft, const struct pflow *f)
 {
     if (!hmap_is_empty(&ft->nodes)) {
-        give(ft, pflow_ref(f));
+        give(ft, pflow_ref(f), f->hash);
         return;
     }
     if (ft->n_fresh == ft->fresh_allocated) {
         ft->fresh = x2nrealloc(ft->fresh, &ft->fresh_allocated, sizeof *ft->fresh);
     }
-    ft->fresh[ft->n_fresh++] = pflow_ref(f);
+    ft->fresh[ft->n_fresh++] = (struct ffresh){pflow_ref(f), f->hash};
 }
 
 void
@@ -276,17 +338,22 @@ compare_given(const void *a_, const void *b_)
     return memcmp(a->bytes, b->bytes, a->match_len + a->actions_len);
 }
 
+static bool
+same_as_before(struct pflow *const *given, size_t i)
+{
+    return i && pflow_equal(given[i - 1], given[i]);
+}
+
 /* One flow with the actions of all.  Of too many it has none: it decides nothing,
  * and what is not decided is dropped. */
 static struct pflow *
 join_clauses(struct pflow **given, size_t n)
 {
-    struct ofpbuf all, one;
-    struct match match;
+    bool one_rule = given[0]->cookie == given[n - 1]->cookie;
+    const struct pflow **unique = xmalloc(n * sizeof *unique);
+    size_t n_unique = 0;
     struct pflow *f;
 
-    ofpbuf_init(&all, 0);
-    ofpbuf_init(&one, 0);
     if (n > MAX_CLAUSES) {
         static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(5, 5);
 
@@ -296,19 +363,13 @@ join_clauses(struct pflow **given, size_t n)
                     n, MAX_CLAUSES, given[0]->table, given[0]->priority);
     }
     for (size_t i = 0; i < n && n <= MAX_CLAUSES; i++) {
-        if (!i || !pflow_equal(given[i - 1], given[i])) {
-            ofpbuf_clear(&one);
-            pflow_get_ofpacts(given[i], &one);
-            ofpbuf_put(&all, one.data, one.size);
+        if (!same_as_before(given, i)) {
+            unique[n_unique++] = given[i];
         }
     }
-    pflow_get_match(given[0], &match);
-    f = pflow_create(given[0]->table, given[0]->priority,
-                     given[0]->cookie == given[n - 1]->cookie ? given[0]->cookie
-                                                              : flow_cookie(FLOW_RULE, 0),
-                     &match, all.data, all.size);
-    ofpbuf_uninit(&all);
-    ofpbuf_uninit(&one);
+    f = pflow_join(given[0], one_rule ? given[0]->cookie : flow_cookie(FLOW_RULE, 0), unique,
+                   n_unique);
+    free(unique);
     return f;
 }
 

@@ -332,6 +332,21 @@ write_vif_status(const struct model_vif *vif, const struct ovsdb_idl_row *row)
     pool_row_set_int(row, REC_VIF, "ofport", port ? port->ofport : 0);
 }
 
+/* By the controller that leads the host. */
+static void
+write_pif_status(const struct pool_db *db, const struct model_pif *pif,
+                 const struct ovsdb_idl_row *row)
+{
+    const struct model_pif_status *s = &pif->status;
+
+    if (pif->obj.live && (!db->shared || pif->host->led)) {
+        pool_row_set_string(row, REC_PIF, "link", s->link);
+        pool_row_set_int(row, REC_PIF, "speed_mbps", s->speed_mbps);
+        pool_row_set_string(row, REC_PIF, "mac_in_use", s->mac);
+        pool_row_set_string(row, REC_PIF, "at_bridge", s->bridge);
+    }
+}
+
 static void
 write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_row *row)
 {
@@ -340,6 +355,9 @@ write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_r
 
     if (obj->kind == REC_VIF) {
         pool_confirm_write(db->model, db->shared, db->quiet, model_vif(obj), row);
+    }
+    if (obj->kind == REC_PIF) {
+        write_pif_status(db, model_pif(obj), row);
     }
     if (db->quiet) {
         /* Our own hosts, and what one of them refused. */

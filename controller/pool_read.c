@@ -109,6 +109,10 @@ read_status(const struct ovsdb_idl_row *row, enum rec_kind kind, struct pool_obj
         "config",
         "device",
         "confirmed_on",
+        "link",
+        "speed_mbps",
+        "mac_in_use",
+        "at_bridge",
     };
 
     add_extra(o, "uuid", POOL_EXTRA_STRING)->s = xasprintf(UUID_FMT, UUID_ARGS(&row->uuid));

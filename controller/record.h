@@ -28,6 +28,7 @@ enum rec_kind {
     REC_MIRROR,
     REC_EXPORTER,
     REC_BOND,
+    REC_PIF,
     REC_N_KINDS
 };
 
@@ -129,6 +130,7 @@ enum {
 enum {
     REC_EXPORTER_PROTOCOL,
     REC_EXPORTER_HOST,
+    REC_EXPORTER_NETWORKS,
     REC_EXPORTER_TARGETS,
     REC_EXPORTER_SAMPLING,
     REC_EXPORTER_ACTIVE_TIMEOUT,
@@ -149,6 +151,7 @@ enum {
     REC_BOND_UPDELAY,
     REC_BOND_DOWNDELAY,
 };
+enum { REC_PIF_HOST, REC_PIF_DEVICE };
 /* A rate limit that is none, whatever wider scopes state; 0: as they state. */
 #define REC_RATE_LIFTED INT64_C(4000000000)
 

@@ -386,6 +386,7 @@ static const struct rec_field mirror_fields[] = {
 static const struct rec_field exporter_fields[] = {
     [REC_EXPORTER_PROTOCOL] = ENUM("protocol", protocols, NULL),
     [REC_EXPORTER_HOST] = REF("host", REC_HOST, ""),
+    [REC_EXPORTER_NETWORKS] = REFS("networks", REC_NETWORK),
     [REC_EXPORTER_TARGETS] = STRINGS("targets", 16, is_collector,
                                      "must be IP:PORT, of ipfix also udp:, tcp: or tls:IP:PORT"),
     [REC_EXPORTER_SAMPLING] = INT("sampling", 0, 4000000000, "0"),
@@ -411,6 +412,11 @@ static const struct rec_field bond_fields[] = {
     [REC_BOND_DOWNDELAY] = INT("downdelay", 0, 600000, "0"),
 };
 
+static const struct rec_field pif_fields[] = {
+    [REC_PIF_HOST] = REF("host", REC_HOST, NULL),
+    [REC_PIF_DEVICE] = STRING("device", NULL, is_bridge, DEVICE_SHOULD),
+};
+
 #define FIELDS(A) .fields = A, .n_fields = COUNT(A)
 const struct rec_table rec_tables[REC_N_KINDS] = {
     [REC_POOL] = {"Pool", "pool", "pool", FIELDS(pool_fields)},
@@ -426,6 +432,7 @@ const struct rec_table rec_tables[REC_N_KINDS] = {
     [REC_MIRROR] = {"Mirror", "mirrors", "mirror", FIELDS(mirror_fields)},
     [REC_EXPORTER] = {"Exporter", "exporters", "exporter", FIELDS(exporter_fields)},
     [REC_BOND] = {"Bond", "bonds", "bond", FIELDS(bond_fields)},
+    [REC_PIF] = {"PIF", "pifs", "pif", FIELDS(pif_fields)},
 };
 
 /* --- checks ---------------------------------------------------------------------------- */
@@ -677,6 +684,7 @@ check_exporter(const struct rec *r, struct fault *fault)
         unsigned field;
         const char *protocols;
     } settings[] = {
+        {REC_EXPORTER_NETWORKS, "ipfix"},
         {REC_EXPORTER_SAMPLING, "sflow or ipfix"},
         {REC_EXPORTER_ACTIVE_TIMEOUT, "netflow or ipfix"},
         {REC_EXPORTER_CACHE_MAX_FLOWS, "ipfix"},

@@ -189,9 +189,21 @@ static const struct pool_field bond_fields[] = {
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
+static const struct pool_field pif_fields[] = {
+    {"host", POOL_REF, REQUIRED | COLUMN, "host", "whose physical interface it is"},
+    {"device", POOL_STRING, REQUIRED | COLUMN, NULL, "its name on that host"},
+    {"link", POOL_STRING, STATUS | COLUMN, NULL, "up or down; empty: at no bridge of the switch"},
+    {"speed_mbps", POOL_INTEGER, STATUS | COLUMN, NULL, "of its link; 0: not known"},
+    {"mac_in_use", POOL_STRING, STATUS | COLUMN, NULL, "its address"},
+    {"at_bridge", POOL_STRING, STATUS | COLUMN, NULL, "where it is a port, alone or in a bond"},
+    {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
+};
+
 static const struct pool_field exporter_fields[] = {
     {"protocol", POOL_STRING, REQUIRED | COLUMN, NULL, "netflow, sflow or ipfix"},
     {"host", POOL_REF, COLUMN, "host", "of this host; empty: of all that have none of their own"},
+    {"networks", POOL_REF, SET | COLUMN, "network",
+     "only packets of these are exported (ipfix); empty: all"},
     {"targets", POOL_STRING, SET | COLUMN, NULL, "collectors, IP:PORT"},
     {"sampling", POOL_INTEGER, COLUMN, NULL, "one packet of so many (sflow, ipfix)"},
     {"active_timeout", POOL_INTEGER, 0, NULL,
@@ -230,6 +242,7 @@ const struct pool_class pool_classes[] = {
      FIELDS(exporter_fields)},
     {"bond", "bonds", "hosts' physical interfaces as one uplink", ROLES(VIEWER, ADMIN),
      FIELDS(bond_fields)},
+    {"pif", "pifs", "hosts' physical interfaces", ROLES(VIEWER, ADMIN), FIELDS(pif_fields)},
 };
 const size_t n_pool_classes = N(pool_classes);
 

@@ -29,6 +29,7 @@ static const struct cli_cmd commands[] = {
     {"rule", "what a policy allows and denies", pool_rule_main},
     {"trace", "the way of a packet, and who decided what", pool_trace_main},
     {"mirror", "copies of vifs' packets", pool_mirror_main},
+    {"pif", "hosts' physical interfaces", pool_pif_main},
     {"bond", "hosts' physical interfaces as one uplink", pool_bond_main},
     {"exporter", "what switches tell flow collectors", pool_exporter_main},
     {"flow", "recorded flows: top, list, graph, why-dropped ...", flow_main},

@@ -29,6 +29,7 @@ int pool_user_main(int argc, char **argv);
 int pool_mirror_main(int argc, char **argv);
 int pool_exporter_main(int argc, char **argv);
 int pool_bond_main(int argc, char **argv);
+int pool_pif_main(int argc, char **argv);
 int pool_status_main(int argc, char **argv);
 int pool_login_main(int argc, char **argv);
 int pool_logout_main(int argc, char **argv);

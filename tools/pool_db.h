@@ -9,6 +9,7 @@
  *     PORT      clients: controllers; open while it is primary or member
  *     PORT + 1  a pair's servers among themselves, and who asks a copy
  *     PORT + 2  a cluster's members among themselves
+ *     PORT + 3  hosts' agents, in the role "host" (pool_db_hosts.c); by command
  * all TLS with client certificates.
  *
  * Single-threaded.  Functions return 0 or an errno with a sentence in 'why'. */
@@ -20,7 +21,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { PDB_PATH = 400, PDB_WHY = 700, PDB_PORT = 6641 };
+enum { PDB_PATH = 400, PDB_WHY = 700, PDB_PORT = 6641, PDB_HOSTS = 3, PDB_PORTS = 4 };
 
 enum pdb_role { PDB_PRIMARY, PDB_COPY, PDB_MEMBER, PDB_LEFT };
 
@@ -34,6 +35,7 @@ struct pdb {
     char peer_ip[64]; /* of a pair's other server; "" none */
     unsigned peer_port;
     char key[256], certificate[256], ca[256];
+    char hosts_ca[256]; /* of hosts' certificates; "": hosts have no port */
     /* To become primary with this number; 0: not. */
     int64_t promote;
     bool promote_with_copy; /* the other server follows from then on */
@@ -72,6 +74,8 @@ int pdb_schema(char path[PDB_PATH], char *why);
 /* Runs argv[0] (NULL-terminated), with what it prints in '*out' (malloc'ed; or
  * NULL).  'timeout_s' 0: as long as it takes. */
 int pdb_run(const char *const *argv, unsigned timeout_s, char **out, char *why);
+/* Starts a program that ends with us. */
+int pdb_spawn(const char *const *argv, pid_t *, char *why);
 /* Starts the server as what it is to be. */
 int pdb_start(const struct pdb *, pid_t *, char *why);
 /* The running copy follows its primary from now on. */
@@ -86,6 +90,16 @@ int pdb_read_row(const struct pdb *, const char *target, struct pdb_row *, char 
  * state are still these. */
 int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *was,
                   const char *columns, char *why);
+
+/* A transaction of our server, which runs. */
+int pdb_transact(const struct pdb *, const char *json, char *why);
+
+/* --- pool_db_hosts.c ------------------------------------------------------------------ */
+
+/* Starts what serves hosts, beside our server. */
+int pdb_hosts_start(const struct pdb *, pid_t *, char *why);
+/* Writes what their role may do. */
+int pdb_hosts_roles(const struct pdb *, char *why);
 
 /* --- the commands ------------------------------------------------------------------ */
 

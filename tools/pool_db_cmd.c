@@ -36,7 +36,8 @@ parse(struct db_args *a, const char *verb, unsigned takes, int max, const char *
         struct cli_opt opt;
     } all[] = {
         {MAKE, {"name", CLI_STRING, &a->name, "NAME", "the server's"}},
-        {MAKE, {"address", CLI_STRING, &a->address, "IP[:PORT]", "its (6641, and two ports more)"}},
+        {MAKE,
+         {"address", CLI_STRING, &a->address, "IP[:PORT]", "its (6641, and three ports more)"}},
         {PEER, {"peer", CLI_STRING, &a->peer, "IP[:PORT]", "the other server's, or a member's"}},
         {MAKE, {"private-key", CLI_STRING, &a->key, "FILE", "of its certificate"}},
         {MAKE, {"certificate", CLI_STRING, &a->certificate, "FILE", "its own"}},
@@ -493,6 +494,57 @@ copy_main(int argc, char **argv)
     return CLI_OK;
 }
 
+static bool
+same_authority(const char *a, const char *b)
+{
+    char why[PDB_WHY];
+
+    return !pdb_run((const char *[]){"cmp", "-s", "--", a, b, NULL}, 0, NULL, why);
+}
+
+/* Whose agents may come, by their certificates' authority. */
+static int
+hosts_main(int argc, char **argv)
+{
+    char why[PDB_WHY];
+    struct db_args a;
+    struct pdb p;
+    int code, error;
+
+    if (!parse(
+            &a, "hosts", 0, 2, "DIR CA-FILE|none",
+            "  weft pool db hosts /var/lib/weft/pool /etc/weft/pki-hosts/ca.crt\n"
+            "  weft pool db hosts /var/lib/weft/pool none\n"
+            "An authority of the hosts' own: whoever has a certificate of it reads all, and is\n"
+            "the host that the certificate names.  The role keeps hosts' mistakes apart; it does\n"
+            "not stop one that sets out to write other hosts' Host, VM, Task and Migration rows.\n",
+            argc, argv, &code)) {
+        return code;
+    }
+    error = pdb_load(&p, a.operands[0], why);
+    p.hosts_ca[0] = '\0';
+    if (!error && strcmp(a.operands[1], "none") != 0) {
+        error = absolute(a.operands[1], p.hosts_ca, why);
+        if (!error && same_authority(p.ca, p.hosts_ca)) {
+            snprintf(why, PDB_WHY,
+                     "%s is the servers' own authority: who has its certificates may write all",
+                     p.hosts_ca);
+            error = EINVAL;
+        }
+    }
+    if (error || pdb_save(&p, why)) {
+        return failed(&a, why);
+    }
+    if (pdb_runner(&p)) {
+        kill(pdb_runner(&p), SIGHUP);
+    }
+    if (*p.hosts_ca) {
+        printf("%s: hosts with certificates of %s: ssl:%s:%u\n", p.name, p.hosts_ca, p.ip,
+               p.port + PDB_HOSTS);
+    }
+    return CLI_OK;
+}
+
 /* --- clusters ------------------------------------------------------------------------------- */
 
 static int
@@ -685,6 +737,9 @@ status_main(int argc, char **argv)
         printf("database: number %lld%s, primary %s, copy %s\n", (long long)(error ? 0 : row.fence),
                row.closed ? ", closed" : "", *row.primary ? row.primary : "none",
                *row.copy ? row.copy : "none");
+        if (*p.hosts_ca) {
+            printf("hosts: port %u, certificates of %s\n", p.port + PDB_HOSTS, p.hosts_ca);
+        }
         printf("%s%s", out ? out : "", out ? "\n" : "");
     }
     free(out);
@@ -696,6 +751,7 @@ static const struct cli_cmd commands[] = {
     {"follow", "a copy of a primary's database", follow_main},
     {"copy", "which copy confirms the primary's changes", copy_main},
     {"promote", "the copy becomes primary, the primary is fenced", promote_main},
+    {"hosts", "hosts' agents may come, held to rows of their own", hosts_main},
     {"cluster", "a new database: a cluster's first member", cluster_main},
     {"join", "a further member of a cluster", join_main},
     {"leave", "a member leaves", leave_main},

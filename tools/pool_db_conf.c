@@ -46,7 +46,7 @@ pdb_parse_address(const char *text, char ip[64], unsigned *port, char *why)
     if (colon) {
         *port = isdigit((unsigned char)colon[1]) ? (unsigned)strtoul(colon + 1, &end, 10) : 0;
     }
-    if (!n || n >= 64 || *end || *port < 1 || *port > 65533 ||
+    if (!n || n >= 64 || *end || *port < 1 || *port > 65536 - PDB_PORTS ||
         strspn(text, "0123456789abcdefABCDEF.:[]") < n || (memchr(text, ':', n) && *text != '[')) {
         snprintf(why, PDB_WHY, "\"%.80s\" is no address: 10.0.0.1, 10.0.0.1:6641 or [fd00::1]:6641",
                  text);
@@ -109,7 +109,10 @@ pdb_load(struct pdb *p, const char *dir, char *why)
          take_string(root, "peer_ip", p->peer_ip, sizeof p->peer_ip) &&
          take_string(root, "private_key", p->key, sizeof p->key) &&
          take_string(root, "certificate", p->certificate, sizeof p->certificate) &&
-         take_string(root, "ca_cert", p->ca, sizeof p->ca) && p->port && p->promote >= 0;
+         take_string(root, "ca_cert", p->ca, sizeof p->ca) &&
+         (!json_object_get(root, "hosts_ca_cert") || /* older ones have none */
+          take_string(root, "hosts_ca_cert", p->hosts_ca, sizeof p->hosts_ca)) &&
+         p->port && p->promote >= 0;
     json_decref(root);
     if (!ok) {
         snprintf(why, PDB_WHY, "%s is not as \"weft pool db\" writes it", path);
@@ -137,11 +140,12 @@ write_whole(const char *path, const char *text)
 int
 pdb_save(const struct pdb *p, char *why)
 {
-    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:I, s:b}", "name",
-                             p->name, "role", roles[p->role], "ip", p->ip, "port", (int)p->port,
-                             "peer_ip", p->peer_ip, "peer_port", (int)p->peer_port, "private_key",
-                             p->key, "certificate", p->certificate, "ca_cert", p->ca, "promote",
-                             (json_int_t)p->promote, "promote_with_copy", p->promote_with_copy);
+    json_t *root =
+        json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:b}", "name", p->name,
+                  "role", roles[p->role], "ip", p->ip, "port", (int)p->port, "peer_ip", p->peer_ip,
+                  "peer_port", (int)p->peer_port, "private_key", p->key, "certificate",
+                  p->certificate, "ca_cert", p->ca, "hosts_ca_cert", p->hosts_ca, "promote",
+                  (json_int_t)p->promote, "promote_with_copy", p->promote_with_copy);
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     char path[PDB_PATH], temporary[PDB_PATH];
     int error = text ? 0 : EINVAL;

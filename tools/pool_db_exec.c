@@ -171,19 +171,56 @@ static void __attribute__((format(printf, 2, 3))) add(struct args *a, const char
 }
 
 static void
-add_tls(struct args *a, const struct pdb *p)
+add_tls(struct args *a, const struct pdb *p, const char *ca)
 {
     add(a, "--private-key=%s", p->key);
     add(a, "--certificate=%s", p->certificate);
-    add(a, "--ca-cert=%s", p->ca);
+    add(a, "--ca-cert=%s", ca);
+}
+
+int
+pdb_spawn(const char *const *argv, pid_t *pidp, char *why)
+{
+    *pidp = fork();
+    if (!*pidp) {
+        become(argv, -1);
+    }
+    if (*pidp < 0) {
+        snprintf(why, PDB_WHY, "cannot start %s: %s", argv[0], strerror(errno));
+        *pidp = 0;
+        return errno;
+    }
+    return 0;
+}
+
+/* Hosts ask a copy, which nobody can write, whether it has what the primary has. */
+static int
+both_authorities(const struct pdb *p, char path[PDB_PATH], char *why)
+{
+    char *text = NULL;
+    FILE *f = NULL;
+    int error;
+
+    pdb_path(p, "both-ca.crt", path);
+    error = pdb_run((const char *[]){"cat", "--", p->ca, p->hosts_ca, NULL}, 0, &text, why);
+    if (!error && (!(f = fopen(path, "w")) || fprintf(f, "%s\n", text) < 0 || fclose(f))) {
+        snprintf(why, PDB_WHY, "%s: %s", path, strerror(errno));
+        error = EIO;
+    }
+    free(text);
+    return error;
 }
 
 int
 pdb_start(const struct pdb *p, pid_t *pidp, char *why)
 {
-    char path[PDB_PATH];
+    char path[PDB_PATH], ca[PDB_PATH];
     struct args a = {.n = 0};
 
+    snprintf(ca, sizeof ca, "%s", p->ca);
+    if (p->role == PDB_COPY && *p->hosts_ca && both_authorities(p, ca, why)) {
+        return EIO;
+    }
     pdb_program("ovsdb-server", path);
     add(&a, "%s", path);
     pdb_path(p, "pool.db", path);
@@ -198,7 +235,7 @@ pdb_start(const struct pdb *p, pid_t *pidp, char *why)
     add(&a, "--log-file=%s", path);
     add(&a, "-vconsole:off");
     add(&a, "-vsyslog:off");
-    add_tls(&a, p);
+    add_tls(&a, p, ca);
     if (p->role != PDB_COPY) {
         add(&a, "--remote=pssl:%u:%s", p->port, p->ip);
     }
@@ -210,15 +247,7 @@ pdb_start(const struct pdb *p, pid_t *pidp, char *why)
         pdb_path(p, "primary.sock", path);
         add(&a, "--sync-from=unix:%s", path);
     }
-    *pidp = fork();
-    if (!*pidp) {
-        become(a.v, -1);
-    }
-    if (*pidp < 0) {
-        snprintf(why, PDB_WHY, "cannot start ovsdb-server: %s", strerror(errno));
-        return errno;
-    }
-    return 0;
+    return pdb_spawn(a.v, pidp, why);
 }
 
 int
@@ -271,7 +300,7 @@ transact(const struct pdb *p, const char *target, const char *json, bool writes,
         pdb_program("ovsdb-client", program);
         add(&a, "%s", program);
         add(&a, "--timeout=%d", ASK_S);
-        add_tls(&a, p);
+        add_tls(&a, p, p->ca);
         add(&a, "-vconsole:off");
         add(&a, "transact");
         add(&a, target ? "%s" : "unix:%s", target ? target : path);
@@ -297,6 +326,22 @@ transact(const struct pdb *p, const char *target, const char *json, bool writes,
         error = EIO;
     }
     free(out);
+    return error;
+}
+
+int
+pdb_transact(const struct pdb *p, const char *json, char *why)
+{
+    char socket[PDB_PATH], target[PDB_PATH + 8];
+    json_t *answer;
+    int error;
+
+    pdb_path(p, "db.sock", socket);
+    snprintf(target, sizeof target, "unix:%s", socket);
+    error = transact(p, target, json, true, &answer, why);
+    if (!error) {
+        json_decref(answer);
+    }
     return error;
 }
 

@@ -30,6 +30,8 @@ enum { LOOK_S = 2, SOON_NS = 300000000, STOP_MS = 3000, EPOCH_BITS = 40 };
 struct runner {
     struct pdb conf;
     pid_t server;   /* 0: does not run */
+    pid_t hosts;    /* likewise what serves hosts, while the server runs */
+    bool roles;     /* have been written since it was started */
     bool follows;   /* a copy */
     char said[160]; /* last, so that the same is not said again */
 };
@@ -50,22 +52,29 @@ static void __attribute__((format(printf, 2, 3))) say(struct runner *r, const ch
 }
 
 static void
-stop(struct runner *r)
+end(pid_t *pid)
 {
     const struct timespec tick = {0, 10000000};
 
-    if (!r->server) {
+    if (!*pid) {
         return;
     }
-    kill(r->server, SIGTERM);
-    for (int ms = 0; r->server; ms += 10) {
-        if (waitpid(r->server, NULL, WNOHANG)) {
-            r->server = 0;
+    kill(*pid, SIGTERM);
+    for (int ms = 0; *pid; ms += 10) {
+        if (waitpid(*pid, NULL, WNOHANG)) {
+            *pid = 0;
         } else if (ms == STOP_MS) {
-            kill(r->server, SIGKILL);
+            kill(*pid, SIGKILL);
         }
         nanosleep(&tick, NULL);
     }
+}
+
+static void
+stop(struct runner *r)
+{
+    end(&r->hosts);
+    end(&r->server);
 }
 
 /* --- changes of role ------------------------------------------------------------- */
@@ -206,7 +215,37 @@ start(struct runner *r)
         say(r, "%.100s", why);
         return;
     }
+    r->roles = false;
     say(r, "runs as %s", pdb_role_name(r->conf.role));
+}
+
+/* --- hosts --------------------------------------------------------------------------------- */
+
+static void
+look_after_hosts(struct runner *r)
+{
+    char why[PDB_WHY], socket[PDB_PATH];
+
+    if (r->hosts && waitpid(r->hosts, NULL, WNOHANG) == r->hosts) {
+        r->hosts = 0;
+        say(r, "what serves hosts has ended");
+    }
+    if (!r->server || r->conf.role == PDB_COPY || !*r->conf.hosts_ca) {
+        end(&r->hosts);
+        return;
+    }
+    pdb_path(&r->conf, "db.sock", socket);
+    if (access(socket, F_OK)) {
+        return; /* it starts */
+    }
+    if (!r->roles && pdb_hosts_roles(&r->conf, why)) {
+        say(r, "hosts' role cannot be written: %.100s", why);
+        return;
+    }
+    r->roles = true;
+    if (!r->hosts && pdb_hosts_start(&r->conf, &r->hosts, why)) {
+        say(r, "cannot serve hosts: %.100s", why);
+    }
 }
 
 /* --- the loop ----------------------------------------------------------------------------- */
@@ -225,6 +264,12 @@ reload(struct runner *r)
     if (conf.role == PDB_LEFT) {
         stop(r);
         return false;
+    }
+    if (strcmp(conf.hosts_ca, r->conf.hosts_ca)) {
+        end(&r->hosts);
+        if (conf.role == PDB_COPY) {
+            end(&r->server);
+        }
     }
     r->conf = conf;
     if (conf.promote) {
@@ -256,6 +301,7 @@ look(struct runner *r)
     } else if (r->conf.role == PDB_PRIMARY && !is_primary(r) && !r->server) {
         start(r);
     }
+    look_after_hosts(r);
 }
 
 int
@@ -280,7 +326,8 @@ pool_db_run_main(const char *dir)
     do {
         look(&r);
         wait = (struct timespec){LOOK_S, 0};
-        if (!r.server || (r.conf.role == PDB_COPY && !r.follows)) {
+        if (!r.server || (r.conf.role == PDB_COPY && !r.follows) ||
+            (r.conf.role != PDB_COPY && *r.conf.hosts_ca && !r.hosts)) {
             wait = (struct timespec){0, SOON_NS};
         }
         sig = sigtimedwait(&signals, NULL, &wait);

@@ -166,7 +166,7 @@ show(struct vm_cli *c, const json_t *record)
 }
 
 static void
-show_end(struct vm_cli *c, const json_t *record)
+show_end(struct vm_cli *c, const json_t *record, bool moved)
 {
     const json_t *config = json_object_get(record, "other_config");
     const char *text = json_string_value(json_object_get(config, "weft-stats"));
@@ -175,7 +175,7 @@ show_end(struct vm_cli *c, const json_t *record)
     if (c->json) {
         json_dumpf(record, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
         putchar('\n');
-    } else if (stats && json_object_get(stats, "blackout_ms")) {
+    } else if (moved && json_object_get(stats, "blackout_ms")) {
         printf("done: blackout %.1f ms\n", number(stats, "blackout_ms"));
     }
     json_decref(stats);
@@ -228,10 +228,10 @@ follow(struct vm_cli *c, const char *task)
         nanosleep(&(struct timespec){0, LOOK_MS * 1000000L}, NULL);
     }
     term_frame_clear(&c->term);
-    show_end(c, record);
+    code = status && !strcmp(status, "success") ? CLI_OK : CLI_FAILED;
+    show_end(c, record, !code);
     free(c->told);
     c->told = NULL;
-    code = status && !strcmp(status, "success") ? CLI_OK : CLI_FAILED;
     if (code) {
         error_text(json_object_get(record, "error_info"), why, sizeof why);
         failed(c, status && !strcmp(status, "cancelled") ? "cancelled" : why);

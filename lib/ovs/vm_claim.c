@@ -530,7 +530,7 @@ static int
 swap_once(struct vm_claim *c, const char *vm, const char *from, uint64_t epoch, const char *to,
           uint64_t epoch2, long long int deadline)
 {
-    struct json *params, *results, *j;
+    struct json *params, *results, *row_json, *j;
     const char *pool, *row, *update, *commit;
     int error = EAGAIN;
 
@@ -542,7 +542,11 @@ swap_once(struct vm_claim *c, const char *vm, const char *from, uint64_t epoch, 
     json_array_add(params, op_wait("VM", where_uuid(vm), vm_columns, vm_row(from, epoch)));
     j = op_new("update", "VM");
     json_object_put(j, "where", where_uuid(vm));
-    json_object_put(j, "row", vm_row(to, epoch2));
+    row_json = vm_row(to, epoch2);
+    /* Who gives it away has no say about it any more (docs/pool-db.md, roles). */
+    json_object_put_string(row_json, "destination", "");
+    json_object_put_string(row_json, "migration", "");
+    json_object_put(j, "row", row_json);
     json_array_add(params, j);
     j = op_new("commit", NULL);
     json_object_put(j, "durable", json_boolean_create(true));

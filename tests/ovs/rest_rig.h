@@ -29,7 +29,7 @@
     " \"rule\": [{\"name\": \"ssh\", \"policy\": \"base\", \"order\": 1},"                         \
     "   {\"name\": \"web\", \"policy\": \"pr\", \"order\": 1}],"                                   \
     " \"mirror\": [{\"name\": \"m1\"}], \"exporter\": [{\"name\": \"e1\"}], \"bond\": "            \
-    "[{\"name\": \"b1\"}],"                                                                        \
+    "[{\"name\": \"b1\"}], \"pif\": [{\"name\": \"p1\"}],"                                         \
     " \"user\": [{\"name\": \"alice\", \"role\": \"tenant\", \"tenant\": \"red\"},"                \
     "   {\"name\": \"mallory\", \"role\": \"admin\", \"enabled\": false}]}"
 

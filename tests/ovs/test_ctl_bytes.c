@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "flow.h"
+#include "fmatch.h"
 #include "nx-match.h"
 #include "openvswitch/match.h"
 #include "openvswitch/meta-flow.h"
@@ -219,7 +220,7 @@ random_match(struct match *m)
 static bool
 same_bytes(const struct ofpbuf *a, const struct ofpbuf *b)
 {
-    return a->size == b->size && !memcmp(a->data, b->data, a->size);
+    return a->size == b->size && (!a->size || !memcmp(a->data, b->data, a->size));
 }
 
 static void
@@ -247,6 +248,172 @@ test_matches(void)
     }
     CHECK(!n_different);
     ofpbuf_uninit(&quick);
+    ofpbuf_uninit(&slow);
+}
+
+/* The same of a match in both forms; what is set is evaluated twice. */
+#define BOTH(FIELD, ...) (match_set_##FIELD(m, __VA_ARGS__), fm_##FIELD(f, __VA_ARGS__))
+
+static void
+both_transport(struct match *m, struct fmatch *f, bool v4)
+{
+    static const uint8_t protocols[] = {IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP, 47};
+    bool icmp = one_in(2);
+    uint8_t type = one_in(2) ? 135 + random_range(2) : random_range(256), code = random_range(2);
+    struct in6_addr target = ip6(), mask = ipv6_create_mask(random_range(129));
+    struct eth_addr a = mac(), b = mac();
+    ovs_be16 port = htons(random_uint16()), bits = htons((uint16_t)(0xffffu << random_range(17)));
+    uint8_t protocol = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+
+    protocol = icmp ? protocol : protocols[random_range(ARRAY_SIZE(protocols))];
+    BOTH(nw_proto, protocol);
+    if (!icmp) {
+        if (one_in(2)) {
+            BOTH(tp_src, port);
+        }
+        if (one_in(2)) {
+            BOTH(tp_dst_masked, port, bits);
+        } else if (one_in(2)) {
+            BOTH(tp_dst, port);
+        }
+        return;
+    }
+    if (one_in(2)) {
+        BOTH(icmp_type, type);
+    }
+    if (one_in(3)) {
+        BOTH(icmp_code, code);
+    }
+    if (!v4 && one_in(2)) {
+        BOTH(nd_target_masked, &target, &mask);
+        BOTH(arp_sha, a);
+        BOTH(arp_tha, b);
+    }
+}
+
+static void
+both_network(struct match *m, struct fmatch *f)
+{
+    static const uint16_t types[] = {ETH_TYPE_IP, ETH_TYPE_IPV6, ETH_TYPE_ARP, ETH_TYPE_RARP,
+                                     0x88cc};
+    uint16_t type = types[random_range(5)];
+    bool v4 = type == ETH_TYPE_IP, v6 = type == ETH_TYPE_IPV6, arp = type >> 8 == 0x08 && !v4;
+    struct in6_addr a = ip6(), b = ip6(), mask = ipv6_create_mask(random_range(129));
+    ovs_be32 x = htonl(random_uint32()), y = htonl(random_uint32()),
+             bits = one_in(8) ? 0 : mask32();
+    struct eth_addr ea = mac(), eb = mac();
+
+    BOTH(dl_type, htons(type));
+    if ((v4 || arp) && one_in(2)) {
+        BOTH(nw_src, x);
+        BOTH(nw_dst_masked, y, bits);
+    } else if ((v4 || arp) && one_in(2)) {
+        BOTH(nw_src_masked, x, bits);
+        BOTH(nw_dst, y);
+    } else if (v6 && one_in(2)) {
+        BOTH(ipv6_src, &a);
+        BOTH(ipv6_dst_masked, &b, &mask);
+    } else if (v6) {
+        BOTH(ipv6_src_masked, &a, &mask);
+    }
+    if (arp && one_in(2)) {
+        uint8_t op = 1 + random_range(2);
+
+        BOTH(nw_proto, op);
+        BOTH(arp_sha, ea);
+        BOTH(arp_tha, eb);
+    }
+    if ((v4 || v6) && one_in(2)) {
+        both_transport(m, f, v4);
+    }
+}
+
+static void
+both_pipeline(struct match *m, struct fmatch *f)
+{
+    ovs_u128 label = {.u64 = {random_uint64(), random_uint64()}};
+    ovs_u128 bits = {.u64 = {one_in(2) ? 0 : UINT64_MAX, one_in(2) ? UINT32_MAX : UINT64_MAX}};
+    uint32_t state = random_uint32(), states = random_uint32(), n = random_uint32();
+    struct in6_addr a = ip6();
+
+    for (unsigned i = 0; i < FLOW_N_REGS; i++) {
+        if (one_in(6)) {
+            BOTH(reg, i, n + i);
+        }
+    }
+    if (one_in(4)) {
+        BOTH(conj_id, n);
+    }
+    if (one_in(4)) {
+        ofp_port_t port = one_in(4) ? OFPP_LOCAL : u16_to_ofp(random_range(0xff00));
+
+        BOTH(in_port, port);
+    }
+    if (one_in(4)) {
+        BOTH(vlan_vid, htons(n & (VLAN_VID_MASK | VLAN_CFI)));
+    } else if (one_in(4)) {
+        match_set_dl_tci_masked(m, 0, htons(VLAN_CFI));
+        fm_no_vlan(f);
+    }
+    if (one_in(4)) {
+        BOTH(ct_state_masked, state, states);
+        BOTH(ct_mark, n);
+        BOTH(ct_label_masked, label, bits);
+    }
+    if (one_in(4)) {
+        BOTH(metadata, htonll(n));
+        BOTH(tun_id, htonll(n));
+    }
+    if (one_in(8)) {
+        BOTH(tun_src, htonl(n));
+    } else if (one_in(8)) {
+        BOTH(tun_ipv6_src, &a);
+    }
+}
+
+static void
+test_compiler_matches(void)
+{
+    uint8_t bytes[PFLOW_MATCH_BYTES];
+    struct ofpbuf slow;
+    struct fmatch f;
+    struct match m;
+    unsigned n_different = 0;
+
+    CASE("matches in the compiler's form, too");
+    ofpbuf_init(&slow, 0);
+    memset(&f, 0xa5, sizeof f); /* what is not set is not read */
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        struct eth_addr src = mac(), dst = mac(), bits = mac();
+
+        match_init_catchall(&m);
+        fm_init(&f);
+        if (one_in(2)) {
+            match_set_dl_src(&m, src);
+            fm_dl_src(&f, src);
+        }
+        if (one_in(3)) {
+            match_set_dl_dst_masked(&m, dst, bits);
+            fm_dl_dst_masked(&f, dst, bits);
+        } else if (one_in(2)) {
+            match_set_dl_dst(&m, dst);
+            fm_dl_dst(&f, dst);
+        }
+        if (one_in(2)) {
+            both_network(&m, &f);
+        }
+        both_pipeline(&m, &f);
+        ofpbuf_clear(&slow);
+        oxm_put_raw(&slow, &m, OFP15_VERSION);
+        size_t n = pflow_encode_fmatch(bytes, &f);
+        if ((n != slow.size || memcmp(bytes, slow.data, n)) && !n_different++) {
+            char *text = match_to_string(&m, NULL, 0);
+
+            printf("# %s\n", text);
+            free(text);
+        }
+    }
+    CHECK(!n_different);
     ofpbuf_uninit(&slow);
 }
 
@@ -313,6 +480,7 @@ main(void)
 {
     random_set_seed(20);
     test_matches();
+    test_compiler_matches();
     test_actions();
     return check_done();
 }

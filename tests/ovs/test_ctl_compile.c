@@ -301,6 +301,54 @@ test_nothing_left(void)
     free_twin(&t);
 }
 
+/* Hosts that come and go in one run with the first rule, or the last, that is about all
+ * of them: then the scope of these rules is made, or freed, in that run. */
+static void
+test_hosts_and_first_rule(void)
+{
+    CASE("compile: a host goes, or comes, as the first or last pool-wide rule does");
+    for (unsigned way = 0; way < 16; way++) {
+        struct pool p;
+        struct twin kept;
+
+        random_pool(&p);
+        for (unsigned i = 0; i < N_POLICIES; i++) {
+            p.policies[i].there = false;
+        }
+        for (unsigned i = 0; i < N_HOSTS; i++) {
+            p.hosts[i].there = true;
+        }
+        p.policies[0] = (struct p_policy){.there = way & 4, .scope = way & 8 ? 0 : 1, NONE};
+        p.rules[0] = (struct p_rule){
+            .there = true, .protocol = -1, .remote_group = NONE, .icmp_type = -1, .icmp_code = -1};
+        p.hosts[1].there = way & 2;
+        kept = fresh(&p);
+        for (unsigned step = 0; step < 4; step++) {
+            p.hosts[1].there ^= step != 1;
+            p.policies[0].there ^= step != 2;
+            pool_state(&p, kept.model, way & 1 ? REC_HOST : REC_POLICY, way & 1);
+            pool_state(&p, kept.model, way & 1 ? REC_POLICY : REC_HOST, !(way & 1));
+            pool_state(&p, kept.model, REC_RULE, 0);
+            model_settle(kept.model);
+            pool_state_ports(&p, kept.model);
+            model_settle(kept.model);
+            compile_run(kept.compile);
+            model_changes_clear(kept.model);
+
+            struct twin want = fresh(&p);
+
+            for (unsigned h = 0; h < N_HOSTS; h++) {
+                struct ftable *a = compile_host_flows(kept.compile, pool_key(REC_HOST, h));
+                struct ftable *b = compile_host_flows(want.compile, pool_key(REC_HOST, h));
+
+                CHECK(!a == !b && (!a || same_table(a, b)));
+            }
+            free_twin(&want);
+        }
+        free_twin(&kept);
+    }
+}
+
 /* --- work ----------------------------------------------------------------------------------- */
 
 enum { CHANGE_RULE, CHANGE_MOVE, CHANGE_ADDRESS, N_CHANGES };
@@ -372,6 +420,7 @@ main(void)
     pool_seed = seed ? strtoull(seed, NULL, 0) * 2 + 1 : 4711;
     test_incremental();
     test_nothing_left();
+    test_hosts_and_first_rule();
     test_work();
     return check_done();
 }

@@ -45,6 +45,9 @@ struct bad {
 #define BOND(FIELDS)                                                                               \
     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"unix:/x\"}],"                           \
     "\"bonds\":[{\"name\":\"b\"," FIELDS "}]}"
+#define PIF(FIELDS)                                                                                \
+    "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"unix:/x\"}],"                           \
+    "\"pifs\":[{\"name\":\"p\"," FIELDS "}]}"
 #define TWO "\"host\":\"h\",\"interfaces\":[\"eth0\",\"eth1\"]"
 #define TEN "[[[[[[[[[["
 
@@ -204,6 +207,14 @@ static const struct bad bad[] = {
      "{\"name\":\"e\",\"protocol\":\"sflow\",\"targets\":[\"10.0.0.1:1\"]},"
      "{\"name\":\"f\",\"protocol\":\"sflow\",\"targets\":[\"10.0.0.1:1\"]}]}",
      "exporter f", "protocol", "exporter \"e\" has the same one"},
+    {"networks of NetFlow",
+     "{\"version\":1,\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":5}],\"exporters\":["
+     "{\"name\":\"e\",\"protocol\":\"netflow\",\"targets\":[\"10.0.0.1:1\"],\"networks\":[\"n\"]}]"
+     "}",
+     "exporter e", "networks", "ipfix only"},
+    {"an exporter of an unknown network",
+     EXPORTER("\"protocol\":\"ipfix\",\"targets\":[\"10.0.0.1:1\"],\"networks\":[\"n\"]"),
+     "exporter e", "networks", "there is no network \"n\""},
     /* bonds */
     {"a bond of no host", BOND("\"interfaces\":[\"eth0\",\"eth1\"]"), "bond b", "host", "missing"},
     {"a bond of one", BOND("\"host\":\"h\",\"interfaces\":[\"eth0\"]"), "bond b", "interfaces",
@@ -225,6 +236,14 @@ static const struct bad bad[] = {
      "{\"name\":\"b\"," TWO "},{\"name\":\"c\",\"host\":\"h\",\"port\":\"bond1\",\"interfaces\":"
      "[\"eth1\",\"eth2\"]}]}",
      "bond c", "interfaces", "bond \"b\" has the same one"},
+    /* physical interfaces */
+    {"a physical interface of no host", PIF("\"device\":\"eth0\""), "pif p", "host", "missing"},
+    {"one without a device", PIF("\"host\":\"h\""), "pif p", "device", "missing"},
+    {"one with a path", PIF("\"host\":\"h\",\"device\":\"a/b\""), "pif p", "device",
+     "device's name"},
+    {"one stated twice",
+     PIF("\"host\":\"h\",\"device\":\"eth0\"},{\"name\":\"q\",\"host\":\"h\",\"device\":\"eth0\""),
+     "pif q", "device", "pif \"p\" has the same one"},
     {"another tenant's network", "{\"version\":1," BASE ",\"groups\":[]}", NULL, NULL, NULL},
     {"a VM in another tenant's network",
      "{\"version\":1,\"tenants\":[{\"name\":\"red\"},{\"name\":\"blue\"}],"

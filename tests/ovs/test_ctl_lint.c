@@ -124,6 +124,19 @@ test_conflicts(void)
     lint();
     CHECK(!*warning(8) && !*warning(9));
 
+    CASE("a stateless rule that allows what a stateful one of its order does: a conflict, too");
+    r = rule_rec(9, 1, 20, "allow");
+    rec_set_int(r, REC_RULE_STATEFUL, 0);
+    tcp(r, "80", "172.16.1.0/24");
+    lint();
+    CHECK(strstr(warning(8), "conflict: policy1/rule9 has the same order and the other state") &&
+          strstr(warning(9), "conflict: policy1/rule8"));
+    r = rule_rec(9, 1, 20, "deny");
+    rec_set_int(r, REC_RULE_STATEFUL, 0);
+    tcp(r, "81", "172.16.1.0/24");
+    lint();
+    CHECK(!*warning(8) && !*warning(9));
+
     CASE("a remote group without an address is without effect");
     group(9, NULL, NULL, NULL, NULL);
     r = rule_rec(10, 1, 30, "allow");

@@ -583,6 +583,27 @@ test_bad_mirrors(void)
     take(REC_MIRROR, 2);
     take(REC_VIF, 5);
     take(REC_HOST, 2);
+
+    CASE("ctl_ports/mirror: more than a switch can have are said, and the oldest are made");
+    for (unsigned n = 40; n < 73; n++) {
+        r = mirror_rec(n, ref(REC_VIF, 1), NULL);
+        rec_set_string(r, REC_MIRROR_OUTPUT_VIF, ref(REC_VIF, 3));
+        put(r);
+    }
+    model_settle(m);
+    CHECK(UNTIL(any(REC_MIRROR, 72)->refused &&
+                    strstr(any(REC_MIRROR, 72)->refused, "vifs: is not made on host \"host1\""),
+                5000));
+    CHECK(!any(REC_MIRROR, 71)->refused);
+    CHECK(UNTIL(strstr(status()->error, "1 of others"), 5000));
+    CHECK(UNTIL(number(VSCTL "--bare --columns=name list mirror | grep -c mirror") == 32, 5000));
+    take(REC_MIRROR, 50);
+    CHECK(UNTIL(!any(REC_MIRROR, 72)->refused, 5000));
+    for (unsigned n = 40; n < 73; n++) {
+        if (n != 50) {
+            take(REC_MIRROR, n);
+        }
+    }
     ctl_sh(&sw, VSCTL "clear bridge xenbr0 mirrors");
 }
 
@@ -671,6 +692,103 @@ test_exporters(void)
     CHECK(said(VSCTL "list netflow", ""));
 }
 
+static struct rec *
+scoped_rec(unsigned n, const char *target, unsigned network, unsigned network2)
+{
+    struct rec *r = exporter_rec(n, "ipfix", target);
+
+    rec_add(r, REC_EXPORTER_NETWORKS, ref(REC_NETWORK, network));
+    if (network2) {
+        rec_add(r, REC_EXPORTER_NETWORKS, ref(REC_NETWORK, network2));
+    }
+    rec_normalize(r);
+    return r;
+}
+
+/* Of the set of exporter 'n': whose it is, and where its packets go. */
+#define SCOPE(KEY)                                                                                 \
+    "u=$(" VSCTL "--bare --columns=ipfix find flow_sample_collector_set id=" KEY "); " VSCTL       \
+    "--bare --columns=external_ids find flow_sample_collector_set id=" KEY "; " VSCTL              \
+    "--bare --columns=targets,other_config list ipfix $u"
+#define TAGS(PORT) VSCTL "--if-exists get interface " PORT " external_ids:weft-network-tags"
+
+static void
+test_scoped_exporters(void)
+{
+    struct rec *r;
+
+    if (getenv("WEFT_TEST_VSWITCHD")) {
+        CASE("ctl_ports/exporter: a stock switch exports nothing of some networks, and it says so");
+        put(scoped_rec(2, "192.0.2.2:4739", 1, 0));
+        CHECK(apply() && UNTIL(any(REC_EXPORTER, 2)->refused, 10000));
+        CHECK(said(VSCTL "list ipfix; " VSCTL "list flow_sample_collector_set", ""));
+        take(REC_EXPORTER, 2);
+        return;
+    }
+    CASE("ctl_ports/exporter: of some networks, beside the pool's");
+    put(exporter_rec(1, "ipfix", "192.0.2.1:4739"));
+    r = scoped_rec(2, "192.0.2.2:4739", 1, 0);
+    rec_add(r, REC_EXPORTER_OPTIONS, "weft-version=v9");
+    put(r);
+    put(scoped_rec(3, "192.0.2.3:4739", 1, 2));
+    CHECK(apply() && obj(REC_EXPORTER, 2) && obj(REC_EXPORTER, 3));
+    CHECK(said(VSCTL "--bare --columns=id list flow_sample_collector_set | grep . | sort -n; " VSCTL
+                     "--bare get bridge xenbr0 ipfix | xargs " VSCTL "--bare --columns=targets "
+                     "list ipfix",
+               "1\n1358\n1359\n192.0.2.1:4739\n"));
+    CHECK(said(SCOPE("1358"), "weft-controller=scope weft-networks=301\n192.0.2.2:4739\n"
+                              "weft-version=v9\n"));
+    CHECK(said(SCOPE("1359"), "weft-controller=scope weft-networks=301 302\n192.0.2.3:4739\n\n"));
+    CHECK(said(TAGS("up") "; " VSCTL "get interface p1 external_ids:weft-network-key; " TAGS("p1"),
+               "\"10=301 20=302\"\n\"301\"\n\n"));
+
+    CASE("ctl_ports/exporter: tags of a trunk's port are their networks'");
+    put(child_rec(100));
+    CHECK(apply() && said(TAGS("p1"), "\"100=302\"\n"));
+    take(REC_VIF, 5);
+    CHECK(apply() && said(TAGS("p1"), "\n"));
+
+    CASE("ctl_ports/exporter: what others change, and another tag");
+    ctl_sh(&sw, VSCTL "--bare --columns=_uuid find flow_sample_collector_set id=1358 | xargs "
+                      "-I@ " VSCTL "set flow_sample_collector_set @ external_ids:weft-networks=9");
+    CHECK(UNTIL(says_now(SCOPE("1358"), "weft-controller=scope weft-networks=301\n192.0.2.2:4739\n"
+                                        "weft-version=v9\n"),
+                10000));
+    network(2, 25, "");
+    CHECK(apply() && said(TAGS("up"), "\"10=301 25=302\"\n"));
+    network(2, 20, "");
+
+    CASE("ctl_ports/exporter: a host whose datapath cannot exports nothing, and it says so");
+    CHECK(apply() && !any(REC_EXPORTER, 2)->refused);
+    ctl_sh(&sw, VSCTL "set bridge xenbr0 datapath_type=netdev");
+    CHECK(
+        UNTIL(any(REC_EXPORTER, 2)->refused && any(REC_EXPORTER, 3)->refused, 10000) &&
+        strstr(any(REC_EXPORTER, 2)->refused, "networks: nothing is exported on host \"host1\"") &&
+        !any(REC_EXPORTER, 1)->refused);
+    CHECK(
+        UNTIL(says_now(VSCTL "--bare --columns=id list flow_sample_collector_set", "1\n"), 10000));
+    ctl_sh(&sw, VSCTL "set bridge xenbr0 datapath_type=dummy");
+    CHECK(UNTIL(!any(REC_EXPORTER, 2)->refused, 10000));
+    CHECK(UNTIL(number(VSCTL "--bare --columns=id list flow_sample_collector_set | grep -c .") == 3,
+                10000));
+
+    CASE("ctl_ports/exporter: the pool's goes, that of networks stays; no network is left of one");
+    take(REC_EXPORTER, 1);
+    take(REC_EXPORTER, 3);
+    CHECK(apply());
+    CHECK(said(VSCTL "--bare --columns=id list flow_sample_collector_set; " VSCTL
+                     "get bridge xenbr0 ipfix; " TAGS("up"),
+               "1358\n[]\n\"10=301\"\n"));
+    network(3, 10, ""); /* network 1 has that tag */
+    put(scoped_rec(2, "192.0.2.2:4739", 3, 0));
+    CHECK(apply() && obj(REC_EXPORTER, 2) && !obj(REC_NETWORK, 3));
+    CHECK(said(SCOPE("1358"), "weft-controller=scope weft-networks=\n192.0.2.2:4739\n\n"));
+    take(REC_EXPORTER, 2);
+    take(REC_NETWORK, 3);
+    CHECK(apply());
+    CHECK(said(VSCTL "list ipfix; " VSCTL "list flow_sample_collector_set; " TAGS("up"), "\n"));
+}
+
 /* --- bonds -------------------------------------------------------------------------------- */
 
 static struct rec *
@@ -704,6 +822,12 @@ leaves_by(const char *dp_port_command)
     ctl_sh(&sw, APPCTL "ofproto/trace xenbr0 'in_port=11,dl_src=02:00:00:00:00:01,"
                        "dl_dst=02:00:00:00:00:99,dl_type=0x1234' | grep ^Datap");
     return strstr(ctl_said, expected);
+}
+
+static const struct model_pif_status *
+pif(unsigned n)
+{
+    return &model_pif(obj(REC_PIF, n))->status;
 }
 
 static void
@@ -760,6 +884,35 @@ test_bonds(void)
     put(bond_rec("e2", "balance-slb", "off"));
     CHECK(apply() && UNTIL(!status()->error[0], 5000));
 
+    CASE("ctl_ports/pif: what the switch says of it, by itself and in a bond");
+    for (unsigned n = 1; n <= 3; n++) {
+        r = new_rec(REC_PIF, n);
+        rec_set_string(r, REC_PIF_HOST, ref(REC_HOST, 1));
+        rec_set_string(r, REC_PIF_DEVICE, n == 1 ? "e1" : n == 2 ? "p2" : "e9");
+        put(r);
+    }
+    CHECK(apply());
+    CHECK(UNTIL(!strcmp(pif(1)->link, "up") && !strcmp(pif(1)->bridge, "weft-uplink"), 5000));
+    CHECK(!strcmp(pif(2)->bridge, "xenbr0") && strlen(pif(2)->mac) == 17);
+    CHECK(!*pif(3)->link && !*pif(3)->bridge);
+    CHECK(UNTIL(any(REC_BOND, 1)->refused &&
+                    strstr(any(REC_BOND, 1)->refused, "interfaces: \"e2\" is no physical"),
+                5000));
+    ctl_sh(&sw, APPCTL "netdev-dummy/set-admin-state e1 down");
+    CHECK(UNTIL(!strcmp(pif(1)->link, "down"), 10000));
+    ctl_sh(&sw, APPCTL "netdev-dummy/set-admin-state e1 up");
+    CHECK(UNTIL(!strcmp(pif(1)->link, "up"), 10000));
+    take(REC_PIF, 1); /* another object of the same device: nothing changes at the switch */
+    r = new_rec(REC_PIF, 4);
+    rec_set_string(r, REC_PIF_HOST, ref(REC_HOST, 1));
+    rec_set_string(r, REC_PIF_DEVICE, "e1");
+    put(r);
+    CHECK(apply() && UNTIL(!strcmp(pif(4)->link, "up"), 5000));
+    for (unsigned n = 2; n <= 4; n++) {
+        take(REC_PIF, n);
+    }
+    CHECK(apply() && UNTIL(!any(REC_BOND, 1)->refused, 5000));
+
     CASE("ctl_ports/bond: back to one device");
     put_host("e1");
     CHECK(apply());
@@ -791,6 +944,7 @@ main(int argc, char *argv[])
     test_trunk();
     test_bad_mirrors();
     test_exporters();
+    test_scoped_exporters();
     test_bonds();
 
     fleet_destroy(fleet);

@@ -365,6 +365,7 @@ static const struct {
     {"mirror", "/m1", V | T | O | A, O | A},
     {"exporter", "/e1", V | T | O | A, O | A},
     {"bond", "/b1", V | T | O | A, A},
+    {"pif", "/p1", V | T | O | A, A},
 };
 
 static void

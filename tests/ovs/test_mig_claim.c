@@ -31,7 +31,8 @@ insert_vm(struct ctl_db *to)
 {
     return transact(to, "{\"op\":\"insert\",\"table\":\"VM\",\"uuid\":\"" VM
                         "\",\"row\":{\"name\":\"a\","
-                        "\"resident_on\":\"h1\",\"epoch\":7}}");
+                        "\"resident_on\":\"h1\",\"epoch\":7,"
+                        "\"destination\":\"h2\",\"migration\":\"m\"}}");
 }
 
 static int
@@ -86,6 +87,14 @@ test_swap(void)
     CHECK(says(c, "h2", 8));
     CHECK(!vm_claim_swap(c, VM, "h2", 8, "h2", 9, 5000));
     CHECK(says(c, "h2", 9));
+
+    CASE("claim_leaves_nobody_else_named");
+    CHECK(!transact(&db,
+                    "{\"op\":\"wait\",\"timeout\":0,\"table\":\"VM\",\"where\":[],\"columns\":"
+                    "[\"destination\",\"migration\"],\"until\":\"==\",\"rows\":"
+                    "[{\"destination\":\"\",\"migration\":\"\"}]},"
+                    "{\"op\":\"update\",\"table\":\"VM\",\"where\":[],\"row\":{\"epoch\":10}}"));
+    CHECK(says(c, "h2", 10));
     vm_claim_close(c);
 
     CASE("claim_remotes");
@@ -96,7 +105,7 @@ test_swap(void)
 static void
 test_race(void)
 {
-    uint64_t epoch = 9;
+    uint64_t epoch = 10;
 
     CASE("claim_race_has_one_winner");
     for (int round = 0; round < 20; round++, epoch++) {

@@ -87,6 +87,107 @@ tenants() { # N
         grep -o '"name":"[^"]*"' | cut -d'"' -f4 | sort
 }
 
+# --- hosts' agents: certificates of another authority, a port and a role -----------------
+
+"$bin/weft" pki init "$work/pki-hosts" >/dev/null
+for name in h1 h2; do
+    "$bin/weft" pki host "$name" --dir "$work/pki-hosts" >/dev/null || give_up "no certificate"
+done
+as_host() { # NAME ADDRESS OPERATION...: one transaction
+    local IFS=, name=$1 to=$2
+    shift 2
+    "$bin/ovsdb-client" --timeout=5 -vconsole:off --private-key="$work/pki-hosts/$name.key" \
+        --certificate="$work/pki-hosts/$name.crt" --ca-cert="$work/pki/ca.crt" \
+        transact "ssl:$to" "[\"Weft_Pool\",$*]"
+}
+may() { as_host "$@" >"$work/may" && cat "$work/may" && ! grep -q '"error"' "$work/may"; }
+may_not() { as_host "$@" >"$work/may" && cat "$work/may" && grep -q '"permission error"' "$work/may"; }
+set_row() { # TABLE COLUMN NAME ROW
+    printf '{"op":"update","table":"%s","where":[["%s","==","%s"]],"row":{%s}}' "$@"
+}
+add_row() { printf '{"op":"insert","table":"%s","row":{%s}}' "$@"; } # TABLE ROW
+drop_row() { printf '{"op":"delete","table":"%s","where":[["%s","==","%s"]]}' "$@"; }
+hosts_are_stated() { # N
+    ask "$1" "$(add_row Host '"name":"h1"'),$(add_row Host '"name":"h2"'),
+        $(add_row VM '"name":"at1","resident_on":"h1"'),$(add_row VM '"name":"at2","resident_on":"h2"'),
+        $(add_row VM '"name":"off"'),$(add_row VM '"name":"told","destination":"h1"'),
+        $(add_row Task '"name":"t2","host":"h2","status":"pending"'),
+        $(add_row User '"name":"ada","role":"viewer"'),$(add_row Policy '"name":"p","scope":"pool"')" |
+        tee "$work/stated" && ! grep -q '"error"' "$work/stated"
+}
+try() { # WHAT: the last word of it is the whole operation's outcome
+    "$@" || { echo "$*"; return 1; }
+}
+host_writes_its_own() { # ADDRESS
+    try may h1 "$1" "$(set_row Host name h1 '"xapi_seen":7,"xapi_address":"https://10.0.0.1"')" &&
+        try may h1 "$1" "$(set_row VM name told '"resident_on":"h1","epoch":1,"destination":""')" &&
+        try may h1 "$1" "$(set_row VM name told '"power_state":"Running"')" &&
+        try may h1 "$1" "$(add_row Task '"name":"t1","host":"h1","status":"pending"')" &&
+        try may h1 "$1" "$(set_row Task name t1 '"status":"success"')" &&
+        try may h1 "$1" "$(drop_row Task name t1)"
+}
+# From h1 to h2; once the row has changed h1 has no say about the VM any more.
+host_moves_its_own() { # ADDRESS
+    try may h1 "$1" "$(set_row VM name at1 '"destination":"h2","migration":"m"')" \
+        "$(add_row Migration '"migration":"m","from_host":"h1","to_host":"h2"')" &&
+        try may h2 "$1" "$(set_row Migration migration m '"address":"10.0.0.2:1"')" &&
+        try may h1 "$1" '{"op":"wait","timeout":0,"table":"VM","where":[["name","==","at1"]],"columns":["resident_on","epoch"],"until":"==","rows":[{"resident_on":"h1","epoch":0}]}' \
+            "$(set_row VM name at1 '"resident_on":"h2","epoch":1,"destination":"","migration":""')" \
+            '{"op":"commit","durable":true}' &&
+        try until_true 5 may_not h1 "$1" "$(set_row VM name at1 '"resident_on":"h1"')" &&
+        try may h1 "$1" "$(set_row Migration migration m '"status":"success"')" &&
+        try may h2 "$1" "$(set_row VM name at1 '"resident_on":"","epoch":2')"
+}
+host_writes_no_more() { # ADDRESS
+    local operation rule='"name":"r","part":"default","order":1,"direction":"in","action":"allow","ethertype":"any"'
+    for operation in "$(set_row Pool name pool '"default_action":"allow"')" \
+        "$(set_row Pool name pool '"coordinator":"h1"')" "$(set_row Pool name pool '"closed":true')" \
+        "$(add_row User '"name":"eve","role":"admin"')" "$(set_row User name ada '"role":"admin"')" \
+        "$(drop_row User name ada)" "$(drop_row Policy name p)" "$(add_row Rule "$rule")" \
+        "$(set_row Policy name p '"author":"eve"')" "$(add_row Mirror '"name":"m","direction":"both","encapsulation":"gre"')" \
+        "$(set_row Host name h2 '"xapi_address":"https://10.0.0.1"')" \
+        "$(set_row Host name h1 '"ovsdb":"ssl:10.0.0.1:1"')" "$(add_row Host '"name":"h3"')" \
+        "$(set_row VM name at2 '"resident_on":"h1"')" "$(set_row VM name off '"resident_on":"h1"')" \
+        "$(set_row VM name told '"name":"mine"')" "$(drop_row VM name told)" \
+        "$(add_row VM '"name":"new","resident_on":"h1"')" "$(set_row Task name t2 '"status":"success"')" \
+        "$(add_row Task '"name":"x","host":"h2","status":"pending"')" "$(drop_row Task name t2)" \
+        "$(add_row Migration '"migration":"x","from_host":"h2","to_host":"h3"')" \
+        "$(set_row RBAC_Permission table VM '"authorization":""')" \
+        "$(add_row RBAC_Role '"name":"other"')"; do
+        try may_not h1 "$1" "$operation" || return 1
+    done
+    # Nor the database in which the port's role stands, nor another schema for this one.
+    "$bin/ovsdb-client" --timeout=5 -vconsole:off --private-key="$work/pki-hosts/h1.key" \
+        --certificate="$work/pki-hosts/h1.crt" --ca-cert="$work/pki/ca.crt" transact "ssl:$1" \
+        '["Weft_Hosts",{"op":"update","table":"Listener","where":[],"row":{"role":""}}]' |
+        tee "$work/may" && grep -q '"permission error"' "$work/may" || return 1
+    ! "$bin/ovsdb-client" --timeout=5 -vconsole:off --private-key="$work/pki-hosts/h1.key" \
+        --certificate="$work/pki-hosts/h1.crt" --ca-cert="$work/pki/ca.crt" convert "ssl:$1" \
+        build/share/pool.ovsschema
+}
+# The certificate that a server shows to h1 is the one in the file.
+shows() { # ADDRESS PORT
+    python3 - "$1" "$2" "$work" <<'PYTHON'
+import socket, ssl, sys
+ip, port, work = sys.argv[1:]
+context = ssl.create_default_context(cafile=f"{work}/pki/ca.crt")
+context.check_hostname = False
+context.load_cert_chain(f"{work}/pki-hosts/h1.crt", f"{work}/pki-hosts/h1.key")
+with context.wrap_socket(socket.create_connection((ip, int(port)), 5)) as s:
+    shown = ssl.DER_cert_to_PEM_cert(s.getpeercert(True))
+with open(f"{work}/pki/server.crt") as f:
+    sys.exit(shown.split() != f.read().split())
+PYTHON
+}
+rotated() {
+    local name
+    for name in server controller; do "$bin/weft" pki rotate "$name" --dir "$work/pki"; done
+    "$bin/weft" pki rotate h1 --dir "$work/pki-hosts"
+    until_true 5 shows 10.99.0.1 6644 && until_true 5 shows 10.99.0.2 6642 &&
+        may h1 10.99.0.1:6644 "$read_pool" && goes_on w1
+}
+read_pool='{"op":"select","table":"Pool","where":[],"columns":["fence"]}'
+
 # --- who uses it --------------------------------------------------------------------
 
 mkdir "$work/H"
@@ -188,6 +289,20 @@ test_pair() {
     check "a copy that cannot be made primary by force while its primary answers" eval \
         '! db promote "$work/s2" --force && grep -q "without --force" "$dir/said"'
 
+    check "hosts: a port of their own" eval '
+        db hosts "$work/s1" "$work/pki-hosts/ca.crt" && db hosts "$work/s2" "$work/pki-hosts/ca.crt" &&
+        hosts_are_stated 1 && until_true 10 may h1 10.99.0.1:6644 "$read_pool"'
+    check "hosts: the authority of the servers is refused for it" eval \
+        '! db hosts "$work/s1" "$work/pki/ca.crt" && grep -q "own authority" "$dir/said"'
+    check "hosts: others are closed to them" eval \
+        '! as_host h1 10.99.0.1:6641 "$read_pool" && ! as_host h1 10.99.0.1:6642 "$read_pool"'
+    check "hosts: each writes what is its own" host_writes_its_own 10.99.0.1:6644
+    check "hosts: and nothing else" host_writes_no_more 10.99.0.1:6644
+    check "hosts: a move, after which the source has no say" host_moves_its_own 10.99.0.1:6644
+    check "hosts: the copy answers them and cannot be written" eval '
+        until_true 10 may h1 10.99.0.2:6642 "$read_pool" &&
+        ! may h1 10.99.0.2:6642 "$(set_row Host name h1 '"'"'"xapi_seen":9'"'"')"'
+
     both STOP 2
     pause 0.5
     before=$(count w1)
@@ -196,8 +311,12 @@ test_pair() {
     both CONT 2
     check "goes on with the copy" goes_on w1
 
+    check "certificates are rotated" rotated
     check "the copy is promoted" db promote "$work/s2"
     check "and is written to" goes_on w1 25
+    check "hosts: it serves them now, and the other does not" eval '
+        until_true 10 may h1 10.99.0.2:6644 "$(set_row Host name h1 '"'"'"xapi_seen":8'"'"')" &&
+        ! timeout 2 bash -c "</dev/tcp/10.99.0.1/6644"'
     check "the old primary follows, and is closed to clients" eval '
         until_true 10 eval "db status \"$work/s1\" | grep -q \"s1: copy, running\"" &&
         ! timeout 2 bash -c "</dev/tcp/10.99.0.1/6641"'
@@ -257,9 +376,22 @@ test_cluster() {
     }
     is_up() { db status "$work/s$1" | grep -Eq '^Status: cluster member' && serves "$1"; }
 
+    members_serve_hosts() {
+        local i
+        for i in 1 2 3; do db hosts "$work/s$i" "$work/pki-hosts/ca.crt" || return; done
+        hosts_are_stated 1 || return
+        for i in 1 2 3; do
+            until_true 10 may h1 "10.99.0.$i:6644" "$read_pool" &&
+                until_true 5 may h1 "10.99.0.$i:6644" "$(set_row Host name h1 '"xapi_seen":7')" &&
+                may_not h1 "10.99.0.$i:6644" "$(set_row Host name h2 '"xapi_seen":7')" || return
+        done
+    }
+    check "hosts: each member serves them, by one role" members_serve_hosts
     n=$(leader)
     slay "s$n"
     check "the leader killed" goes_on w3
+    check "hosts: the others serve them" until_true 10 may h1 "10.99.0.$((n % 3 + 1)):6644" \
+        "$(set_row Host name h1 '"xapi_seen":8')"
     run "$n"
     check "it is back" until_true 15 is_up "$n"
 

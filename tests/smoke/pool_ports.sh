@@ -102,6 +102,15 @@ bond() {
 }
 for h in h1 h2; do check "bond-$h" bond $h; done
 check bond-traffic talks
+pif_is() { # BRIDGE
+    local said
+    said=$(pool pif show h1-wire0 --json | tr -d ' \n')
+    echo "$said"
+    [[ $said == *"\"at_bridge\":\"$1\""* && $said == *'"link":"up"'* ]]
+}
+check pif-added pool pif add h1-wire0 host=h1 device=wire0
+check pif-status until_true 10 pif_is weft-uplink
+check pif-gone pool pif remove h1-wire0
 active() { W exec "$1" -- ovs-appctl bond/show bond0 | grep -q "active.*$2"; }
 check bond-active active h1 wire0
 check bond-changed pool bond set h1 primary=spare0 mode=active-backup --wait
