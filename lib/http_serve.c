@@ -149,6 +149,15 @@ enqueue(struct http_server *h, struct http_request *q)
     return open;
 }
 
+void
+http_again(struct http_request *q)
+{
+    if (!enqueue(q->server, q)) {
+        q->server->config.turn_away(q);
+        http_resume(q);
+    }
+}
+
 /* The request is whole: to the main loop with it. */
 static enum MHD_Result
 hand_over(struct http_request *q)

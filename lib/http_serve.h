@@ -89,6 +89,8 @@ const char *http_header(const struct http_request *, const char *name);
 const char *http_arg(const struct http_request *, const char *name);
 /* Takes 'text' (malloc'ed; NULL: out of memory). */
 void http_put(struct http_request *, int status, char *text);
+/* It has been taken, and comes to http_take() once more; it is the main loop's again. */
+void http_again(struct http_request *);
 /* Its client has said who he is: the connection gives place to no stranger's. */
 void http_vouch(struct http_request *);
 

@@ -125,6 +125,8 @@ xen_close(struct xen_guest *g)
     }
     libxl_ctx_free(g->ctx);
     pthread_mutex_destroy(&g->log.lock);
+    free(g->script);
+    free(g->bridge);
     free(g);
 }
 
@@ -139,6 +141,7 @@ xen_open(const struct mig_guest_config *config, struct xen_guest **out, char why
 {
     struct xen_guest *g = calloc(1, sizeof *g);
     const char *compress = mig_option(config, "compress");
+    const char *script = mig_option(config, "script"), *bridge = mig_option(config, "bridge");
 
     if (!g) {
         return ENOMEM;
@@ -150,11 +153,17 @@ xen_open(const struct mig_guest_config *config, struct xen_guest **out, char why
                   : !strcmp(compress, "lz4")             ? MIG_COMPRESS_LZ4
                   : !strcmp(compress, "zstd")            ? MIG_COMPRESS_ZSTD
                                                          : MIG_COMPRESS_NONE;
+    g->script = strdup(script ? script : "vif-weft");
+    g->bridge = bridge ? strdup(bridge) : NULL;
     g->log.logger = (xentoollog_logger){log_message, log_progress, log_destroy};
     pthread_mutex_init(&g->log.lock, NULL);
     g->cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     g->xs = xs_open(0);
     g->xch = xc_interface_open(&g->log.logger, NULL, 0);
+    if (!g->script || (bridge && !g->bridge)) {
+        xen_close(g);
+        return ENOMEM;
+    }
     if (g->cancel_fd < 0 || !g->xs || !g->xch ||
         libxl_ctx_alloc(&g->ctx, LIBXL_VERSION, 0, &g->log.logger)) {
         xen_why(g, why, "Xen's toolstack does not answer: is this a dom0?");

@@ -9,8 +9,12 @@
 #include <unistd.h>
 
 #include "driver_xen_priv.h"
+#include "xen_config.h"
 
-enum { PIPE_BYTES = 1 << 20 };
+enum {
+    PIPE_BYTES = 1 << 20,
+    SLACK_KB = 4096, /* that a configuration may have beyond what Xen says of the domain */
+};
 
 struct xen_load {
     struct xen_guest *g;
@@ -64,27 +68,62 @@ refuse(struct xen_load *l, const char *what)
     return EINVAL;
 }
 
-/* What a domain's configuration may not say when it comes from another host. */
+/* Whether it is the domain that was announced. */
 static int
-check_config(struct xen_load *l)
+check_identity(struct xen_load *l)
 {
     const libxl_domain_config *c = &l->config;
     libxl_domain_type type = l->g->pv ? LIBXL_DOMAIN_TYPE_PV : LIBXL_DOMAIN_TYPE_PVH;
 
-    if (c->c_info.type != type || libxl_uuid_compare(&c->c_info.uuid, &l->g->uuid)) {
+    if (c->c_info.type != type || c->b_info.type != type ||
+        libxl_uuid_compare(&c->c_info.uuid, &l->g->uuid)) {
         return refuse(l, "configuration of another domain");
     }
-    if (!c->c_info.name || strlen(c->c_info.name) > 200) {
-        return refuse(l, "configuration without a name");
+    return c->c_info.name ? 0 : refuse(l, "configuration without a name");
+}
+
+static int
+set(char **to, const char *value)
+{
+    free(*to);
+    *to = strdup(value);
+    return *to ? 0 : ENOMEM;
+}
+
+/* By which program a vif is plugged in is this host's own, and so is where, if it says so. */
+static int
+own_vifs(struct xen_load *l)
+{
+    const struct xen_guest *g = l->g;
+    int error = 0;
+
+    for (int i = 0; !error && i < l->config.num_nics; i++) {
+        libxl_device_nic *nic = &l->config.nics[i];
+
+        error = set(&nic->script, g->script);
+        if (!error && g->bridge) {
+            error = set(&nic->bridge, g->bridge);
+        }
     }
-    if ((uint64_t)c->b_info.max_memkb > l->g->max_memkb + 4096) {
-        return refuse(l, "configuration with more memory than was said");
+    return error;
+}
+
+/* Reads what the source sent, as far as it may say it. */
+static int
+read_config(struct xen_load *l, const char *text, size_t n)
+{
+    char *json, why[XEN_CONFIG_WHY];
+    int error = xen_config_check(text, n, l->g->max_memkb + SLACK_KB, &json, why);
+
+    if (error) {
+        return error == EINVAL ? refuse(l, why) : error;
     }
-    if (c->num_pcidevs || c->num_dtdevs || c->b_info.num_ioports || c->b_info.num_irqs ||
-        c->b_info.num_iomem) {
-        return refuse(l, "a domain with a device of its host");
+    if (libxl_domain_config_from_json(l->g->ctx, &l->config, json)) {
+        error = refuse(l, "a configuration that libxl does not read");
     }
-    return 0;
+    free(json);
+    error = error ? error : own_vifs(l);
+    return error ? error : check_identity(l);
 }
 
 static int
@@ -109,14 +148,8 @@ static int
 sink_config(void *l_, const char *text, size_t n)
 {
     struct xen_load *l = l_;
-    char *json = strndup(text, n);
-    int pipe[2], error = json ? 0 : ENOMEM;
+    int pipe[2], error = read_config(l, text, n);
 
-    if (!error && libxl_domain_config_from_json(l->g->ctx, &l->config, json)) {
-        error = refuse(l, "a configuration that libxl does not read");
-    }
-    free(json);
-    error = error ? error : check_config(l);
     error = error ? error : incoming_name(&l->config);
     if (!error && pipe2(pipe, O_CLOEXEC)) {
         error = errno;

@@ -58,6 +58,8 @@ struct xen_guest {
     uint64_t max_memkb; /* of the domain */
     uint64_t pfn_limit; /* frames are below */
     enum mig_compress compress;
+    char *script; /* destination: plugs its vifs in */
+    char *bridge; /* destination: where; NULL: as at the source */
 
     int cancel_fd;         /* eventfd, readable once cancelled */
     atomic_bool cancelled; /* written by stream_cancel() */

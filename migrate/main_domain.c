@@ -177,6 +177,16 @@ add_vif(libxl_domain_config *c, json_t *vif, char why[MIG_WHY])
     return hex_mac(mac, nic->mac) ? 0 : refuse(why, "a vif: that is no MAC address");
 }
 
+/* Its name, or if another domain here is called so the VM's uuid, as where it comes by a
+ * migration: the guest runs, whatever it is called. */
+static const char *
+free_name(const struct watched *w)
+{
+    uint32_t other;
+
+    return libxl_name_to_domid(w->g->ctx, w->job.name, &other) ? w->job.name : w->job.uuid;
+}
+
 static int
 fill_config(struct watched *w, libxl_domain_config *c)
 {
@@ -190,7 +200,7 @@ fill_config(struct watched *w, libxl_domain_config *c)
         return error;
     }
     c->c_info.type = strcmp(j->type, "pv") ? LIBXL_DOMAIN_TYPE_PVH : LIBXL_DOMAIN_TYPE_PV;
-    c->c_info.name = strdup(j->name);
+    c->c_info.name = strdup(free_name(w));
     c->c_info.uuid = w->g->uuid;
     libxl_domain_build_info_init_type(b, c->c_info.type);
     b->max_vcpus = (int)j->vcpus;
@@ -303,6 +313,52 @@ take_orders(struct watched *w)
     }
 }
 
+/* --- a reboot ----------------------------------------------------------------------------------
+ *
+ * Between the domain that ended and the new one there is none, and nothing would tell
+ * whoever follows one of us that was killed then that the guest is to go on.  The key
+ * with the VM's epoch does; the start of a later epoch takes it away. */
+
+static void
+reboot_path(const struct watched *w, char path[64])
+{
+    snprintf(path, 64, "/weft/reboot/%.36s", w->job.uuid);
+}
+
+static void
+reboot_begin(struct watched *w)
+{
+    char path[64], text[24];
+
+    reboot_path(w, path);
+    snprintf(text, sizeof text, "%" PRIu64, (uint64_t)w->job.epoch);
+    if (!xs_write(w->g->xs, XBT_NULL, path, text, strlen(text))) {
+        perror("weft-domain: the reboot cannot be noted");
+    }
+}
+
+static bool
+reboot_begun(struct watched *w)
+{
+    char path[64], *text;
+    bool begun;
+
+    reboot_path(w, path);
+    text = xs_read(w->g->xs, XBT_NULL, path, NULL);
+    begun = text && strtoull(text, NULL, 10) == (uint64_t)w->job.epoch;
+    free(text);
+    return begun;
+}
+
+static void
+reboot_end(struct watched *w)
+{
+    char path[64];
+
+    reboot_path(w, path);
+    xs_rm(w->g->xs, XBT_NULL, path);
+}
+
 /* --- its life ------------------------------------------------------------------------------------
  */
 
@@ -338,6 +394,7 @@ make(struct watched *w)
         w->g->domid = INVALID_DOMID;
     }
     libxl_domain_config_dispose(&c);
+    reboot_end(w);
     return error;
 }
 
@@ -357,6 +414,9 @@ bury(struct watched *w, const libxl_dominfo *info)
     bool again = info->shutdown_reason == LIBXL_SHUTDOWN_REASON_REBOOT;
 
     snprintf(w->why, sizeof w->why, "%s", reason(info));
+    if (again) {
+        reboot_begin(w);
+    }
     if (libxl_domain_destroy(w->g->ctx, w->g->domid, NULL)) {
         return true; /* it is looked at again */
     }
@@ -432,8 +492,12 @@ tidy(struct watched *w)
     libxl_dominfo info;
     int error = xen_domain_info(w->g, &info);
 
+    if (error == ENOENT) {
+        w->g->domid = INVALID_DOMID;
+        return 0;
+    }
     if (error) {
-        return error == ENOENT ? 0 : error; /* there is none, or nobody knows */
+        return error; /* nobody knows */
     }
     /* One that has run is nobody's half-made one: somebody has paused it. */
     stands = info.paused && !info.shutdown && !info.cpu_time && !xen_is_incoming(w->g);
@@ -459,7 +523,12 @@ run(struct watched *w)
     if (w->job.start && here && xen_key_read(w->g, "epoch") != (uint64_t)w->job.epoch) {
         return say_ended(w, "the domain exists here already");
     }
-    if (!w->job.start && !here) {
+    /* Made anew by one that was killed before it could say so; or to be, as bury() notes
+     * again.  Else its end, whatever that is, would pass for a reboot cut off. */
+    if (here) {
+        reboot_end(w);
+    }
+    if (!w->job.start && !here && !reboot_begun(w)) {
         return say_ended(w, "the domain is not here any more");
     }
     if (!here && make(w)) {

@@ -16,7 +16,9 @@
 
 #define DAEMON "ovs-vswitchd"
 #define CALL_MS 5000
-#define SCOPE_WORDS (NETWORK_ZONES_MAX + NETWORK_CHILDREN_MAX + NETWORK_ADDRESSES_MAX + 3)
+/* What can be done without is not waited for while the guest stands still. */
+#define LOOK_MS 1000
+#define SCOPE_WORDS (NETWORK_ZONES_MAX + NETWORK_CHILDREN_MAX + NETWORK_ADDRESSES_MAX + 4)
 
 /* --- life -------------------------------------------------------------------------- */
 
@@ -226,6 +228,23 @@ find_port(struct network *net, struct end_vif *v)
     return error ? network_fail(net, v, error, "cannot be found in the switch's database") : 0;
 }
 
+/* Finds what can be done without.  A database that does not answer is not asked again. */
+static void
+look(struct network *net, struct end_vif *v)
+{
+    if (!net->mute && !v->where.bridge[0]) {
+        net->mute = switch_port_find(v->is.switch_dir, v->is.port, LOOK_MS, &v->where) == ETIMEDOUT;
+    }
+}
+
+void
+network_find(struct network *net)
+{
+    for (size_t i = 0; i < net->n; i++) {
+        look(net, &net->vifs[i]);
+    }
+}
+
 static int
 gather(struct network *net, struct end_vif *v)
 {
@@ -287,10 +306,14 @@ scope_addresses(struct scope_args *s, size_t *n, const struct network_vif *v)
 }
 
 static void
-scope_args(struct scope_args *s, const struct network_vif *v, const char *file)
+scope_args(struct scope_args *s, const struct end_vif *end, const char *file)
 {
+    const struct network_vif *v = &end->is;
     size_t n = 0;
 
+    if (end->where.ofport) {
+        snprintf(s->words[n++], sizeof s->words[0], "ofport=%u", end->where.ofport);
+    }
     for (unsigned i = 0; i < v->n_zones && i < NETWORK_ZONES_MAX; i++) {
         snprintf(s->words[n++], sizeof s->words[0], "zone=%u", v->zones[i]);
     }
@@ -314,6 +337,30 @@ scope_args(struct scope_args *s, const struct network_vif *v, const char *file)
         s->args[2 + i] = s->words[i];
     }
     s->args[2 + n] = NULL;
+}
+
+/* A switch that was started before this program was replaced may not know of meters: it
+ * refuses the word, and the rest is asked for without. */
+static int
+ask_scoped(struct network *net, struct end_vif *v, const char *command, const char *file)
+{
+    struct scope_args scope;
+    unsigned ofport = v->where.ofport;
+    int error;
+
+    scope_args(&scope, v, file);
+    error = ask(net, v, command, scope.args, NULL);
+    if (error && ofport && strstr(net->why, ": ofport=")) {
+        v->where.ofport = 0;
+        scope_args(&scope, v, file);
+        v->where.ofport = ofport;
+        error = ask(net, v, command, scope.args, NULL);
+        if (!error) {
+            net->why[0] = '\0';
+            network_lose(net, v, "how much of its meters was used: the switch is an older one");
+        }
+    }
+    return error;
 }
 
 /* A file without a name, by which the switch reads or writes: '*path'. */
@@ -350,15 +397,13 @@ read_blob(int fd, struct vif_known *k)
 static int
 export_switch(struct network *net, struct end_vif *v)
 {
-    struct scope_args scope;
     char path[64];
     int fd = open_blob(path), error;
 
     if (fd < 0) {
         return network_fail(net, v, errno, "no memory for the switch's state");
     }
-    scope_args(&scope, &v->is, path);
-    error = ask(net, v, "weft/vif-export", scope.args, NULL);
+    error = ask_scoped(net, v, "weft/vif-export", path);
     if (!error && (error = read_blob(fd, &v->known))) {
         network_fail(net, v, error, "the switch's state cannot be read");
     }
@@ -392,7 +437,6 @@ network_export(struct network *net, uint8_t **data, size_t *len)
 static int
 import_switch(struct network *net, struct end_vif *v)
 {
-    struct scope_args scope;
     char path[64];
     int fd = open_blob(path), error = 0;
 
@@ -402,8 +446,9 @@ import_switch(struct network *net, struct end_vif *v)
     if (pwrite(fd, v->known.blob, v->known.blob_len, 0) != (ssize_t)v->known.blob_len) {
         error = network_fail(net, v, ENOMEM, "no memory for the switch's state");
     } else {
-        scope_args(&scope, &v->is, path);
-        error = ask(net, v, "weft/vif-import", scope.args, NULL);
+        /* A Xen domain's port is there only now.  Not found, its meters start full. */
+        look(net, v);
+        error = ask_scoped(net, v, "weft/vif-import", path);
     }
     close(fd);
     return error;

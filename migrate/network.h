@@ -5,7 +5,7 @@
  *
  *   source                                   destination
  *   network_open()                           network_open()
- *   network_watch()   before the rounds
+ *   network_watch()   before the rounds      network_find()    likewise
  *   network_gather()  in the last rounds
  *   (guest paused)                           network_keep()    once that is known
  *   network_hold()    then the last dirty    network_import()  before the guest runs
@@ -110,6 +110,8 @@ int network_late(struct network *, uint8_t *buf, size_t *len);
 
 /* --- destination ------------------------------------------------------------- */
 
+/* Looks up the ports that are there already: less to do while the guest stands still. */
+void network_find(struct network *);
 /* From now on frames for a guest that is not there yet are kept.  Not before it is
  * paused at the source: what is flooded comes to both. */
 int network_keep(struct network *);

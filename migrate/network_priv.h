@@ -27,6 +27,7 @@ struct network {
     struct end_vif vifs[NETWORK_VIFS_MAX];
     size_t n;
     bool keeps; /* the destination */
+    bool mute;  /* the switch's database did not say where ports are */
     char why[256];
     pthread_mutex_t lost_lock;
     char lost[LOST_MAX][192];

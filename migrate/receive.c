@@ -600,6 +600,9 @@ mig_receive(struct mig_end *e)
         error = create(e, &m);
         transport_message_done(&message);
     }
+    if (!error && e->network) {
+        network_find(e->network);
+    }
     if (!error) {
         error = receive_all(&d, &m);
     }

@@ -472,6 +472,7 @@ transport_tx_chunk(struct transport *t, const void *data, size_t len)
     if (!t->chunks || !t->source || !len || len > MIG_MAX_BLOB) {
         return EINVAL;
     }
+    transport_charge_cpu(t, &t->tx_cpu);
     item = item_new(TX_RECORD, room);
     if (!item) {
         return ENOMEM;

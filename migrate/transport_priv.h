@@ -116,6 +116,7 @@ struct transport {
     size_t tx_bytes;
     uint64_t tx_items; /* handed over, not yet sent */
     uint64_t tx_barriers, tx_chunks;
+    uint64_t tx_cpu;  /* of the thread that hands over chunks: it has packed them */
     unsigned tx_next; /* connection of the next chunk */
     struct rx_item *rx_head, **rx_tail;
     size_t rx_bytes;
@@ -155,6 +156,8 @@ void page_set_unref(struct page_set *);
 
 /* --- the threads ---------------------------------------------------------- */
 
+/* What the calling thread has computed since '*seen' counts against the limit. */
+void transport_charge_cpu(struct transport *, uint64_t *seen);
 void *transport_sender(void *connection);
 void *transport_receiver(void *connection);
 void *transport_peer_main(void *transport);

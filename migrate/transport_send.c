@@ -46,6 +46,15 @@ keep_to(struct transport *t, struct limit *l, double amount)
     }
 }
 
+void
+transport_charge_cpu(struct transport *t, uint64_t *seen)
+{
+    uint64_t cpu = thread_cpu();
+
+    keep_to(t, &t->cpu, *seen ? cpu - *seen : 0);
+    *seen = cpu;
+}
+
 static int
 write_all(struct connection *c, struct iovec *iov, unsigned n)
 {
@@ -127,7 +136,7 @@ send_batch(struct connection *c)
     struct mig_batch *b = &c->tx_batch;
     uint8_t head[MIG_RECORD_HEAD];
     struct iovec iov[IO_IOV_MAX];
-    uint64_t start, cpu;
+    uint64_t start;
     size_t head_len, len;
     int error;
 
@@ -148,9 +157,7 @@ send_batch(struct connection *c)
         note_cost(c, (double)(transport_now() - start) / len);
         mig_encoder_wire(c->encoder, c->ns_per_byte);
     }
-    cpu = thread_cpu();
-    keep_to(t, &t->cpu, cpu - c->tx_cpu);
-    c->tx_cpu = cpu;
+    transport_charge_cpu(t, &c->tx_cpu);
     mig_encoder_begin(c->encoder, b, c->tx_round, c->tx_flags);
     return t->error;
 }
@@ -293,6 +300,7 @@ send_item(struct connection *c, const struct tx_item *item)
     case TX_RECORD:
         if (item->type == MIG_CHUNK) {
             keep_to(c->t, &c->t->rate, item->len);
+            transport_charge_cpu(c->t, &c->tx_cpu);
         }
         return send_record(c, item->type, item->data, item->len);
     }

@@ -157,6 +157,7 @@ claim(struct work *w, const struct poolrec_vm *vm)
     if (txn) {
         verify_claim(vm);
         poolrec_vm_set_resident_on(vm, w->agent->x->options->host);
+        poolrec_vm_set_destination(vm, "");
         poolrec_vm_set_epoch(vm, vm->epoch + 1);
         work_commit(w, txn);
         w->since = time_msec();
@@ -251,6 +252,18 @@ start_claimed(struct work *w, const struct poolrec_task *task, const struct pool
     give_up(w, vm, task, &f);
 }
 
+/* Another host was told later to start it. */
+static void
+overtaken(struct work *w, const struct poolrec_task *task)
+{
+    char *ref = xasprintf(REF_PREFIX "%s", task->vm);
+    struct fault f;
+
+    fault_set(&f, "OTHER_OPERATION_IN_PROGRESS", "VM", ref, NULL);
+    work_fail(w, task, &f);
+    free(ref);
+}
+
 static void
 step_start(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
 {
@@ -258,9 +271,14 @@ step_start(struct work *w, const struct poolrec_task *task, const struct poolrec
         struct ovsdb_idl_txn *txn = work_begin(w);
         if (txn) {
             poolrec_vm_verify_resident_on(vm);
+            if (agent_is(w->agent, vm->destination)) {
+                poolrec_vm_set_destination(vm, ""); /* nor may we start it later */
+            }
             task_cancelled(task);
             work_commit(w, txn);
         }
+    } else if (!*vm->resident_on && *vm->destination && !agent_is(w->agent, vm->destination)) {
+        overtaken(w, task); /* and the database would not let us */
     } else if (!*vm->resident_on) {
         if (clear_away(w, guest_driver(vm), task->vm)) {
             w->told = false;
@@ -305,6 +323,27 @@ step_shutdown(struct work *w, const struct poolrec_task *task, const struct pool
 /* --- what died, what strayed -------------------------------------------------------------------
  */
 
+/* A weft-migrate here still has to do with its guest: from the claim on the VM's row
+ * does not name the migration any more, and others can end its task. */
+static bool
+is_moving(struct agent *a, const char *vm)
+{
+    const struct poolrec_migration *m;
+    bool is = false;
+
+    POOLREC_MIGRATION_FOR_EACH(m, store_idl(a->x->store))
+    {
+        if (!is && !strcmp(m->vm, vm) && !strcmp(m->status, "running")) {
+            const char *end = agent_is(a, m->from_host) ? "send" : "recv";
+            char *name = xasprintf("%s-%s", end, m->migration);
+
+            is = proc_find(a->procs, name) != NULL;
+            free(name);
+        }
+    }
+    return is;
+}
+
 static void
 look_at_resident(struct agent *a, const struct poolrec_vm *vm)
 {
@@ -313,7 +352,7 @@ look_at_resident(struct agent *a, const struct poolrec_vm *vm)
     struct work *w;
     char why[200];
 
-    if (!d || *vm->migration || task_of_vm(a->x->store, uuid) ||
+    if (!d || *vm->migration || task_of_vm(a->x->store, uuid) || is_moving(a, uuid) ||
         guest_look(a, d, vm, why) == GUEST_ALIVE) {
         return;
     }
@@ -344,7 +383,7 @@ look_at_guest(const char *name, void *look_)
     char why[200];
 
     if (vm && (agent_is(a, vm->resident_on) || agent_is(a, vm->destination) || *vm->migration ||
-               task_of_vm(a->x->store, uuid))) {
+               task_of_vm(a->x->store, uuid) || is_moving(a, uuid))) {
         return;
     }
     state = look->driver->state(a, uuid, why);

@@ -6,8 +6,11 @@
 
 #include "agent.h"
 #include "openvswitch/json.h"
+#include "openvswitch/vlog.h"
 #include "ovsdb-idl.h"
 #include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(agent_job);
 
 enum { VIF_ADDRESSES_MAX = 32, VIF_ZONES_MAX = 9, VIF_CHILDREN_MAX = 8 };
 
@@ -71,6 +74,50 @@ children_json(struct agent *a, const struct poolrec_vif *parent, struct json *zo
     return list;
 }
 
+static size_t
+count_addresses(const struct poolrec_vif *vif, bool *locked)
+{
+    *locked = !strcmp(vif->locking_mode, "locked");
+    return *locked ? vif->n_ipv4_allowed + vif->n_ipv6_allowed : vif->n_addresses;
+}
+
+/* Of connections that the job has no room to name, or that cannot be told from
+ * others: they are left behind, and made anew where the VM is. */
+static void
+warn_left_behind(struct agent *a, const struct poolrec_vif *parent)
+{
+    const struct poolrec_vif *vif;
+    size_t n = 1, n_locked, n_addresses;
+    bool locked;
+
+    n_addresses = count_addresses(parent, &locked);
+    n_locked = locked;
+    POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
+    {
+        if (vif->parent == parent && vif->n_tag) {
+            n++;
+            n_addresses += count_addresses(vif, &locked);
+            n_locked += locked;
+        }
+    }
+    if (n > VIF_CHILDREN_MAX + 1) {
+        VLOG_WARN("vif \"%s\": of the %" PRIuSIZE
+                  " in its trunk only %d take their connections along",
+                  parent->name, n - 1, VIF_CHILDREN_MAX);
+    }
+    if (n_addresses > VIF_ADDRESSES_MAX && n_locked) {
+        VLOG_WARN("vif \"%s\": of the %" PRIuSIZE " addresses, its trunk's included, only %d take "
+                  "their connections along",
+                  parent->name, n_addresses, VIF_ADDRESSES_MAX);
+    }
+    if (n_locked && n_locked < n) {
+        VLOG_WARN("vif \"%s\": %" PRIuSIZE " of the %" PRIuSIZE
+                  " at its port are locked: the others "
+                  "take connections of their stated addresses along, and no more",
+                  parent->name, n_locked, n);
+    }
+}
+
 static struct json *
 vif_json(struct agent *a, const struct poolrec_vif *vif, const char *vm)
 {
@@ -109,6 +156,7 @@ vifs_json(struct agent *a, const struct poolrec_vm *vm)
     POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
     {
         if (vif->vm == vm && !vif->parent && a->x->options->switch_dir) {
+            warn_left_behind(a, vif);
             json_array_add(list, vif_json(a, vif, store_uuid(&vm->header_.uuid)));
         }
     }

@@ -48,7 +48,6 @@ enum {
     TICK_MS = 200,
     FINISH_S = 5,        /* between two of the same once the migration is closed */
     DISCARD_MS = 120000, /* a receiver that shall end has that long to take its guest away */
-    KEEP_MIGRATIONS = 100,
 };
 
 /* --- its process -------------------------------------------------------------------------- */
@@ -252,22 +251,12 @@ drain(struct work *w, struct proc *p, char address[64])
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
-static void
-trim_history(struct agent *a)
+/* The database would let us. */
+static bool
+may_write(const struct agent *a, const struct poolrec_vm *vm)
 {
-    const struct poolrec_migration *m, *oldest = NULL;
-    size_t n = 0;
-
-    POOLREC_MIGRATION_FOR_EACH(m, store_idl(a->x->store))
-    {
-        n++;
-        if (strcmp(m->status, "running") && (!oldest || m->finished < oldest->finished)) {
-            oldest = m;
-        }
-    }
-    if (n > KEEP_MIGRATIONS && oldest) {
-        poolrec_migration_delete(oldest);
-    }
+    return !a->x->options->agent_only || agent_is(a, vm->resident_on) ||
+           agent_is(a, vm->destination);
 }
 
 /* 'status' is the task's: success, failure or cancelled. */
@@ -277,6 +266,7 @@ close_migration(struct work *w, const struct poolrec_migration *m, const struct 
 {
     struct store *store = w->agent->x->store;
     const struct poolrec_task *task = store_task(store, m->task);
+    bool begot = task && task_begot(task, m, vm); /* before 'vm' changes */
     struct ovsdb_idl_txn *txn = work_begin(w);
     struct fault f;
 
@@ -295,12 +285,14 @@ close_migration(struct work *w, const struct poolrec_migration *m, const struct 
     if (*w->stats) {
         poolrec_migration_set_stats(m, w->stats);
     }
-    if (vm && !strcmp(vm->migration, m->migration)) {
+    if (vm && !strcmp(vm->migration, m->migration) && may_write(w->agent, vm)) {
         poolrec_vm_verify_migration(vm);
         poolrec_vm_set_destination(vm, "");
         poolrec_vm_set_migration(vm, "");
     }
-    if (task && task_open(task)) {
+    /* Another host's task may be out of our reach; the coordinator ends it (task_tidy()). */
+    if (begot && task_open(task) &&
+        (agent_is(w->agent, task->host) || !w->agent->x->options->agent_only)) {
         char *ref = xasprintf(REF_PREFIX "%s", m->vm);
         const struct poolrec_host *from = store_host(store, m->from_host);
         const struct poolrec_host *to = store_host(store, m->to_host);
@@ -316,7 +308,6 @@ close_migration(struct work *w, const struct poolrec_migration *m, const struct 
         }
         free(ref);
     }
-    trim_history(w->agent);
     work_commit(w, txn);
 }
 
@@ -342,6 +333,7 @@ prepare(struct work *w, const struct poolrec_task *task, const struct poolrec_vm
     poolrec_vm_verify_power_state(vm);
     poolrec_vm_set_destination(vm, to);
     poolrec_vm_set_migration(vm, store_uuid(&uuid));
+    poolrec_task_set_result(task, store_uuid(&uuid)); /* task_begot() */
     m = poolrec_migration_insert(txn);
     poolrec_migration_set_migration(m, store_uuid(&uuid));
     poolrec_migration_set_vm(m, task->vm);
@@ -381,15 +373,15 @@ refuse(struct work *w, const struct poolrec_task *task, const struct poolrec_vm 
     return f->code;
 }
 
+/* The one that was begun here for 'task': rows that say they are, any host can add. */
 static const struct poolrec_migration *
-migration_of(struct store *store, const struct poolrec_task *task)
+migration_of(struct store *store, const struct poolrec_task *task, const struct poolrec_vm *vm)
 {
-    const char *uuid = store_uuid(&task->header_.uuid);
     const struct poolrec_migration *m;
 
     POOLREC_MIGRATION_FOR_EACH(m, store_idl(store))
     {
-        if (!strcmp(m->task, uuid)) {
+        if (task_begot(task, m, vm)) {
             return m;
         }
     }
@@ -515,7 +507,7 @@ step_source(struct work *w, const struct poolrec_task *task, const struct poolre
 void
 step_migrate(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
 {
-    const struct poolrec_migration *m = migration_of(w->agent->x->store, task);
+    const struct poolrec_migration *m = migration_of(w->agent->x->store, task, vm);
     struct json *params;
     struct fault f;
 
@@ -577,8 +569,13 @@ receive(struct work *w, const struct poolrec_migration *m, const struct poolrec_
 {
     const struct guest_driver *d = guest_driver(vm);
     char why[200];
-    enum guest_state state = d->state(w->agent, m->vm, why);
+    enum guest_state state;
 
+    /* Any host can write a row that says where a VM goes; the VM's own can only whose it is. */
+    if (strcmp(vm->migration, m->migration) || !agent_is(w->agent, vm->destination)) {
+        return;
+    }
+    state = d->state(w->agent, m->vm, why);
     if (state == GUEST_NONE && d->await) {
         int error = d->await(w->agent, vm);
         w->told = true;

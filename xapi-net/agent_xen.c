@@ -211,6 +211,14 @@ xen_port(struct agent *a, const char *vm, const char *device)
     return xasprintf("vifDOMID.%s", *device ? device : "0");
 }
 
+/* Each host's bridge has a name of its own. */
+static void
+xen_describe(struct agent *a, const char *vm, struct json *job)
+{
+    put(job, "bridge", a->x->options->bridge);
+    put(job, "script", SCRIPT);
+}
+
 const struct guest_driver guest_xen = {
     .name = "xen",
     .prefix = "domain-",
@@ -221,4 +229,5 @@ const struct guest_driver guest_xen = {
     .adopt = xen_adopt,
     .end = xen_end,
     .port = xen_port,
+    .describe = xen_describe,
 };

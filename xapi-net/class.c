@@ -56,15 +56,15 @@ identify(struct request *q, const char *name, const char *password)
     if (peer->local) {
         ovs_strlcpy(q->user, *name ? name : "root", sizeof q->user);
         q->role = POOL_ROLE_ADMIN;
-    } else if (in->verdict == PASSWORD_RIGHT) {
+    } else if (in->login.verdict == PASSWORD_RIGHT) {
         ovs_strlcpy(q->user, name, sizeof q->user);
-        q->role = role_of_user(q->xapi, name, in->role);
+        q->role = role_of_user(q->xapi, name, in->login.role);
     } else if (!*password && *peer->cn && (!*name || !strcmp(name, peer->cn))) {
         ovs_strlcpy(q->user, peer->cn, sizeof q->user);
         q->role = role_of_user(q->xapi, peer->cn, role_of_ou(peer->ou));
     } else {
-        return in->verdict == PASSWORD_TOO_OFTEN ? "too many attempts; try again in a while"
-                                                 : "wrong user or password";
+        return in->login.verdict == PASSWORD_TOO_OFTEN ? "too many attempts; try again in a while"
+                                                       : "wrong user or password";
     }
     if (q->role == POOL_ROLE_NONE) {
         return "the user has no role, or is disabled";

@@ -254,7 +254,7 @@ coord_run(struct xapi *x)
     look_at_hosts(x);
     say_alive(x);
     observe(x, pool);
-    if (c->writing || !store_host(x->store, x->options->host)) {
+    if (c->writing || x->options->agent_only || !store_host(x->store, x->options->host)) {
         return;
     }
     if (c->epoch && time_msec() >= c->renew_at) {
@@ -271,7 +271,9 @@ coord_wait(struct xapi *x)
 
     if (store_writable(x->store) && store_host(x->store, x->options->host)) {
         poll_timer_wait_until(c->seen_at);
-        poll_timer_wait_until(c->epoch ? c->renew_at : take_at(x));
+        if (!x->options->agent_only) {
+            poll_timer_wait_until(c->epoch ? c->renew_at : take_at(x));
+        }
     } else if (c->epoch) {
         poll_timer_wait_until(c->renew_at + lease_ms(x) + 1);
     }

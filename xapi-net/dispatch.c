@@ -543,8 +543,15 @@ dispatch_run(struct xapi *x)
         }
     }
     for (http = http_take(x->http); http; http = next) {
+        struct incoming *in = (struct incoming *)http;
+
         next = http->next;
-        dispatch(x, http);
+        if (in->unchecked) {
+            in->unchecked = false;
+            password_submit(&in->login); /* it comes again */
+        } else {
+            dispatch(x, http);
+        }
     }
 }
 
@@ -568,6 +575,13 @@ dispatch_end(struct xapi *x)
     LIST_FOR_EACH_SAFE (q, node, &x->waiting) {
         request_fail(q, "HOST_STILL_BOOTING", NULL);
     }
+}
+
+/* In the thread of the checks. */
+static void
+checked(struct password_check *c)
+{
+    http_again(&CONTAINER_OF(c, struct incoming, login)->http);
 }
 
 /* --- in the listeners' threads --------------------------------------------------------------- */
@@ -629,8 +643,9 @@ whole(struct http_request *q)
     }
     if (!strcmp(call->method, "session.login_with_password") && !q->peer->local &&
         text_param(call, 0) && text_param(call, 1) && *text_param(call, 1)) {
-        in->verdict =
-            password_check(q->peer->address, text_param(call, 0), text_param(call, 1), &in->role);
+        in->login = (struct password_check){
+            .user = text_param(call, 0), .password = text_param(call, 1), .done = checked};
+        in->unchecked = password_may_check(q->peer->address, &in->login);
     }
     return true;
 }

@@ -10,8 +10,8 @@
 struct incoming {
     struct http_request http;
     struct call *call;
-    enum password_verdict verdict; /* of a login */
-    enum pool_role role;           /* with PASSWORD_RIGHT */
+    struct password_check login; /* of session.login_with_password */
+    bool unchecked;              /* it has not been made yet */
 };
 
 /* Its limits, and what listeners' threads do. */

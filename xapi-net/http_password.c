@@ -28,15 +28,13 @@ struct bucket {
     double tokens, filled; /* filled 0: never used, so full */
 };
 
-static const char *file;
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards the buckets */
+static const char *file;                                  /* written before there are threads */
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* guards all that follows */
+static pthread_cond_t news = PTHREAD_COND_INITIALIZER;
 static struct bucket of_all, of_peer[PEERS];
-
-void
-password_file(const char *path)
-{
-    file = path;
-}
+static struct password_check *first, **last = &first;
+static bool ending;
+static pthread_t worker; /* if there is a file; the daemon's own */
 
 static bool
 withdraw(struct bucket *b, double now, double per_s, double burst)
@@ -63,19 +61,26 @@ bucket_of(const char *address)
     return &of_peer[hash % PEERS];
 }
 
-static bool
-may_check(const char *address)
+bool
+password_may_check(const char *address, struct password_check *c)
 {
     struct timespec t;
     double now;
     bool ok;
 
+    c->verdict = PASSWORD_WRONG;
+    if (!file) {
+        return false;
+    }
     clock_gettime(CLOCK_MONOTONIC, &t);
     now = (double)t.tv_sec + t.tv_nsec / 1e9;
     pthread_mutex_lock(&mutex);
     ok = withdraw(bucket_of(address), now, CHECKS_PER_S_PEER, CHECKS_BURST_PEER) &&
          withdraw(&of_all, now, CHECKS_PER_S, CHECKS_BURST);
     pthread_mutex_unlock(&mutex);
+    if (!ok) {
+        c->verdict = PASSWORD_TOO_OFTEN;
+    }
     return ok;
 }
 
@@ -125,27 +130,90 @@ look_up(const char *user, struct secret *s)
 }
 
 /* For a name that is not there, as long as for one that is. */
-enum password_verdict
-password_check(const char *address, const char *user, const char *password, enum pool_role *role)
+static void
+check(struct password_check *c)
 {
     struct secret s = {.iterations = ITERATIONS};
     uint8_t hash[HASH];
-    bool known;
+    bool known = look_up(c->user, &s);
 
-    if (!file) {
-        return PASSWORD_WRONG;
+    c->verdict = PASSWORD_WRONG;
+    if (!derive(c->password, s.salt, s.iterations, hash) &&
+        gnutls_memcmp(hash, s.hash, HASH) == 0 && known) {
+        c->verdict = PASSWORD_RIGHT;
+        c->role = s.role;
     }
-    if (!may_check(address)) {
-        return PASSWORD_TOO_OFTEN;
-    }
-    known = look_up(user, &s);
-    if (derive(password, s.salt, s.iterations, hash) || gnutls_memcmp(hash, s.hash, HASH) != 0 ||
-        !known) {
-        return PASSWORD_WRONG;
-    }
-    *role = s.role;
-    return PASSWORD_RIGHT;
 }
+
+/* --- the thread of the checks ----------------------------------------------------------- */
+
+/* NULL: that was the last one.  '*go_on' false: nobody waits for the verdict any more. */
+static struct password_check *
+next_check(bool *go_on)
+{
+    struct password_check *c;
+
+    pthread_mutex_lock(&mutex);
+    while (!first && !ending) {
+        pthread_cond_wait(&news, &mutex);
+    }
+    *go_on = !ending;
+    c = first;
+    if (c) {
+        first = c->next;
+        last = first ? last : &first;
+    }
+    pthread_mutex_unlock(&mutex);
+    return c;
+}
+
+static void *
+check_all(void *aux)
+{
+    struct password_check *c;
+    bool go_on;
+
+    while ((c = next_check(&go_on))) {
+        if (go_on) {
+            check(c);
+        }
+        c->done(c);
+    }
+    return NULL;
+}
+
+void
+password_submit(struct password_check *c)
+{
+    pthread_mutex_lock(&mutex);
+    c->next = NULL;
+    *last = c;
+    last = &c->next;
+    pthread_cond_signal(&news);
+    pthread_mutex_unlock(&mutex);
+}
+
+int
+password_begin(const char *path)
+{
+    file = path;
+    return file ? pthread_create(&worker, NULL, check_all, NULL) : 0;
+}
+
+void
+password_end(void)
+{
+    if (!file) {
+        return;
+    }
+    pthread_mutex_lock(&mutex);
+    ending = true;
+    pthread_cond_signal(&news);
+    pthread_mutex_unlock(&mutex);
+    pthread_join(worker, NULL);
+}
+
+/* --- lines of the file ------------------------------------------------------------------- */
 
 static void
 to_hex(const uint8_t *bytes, size_t n, char *to)

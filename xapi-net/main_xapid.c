@@ -56,6 +56,9 @@ usage(void)
            "  --lease=SECONDS           1 to 600, the same for all hosts (default: 3): when that\n"
            "                            and half as much has passed without a sign of the\n"
            "                            coordinator, another host takes its place\n"
+           "  --agent-only              never the coordinator: for hosts that come to the database "
+           "by\n"
+           "                            its port for hosts (weft pool db hosts)\n"
            "  --advertise=URL           where others reach this host's API: https://IP[:PORT]\n"
            "\nThe API:\n"
            "  --listen=ADDRESS          ssl:PORT[:IP], unix:PATH; several\n"
@@ -91,6 +94,7 @@ enum {
     OPT_FIRST = UCHAR_MAX + 1, /* of string_options, in their order */
     OPT_LISTEN = OPT_FIRST + 32,
     OPT_PLAIN,
+    OPT_AGENT_ONLY,
     OPT_HASH,
     VLOG_OPTION_ENUMS,
     DAEMON_OPTION_ENUMS,
@@ -131,6 +135,7 @@ static const struct option other_options[] = {
     {"version", no_argument, NULL, 'V'},
     {"listen", required_argument, NULL, OPT_LISTEN},
     {"plain-migration", no_argument, NULL, OPT_PLAIN},
+    {"agent-only", no_argument, NULL, OPT_AGENT_ONLY},
     {"hash-password", no_argument, NULL, OPT_HASH},
     VLOG_LONG_OPTIONS,
     DAEMON_LONG_OPTIONS,
@@ -192,6 +197,9 @@ take_option(int c)
         break;
     case OPT_PLAIN:
         options.xapi.plain_migration = true;
+        break;
+    case OPT_AGENT_ONLY:
+        options.xapi.agent_only = true;
         break;
     case OPT_HASH:
         hash_wanted = true;
@@ -362,7 +370,10 @@ open_all(struct xapi *x)
     }
     x->options = &options.xapi;
     ovs_list_init(&x->waiting);
-    password_file(options.xapi.passwords);
+    error = password_begin(options.xapi.passwords);
+    if (error) {
+        ovs_fatal(error, "--passwords");
+    }
     x->store = store_open(options.xapi.db);
     x->coord = coord_create();
     x->sessions = sessions_create();
@@ -382,6 +393,7 @@ close_all(struct xapi *x)
 {
     store_close(x->store); /* ends transactions, whose ends need what follows */
     dispatch_end(x);
+    password_end();
     http_destroy(x->http);
     agent_destroy(x->agent);
     events_destroy(x->events);

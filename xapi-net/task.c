@@ -17,7 +17,14 @@
 
 VLOG_DEFINE_THIS_MODULE(task);
 
-enum { KEEP_MS = 3600 * 1000, KEEP_TASKS = 500, TIDY_MS = 10000 };
+enum {
+    KEEP_MS = 3600 * 1000,
+    KEEP_TASKS = 500,
+    KEEP_MIGRATIONS = 100,
+    FINISH_MS = 600 * 1000,
+    TIDY_MS = 10000,
+    ORPHAN_MS = 15000, /* a migration's task is its source's to end, for so long */
+};
 
 const struct poolrec_task *
 task_insert(struct ovsdb_idl_txn *txn, const char *name, const char *vm, const char *host,
@@ -56,6 +63,18 @@ task_of_vm(struct store *store, const char *vm)
         }
     }
     return NULL;
+}
+
+bool
+task_begot(const struct poolrec_task *task, const struct poolrec_migration *m,
+           const struct poolrec_vm *vm)
+{
+    const char *name = *task->result ? task->result : vm ? vm->migration : "";
+    struct uuid uuid;
+
+    return !strcmp(name, m->migration) && uuid_from_string(&uuid, name) &&
+           !strcmp(m->task, store_uuid(&task->header_.uuid)) && !strcmp(task->vm, m->vm) &&
+           !strcmp(task->host, m->from_host);
 }
 
 /* --- its end ------------------------------------------------------------------------- */
@@ -106,12 +125,24 @@ task_cancelled(const struct poolrec_task *task)
 
 /* --- orders ---------------------------------------------------------------------------- */
 
+/* Somebody else's order for the VM was there a moment earlier. */
+static bool
+overtaken(struct request *q)
+{
+    const char *vm = q->class == &class_vm ? q->args[0].s + strlen(REF_PREFIX) : "";
+    const struct poolrec_vm *row = *vm ? store_vm(q->xapi->store, vm) : NULL;
+
+    return row && (*row->resident_on || task_of_vm(q->xapi->store, vm));
+}
+
 static void
 ordered(enum store_result result, const char *why, void *request_)
 {
     struct request *q = request_;
 
-    if (result != STORE_DONE) {
+    if (result == STORE_CONFLICT && overtaken(q)) {
+        request_fail(q, "OTHER_OPERATION_IN_PROGRESS", "VM", q->args[0].s, NULL);
+    } else if (result != STORE_DONE) {
         request_fail(q, "INTERNAL_ERROR", why, NULL);
     } else if (q->async) {
         request_answer(q, json_string_create_nocopy(xasprintf(REF_PREFIX "%s", q->order)));
@@ -126,6 +157,7 @@ task_order(struct request *q, const char *vm, const char *host, const struct jso
 {
     struct ovsdb_idl_txn *txn = request_begin(q);
     const struct poolrec_task *task;
+    const struct poolrec_vm *row;
     char *name, *text;
 
     if (!txn) {
@@ -133,6 +165,13 @@ task_order(struct request *q, const char *vm, const char *host, const struct jso
     }
     name = xasprintf("%s%s.%s", q->async ? "Async." : "", q->class->name, q->method->name);
     text = json_to_string(params, 0);
+    row = store_vm(q->xapi->store, vm);
+    if (row && !*row->resident_on && strcmp(row->destination, host)) {
+        /* The database lets only the hosts named there write a VM's row. */
+        poolrec_vm_verify_resident_on(row);
+        poolrec_vm_verify_destination(row); /* or an order just given could not be carried out */
+        poolrec_vm_set_destination(row, host);
+    }
     task = task_insert(txn, name, vm, host, text, q->user);
     snprintf(q->order, sizeof q->order, UUID_FMT, UUID_ARGS(&task->header_.uuid));
     store_commit(q->xapi->store, txn, ordered, q);
@@ -215,6 +254,71 @@ oldest(struct store *store, int64_t before)
     return found;
 }
 
+/* By the clock of who wrote it: one that is ahead makes it old. */
+static uint64_t
+age_ms(int64_t at)
+{
+    return (uint64_t)time_wall_msec() - (uint64_t)at;
+}
+
+static const struct poolrec_migration *
+oldest_migration(struct store *store)
+{
+    const struct poolrec_migration *m, *found = NULL;
+
+    POOLREC_MIGRATION_FOR_EACH(m, store_idl(store))
+    {
+        /* One that ended just now may have a weft-migrate that finishes, by its row. */
+        if (strcmp(m->status, "running") && age_ms(m->finished) > FINISH_MS &&
+            (!found || m->finished < found->finished)) {
+            found = m;
+        }
+    }
+    return found;
+}
+
+/* What the hosts of a closed migration could not write (a task of the other's, a VM
+ * that is nobody's any more); and the history of migrations. */
+static void
+tidy_migrations(struct store *store)
+{
+    const struct poolrec_migration *m;
+    size_t n = 0;
+
+    POOLREC_MIGRATION_FOR_EACH(m, store_idl(store))
+    {
+        const struct poolrec_task *task = store_task(store, m->task);
+        struct fault f;
+
+        const struct poolrec_vm *vm = store_vm(store, m->vm);
+        bool begot = task && task_begot(task, m, vm); /* before 'vm' changes */
+
+        n++;
+        if (!strcmp(m->status, "running") || age_ms(m->finished) < ORPHAN_MS) {
+            continue;
+        }
+        if (vm && !strcmp(vm->migration, m->migration)) {
+            poolrec_vm_verify_migration(vm);
+            poolrec_vm_set_destination(vm, "");
+            poolrec_vm_set_migration(vm, "");
+        }
+        if (!begot || !task_open(task)) {
+            continue;
+        }
+        poolrec_task_verify_status(task);
+        if (!strcmp(m->status, "success")) {
+            task_succeed(task, "");
+        } else {
+            fault_set(&f, "VM_MIGRATE_FAILED", m->vm, m->from_host, m->to_host, m->status, NULL);
+            task_fail(task, &f);
+        }
+    }
+    while (n > KEEP_MIGRATIONS && (m = oldest_migration(store))) {
+        poolrec_migration_delete(m);
+        n--;
+    }
+}
+
 void
 task_tidy(struct xapi *x)
 {
@@ -235,5 +339,6 @@ task_tidy(struct xapi *x)
         poolrec_task_delete(task);
         n--;
     }
+    tidy_migrations(x->store);
     store_commit(x->store, txn, NULL, NULL);
 }

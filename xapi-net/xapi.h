@@ -48,7 +48,8 @@ struct xapi_options {
     /* Of the migration's stream; NULL: the database's. */
     const char *stream_key, *stream_certificate, *stream_ca_cert;
     bool plain_migration;
-    int lease_s; /* the coordinator's */
+    bool agent_only; /* never the coordinator: what the database's role "host" may do is enough */
+    int lease_s;     /* the coordinator's */
 };
 
 struct xapi {
@@ -220,6 +221,10 @@ void task_order(struct request *, const char *vm, const char *host, const struct
 bool task_open(const struct poolrec_task *); /* not finished */
 /* An order that is under way for the VM, or NULL. */
 const struct poolrec_task *task_of_vm(struct store *, const char *vm);
+/* 'm' was begun for it by its host: the task's row says so while it is open ('result'), or
+ * the VM's if an older version began it.  What 'm' itself says, any host can write. */
+bool task_begot(const struct poolrec_task *, const struct poolrec_migration *m,
+                const struct poolrec_vm *);
 /* Inside a transaction. */
 void task_succeed(const struct poolrec_task *, const char *result);
 void task_fail(const struct poolrec_task *, const struct fault *);

@@ -1,15 +1,17 @@
 /* Feeds the xen driver's receiving end with hostile chunks.
  *
  * Input: a byte (bit 0: a PV domain; bit 1: the stream comes as it is, through the
- * sending end, not as chunks), then the chunks, each behind its length (le16), or
- * the stream.  Beyond the sanitizers' own checks: what is handed on is a stream that
- * another state machine takes, and after a refusal nothing is. */
+ * sending end, not as chunks; bit 2: a domain's configuration), then the chunks, each
+ * behind its length (le16), or the stream, or the configuration.  Beyond the sanitizers' own
+ * checks: what is handed on is a stream that another state machine takes, and after a refusal
+ * nothing is; of what is taken from a configuration, all is taken again. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bytes.h"
 #include "xen_chunk.h"
+#include "xen_config.h"
 
 enum { PFNS = 1 << 16 };
 
@@ -118,6 +120,20 @@ stream(struct xen_unpack *u, struct far_end *f, bool pv, const uint8_t *data, si
     xen_split_free(&split);
 }
 
+static void
+config(const uint8_t *data, size_t size)
+{
+    char *out, *again, why[XEN_CONFIG_WHY];
+
+    if (xen_config_check((const char *)data, size, 1 << 20, &out, why)) {
+        require(why[0] && !out);
+        return;
+    }
+    require(!xen_config_check(out, strlen(out), 1 << 20, &again, why) && !strcmp(out, again));
+    free(again);
+    free(out);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -127,6 +143,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool pv = size && data[0] & 1;
 
     if (!size) {
+        return 0;
+    }
+    if (data[0] & 4) {
+        config(data + 1, size - 1);
         return 0;
     }
     far = (struct far_end){.refused = false};

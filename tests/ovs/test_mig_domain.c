@@ -12,8 +12,10 @@ int domain_main(int argc, char *argv[]);
 #include "main_domain.c"
 #undef main
 
+#include "bytes.h"
 #include "check.h"
 #include "driver_list.h"
+#include "xen_config.h"
 
 #define UUID "00000000-0000-0000-0000-000000000001"
 #define WATCH "{\"start\":false,\"uuid\":\"" UUID "\",\"epoch\":7" CONFIG
@@ -34,9 +36,11 @@ static struct {
     libxl_shutdown_reason reason;
     uint32_t domid;
     uint64_t cpu_time, key, memory_kb;
+    uint64_t reboot; /* the key of one that has begun */
     unsigned created, unpaused, destroyed, asked;
     bool refuses, dies; /* while it makes the domain */
     bool as_told;       /* the configuration was the job's */
+    char restored[200]; /* what libxl was to make: name, scripts and a bridge of its vifs */
 } * xen;
 static int release; /* eventfd: "@releaseDomain" */
 
@@ -76,12 +80,13 @@ xs_check_watch(struct xs_handle *h)
 void *
 xs_read(struct xs_handle *h, xs_transaction_t t, const char *path, unsigned int *n)
 {
-    uint64_t value = strstr(path, "/weft/epoch")    ? xen->key
-                     : strstr(path, "/weft/loaded") ? xen->loaded
-                                                    : 0;
+    uint64_t value = strstr(path, "/weft/epoch")           ? xen->key
+                     : strstr(path, "/weft/loaded")        ? xen->loaded
+                     : !strcmp(path, "/weft/reboot/" UUID) ? xen->reboot
+                                                           : 0;
     char *text = NULL;
 
-    if (!xen->there) {
+    if (!xen->there && !xen->reboot) {
         return NULL;
     }
     if (!strcmp(path, "/libxl/9/type")) {
@@ -94,6 +99,9 @@ bool
 xs_rm(struct xs_handle *h, xs_transaction_t t, const char *path)
 {
     xen->loaded = xen->loaded && !strstr(path, "/weft/loaded");
+    if (strstr(path, "/weft/reboot/")) {
+        xen->reboot = 0;
+    }
     return true;
 }
 
@@ -103,6 +111,8 @@ xs_write(struct xs_handle *h, xs_transaction_t t, const char *path, const void *
 {
     if (strstr(path, "/weft/epoch")) {
         xen->key = strtoull(data, NULL, 10);
+    } else if (!strcmp(path, "/weft/reboot/" UUID)) {
+        xen->reboot = strtoull(data, NULL, 10);
     }
     return true;
 }
@@ -167,6 +177,13 @@ libxl_get_free_memory(libxl_ctx *ctx, uint64_t *kb)
     return 0;
 }
 
+int
+libxl_name_to_domid(libxl_ctx *ctx, const char *name, uint32_t *domid)
+{
+    *domid = 1;
+    return !strcmp(name, xen->taken[0]) ? 0 : ERROR_INVAL;
+}
+
 char *
 libxl_domid_to_name(libxl_ctx *ctx, uint32_t domid)
 {
@@ -229,12 +246,13 @@ is_as_told(const libxl_domain_config *c)
 {
     const libxl_device_nic *nic = c->nics;
 
-    return c->c_info.type == LIBXL_DOMAIN_TYPE_PV && !strcmp(c->c_info.name, "g") &&
-           c->b_info.max_memkb == 65536 && c->b_info.max_vcpus == 2 &&
-           !strcmp(c->b_info.kernel, "/dev/null") && !c->b_info.ramdisk &&
-           !strcmp(c->b_info.cmdline, "a=b c") && c->b_info.tsc_mode == LIBXL_TSC_MODE_NATIVE &&
-           c->num_nics == 1 && nic->devid == 3 && nic->mac[0] == 2 && nic->mac[5] == 7 &&
-           !strcmp(nic->bridge, "xenbr0") && !strcmp(nic->script, "vif-weft") && nic->mtu == 1400;
+    return c->c_info.type == LIBXL_DOMAIN_TYPE_PV &&
+           !strcmp(c->c_info.name, xen->taken[0][0] ? UUID : "g") && c->b_info.max_memkb == 65536 &&
+           c->b_info.max_vcpus == 2 && !strcmp(c->b_info.kernel, "/dev/null") &&
+           !c->b_info.ramdisk && !strcmp(c->b_info.cmdline, "a=b c") &&
+           c->b_info.tsc_mode == LIBXL_TSC_MODE_NATIVE && c->num_nics == 1 && nic->devid == 3 &&
+           nic->mac[0] == 2 && nic->mac[5] == 7 && !strcmp(nic->bridge, "xenbr0") &&
+           !strcmp(nic->script, "vif-weft") && nic->mtu == 1400;
 }
 
 int
@@ -243,7 +261,7 @@ libxl_domain_create_new(libxl_ctx *ctx, libxl_domain_config *c, uint32_t *domid,
 {
     xen->as_told = is_as_told(c);
     *domid = INVALID_DOMID;
-    if (xen->refuses || xen->there) {
+    if (xen->refuses || xen->there || !strcmp(c->c_info.name, xen->taken[0])) {
         return ERROR_FAIL;
     }
     xen->there = xen->paused = true;
@@ -430,6 +448,70 @@ test_life(void)
     CHECK(says("ended", "\"domid\":6,\"why\":\"\"") && !ends() && xen->destroyed == 1);
 }
 
+/* Whoever watched is killed while there is no domain, or half of one. */
+static void
+test_reboot(void)
+{
+    begin("domain_reboot_cut_off");
+    run_program(START);
+    CHECK(says("running", "\"domid\":5"));
+    xen->dies = true;
+    guest_ends(LIBXL_SHUTDOWN_REASON_REBOOT);
+    CHECK(ends() == 9 && xen->there && xen->paused && xen->created == 2 && xen->reboot == 7);
+    xen->dies = false;
+    run_program(WATCH);
+    CHECK(says("running", "\"domid\":7") && xen->as_told && xen->key == 7 && !xen->reboot);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin("domain_reboot_before_it_was_made");
+    xen->reboot = 7;
+    run_program(WATCH);
+    CHECK(says("running", "\"domid\":5") && !xen->reboot);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin_with("domain_reboot_of_before", 7, false, 5); /* what was cut off is only the note */
+    xen->reboot = 7;
+    run_program(WATCH);
+    CHECK(says("running", "\"domid\":9") && !xen->reboot);
+    kill(program.pid, SIGKILL);
+    CHECK(ends() == -1);
+    xen->there = false; /* it was switched off, and destroyed by one that was killed then */
+    run_program(WATCH);
+    CHECK(says("ended", "not here any more") && !ends() && !xen->created);
+
+    begin_with("domain_reboot_begun_anew", 7, false, 5); /* killed before the old one went */
+    xen->reboot = 7;
+    xen->shut_down = true;
+    xen->reason = LIBXL_SHUTDOWN_REASON_REBOOT;
+    run_program(WATCH);
+    CHECK(says("running", "\"domid\":9") && says("running", "\"domid\":5") && !xen->reboot);
+    goes();
+    CHECK(says("ended", "") && !ends());
+
+    begin("domain_reboot_of_another_epoch"); /* it has moved since, or was started anew */
+    xen->reboot = 6;
+    run_program(WATCH);
+    CHECK(says("ended", "not here any more") && !ends() && !xen->created);
+
+    begin("domain_reboot_refused"); /* that is its end, also for who comes after */
+    run_program(START);
+    CHECK(says("running", ""));
+    xen->refuses = true;
+    guest_ends(LIBXL_SHUTDOWN_REASON_REBOOT);
+    CHECK(says("ended", "libxl does not make") && !ends() && !xen->reboot);
+
+    begin("domain_name_taken"); /* at its start, and at a reboot */
+    snprintf(xen->taken[0], sizeof xen->taken[0], "g");
+    run_program(START);
+    CHECK(says("running", "") && xen->as_told && !strcmp(xen->name, UUID));
+    guest_ends(LIBXL_SHUTDOWN_REASON_REBOOT);
+    CHECK(says("running", "") && xen->as_told && !strcmp(xen->name, UUID));
+    goes();
+    CHECK(says("ended", "") && !ends());
+}
+
 static void
 test_adopt(void)
 {
@@ -584,6 +666,201 @@ test_run(void)
     CHECK(run_here() == ENOENT);
 }
 
+/* --- what a source may say of its domain -------------------------------------------------------
+ */
+
+#define NIC                                                                                        \
+    "\"devid\":0,\"mac\":\"00:16:3e:00:00:0b\",\"bridge\":\"xenbr0.10\",\"mtu\":1500,"             \
+    "\"script\":\"/bin/sh\",\"ip\":\"192.0.2.1/24\",\"nictype\":\"vif\",\"model\":\"rtl8139\""
+#define C_INFO                                                                                     \
+    "\"type\":\"pvh\",\"name\":\"g 1\",\"uuid\":\"" UUID "\",\"hap\":\"True\",\"domid\":7,"        \
+    "\"run_hotplug_scripts\":\"True\",\"driver_domain\":\"False\",\"passthrough\":\"disabled\""
+#define B_INFO                                                                                     \
+    "\"max_vcpus\":2,\"avail_vcpus\":[0,1],\"max_memkb\":65536,\"target_memkb\":65536,"            \
+    "\"tsc_mode\":\"native\",\"kernel\":\"/etc/shadow\",\"cmdline\":\"a b\",\"shadow_memkb\":99,"  \
+    "\"sched_params\":{\"weight\":512},\"type.pvh\":{},\"arch_arm\":{},\"acpi\":\"<default>\""
+
+/* The configuration with these members besides; they must not be among those above. */
+static char *
+config_with(const char *c_info, const char *b_info, const char *nic, const char *root)
+{
+    char *text;
+
+    CHECK(asprintf(&text,
+                   "{\"c_info\":{" C_INFO "%s},\"b_info\":{" B_INFO "%s},\"nics\":[{" NIC
+                   "%s}],\"disks\":[],\"on_crash\":\"destroy\"%s}",
+                   c_info, b_info, nic, root) > 0);
+    return text;
+}
+
+static void
+test_config_passes(void)
+{
+    char *text = config_with("", "", "", ""), *out, *again, why[XEN_CONFIG_WHY];
+    json_t *o, *nic, *b;
+
+    CASE("config_what_is_carried");
+    CHECK(!xen_config_check(text, strlen(text), 65536, &out, why));
+    o = json_loads(out, 0, NULL);
+    b = json_object_get(o, "b_info");
+    nic = json_array_get(json_object_get(o, "nics"), 0);
+    CHECK(!json_object_get(nic, "script") && !json_object_get(nic, "ip"));
+    CHECK(!strcmp(json_string_value(json_object_get(nic, "bridge")), "xenbr0.10"));
+    CHECK(json_integer_value(json_object_get(b, "max_memkb")) == 65536);
+    CHECK(json_array_size(json_object_get(b, "avail_vcpus")) == 2);
+    CHECK(json_object_get(json_object_get(b, "sched_params"), "weight"));
+    CHECK(json_object_get(b, "type.pvh")); /* libxl takes the kind from it */
+    CHECK(!json_object_get(b, "kernel") && !json_object_get(b, "shadow_memkb"));
+    CHECK(!json_object_get(json_object_get(o, "c_info"), "domid") && !json_object_get(o, "disks"));
+    CHECK(!xen_config_check(out, strlen(out), 65536, &again, why) && !strcmp(out, again));
+    json_decref(o);
+    free(again);
+    free(out);
+    free(text);
+}
+
+static void
+test_config_refuses(void)
+{
+    static const struct {
+        const char *c_info, *b_info, *nic, *root, *why;
+    } bad[] = {
+        {"", "", "", ",\"disks\":[{\"pdev_path\":\"/dev/sda\"}]", "JSON"}, /* a second one */
+        {"", "", "", ",\"p9s\":[{\"path\":\"/\"}]", "p9s"},
+        {"", "", "", ",\"pcidevs\":[{\"dev\":1}]", "pcidevs"},
+        {"", "", "", ",\"channels\":[{\"name\":\"x\"}]", "channels"},
+        {"", "", "", ",\"vfbs\":[{}]", "vfbs"},
+        {"", "", "", ",\"on_reboot\":\"a;b\"", "on_reboot"},
+        {",\"xsdata\":{\"a\":\"b\"}", "", "", "", "c_info.xsdata"},
+        {",\"ssid_label\":\"dom0\"", "", "", "", "c_info.ssid_label"},
+        {"", ",\"ioports\":[{\"first\":112}]", "", "", "b_info.ioports"},
+        {"", ",\"iomem\":[{\"start\":0}]", "", "", "b_info.iomem"},
+        {"", ",\"device_model\":\"/bin/sh\"", "", "", "b_info.device_model"},
+        {"", ",\"extra\":[\"-drive\"]", "", "", "b_info.extra"},
+        {"", ",\"event_channels\":999999999", "", "", "b_info.event_channels"},
+        {"", ",\"nested_hvm\":\"True\"", "", "", "b_info.nested_hvm"},
+        {"", ",\"video_memkb\":1,\"type.hvm\":{\"bios\":\"x\"}", "", "", "b_info.type.hvm"},
+        {"", ",\"type.pv\":{}", "", "", "b_info.type.pv and"}, /* one of them is the kind */
+        {"", "", ",\"backend_domid\":3", "", "nics.backend_domid"},
+        {"", "", ",\"backend_domname\":\"other\"", "", "nics.backend_domname"},
+        {"", "", ",\"ifname\":\"eth0\"", "", "nics.ifname"},
+        {"", "", ",\"coloft_forwarddev\":\"eth0\"", "", "nics.coloft_forwarddev"},
+        {"", "", ",\"vlan\":\"12\"", "", "nics.vlan"},
+    };
+    char *text, *out, why[XEN_CONFIG_WHY];
+
+    CASE("config_what_is_refused");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        text = config_with(bad[i].c_info, bad[i].b_info, bad[i].nic, bad[i].root);
+        CHECK(xen_config_check(text, strlen(text), 65536, &out, why) == EINVAL && !out);
+        CHECK(strstr(why, bad[i].why));
+        free(text);
+    }
+    text = config_with("", "", "", "");
+    CHECK(xen_config_check(text, strlen(text), 65535, &out, why) == EINVAL);
+    CHECK(strstr(why, "memkb"));
+    CHECK(xen_config_check(text, strlen(text) - 1, 65536, &out, why) == EINVAL);
+    free(text);
+}
+
+/* --- what libxl gets of it ------------------------------------------------------------------- */
+
+const libxl_version_info *
+libxl_get_version_info(libxl_ctx *ctx)
+{
+    static const libxl_version_info info = {.xen_version_major = 4, .xen_version_minor = 17};
+
+    return &info;
+}
+
+/* libxl's own needs a context of its own; as much of it as is asked for here. */
+int
+libxl_domain_config_from_json(libxl_ctx *ctx, libxl_domain_config *c, const char *text)
+{
+    json_t *o = json_loads(text, 0, NULL), *c_info = json_object_get(o, "c_info"), *nic;
+    bool pv = json_object_get(json_object_get(o, "b_info"), "type.pv");
+    const char *bridge, *script;
+    size_t i;
+
+    c->c_info.name = strdup(json_string_value(json_object_get(c_info, "name")));
+    libxl_domain_type_from_string(json_string_value(json_object_get(c_info, "type")),
+                                  &c->c_info.type);
+    libxl_uuid_from_string(&c->c_info.uuid, json_string_value(json_object_get(c_info, "uuid")));
+    libxl_domain_build_info_init_type(&c->b_info,
+                                      pv ? LIBXL_DOMAIN_TYPE_PV : LIBXL_DOMAIN_TYPE_PVH);
+    c->num_nics = (int)json_array_size(json_object_get(o, "nics"));
+    c->nics = calloc((size_t)c->num_nics, sizeof *c->nics);
+    json_array_foreach(json_object_get(o, "nics"), i, nic)
+    {
+        bridge = json_string_value(json_object_get(nic, "bridge"));
+        script = json_string_value(json_object_get(nic, "script"));
+        c->nics[i].bridge = bridge ? strdup(bridge) : NULL;
+        c->nics[i].script = script ? strdup(script) : NULL;
+    }
+    json_decref(o);
+    return 0;
+}
+
+int
+libxl_domain_create_restore(libxl_ctx *ctx, libxl_domain_config *c, uint32_t *domid, int restore_fd,
+                            int send_back_fd, const libxl_domain_restore_params *params,
+                            const libxl_asyncop_how *how, const libxl_asyncprogress_how *console)
+{
+    snprintf(xen->restored, sizeof xen->restored, "%s %s %s %s", c->c_info.name, c->nics[0].script,
+             c->nics[0].bridge, c->nics[1].script);
+    return ERROR_FAIL;
+}
+
+/* A configuration comes for a PVH domain; 0 or the errno that refuses it, 'why'. */
+static int
+load_config(struct mig_option *options, size_t n_options, const char *json, char why[MIG_WHY])
+{
+    struct mig_guest_config config = {
+        .vm = UUID, .epoch = 7, .options = options, .n_options = n_options};
+    uint8_t identity[32] = {[0] = 1, [4] = XEN_DOMAIN_PVH};
+    struct mig_guest *guest;
+    struct xen_pack *pack;
+    const uint8_t *chunk;
+    size_t n;
+    int error;
+
+    put_le64(identity + 16, 65536);
+    put_le64(identity + 24, 16384);
+    CHECK(!xen_pack_create(MIG_COMPRESS_NONE, &pack));
+    xen_pack_begin(pack);
+    xen_pack_config(pack, json, strlen(json));
+    chunk = xen_pack_bytes(pack, &n);
+    error = mig_driver_xen.create(&config, identity, sizeof identity, &guest, why);
+    CHECK(!error);
+    error = mig_driver_xen.stream_open(guest, why);
+    error = error ? error : mig_driver_xen.stream_put(guest, chunk, n, why);
+    mig_driver_xen.detach(guest); /* which waits for libxl */
+    xen_pack_destroy(pack);
+    return error;
+}
+
+static void
+test_load(void)
+{
+    struct mig_option own[] = {{"bridge", "weft-br"}, {"script", "vif-own"}};
+    char *text = config_with("", "", "},{\"devid\":1,\"bridge\":\"b\"", ""), *wrong, why[MIG_WHY];
+
+    begin("domain_load_vifs");
+    CHECK(!load_config(NULL, 0, text, why));
+    CHECK(!strcmp(xen->restored, "g 1" XEN_INCOMING " vif-weft xenbr0.10 vif-weft"));
+    begin("domain_load_vifs_of_the_pool");
+    CHECK(!load_config(own, 2, text, why));
+    CHECK(!strcmp(xen->restored, "g 1" XEN_INCOMING " vif-own weft-br vif-own"));
+    begin("domain_load_of_two_kinds");
+    wrong = strstr(text, "type.pvh");
+    CHECK(wrong);
+    wrong[strlen("type.pv")] = '"';
+    wrong[strlen("type.pvh")] = ' ';
+    CHECK(load_config(NULL, 0, text, why) == EINVAL && strstr(why, "another domain"));
+    CHECK(!xen->restored[0]);
+    free(text);
+}
+
 static void
 test_jobs(void)
 {
@@ -619,9 +896,13 @@ main(void)
     xen = mmap(NULL, sizeof *xen, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     release = eventfd(0, EFD_NONBLOCK);
     test_life();
+    test_reboot();
+    test_load();
     test_adopt();
     test_start();
     test_run();
+    test_config_passes();
+    test_config_refuses();
     test_jobs();
     return check_done();
 }

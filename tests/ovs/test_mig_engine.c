@@ -128,16 +128,40 @@ static const char *const source_phases[] = {"connect", "prepare", "precopy", "pa
 static const char *const destination_phases[] = {"prepare", "precopy", "load",
                                                  "ready",   "run",     "handover"};
 
+enum { SETTLE_MS = 5000 }; /* for who survives, and for who comes back; it takes some 20 */
+
+static uint64_t
+now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static uint64_t slowest_ms;
+
+static bool
+in_time(uint64_t since_ms)
+{
+    uint64_t took = now_ms() - since_ms;
+
+    slowest_ms = took > slowest_ms ? took : slowest_ms;
+    return took < SETTLE_MS;
+}
+
 /* Stops one end in a phase, harms it, lets the rest finish, then recovers. */
 static void
 harm(bool source, const char *phase, bool cut, int n)
 {
     struct pair p = prepare(0, RATE);
     struct party *victim = source ? &p.s : &p.d, *other = source ? &p.d : &p.s;
+    uint64_t since;
 
     strcpy(victim->pause_at, phase);
     CHECK(start(&p));
     CHECK(rig_until(victim, MIG_EVENT_STOPPED, -1));
+    since = now_ms();
     if (cut) {
         rig_cut(&p.w);
         rig_tell(victim, 'c');
@@ -145,14 +169,16 @@ harm(bool source, const char *phase, bool cut, int n)
             rig_tell(&p.d, 'x');
         }
         finish(&p);
+        CHECK(in_time(since));
     } else {
         rig_kill(victim);
         if (source && !strcmp(phase, "connect")) {
             rig_tell(&p.d, 'x');
         }
         rig_finish(other);
-        CHECK(!fake->violations);
-        CHECK(rig_recover(victim) != MIG_FAILED);
+        CHECK(in_time(since) && !fake->violations);
+        since = now_ms();
+        CHECK(rig_recover(victim) != MIG_FAILED && in_time(since));
         rig_cut(&p.w);
     }
     CHECK(settled(0));
@@ -171,6 +197,7 @@ test_harm(bool cut)
     for (size_t i = 0; i < sizeof destination_phases / sizeof destination_phases[0]; i++) {
         harm(false, destination_phases[i], cut, (int)i);
     }
+    printf("# %s: settled within %u ms\n", cut ? "cut" : "killed", (unsigned)slowest_ms);
 }
 
 /* Both die, in the worst moment: READY is out. */
@@ -232,7 +259,7 @@ static void
 test_database(void)
 {
     struct pair p = prepare(0, RATE);
-    uint64_t before;
+    uint64_t before, since;
 
     CASE("engine_stays_paused_until_database_is_back");
     strcpy(p.s.pause_at, "commit");
@@ -247,8 +274,9 @@ test_database(void)
     usleep(50000);
     CHECK(!fake->running[0] && steps(0) == before);
     fake->cut_off[0] = fake->cut_off[1] = false;
+    since = now_ms();
     finish(&p);
-    CHECK(settled(0));
+    CHECK(in_time(since) && settled(0));
     explain(&p);
 
     CASE("engine_old_row_decides_nothing");

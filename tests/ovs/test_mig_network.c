@@ -6,10 +6,16 @@
  * takes verbs on stdin and answers each with a line, after one for everything that
  * could not be carried so far.  "stock:DIR" is a switch that is not ours. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "announce.h"
@@ -244,6 +250,97 @@ test_absent(void)
     network_close(net);
 }
 
+/* A switch from before meters moved; answers one request a connection and writes down those
+ * that it took. */
+static void
+old_switch(int listener, int log)
+{
+    char request[4096], reply[160];
+
+    for (;;) {
+        int fd = accept(listener, NULL, NULL);
+        ssize_t n = recv(fd, request, sizeof request - 1, 0);
+        const char *id, *word;
+
+        request[n > 0 ? n : 0] = '\0';
+        id = strstr(request, "\"id\":");
+        word = strstr(request, "ofport=");
+        n = snprintf(reply, sizeof reply, "{\"id\":%ld,\"error\":%s,\"result\":%s}",
+                     id ? atol(id + 5) : 0,
+                     word ? "\"ofport=5: expected zone=N, key=N, address=A or unmark\\n\"" : "null",
+                     word ? "null" : "\"\"");
+        if (!id || send(fd, reply, n, MSG_NOSIGNAL) != n ||
+            (!word && write(log, strstr(request, "export") ? "e" : "i", 1) != 1)) {
+            _exit(1);
+        }
+        close(fd);
+    }
+}
+
+static pid_t
+start_old_switch(const char *dir, int log)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    pid_t pid, parent = getpid();
+    char name[100];
+    FILE *f;
+
+    snprintf(name, sizeof name, "%.60s/ovs-vswitchd.pid", dir);
+    f = fopen(name, "we");
+    fprintf(f, "1\n");
+    fclose(f);
+    snprintf(a.sun_path, sizeof a.sun_path, "%.60s/ovs-vswitchd.1.ctl", dir);
+    CHECK(!bind(listener, (struct sockaddr *)&a, sizeof a) && !listen(listener, 8));
+    fflush(stdout);
+    pid = fork();
+    if (!pid) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() == parent) {
+            old_switch(listener, log);
+        }
+        _exit(1);
+    }
+    close(listener);
+    return pid;
+}
+
+static void
+test_old_switch(void)
+{
+    struct network_vif v = {.uuid = "u", .port = "vif1.0", .n_zones = 1, .zones = {7}};
+    struct vif_known state = {.blob = (uint8_t *)"whatever", .blob_len = 8};
+    char command[80], took[4] = "";
+    struct network *net;
+    uint8_t *data;
+    size_t len;
+    int log[2];
+    pid_t pid;
+
+    CASE("a switch that knows nothing of meters: the connections move all the same");
+    snprintf(v.switch_dir, sizeof v.switch_dir, "/tmp/mig_network.XXXXXX");
+    CHECK(mkdtemp(v.switch_dir) && !pipe2(log, O_CLOEXEC));
+    pid = start_old_switch(v.switch_dir, log[1]);
+    CHECK(!network_open(&v, 1, &net));
+    net->vifs[0].gathered = true;
+    net->vifs[0].where = (struct switch_port){.bridge = "br0", .ofport = 5};
+    CHECK(!network_export(net, &data, &len) && !*network_why(net));
+    free(data);
+    CHECK(!network_state_put(&state, 1, &data, &len));
+    CHECK(!network_import(net, data, len) && !*network_why(net));
+    CHECK(strstr(network_lost(net, 0), "meters") && !network_lost(net, 1));
+    CHECK(read(log[0], took, sizeof took - 1) > 0 && !strcmp(took, "ei"));
+    CHECK(net->vifs[0].where.ofport == 5);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    free(data);
+    network_close(net);
+    close(log[0]);
+    close(log[1]);
+    snprintf(command, sizeof command, "rm -rf %.60s", v.switch_dir);
+    CHECK(!system(command));
+}
+
 /* --- for the smoke test ------------------------------------------------------------- */
 
 static struct network *ends[2];
@@ -354,5 +451,6 @@ main(int argc, char **argv)
     test_trunk();
     test_state();
     test_absent();
+    test_old_switch();
     return check_done();
 }

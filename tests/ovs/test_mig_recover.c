@@ -195,6 +195,10 @@ test_postcopy_announces(void)
     switch_vif(&sw, &p.d, true);
     CHECK(start(&p));
     rig_tell(&p.s, 'p');
+    /* Where the port is was asked before the pages came, and not for long. */
+    client.fd = switch_db(&sw);
+    CHECK(client.fd >= 0 && poll(&(struct pollfd){.fd = client.fd}, 1, RIG_PATIENCE_MS) == 1);
+    close(client.fd);
     client.fd = switch_db(&sw);
     CHECK(client.fd >= 0);
     CHECK(rig_finish(&p.s) == MIG_OK);

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import random
+import select
 import signal
 import socket
 import ssl
@@ -12,11 +13,12 @@ import subprocess
 import sys
 import threading
 import time
+from uuid import uuid4
 
 bin_dir, top = sys.argv[1:]
 here = os.path.dirname(os.path.abspath(__file__))
 port = random.randint(20000, 50000)
-db = f"unix:{top}/db.sock"
+db = f"unix:{top}/db/db.sock"
 pki = f"{top}/pki"
 env = dict(os.environ, FAKE_DIR=f"{top}/fake", FAKE_DB=db,
            FAKE_OVSDB_CLIENT=f"{bin_dir}/ovsdb-client", OVS_RUNDIR=top, OVS_LOGDIR=top,
@@ -24,6 +26,7 @@ env = dict(os.environ, FAKE_DIR=f"{top}/fake", FAKE_DB=db,
 for name in ("WEFT_XAPI", "WEFT_CERTIFICATE", "WEFT_PRIVATE_KEY", "WEFT_CA_CERT", "WEFT_PASSWORD"):
     env.pop(name, None)
 xapids = {}
+other_order = str(uuid4())
 
 
 class Failure(Exception):
@@ -128,9 +131,10 @@ def fails(code, call, *args):
 # --- the pool --------------------------------------------------------------------
 
 
-def start_xapid(n):
+def start_xapid(n, *options):
+    options = options or [f"--db={db}"]
     xapids[n] = keep(subprocess.Popen(
-        [f"{bin_dir}/weft-xapid", f"--db={db}", f"--host=h{n}", f"--listen=ssl:{port}:127.0.0.{n}",
+        [f"{bin_dir}/weft-xapid", *options, f"--host=h{n}", f"--listen=ssl:{port}:127.0.0.{n}",
          f"--listen=unix:{top}/h{n}.sock", f"--rest-private-key={pki}/xapid{n}.key",
          f"--rest-certificate={pki}/xapid{n}.crt", f"--rest-ca-cert={pki}/ca.crt",
          f"--advertise=https://127.0.0.{n}:{port}", f"--run-dir={top}/h{n}", f"--bin={top}/bin",
@@ -145,10 +149,9 @@ def transact(*operations):
 
 def start_db():
     global server
-    server = keep(subprocess.Popen(
-        [f"{bin_dir}/ovsdb-server", f"{top}/pool.db", f"--remote=p{db}", f"--unixctl={top}/db.ctl",
-         f"--log-file={top}/db.log", "-vconsole:off"], env=env))
-    until(10, lambda: os.path.exists(f"{top}/db.sock"), "the database")
+    server = keep(subprocess.Popen([f"{bin_dir}/weft", "pool", "db", "run", f"{top}/db"], env=env,
+                                   stdout=subprocess.DEVNULL))
+    until(10, lambda: os.path.exists(f"{top}/db/db.sock"), "the database")
 
 
 def start_pool():
@@ -166,15 +169,20 @@ def start_pool():
              for u, r in (("root", "admin"), ("rita", "viewer"))]
     with open(f"{top}/passwords", "w") as f:
         f.writelines(["# users\n", *lines])
-        # One whose password costs nothing to check.
+        # One whose password costs nothing to check, and one where it takes a while.
         salt = os.urandom(16)
         digest = hashlib.pbkdf2_hmac("sha256", b"x", salt, 1)
         print("quick viewer pbkdf2-sha256 1", salt.hex(), digest.hex(), file=f)
-    run(f"{bin_dir}/ovsdb-tool", "create", f"{top}/pool.db",
-        f"{here}/../../controller/pool.ovsschema")
+        print("slow viewer pbkdf2-sha256 2000000", salt.hex(), digest.hex(), file=f)
+    db_pki = f"{top}/pki-db"
+    run(weft, "pki", "init", db_pki)
+    run(weft, "pki", "host", "db", "--dir", db_pki, "--address", "127.0.0.3")
+    run(weft, "pool", "db", "create", f"{top}/db", "--name", "db", "--address", f"127.0.0.3:{port}",
+        "--private-key", f"{db_pki}/db.key", "--certificate", f"{db_pki}/db.crt", "--ca-cert",
+        f"{db_pki}/ca.crt")
+    run(weft, "pool", "db", "hosts", f"{top}/db", f"{pki}/ca.crt")
     start_db()
-    insert = [("Pool", {"name": "lab", "generation": 1, "default_action": "deny"}),
-              ("Host", {"name": "h1", "enabled": True}), ("Host", {"name": "h2", "enabled": True}),
+    insert = [("Host", {"name": "h1", "enabled": True}), ("Host", {"name": "h2", "enabled": True}),
               ("Network", {"name": "red", "mtu": 1500, "type": "vlan", "encapsulation": "geneve",
                            "default_locking_mode": "unlocked", "policy_epoch": 1})]
     said = transact(*({"op": "insert", "table": t, "row": r} for t, r in insert))
@@ -419,13 +427,17 @@ def case_xapid_killed(x):
     x("VM.hard_shutdown", vm)
 
 
-def xen_job(vm, **wanted):
-    """The newest job with these members, of a domain's process or of weft-migrate."""
+def jobs_of(vm, **wanted):
+    """Those with these members, of its domains' processes and of weft-migrate."""
     with open(f"{top}/fake/jobs") as f:
         jobs = [json.loads(line) for line in f]
-    mine = [j for j in jobs if vm.split(":")[1] in (j.get("uuid"), j.get("vm")) and
+    return [j for j in jobs if vm.split(":")[1] in (j.get("uuid"), j.get("vm")) and
             all(j.get(k) == v for k, v in wanted.items())]
-    return mine[-1] if mine else None
+
+
+def xen_job(vm, **wanted):
+    """The newest."""
+    return (jobs_of(vm, **wanted) or [None])[-1]
 
 
 def watcher(n, vm):
@@ -464,7 +476,8 @@ def case_xen(x):
         x("VM.pool_migrate", vm, to, {})
         until(10, lambda n=n: domain(n) and not domain(3 - n), "the domain there")
         job = xen_job(vm, driver="xen", to=f"h{n}", role="send")
-        assert job["vifs"][0]["port"] == "vifDOMID.1" and job["xen"] == {}, job
+        assert job["vifs"][0]["port"] == "vifDOMID.1", job
+        assert job["xen"] == {"bridge": "xenbr0", "script": "vif-weft"}, job
         assert job["vifs"][0]["uuid"] == vif.split(":")[1], job
     until(10, lambda: xen_job(vm, host=f"h{b}"), "one that watches there")
     assert x("VM.get_power_state", vm) == "Running" and x("VM.get_resident_on", vm) == host_b
@@ -505,6 +518,60 @@ def case_xen(x):
     x("VM.hard_shutdown", vm)
     assert not domain(a)
     x("VM.destroy", vm)
+
+
+def case_forged(x):
+    """Rows of Migration that another host adds about an order, before and while it is
+    carried out: nothing is sent to it, and the order is not ended by them."""
+    vm = x.vm("forged")
+    uuid, h1, h2 = vm.split(":")[1], x.one("host", "h1"), x.one("host", "h2")
+    x("VM.start_on", vm, h1, False, False)
+    order = str(uuid4())
+    row = {"vm": uuid, "from_host": "h1", "epoch": 1, "task": order, "address": "127.0.0.1:1",
+           "options": '{"force":"true"}', "phase": "ready"}
+    ended = dict(row, status="success", finished=1)
+    forged = [dict(row, to_host="h3", status="running"), dict(ended, to_host="h3"),
+              dict(ended, from_host="h3", to_host="h3"), dict(ended, to_host="h2")]
+    for one in forged:
+        one["migration"] = str(uuid4())
+
+    def add():
+        said = transact(*({"op": "insert", "table": "Migration", "row": r} for r in forged))
+        assert all("uuid" in one for one in said), said
+    add()
+    flag("hold")
+    # The order itself, as the coordinator writes it, of a known uuid.
+    said = transact({"op": "insert", "table": "Task", "uuid": order, "row": {
+        "name": "VM.pool_migrate", "vm": uuid, "host": "h1", "status": "pending", "created": 1,
+        "params": json.dumps({"to": "h2", "options": {}})}})
+    assert "uuid" in said[0], said
+    task = f"OpaqueRef:{order}"
+    until(15, lambda: x("task.get_progress", task) > 0, "progress")
+    drop = {"op": "delete", "table": "Migration"}
+    names = [one["migration"] for one in forged]
+    transact(*({**drop, "where": [["migration", "==", name]]} for name in names))
+    add()  # others of the same: now behind the real one, perhaps
+    jobs = jobs_of(vm)
+    assert {j["to"] for j in jobs} == {"h2"} and not {j["migration"] for j in jobs} & set(names), jobs
+    flag("hold", False)
+    assert x.ended(task)["status"] == "success" and x("VM.get_resident_on", vm) == h2
+    assert {j["to"] for j in jobs_of(vm)} == {"h2"}
+    transact(*({**drop, "where": [["migration", "==", name]]} for name in names))
+    x("VM.hard_shutdown", vm)
+    # Nor does the coordinator end another's order by one (case_forged_end, when it has tidied).
+    transact({"op": "insert", "table": "Task", "uuid": other_order, "row": {
+                 "name": "VM.start", "host": "h3", "status": "pending", "created": 1}},
+             {"op": "insert", "table": "Migration", "row": {
+                 "migration": str(uuid4()), "from_host": "h1", "to_host": "h1", "finished": 1,
+                 "task": other_order, "status": "success"}})
+
+
+def case_forged_end(x):
+    task = f"OpaqueRef:{other_order}"
+    assert x("task.get_status", task) == "pending", x("task.get_record", task)
+    transact(*({"op": "delete", "table": table, "where": [[column, "==", value]]}
+               for table, column, value in (("Task", "_uuid", ["uuid", other_order]),
+                                            ("Migration", "task", other_order))))
 
 
 def case_evacuate(x):
@@ -638,7 +705,7 @@ def case_database_gone(x):
     x("VM.start", vm, False, False)
     server.kill()
     server.wait()
-    os.unlink(f"{top}/db.sock")
+    os.unlink(f"{top}/db/db.sock")
     refused = raw(x.host, "VM.clean_shutdown", x.ref, vm)["error"]
     assert refused["message"] in ("INTERNAL_ERROR", "HOST_STILL_BOOTING"), refused
     time.sleep(1)
@@ -663,10 +730,13 @@ def case_login_flood(x):
         return http.client.HTTPSConnection(f"127.0.0.{x.host}", port, context=tls(), timeout=60,
                                            source_address=(source, 0))
 
-    def login(c, user, password):
+    def ask(c, user, password):
         c.request("POST", "/jsonrpc", json.dumps({
             "method": "session.login_with_password", "params": [user, password], "id": 1}),
             {"Content-Type": "application/json"})
+
+    def login(c, user, password):
+        ask(c, user, password)
         return json.loads(c.getresponse().read())
 
     c = connect("127.0.0.77")
@@ -679,6 +749,17 @@ def case_login_flood(x):
     c.close()
     assert raw(x.host, "session.login_with_password", "", "", user="olga")["result"]
     assert x("pool.get_all")
+    # Nor while passwords are checked: who asks for something else has his answer first.
+    slow = [connect("127.0.0.79") for _ in range(2)]
+    for c in slow:
+        ask(c, "quick", "guess")
+        c.getresponse().read()
+        ask(c, "slow", "guess")
+    assert x("pool.get_all")
+    assert not select.select([slow[1].sock], [], [], 0)[0], "the check was done first"
+    for c in slow:
+        assert "wrong" in json.loads(c.getresponse().read())["error"][2]
+        c.close()
 
 
 def case_takeover(x):
@@ -692,6 +773,30 @@ def case_takeover(x):
     # It comes back as one of the others.
     until(15, lambda: raw_or_none(old, "session.login_with_password", "root", "secret") ==
           ["127.0.0.%d" % y.host], "HOST_IS_SLAVE of the old coordinator")
+
+
+def case_hosts_role(x):
+    """One that the database lets write what is its host's and nothing else: all goes on."""
+    x = Session()
+    n = 3 - x.host
+    name = f"h{n}"
+    run(f"{bin_dir}/weft", "pki", "host", name)
+    xapids[n].kill()
+    xapids[n].wait()
+    started = os.path.getsize(f"{top}/{name}.log")
+    start_xapid(n, "--agent-only", f"--db=ssl:127.0.0.3:{port + 3}", f"--ca-cert={top}/pki-db/ca.crt",
+                f"--private-key={pki}/{name}.key", f"--certificate={pki}/{name}.crt")
+    vm, own, other = x.vm("own"), x.one("host", name), x.one("host", f"h{x.host}")
+    x("VM.start_on", vm, own, False, False)
+    x("host.evacuate", own)
+    assert x("VM.get_resident_on", vm) == other
+    x("VM.pool_migrate", vm, own, {})
+    assert x("VM.get_resident_on", vm) == own
+    x("VM.clean_shutdown", vm)
+    with open(f"{top}/{name}.log") as f:
+        f.seek(started)
+        log = f.read()
+    assert "RBAC" not in log and "transaction failed" not in log, log[-400:]
 
 
 def raw_or_none(*args):
@@ -719,9 +824,10 @@ def main():
     until(20, lambda: len(x("host.get_allowed_operations", x.one("host", f"h{3 - x.host}"))),
           "the other host")
     for case in (case_envelopes, case_sessions, case_errors, case_records, case_power,
-                 case_start_once, case_migrate, case_xapid_killed, case_xen, case_evacuate, case_events,
+                 case_start_once, case_migrate, case_xapid_killed, case_forged, case_xen, case_evacuate,
+                 case_forged_end, case_events,
                  case_command_line, case_database_gone, case_hostile, case_audit,
-                 case_login_flood, case_takeover):
+                 case_login_flood, case_takeover, case_hosts_role):
         name = case.__name__[5:].replace("_", "-")
         try:
             case(x)

@@ -56,9 +56,9 @@ def cell():
         os.unlink(path)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     server.bind(path)
-    server.listen()
     if "--incoming" not in sys.argv:
         note("start", name, args["--epoch"], os.getpid())
+    server.listen()  # weft-xapid takes it to be up
     clients = []
 
     def end(*_):
@@ -215,7 +215,8 @@ def send(job):
     where = [["_uuid", "==", ["uuid", job["vm"]]], ["resident_on", "==", job["from"]],
              ["epoch", "==", job["epoch"]]]
     transact({"op": "update", "table": "VM", "where": where,
-              "row": {"resident_on": job["to"], "epoch": job["epoch"] + 1}})
+              "row": {"resident_on": job["to"], "epoch": job["epoch"] + 1, "destination": "",
+                      "migration": ""}})
     if job["driver"] == "xen":
         os.unlink(domain_path(job["from"], job["vm"]))
     else:

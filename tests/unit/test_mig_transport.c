@@ -18,6 +18,7 @@
 #include "check.h"
 #include "mig_pair.h"
 #include "pki_priv.h"
+#include "transport_priv.h"
 
 enum { PAGES = 4096 };
 
@@ -567,6 +568,66 @@ test_limits(void)
     mig_pair_close(&p);
 }
 
+static uint64_t
+thread_cpu_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return t.tv_sec * 1000000000ull + t.tv_nsec;
+}
+
+/* What was computed by threads that are held to a quarter of a CPU, less what a fifth of a
+ * second gives for free and what the last of them had not yet paid for. */
+static bool
+took_its_time(uint64_t cpu_ns, uint64_t wall_ns)
+{
+    const uint64_t free_ns = 80000000;
+
+    return cpu_ns > 2 * free_ns && 4 * (cpu_ns - free_ns) <= wall_ns;
+}
+
+static void
+test_cpu_limits(void)
+{
+    struct transport_message m;
+    uint64_t start, cpu = 0, until;
+    struct mig_pair p;
+
+    CASE("mig_transport/cpu");
+    mig_pair_init(&p, 2, PAGES);
+    for (unsigned i = 0; i < PAGES; i++) {
+        fill_page(p.memory + i * MIG_PAGE, 1);
+    }
+    p.from.compress = MIG_COMPRESS_ZSTD;
+    CHECK(mig_pair_open(&p));
+    start = now_ns();
+    transport_limit_cpu(p.source, 25);
+    for (unsigned i = 0; i < 100 && cpu < 250000000; i++) {
+        CHECK(!transport_tx_run(p.source, 0, PAGES) && !transport_flush(p.source, 60000));
+        cpu = p.source->c[0].tx_cpu + p.source->c[1].tx_cpu;
+    }
+    CHECK(took_its_time(cpu, now_ns() - start));
+    mig_pair_close(&p);
+
+    CASE("mig_transport/cpu of who makes the chunks");
+    mig_pair_init(&p, 1, 0);
+    CHECK(mig_pair_open(&p));
+    transport_limit_cpu(p.source, 25);
+    start = now_ns();
+    cpu = thread_cpu_ns();
+    for (unsigned i = 0; i < 50; i++) {
+        CHECK(!transport_tx_chunk(p.source, "chunk", 5));
+        CHECK(!transport_rx(p.destination, &m, 10000));
+        transport_message_done(&m);
+        until = thread_cpu_ns() + 5000000;
+        while (thread_cpu_ns() < until) {
+        }
+    }
+    CHECK(took_its_time(thread_cpu_ns() - cpu, now_ns() - start));
+    mig_pair_close(&p);
+}
+
 /* --- who it is ----------------------------------------------------------------- */
 
 static char dir[] = "/tmp/test_mig_transport.XXXXXX";
@@ -832,6 +893,7 @@ main(void)
     test_slow();
     test_dead();
     test_limits();
+    test_cpu_limits();
     test_postcopy();
     CASE("mig_transport/authorities");
     CHECK(make_authorities());

@@ -110,6 +110,32 @@ row() {
     note "$name: ${what:+$what, }$(silence), $(awk -v a="$before" -v b="$after" 'BEGIN { printf "%.1f", b - a }') s of CPU"
 }
 
+# A VM of the pool whose name another domain has, as it starts and as it reboots, and what
+# watches it killed between the domain that ended and the new one: it goes on.
+case_pool_reboot() {
+    h1 '
+        pool_start
+        pool_vm g1 pvh 10.9.0.11
+        guest g1 pv 10.9.0.12 paused=1
+        xapid_start --db="ssl:$self:6640"
+        weft_vm start g1
+        reach 10.9.0.11
+        watcher=$(echo /run/weft/xapi/domain-*.pid)
+        uuid=${watcher#*domain-} uuid=${uuid%.pid}
+        old=$(domid "$uuid")
+        (in_guest "$uuid" "sleep 0.2; reboot -f" 3 >/dev/null) || true
+        until_true 40 xenstore-exists "/weft/reboot/$uuid" || die "no reboot"
+        kill -KILL "$(cat "$watcher")"
+        until_true 60 eval "id=\$(xl domid $uuid 2>/dev/null) && [ \$id != $old ] && ! xenstore-exists /weft/reboot/$uuid" ||
+            die "it does not come back: $(tail -n 2 /tmp/weft-xapid.log)"
+        reach 10.9.0.11 40
+        [ "$(pool_says g1 power_state)" = Running ]
+        xl domid g1
+        weft_vm shutdown g1
+        gone "$uuid"
+    '
+}
+
 # case_migrate_pvh: 600 s, two hosts
 # A PVH guest goes to h2 and back alive, by Weft, the second time without
 # encryption, which costs much in this emulation, and by xl; its TCP connection with

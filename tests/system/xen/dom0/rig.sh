@@ -307,7 +307,7 @@ destroy_guests() {
 # What a guest that is gone may not leave behind; prints it.
 leftovers() {
     xl list | awk 'NR > 1 && $2 != 0 { print "domain: " $0 }'
-    xenstore-ls -f | grep -E '^/(local/domain/[1-9]|libxl/[1-9]|vm/[^ /]*/name = "[^D])' |
+    xenstore-ls -f | grep -E '^/(local/domain/[1-9]|libxl/[1-9]|weft/reboot/|vm/[^ /]*/name = "[^D])' |
         sed 's/^/xenstore: /' || true
     xenstore-ls -f /local/domain/0/backend 2>/dev/null | grep -E '^[^ ]*/(vif|vbd|console)/[0-9]+' |
         sed 's/^/backend: /' || true
