@@ -158,7 +158,7 @@ build_dom0() {
     # glibc loads it when a thread is cancelled, as xl's are.
     put "$root" "$multiarch/libgcc_s.so.1"
     # In /sbin, and for /bin instead of busybox's.
-    put "$root" /bin/bash /usr/bin/{ping,flock} /sbin/{ip,bridge,tc,ethtool}
+    put "$root" /bin/bash /usr/bin/{ping,flock} /bin/ss /sbin/{ip,bridge,tc,ethtool}
     ln -sf bash "$root/bin/sh"
     rm -f "$root"/bin/{ip,tc,ethtool}
     cp -a "$unpacked/etc/xen" "$root/etc/"

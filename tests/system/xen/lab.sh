@@ -91,21 +91,20 @@ host_exec() {
     local host=$1 seconds=$2 tag=$RANDOM$RANDOM work status=124
     work=$(mktemp -d "$lab/exec.XXXXXX")
     {
-        # shellcheck disable=SC2016
-        printf '{ trap '\''kill $!; exit'\'' TERM; sleep %s & wait; kill -KILL -- "-$$"; } >/dev/null 2>&1 &\n' "$seconds"
-        # shellcheck disable=SC2016
-        printf 'rig_watchdog=$! rig_tag=%s\n' "$tag"
+        echo "rig_tag=$tag"
         cat <<'END'
 at_exit() {
     local status=$?
     [ "$status" -ne 0 ] || [ -n "${reached_end:-}" ] || status=125
-    kill "$rig_watchdog"
+    kill "${rig_watchdog:-}" 2>/dev/null || true
     rm -f "/run/exec.$rig_tag"
     echo "@@$rig_tag $status"
 }
 trap at_exit EXIT
 END
         cat "$here/dom0/rig.sh"
+        # Not before rig.sh: it tells, too, what ran when the time was over.
+        echo "rig_watchdog $seconds"
         cat
         echo 'reached_end=1'
     } >"$work/script"

@@ -109,9 +109,13 @@ seconds_since() { awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b 
 # try_case CASE HOST|both: prints why it failed, if it did.
 try_case() {
     local log=$lab/log.$1 status=0
+    : >"$log.state"
     rig_host=${2/both/h1} timeout --kill-after=5 $(($(limit_of "$1") * patience)) \
         "$0" inside "$1" >"$log" 2>&1 </dev/null || status=$?
-    [ "$status" -eq 0 ] || echo "$(tail -n 2 "$log" | tr '\n' ' ')(status $status)"
+    if [ "$status" -ne 0 ]; then
+        echo "$(tail -n 2 "$log" | tr '\n' ' ')(status $status)"
+        if [ "$2" = both ]; then both state 20; else host_exec "$2" 20 <<<state; fi >"$log.state" 2>&1 || true
+    fi
     if [ "$2" = both ]; then both end_of_case; else host_exec "$2" 60 <<<end_of_case; fi \
         >"$log.end" 2>&1 || echo "left: $(tr '\n' ' ' <"$log.end")"
 }
@@ -122,12 +126,12 @@ run_case() {
     why=$(try_case "$@")
     if [ -n "$why" ]; then
         first="; first run: ${why//$'\n'/; }"
-        tail -n 12 "$log" | sed 's/^/    | /'
+        tail -n 12 "$log" | cat - "$log.state" | sed 's/^/    | /'
         why=$(try_case "$@")
     fi
     if [ -n "$why" ]; then
         echo "not ok $1: ${why//$'\n'/; }"
-        tail -n 12 "$log" | sed 's/^/    | /'
+        tail -n 12 "$log" | cat - "$log.state" | sed 's/^/    | /'
     elif grep -q '^skip: ' "$log"; then
         sed -n "s/^skip: /skip $1: /p" "$log"
     else

@@ -21,6 +21,44 @@ die() {
 # note TEXT: adds to the line of the case.
 note() { echo "note: $*"; }
 
+# state: what runs here and how far it has come, for the log of a case that failed.
+state() {
+    local p f
+    trap - ERR
+    set +e
+    echo "--- $(cat /proc/sys/kernel/hostname), up $(cut -d ' ' -f 1 /proc/uptime) s"
+    for p in /proc/[0-9]*; do
+        [ -s "$p/cmdline" ] || continue
+        echo "${p#/proc/} $(sed 's/.*) //' "$p/stat" | awk '{ print $1, ($12 + $13) / 100 "s" }')" \
+            "$(cat "$p/wchan"): $(tr '\0' ' ' <"$p/cmdline" | head -c 150)"
+    done 2>/dev/null
+    ss -Htnoi | tr '\n' ' ' | sed 's/ESTAB/\n&/g'
+    echo
+    xl list
+    for p in $(guests); do
+        xenstore-ls "/local/domain/$(domid "$p")/control" | sed "s/^/$p: /"
+        tail -n 3 "/var/log/xen/console/guest-$p.log" | sed "s/^/$p: /"
+    done
+    for f in /tmp/{weft-xapid.log,weft-vm,migrate,bg.log,pings} "$OVS_LOGDIR/ovs-vswitchd.log"; do
+        [ ! -s "$f" ] || tail -n 6 "$f" | sed "s|^|${f##*/}: |"
+    done
+}
+
+# rig_watchdog SECONDS: ends the script that calls it then.
+rig_watchdog() {
+    {
+        trap - ERR
+        trap 'kill $!; exit' TERM
+        sleep "$1" &
+        wait
+        # Nor does this take for ever.
+        (sleep 10; kill -KILL -- "-$$") &
+        state
+        kill -KILL -- "-$$"
+    } 2>/dev/null &
+    rig_watchdog=$!
+}
+
 # until_true SECONDS COMMAND...: tries it until it succeeds.
 until_true() {
     local end=$((SECONDS + $1))
