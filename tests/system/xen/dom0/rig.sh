@@ -28,9 +28,9 @@ state() {
     set +e
     echo "--- $(cat /proc/sys/kernel/hostname), up $(cut -d ' ' -f 1 /proc/uptime) s"
     for p in /proc/[0-9]*; do
-        [ -s "$p/cmdline" ] || continue
-        echo "${p#/proc/} $(sed 's/.*) //' "$p/stat" | awk '{ print $1, ($12 + $13) / 100 "s" }')" \
-            "$(cat "$p/wchan"): $(tr '\0' ' ' <"$p/cmdline" | head -c 150)"
+        f=$(tr '\0' ' ' <"$p/cmdline" | head -c 150)
+        [ -z "$f" ] || echo "${p#/proc/} $(sed 's/.*) //' "$p/stat" |
+            awk '{ print $1, ($12 + $13) / 100 "s" }') $(cat "$p/wchan"): $f"
     done 2>/dev/null
     ss -Htnoi | tr '\n' ' ' | sed 's/ESTAB/\n&/g'
     echo
@@ -266,10 +266,11 @@ pool_insert() { # OPERATION...
 }
 
 # pool_vm NAME pv|pvh ADDRESS: makes the rows of such a guest, with one vif.
+# Its tick goes on while it is idle (nohz=off): lab.sh says why.
 pool_vm() {
     local config='' pair
     for pair in "type=$2" kernel=vmlinux ramdisk=guest.cpio.gz tsc_mode=native \
-        "cmdline=console=hvc0 $kernel_options rig.ip=$3/24"; do
+        "cmdline=console=hvc0 $kernel_options nohz=off rig.ip=$3/24"; do
         config+="${config:+,}[\"${pair%%=*}\",\"${pair#*=}\"]"
     done
     pool_insert \
