@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "compile.h"
+#include "crowded.h"
 #include "hash.h"
 #include "hmapx.h"
 #include "host.h"
@@ -48,6 +49,7 @@ struct member {
 struct fleet {
     struct model *model;
     struct compile *compile;
+    struct crowded crowded;
     struct hmap members;
     size_t n_led;
     long long int act_at; /* without having heard all hosts; 0: they have been */
@@ -85,6 +87,7 @@ fleet_destroy(struct fleet *f)
             remove_member(f, m);
         }
         hmap_destroy(&f->members);
+        crowded_destroy(&f->crowded);
         free(f);
     }
 }
@@ -465,6 +468,7 @@ fleet_run(struct fleet *f)
     bool act = may_act(f);
     struct member *m;
 
+    crowded_run(&f->crowded, f->model, f->compile);
     HMAP_FOR_EACH (m, node, &f->members) {
         struct ftable *table = m->epoch ? compile_host_flows(f->compile, m->key) : NULL;
 

@@ -18,7 +18,7 @@
 #include "model.h"
 #include "util.h"
 
-#define WHY 300
+#define WHY 400
 
 bool
 fleet_scope_can(const char *switch_type, const char *datapath_type)
@@ -129,7 +129,8 @@ check_exporter(struct model *m, struct model_exporter *e)
     if (unable) {
         snprintf(why, sizeof why,
                  "networks: nothing is exported on host \"%.120s\", whose datapath cannot tell "
-                 "networks apart; there are %" PRIuSIZE " such hosts",
+                 "networks apart (hosts like that: %" PRIuSIZE "): run weft-vswitchd with "
+                 "datapath_type weft there, or give it an exporter without networks",
                  unable->obj.name, n);
     }
     model_set_error(m, &e->obj, why[0] ? why : NULL);

@@ -153,6 +153,7 @@ struct ftable {
     struct fslab *slabs;  /* memory of the nodes */
     struct fnode *spare;  /* those that hold nothing */
     struct fdelta *delta; /* changes since the last ftable_take(), or NULL: not tracked */
+    size_t n_crowded;     /* keys for which more clauses are given than a flow holds */
 };
 
 struct fnode {
@@ -192,6 +193,13 @@ void ftable_clear(struct ftable *);
 void ftable_give(struct ftable *, const struct pflow *);
 void ftable_withdraw(struct ftable *, const struct pflow *);
 void ftable_settle(struct ftable *);
+
+/* Clauses that one flow holds: an OpenFlow message has room for so many conjunction() actions
+ * of 16 bytes, and some more.  Of more it has none: what it matches is dropped. */
+#define FTABLE_CLAUSES_MAX 4000
+
+/* The cookies of the clauses for keys that have too many, in no order, the caller's to free. */
+size_t ftable_crowded(const struct ftable *, uint64_t **cookies);
 
 /* From now on changes are recorded, until ftable_track(…, false).  Starting
  * forgets what was recorded before. */

@@ -5,12 +5,9 @@
 #include <string.h>
 
 #include "openvswitch/dynamic-string.h"
-#include "openvswitch/vlog.h"
 #include "pflow.h"
 #include "svec.h"
 #include "util.h"
-
-VLOG_DEFINE_THIS_MODULE(flow_table);
 
 /* --- tables ------------------------------------------------------------------- */
 
@@ -30,6 +27,7 @@ ftable_init(struct ftable *ft)
     ft->slabs = NULL;
     ft->spare = NULL;
     ft->delta = NULL;
+    ft->n_crowded = 0;
 }
 
 void
@@ -73,6 +71,7 @@ struct fshare {
     struct fnode *n;
     struct pflow **given; /* references */
     size_t n_given, allocated;
+    bool crowded; /* is one of the table's n_crowded */
 };
 
 static void
@@ -174,8 +173,18 @@ ftable_set(struct ftable *ft, const struct pflow *f)
 }
 
 static void
+set_crowded(struct ftable *ft, struct fshare *s, bool crowded)
+{
+    ft->n_crowded += crowded - s->crowded;
+    s->crowded = crowded;
+}
+
+static void
 remove_node(struct ftable *ft, struct fnode *n)
 {
+    if (n->share) {
+        set_crowded(ft, n->share, false);
+    }
     note(ft, n->flow, NULL);
     hmap_remove(&ft->nodes, &n->node);
     pflow_unref(n->flow);
@@ -212,10 +221,6 @@ ftable_clear(struct ftable *ft)
 }
 
 /* --- several givers ----------------------------------------------------------- */
-
-/* An OpenFlow message holds this many conjunction() actions of 16 bytes, with
- * some room for the rest. */
-#define MAX_CLAUSES 4000
 
 /* Takes over the caller's reference. */
 static void
@@ -345,7 +350,7 @@ same_as_before(struct pflow *const *given, size_t i)
 }
 
 /* One flow with the actions of all.  Of too many it has none: it decides nothing,
- * and what is not decided is dropped. */
+ * and what is not decided is dropped.  crowded.h says so. */
 static struct pflow *
 join_clauses(struct pflow **given, size_t n)
 {
@@ -354,15 +359,7 @@ join_clauses(struct pflow **given, size_t n)
     size_t n_unique = 0;
     struct pflow *f;
 
-    if (n > MAX_CLAUSES) {
-        static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(5, 5);
-
-        VLOG_ERR_RL(&rl,
-                    "%" PRIuSIZE " rules of one order share a clause, more than the %d that a flow "
-                    "holds: what it matches is dropped (table %u, priority %u)",
-                    n, MAX_CLAUSES, given[0]->table, given[0]->priority);
-    }
-    for (size_t i = 0; i < n && n <= MAX_CLAUSES; i++) {
+    for (size_t i = 0; i < n && n <= FTABLE_CLAUSES_MAX; i++) {
         if (!same_as_before(given, i)) {
             unique[n_unique++] = given[i];
         }
@@ -385,6 +382,7 @@ settle(struct ftable *ft, struct fnode *n)
         return;
     }
     qsort(s->given, s->n_given, sizeof *s->given, compare_given);
+    set_crowded(ft, s, s->given[0]->clause && s->n_given > FTABLE_CLAUSES_MAX);
     if (s->given[0]->clause && s->n_given > 1) {
         replace_flow(ft, n, join_clauses(s->given, s->n_given));
     } else {
@@ -404,6 +402,26 @@ ftable_settle(struct ftable *ft)
 
         settle(ft, s->n);
     }
+}
+
+size_t
+ftable_crowded(const struct ftable *ft, uint64_t **cookies)
+{
+    size_t n_cookies = 0, allocated = 0;
+    struct fnode *n;
+
+    *cookies = NULL;
+    if (ft->n_crowded) {
+        FTABLE_FOR_EACH (n, ft) {
+            for (size_t i = 0; n->share && n->share->crowded && i < n->share->n_given; i++) {
+                if (n_cookies == allocated) {
+                    *cookies = x2nrealloc(*cookies, &allocated, sizeof **cookies);
+                }
+                (*cookies)[n_cookies++] = n->share->given[i]->cookie;
+            }
+        }
+    }
+    return n_cookies;
 }
 
 /* --- changes ------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <libgen.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,21 +19,24 @@ enum { OUT_MAX = 1 << 20, ASK_S = 3, ARGS_MAX = 24 };
 
 /* --- programs -------------------------------------------------------------------- */
 
-static void
+/* A file beside our program; false: the path would be too long. */
+static bool
 beside_us(const char *name, char path[PDB_PATH])
 {
-    char self[PDB_PATH - 80];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    char self[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self);
 
-    self[n > 0 ? n : 0] = '\0';
-    snprintf(path, PDB_PATH, "%s/%s", dirname(self), name);
+    if (n <= 0 || n == sizeof self) {
+        return false;
+    }
+    self[n] = '\0';
+    return snprintf(path, PDB_PATH, "%s/%s", dirname(self), name) < PDB_PATH;
 }
 
 void
 pdb_program(const char *name, char path[PDB_PATH])
 {
-    beside_us(name, path);
-    if (access(path, X_OK)) {
+    if (!beside_us(name, path) || access(path, X_OK)) {
         snprintf(path, PDB_PATH, "%s", name);
     }
 }
@@ -40,15 +44,16 @@ pdb_program(const char *name, char path[PDB_PATH])
 int
 pdb_schema(char path[PDB_PATH], char *why)
 {
-    beside_us("../share/pool.ovsschema", path);
-    if (access(path, R_OK)) {
-        snprintf(path, PDB_PATH, "/usr/share/weft/pool.ovsschema");
+    static const char installed[] = "/usr/share/weft/pool.ovsschema";
+
+    if (beside_us("../share/pool.ovsschema", path) && !access(path, R_OK)) {
+        return 0;
     }
-    if (access(path, R_OK)) {
-        snprintf(why, PDB_WHY, "pool.ovsschema is missing: build it with make");
-        return ENOENT;
+    if (snprintf(path, PDB_PATH, "%s", installed) < PDB_PATH && !access(path, R_OK)) {
+        return 0;
     }
-    return 0;
+    snprintf(why, PDB_WHY, "pool.ovsschema is missing: build it with make");
+    return ENOENT;
 }
 
 /* In the child: what it prints goes to 'out'; it ends with us. */

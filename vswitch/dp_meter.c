@@ -30,6 +30,7 @@
 #include "dp.h"
 #include "dp_record.h"
 #include "meter_level.h"
+#include "openvswitch/list.h"
 #include "openvswitch/ofp-meter.h"
 #include "ovs-rcu.h"
 #include "timeval.h"
@@ -61,6 +62,7 @@ struct meter {
 };
 
 struct dp_meters {
+    struct ovs_list node; /* in 'tables' */
     /* By id.  A meter lives under OVS's RCU.  Most of the table is never
      * touched, so most of it takes no memory. */
     struct meter *_Atomic *slots;
@@ -79,9 +81,8 @@ load(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* Of the one datapath there is; NULL: there are several.  Main thread. */
-static struct dp_meters *only;
-static unsigned n_tables;
+/* Of all datapaths.  Main thread. */
+static struct ovs_list tables = OVS_LIST_INITIALIZER(&tables);
 
 /* --- the table ---------------------------------------------------------------- */
 
@@ -107,7 +108,7 @@ dp_meters_init(struct dp *dp)
 {
     dp->meters = xzalloc(sizeof *dp->meters);
     dp->meters->slots = xcalloc(METERS_MAX, sizeof *dp->meters->slots);
-    only = n_tables++ ? NULL : dp->meters;
+    ovs_list_push_back(&tables, &dp->meters->node);
 }
 
 void
@@ -117,8 +118,7 @@ dp_meters_destroy(struct dp *dp)
         for (uint32_t id = 0; id < dp->meters->end; id++) {
             replace(dp->meters, id, NULL);
         }
-        n_tables--;
-        only = NULL;
+        ovs_list_remove(&dp->meters->node);
         free(dp->meters->slots);
         free(dp->meters);
         dp->meters = NULL;
@@ -271,10 +271,20 @@ dp_meter_run(struct dp_worker *w, struct dp_packet_batch *batch, uint32_t meter_
 
 /* --- of a vif that moves ------------------------------------------------------------ */
 
+/* The one datapath's; NULL: there are several, or none. */
+static const struct dp_meters *
+only_table(void)
+{
+    return ovs_list_is_singleton(&tables)
+               ? CONTAINER_OF(ovs_list_front(&tables), struct dp_meters, node)
+               : NULL;
+}
+
 /* The only one that has this number. */
 static struct meter *
 find_openflow(uint32_t openflow_id)
 {
+    const struct dp_meters *only = only_table();
     struct meter *found = NULL;
 
     for (uint32_t id = 0; only && id < only->end; id++) {
@@ -299,6 +309,7 @@ level_of(const struct band *band, uint64_t t, uint64_t spent)
 size_t
 meter_levels_get(uint16_t ofport, struct meter_level *levels, size_t max)
 {
+    const struct dp_meters *only = only_table();
     size_t n = 0;
 
     for (uint32_t id = 0; only && id < only->end && n < max; id++) {

@@ -399,6 +399,7 @@ holds(uint32_t id, unsigned n)
 static void
 test_moves(void)
 {
+    struct dp *other;
     uint8_t *data = NULL;
     size_t len = 0;
 
@@ -421,6 +422,13 @@ test_moves(void)
 
     CASE("meter-of-two-bridges-stays");
     set_openflow(63, 0xd5000009);
+    CHECK(move("ofport=7", "ofport=9", &len, &data) == 2);
+
+    CASE("meter-of-several-datapaths-stays");
+    other = dp_create(&dpif_weft_class, "other");
+    CHECK(other);
+    CHECK(move("ofport=7", "ofport=9", &len, &data) == 0);
+    dp_destroy(other);
     CHECK(move("ofport=7", "ofport=9", &len, &data) == 2);
 
     CASE("meter-hostile");

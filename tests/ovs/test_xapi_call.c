@@ -117,7 +117,7 @@ test_hostile(void)
     memset(deep, ' ', n);
     CHECK(refused(deep, CALL_BODY_MAX));
     /* Brackets inside a string are none, however it is escaped. */
-    snprintf(deep, 200, "{\"method\":\"a\\\\\",\"params\":[\"\\\"%0100d\"]}", 0);
+    CHECK(snprintf(deep, n, "{\"method\":\"a\\\\\",\"params\":[\"\\\"%0100d\"]}", 0) < 200);
     for (char *p = strchr(deep, '0'); *p == '0'; p++) {
         *p = '[';
     }

@@ -374,6 +374,19 @@ test_cluster() {
         done
         return 1
     }
+    raft() { "$bin/ovs-appctl" -t "$work/s$1/ctl" cluster/status Weft_Pool; }
+    follower() { # prints the number of one that knows the leader
+        local i n sid
+        n=$(leader) && sid=$(raft "$n" | sed -n 's/^Server ID: \([0-9a-f]*\) .*/\1/p') || return
+        for i in 1 2 3; do
+            if [ "$i" -ne "$n" ] && raft "$i" | grep -q "^Leader: $sid\$"; then
+                echo "$i"
+                return 0
+            fi
+        done
+        return 1
+    }
+    lists() { raft "$1" | grep -qF " at ssl:$2:6643)"; } # N ADDRESS
     is_up() { db status "$work/s$1" | grep -Eq '^Status: cluster member' && serves "$1"; }
 
     members_serve_hosts() {
@@ -426,9 +439,14 @@ test_cluster() {
     run 2
     run 3
     check "they are back" eval 'until_true 15 is_up 2 && until_true 15 is_up 3'
-    check "two leave" eval 'db leave "$work/s4" && db leave "$work/s5"'
+    check "one leaves" db leave "$work/s4"
     slay s4
     slay s5
+    until_true 15 follower >/dev/null
+    n=$(follower)
+    check "one that is gone is kicked, by a follower" eval \
+        'db kick "$work/s$n" 10.99.0.5 && ! lists "$n" 10.99.0.5 && lists "$n" 10.99.0.3'
+    refuse "what is no member cannot be kicked" db kick "$work/s$n" 10.99.0.5
     check "goes on with three" goes_on w3
     check "H is led at the newest state" until_true 20 in_step
     slay w3

@@ -1,8 +1,10 @@
 /* Servers of the pool database: addresses, server.json, who runs one. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -143,9 +145,56 @@ test_run(void)
     CHECK(!strcmp(why, "no answer"));
 }
 
-int
-main(void)
+/* This program again, from the directory 'at': which ovsdb-server it would run. */
+static bool
+finds(const char *at, const char *want)
 {
+    char *out = NULL, path[PATH_MAX], us[32];
+    bool ok;
+
+    snprintf(path, sizeof path, "%s/us", at);
+    snprintf(us, sizeof us, "/proc/%d/exe", (int)getpid());
+    ok = !pdb_run((const char *[]){"cp", us, path, NULL}, 30, NULL, why) &&
+         !pdb_run((const char *[]){path, "ovsdb-server", NULL}, 30, &out, why) &&
+         !strcmp(out, want);
+    free(out);
+    return ok;
+}
+
+static void
+test_program(void)
+{
+    enum { DEPTH = 4, NAME = 100 };
+    char us[sizeof dir + 4], at[DEPTH + 1][PATH_MAX], beside[DEPTH + 1][PATH_MAX];
+
+    CASE("pool_db/programs: beside ours, and no other's, however long the path");
+    snprintf(us, sizeof us, "%s/us", dir);
+    snprintf(at[0], PATH_MAX, "%s", dir);
+    for (unsigned i = 1; i <= DEPTH; i++) {
+        CHECK(snprintf(at[i], PATH_MAX, "%s/%0*u", at[i - 1], NAME, i) < PATH_MAX);
+        CHECK(!mkdir(at[i], 0700));
+    }
+    for (unsigned i = 0; i <= DEPTH; i++) {
+        CHECK(finds(at[i], "ovsdb-server"));
+        CHECK(snprintf(beside[i], PATH_MAX, "%s/ovsdb-server", at[i]) < PATH_MAX);
+        CHECK(!symlink("/bin/true", beside[i]));
+        CHECK(finds(at[i], strlen(beside[i]) < PDB_PATH ? beside[i] : "ovsdb-server"));
+    }
+    CHECK(strlen(beside[DEPTH - 1]) > 320 && strlen(beside[DEPTH]) > PDB_PATH);
+    CHECK(!pdb_run((const char *[]){"rm", "-r", at[1], NULL}, 30, NULL, why));
+    CHECK(!pdb_run((const char *[]){"rm", beside[0], us, NULL}, 30, NULL, why));
+}
+
+int
+main(int argc, char **argv)
+{
+    if (argc == 2) {
+        char path[PDB_PATH];
+
+        pdb_program(argv[1], path);
+        puts(path);
+        return 0;
+    }
     if (!mkdtemp(dir)) {
         printf("not ok pool_db: no directory\n");
         return 1;
@@ -154,6 +203,7 @@ main(void)
     test_conf();
     test_runner();
     test_run();
+    test_program();
     rmdir(dir);
     return check_done();
 }

@@ -377,6 +377,24 @@ test_sampling(void)
     finish(w, now);
     CHECK(told_packets == (sent + 6) / 7);
     end();
+
+    CASE("records: one packet in 7, at once after one in 60,000");
+    start(false);
+    settings.sampling = 60000;
+    engine_record(engine, &settings);
+    w = worker_create(engine, 1000, NULL);
+    worker_begin(w);
+    for (unsigned i = 0; i < 20; i++) { /* its flow is in the cache after the first */
+        send(w, 1, 0, 0, 35, now++);
+    }
+    settings.sampling = 7;
+    engine_record(engine, &settings);
+    for (unsigned i = 0; i < 20; i++) {
+        send(w, 1, 0, 0, 35, now++);
+    }
+    finish(w, now);
+    CHECK(told_packets >= 100 && told_packets <= 101);
+    end();
 }
 
 /* --- keys ----------------------------------------------------------------------------------- */

@@ -232,7 +232,8 @@ static __attribute__((noinline)) void
 sample(struct worker *w, struct record_lane *r, unsigned n, uint32_t rate)
 {
     for (unsigned i = 0; i < n; i++) {
-        if (--w->sample_left) {
+        /* What is left may be of a lower rate, as in is_sampled(). */
+        if (--w->sample_left && w->sample_left < rate) {
             r->skip[i / 64] |= UINT64_C(1) << i % 64;
         } else {
             w->sample_left = rate;
