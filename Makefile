@@ -222,6 +222,8 @@ $(vswitch_bin): $(BIN)/weft-%: $(O)/vswitch/main_%.o $(libs_vswitch) $(ovs_objs)
 $(ovs_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_vswitch) $(ovs_objs)
 	$(call link,$< -Wl$(comma)--start-group $(libs_vswitch) $(filter-out %/bridge.o %/system-stats.o,$(ovs_objs)) -Wl$(comma)--end-group $(ovs_wraps) -Wl$(comma)--as-needed $(DPDK_LIBS) $(XEN_LIBS) -lssl -lcrypto -lnuma -lpcap -lm)
 
+# A database in memory, for tests.
+ovsdb_lib = $(if $(filter %/test_ctl_dbgate,$@),$(OVS)/build/ovsdb/.libs/libovsdb.a)
 # The functions of OpenSSL and Open vSwitch that controller/host_peer.c and host_limit.c stand in for.
 ctl_wraps = $(addprefix -Wl$(comma)--wrap=,$(shell grep -oh '^__wrap_[A-Za-z0-9_]*' controller/*.c | sed 's/^__wrap_//'))
 ctl_libs = $(ctl_wraps) -Wl$(comma)--start-group $(libs_controller) $(GEN)/libjansson.a $(filter %/libopenvswitch.a %/libopenvswitchavx512.a,$(ovs_objs)) -Wl$(comma)--end-group \
@@ -229,7 +231,7 @@ ctl_libs = $(ctl_wraps) -Wl$(comma)--start-group $(libs_controller) $(GEN)/libja
 $(controller_bin): $(BIN)/weft-%: $(O)/controller/main_%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
 	$(call link,$(cpu_check) $< $(ctl_libs))
 $(ctl_tests): $(O)/tests/%: $(O)/tests/ovs/%.o $(libs_controller) $(GEN)/libjansson.a $(ovs_objs)
-	$(call link,$< $(ctl_libs))
+	$(call link,$< $(ovsdb_lib) $(ctl_libs))
 # Open vSwitch's JSON-RPC, streams and database client, and nothing of its datapaths.
 ovs_client_objs := $(filter %/libopenvswitch.a %/libopenvswitchavx512.a,$(ovs_objs))
 mig_libs = -Wl,--start-group $(libs_migrate) $(GEN)/libjansson.a $(ovs_client_objs) -Wl,--end-group \
@@ -295,12 +297,19 @@ build/fuzz/obj/%.o: %.c Makefile
 	$(Q)clang $(CPPFLAGS) $(call inc,$<) $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
 # The document's parser has no headers of Open vSwitch.
 build/fuzz/obj/controller/%.o: INC_controller = -Ilib -Icontroller
+# What speaks OVSDB's JSON, and the database that it is tried on.
+dbgate_fuzz := controller/dbgate_role tests/fuzz/fuzz_dbgate
+$(dbgate_fuzz:%=build/fuzz/obj/%.o): INC_controller = -Ilib -Icontroller $(OVS_CFLAGS)
+$(dbgate_fuzz:%=build/fuzz/obj/%.o): INC_tests = $(INC_controller)
+$(dbgate_fuzz:%=build/fuzz/obj/%.o): | $(OVS)/stamp
+build/fuzz/fuzz_dbgate: build/fuzz/obj/controller/dbgate_role.o
+build/fuzz/fuzz_dbgate: FUZZ_OVS = build/fuzz/obj/controller/dbgate_role.o -Wl,--start-group $(OVS)/build/ovsdb/.libs/libovsdb.a $(filter %/libopenvswitch.a %/libopenvswitchavx512.a,$(ovs_objs)) -Wl,--end-group
 build/fuzz/libfuzzed.a: $(fuzz_objs)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 $(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a $(GEN)/libjansson.a
 	@echo "  LINK  $@"
-	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a $(GEN)/libjansson.a -Wl,--as-needed $(DPDK_LIBS) $(MIGRATE_LIBS) $(XEN_LIBS) -lpcap -lssl -lcrypto -lm
+	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a $(GEN)/libjansson.a $(FUZZ_OVS) -Wl,--as-needed $(DPDK_LIBS) $(MIGRATE_LIBS) $(XEN_LIBS) -lpcap -lssl -lcrypto $(if $(FUZZ_OVS),-lnuma) -lm
 
 .SECONDARY:
 -include $(shell find build -name '*.d' -type f -not -path 'build/ovs/*' 2>/dev/null)

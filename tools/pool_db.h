@@ -9,7 +9,7 @@
  *     PORT      clients: controllers; open while it is primary or member
  *     PORT + 1  a pair's servers among themselves, and who asks a copy
  *     PORT + 2  a cluster's members among themselves
- *     PORT + 3  hosts' agents, in the role "host" (pool_db_hosts.c); by command
+ *     PORT + 3  hosts' agents, by way of weft-dbgate (pool_db_hosts.c); by command
  * all TLS with client certificates.
  *
  * Single-threaded.  Functions return 0 or an errno with a sentence in 'why'. */
@@ -91,15 +91,10 @@ int pdb_read_row(const struct pdb *, const char *target, struct pdb_row *, char 
 int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *was,
                   const char *columns, char *why);
 
-/* A transaction of our server, which runs. */
-int pdb_transact(const struct pdb *, const char *json, char *why);
-
 /* --- pool_db_hosts.c ------------------------------------------------------------------ */
 
 /* Starts what serves hosts, beside our server. */
 int pdb_hosts_start(const struct pdb *, pid_t *, char *why);
-/* Writes what their role may do. */
-int pdb_hosts_roles(const struct pdb *, char *why);
 
 /* --- the commands ------------------------------------------------------------------ */
 

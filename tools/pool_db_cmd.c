@@ -516,8 +516,7 @@ hosts_main(int argc, char **argv)
             "  weft pool db hosts /var/lib/weft/pool /etc/weft/pki-hosts/ca.crt\n"
             "  weft pool db hosts /var/lib/weft/pool none\n"
             "An authority of the hosts' own: whoever has a certificate of it reads all, and is\n"
-            "the host that the certificate names.  The role keeps hosts' mistakes apart; it does\n"
-            "not stop one that sets out to write other hosts' Host, VM, Task and Migration rows.\n",
+            "the host that the certificate names: it can write that host's rows and no others.\n",
             argc, argv, &code)) {
         return code;
     }

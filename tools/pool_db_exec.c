@@ -335,22 +335,6 @@ transact(const struct pdb *p, const char *target, const char *json, bool writes,
 }
 
 int
-pdb_transact(const struct pdb *p, const char *json, char *why)
-{
-    char socket[PDB_PATH], target[PDB_PATH + 8];
-    json_t *answer;
-    int error;
-
-    pdb_path(p, "db.sock", socket);
-    snprintf(target, sizeof target, "unix:%s", socket);
-    error = transact(p, target, json, true, &answer, why);
-    if (!error) {
-        json_decref(answer);
-    }
-    return error;
-}
-
-int
 pdb_read_row(const struct pdb *p, const char *target, struct pdb_row *row, char *why)
 {
     json_t *answer, *r;

@@ -31,7 +31,6 @@ struct runner {
     struct pdb conf;
     pid_t server;   /* 0: does not run */
     pid_t hosts;    /* likewise what serves hosts, while the server runs */
-    bool roles;     /* have been written since it was started */
     bool follows;   /* a copy */
     char said[160]; /* last, so that the same is not said again */
 };
@@ -215,7 +214,6 @@ start(struct runner *r)
         say(r, "%.100s", why);
         return;
     }
-    r->roles = false;
     say(r, "runs as %s", pdb_role_name(r->conf.role));
 }
 
@@ -238,11 +236,6 @@ look_after_hosts(struct runner *r)
     if (access(socket, F_OK)) {
         return; /* it starts */
     }
-    if (!r->roles && pdb_hosts_roles(&r->conf, why)) {
-        say(r, "hosts' role cannot be written: %.100s", why);
-        return;
-    }
-    r->roles = true;
     if (!r->hosts && pdb_hosts_start(&r->conf, &r->hosts, why)) {
         say(r, "cannot serve hosts: %.100s", why);
     }

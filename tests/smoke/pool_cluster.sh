@@ -87,7 +87,7 @@ tenants() { # N
         grep -o '"name":"[^"]*"' | cut -d'"' -f4 | sort
 }
 
-# --- hosts' agents: certificates of another authority, a port and a role -----------------
+# --- hosts' agents: certificates of another authority, a port of their own -----------------
 
 "$bin/weft" pki init "$work/pki-hosts" >/dev/null
 for name in h1 h2; do
@@ -152,18 +152,121 @@ host_writes_no_more() { # ADDRESS
         "$(add_row VM '"name":"new","resident_on":"h1"')" "$(set_row Task name t2 '"status":"success"')" \
         "$(add_row Task '"name":"x","host":"h2","status":"pending"')" "$(drop_row Task name t2)" \
         "$(add_row Migration '"migration":"x","from_host":"h2","to_host":"h3"')" \
-        "$(set_row RBAC_Permission table VM '"authorization":""')" \
-        "$(add_row RBAC_Role '"name":"other"')"; do
+        "$(set_row Controller name c1 '"lease":0')"; do
         try may_not h1 "$1" "$operation" || return 1
     done
-    # Nor the database in which the port's role stands, nor another schema for this one.
+    # Nor other databases, nor another schema for this one.
     "$bin/ovsdb-client" --timeout=5 -vconsole:off --private-key="$work/pki-hosts/h1.key" \
         --certificate="$work/pki-hosts/h1.crt" --ca-cert="$work/pki/ca.crt" transact "ssl:$1" \
-        '["Weft_Hosts",{"op":"update","table":"Listener","where":[],"row":{"role":""}}]' |
+        '["_Server",{"op":"update","table":"Database","where":[],"row":{"leader":false}}]' |
         tee "$work/may" && grep -q '"permission error"' "$work/may" || return 1
     ! "$bin/ovsdb-client" --timeout=5 -vconsole:off --private-key="$work/pki-hosts/h1.key" \
         --certificate="$work/pki-hosts/h1.crt" --ca-cert="$work/pki/ca.crt" convert "ssl:$1" \
         build/share/pool.ovsschema
+}
+# What a host that lies may try: each must leave others' rows as they are, answered as it
+# may be.  "_version" is what a copy of the database and its server have different.
+host_forges() { # N ADDRESS
+    local others before version uuid operation
+    others='{"op":"select","table":"Host","where":[["name","!=","h1"]],
+            "columns":["name","migration_address","xapi_seen"]},
+        {"op":"select","table":"VM","where":[["resident_on","!=","h1"],["destination","!=","h1"]],
+            "columns":["name","resident_on","destination","power_state","epoch"]},
+        {"op":"select","table":"Task","where":[["host","!=","h1"]],"columns":["name","status"]}'
+    before=$(ask "$1" "$others")
+    may h1 "$2" '{"op":"select","table":"VM","where":[["name","==","at2"]],"columns":["_uuid","_version"]}' || return 1
+    version=$(grep -o '"_version":\["uuid","[^"]*"\]' "$work/may" | cut -d: -f2-)
+    uuid=$(grep -o '"_uuid":\["uuid","[^"]*"\]' "$work/may" | cut -d: -f2-)
+    [ -n "$version" ] && [ -n "$uuid" ] || return 1
+    forged() { # TABLE WHERE ROW
+        printf '{"op":"update","table":"%s","where":[%s],"row":{%s}}' "$@"
+    }
+    for operation in "$(forged VM '["name","==","at2"],["_version","!=",'"$version]" '"resident_on":"h1"')" \
+        "$(forged VM '["name","==","at2"],["_version","==",'"$version]" '"resident_on":"h1"')" \
+        "$(forged VM '["_uuid","==",'"$uuid]" '"resident_on":"h1","epoch":9')" \
+        "$(forged VM '["_uuid","!=",["uuid","00000000-0000-0000-0000-000000000000"]]' '"power_state":"Halted"')" \
+        "$(forged VM '' '"epoch":9')" "$(forged VM true '"epoch":9')" \
+        "$(forged VM '["epoch","==",0]' '"destination":"h1"')" \
+        "$(forged Host '["_version","!=",'"$version]" '"migration_address":"10.0.0.9"')" \
+        "$(forged VM '["name","==","told"]' '"resident_on":"","destination":""'),$(
+            forged VM '["resident_on","==",""],["destination","==",""]' '"power_state":"Running"')" \
+        '{"op":"mutate","table":"VM","where":[["name","!=",""]],"mutations":[["epoch","+=",1]]}' \
+        '{"op":"delete","table":"Task","where":[["_version","!=",'"$version]]}" \
+        '{"op":"delete","table":"Task","where":[]}'; do
+        as_host h1 "$2" "$operation"
+        [ "$(ask "$1" "$others")" = "$before" ] || { echo "$operation"; return 1; }
+    done
+}
+# Requests that are none of a host's, and none at all; others are served meanwhile.
+host_speaks_out_of_turn() { # ADDRESS PORT
+    python3 - "$1" "$2" "$work" <<'PYTHON'
+import json, socket, ssl, sys
+ip, port, work = sys.argv[1:]
+context = ssl.create_default_context(cafile=f"{work}/pki/ca.crt")
+context.check_hostname = False
+context.load_cert_chain(f"{work}/pki-hosts/h1.crt", f"{work}/pki-hosts/h1.key")
+
+def connect():
+    return context.wrap_socket(socket.create_connection((ip, int(port)), 10))
+
+def answers(s, *texts):
+    """What comes for the texts; None: the connection was closed."""
+    s.settimeout(10)
+    for text in texts:
+        s.sendall(text if isinstance(text, bytes) else json.dumps(text).encode())
+    got, n, decoder = "", 0, json.JSONDecoder()
+    out = []
+    while len(out) < len(texts):
+        try:
+            one, end = decoder.raw_decode(got)
+            got = got[end:]
+            if one["id"] is not None and one.get("method") is None:
+                out.append(one)
+        except ValueError:
+            more = s.recv(65536)
+            if not more:
+                return None
+            got += more.decode()
+    return out
+
+def request(method, params, id=1):
+    return {"method": method, "params": params, "id": id}
+
+def closed(*texts):
+    with connect() as s:
+        try:
+            return answers(s, *texts) is None
+        except OSError: # it is closed before all is sent
+            return True
+
+select = {"op": "select", "table": "Pool", "where": [], "columns": ["fence"]}
+bystander = connect()
+with connect() as s:
+    for method, params in (("lock", ["x"]), ("steal", ["x"]), ("unlock", ["x"]), ("convert", ["Weft_Pool", {}]),
+                           ("set_db", []), ("transact_", ["Weft_Pool", select]), ("", [])):
+        assert answers(s, request(method, params))[0]["error"]["error"] == "permission error", method
+    for params in ([], [1], ["Weft_Pool", 1], ["Weft_Pool", []], ["Weft_Pool", {"op": ["wait"]}],
+                   ["Weft_Pool", {"op": "assert", "lock": "x"}], ["Weft_Pool", select, {"op": "convert"}],
+                   ["Weft_Pool", {"op": "wait", "table": "VM", "where": [], "until": "==", "rows": []}],
+                   ["Weft_Pool", {"op": "wait", "timeout": 5000, "table": "VM", "where": [], "until": "==", "rows": []}],
+                   ["_Server", {"op": "update", "table": "Database", "where": [], "row": {"leader": False}}]):
+        assert "permission error" in json.dumps(answers(s, request("transact", params))[0]), params
+    for method, params in (("echo", ["x"]), ("set_db_change_aware", [True]), ("list_dbs", []),
+                           ("monitor", ["Weft_Pool", "m", {"Pool": {}}]), ("monitor_cancel", ["m"])):
+        assert answers(s, request(method, params))[0]["error"] is None, method
+    # Answers are those of the host's own operations.
+    mine = {"op": "update", "table": "Host", "where": [["name", "==", "h1"]], "row": {"xapi_seen": 12}}
+    theirs = dict(mine, where=[["name", "==", "h2"]])
+    said = answers(s, request("transact", ["Weft_Pool", mine, select, mine]))[0]["result"]
+    assert said[0] == said[2] == {"count": 1} and "rows" in said[1] and len(said) == 3, said
+    said = answers(s, request("transact", ["Weft_Pool", mine, theirs, select]))[0]["result"]
+    assert said[0] == {"count": 1} and said[1]["error"] == "permission error" and said[2:] == [None], said
+    said = answers(s, request("transact", ["Weft_Pool", dict(mine, where=[["nothing", "==", 1]])]))[0]["result"]
+    assert len(said) == 1 and said[0]["error"] not in ("permission error", None), said
+assert closed(b"{]") and closed(b"[" * 100000) and closed(b'{"method": "x"}')
+assert closed(b'"' + b"x" * (100 << 20))
+answers(bystander, request("transact", ["Weft_Pool", select]))
+PYTHON
 }
 # The certificate that a server shows to h1 is the one in the file.
 shows() { # ADDRESS PORT
@@ -298,6 +401,8 @@ test_pair() {
         '! as_host h1 10.99.0.1:6641 "$read_pool" && ! as_host h1 10.99.0.1:6642 "$read_pool"'
     check "hosts: each writes what is its own" host_writes_its_own 10.99.0.1:6644
     check "hosts: and nothing else" host_writes_no_more 10.99.0.1:6644
+    check "hosts: nor by what they forge" host_forges 1 10.99.0.1:6644
+    check "hosts: nor by other requests" host_speaks_out_of_turn 10.99.0.1 6644
     check "hosts: a move, after which the source has no say" host_moves_its_own 10.99.0.1:6644
     check "hosts: the copy answers them and cannot be written" eval '
         until_true 10 may h1 10.99.0.2:6642 "$read_pool" &&
@@ -396,10 +501,11 @@ test_cluster() {
         for i in 1 2 3; do
             until_true 10 may h1 "10.99.0.$i:6644" "$read_pool" &&
                 until_true 5 may h1 "10.99.0.$i:6644" "$(set_row Host name h1 '"xapi_seen":7')" &&
-                may_not h1 "10.99.0.$i:6644" "$(set_row Host name h2 '"xapi_seen":7')" || return
+                may_not h1 "10.99.0.$i:6644" "$(set_row Host name h2 '"xapi_seen":7')" &&
+                host_forges "$i" "10.99.0.$i:6644" || return
         done
     }
-    check "hosts: each member serves them, by one role" members_serve_hosts
+    check "hosts: each member serves them" members_serve_hosts
     n=$(leader)
     slay "s$n"
     check "the leader killed" goes_on w3

@@ -1,0 +1,203 @@
+/* What hosts may write of the pool's database: transactions of h1, judged and then done
+ * by a real database in memory. */
+#include "ctl_gate.h"
+
+#include "check.h"
+
+#define UPDATE(TABLE, WHERE, ROW)                                                                  \
+    "{\"op\":\"update\",\"table\":\"" TABLE "\",\"where\":[" WHERE "],\"row\":{" ROW "}}"
+#define MUTATE(TABLE, WHERE, COLUMN)                                                               \
+    "{\"op\":\"mutate\",\"table\":\"" TABLE "\",\"where\":[" WHERE "],\"mutations\":[[\"" COLUMN   \
+    "\",\"+=\",1]]}"
+#define DELETE(TABLE, WHERE) "{\"op\":\"delete\",\"table\":\"" TABLE "\",\"where\":[" WHERE "]}"
+#define INSERT(TABLE, ROW)                                                                         \
+    "{\"op\":\"insert\",\"table\":\"" TABLE "\",\"uuid-name\":\"n\",\"row\":{" ROW "}}"
+#define WAIT(TIMEOUT, NAME)                                                                        \
+    "{\"op\":\"wait\"," TIMEOUT "\"table\":\"VM\",\"where\":[[\"name\",\"==\",\"" NAME             \
+    "\"]],\"columns\":[\"name\"],\"until\":\"==\",\"rows\":[{\"name\":\"" NAME "\"}]}"
+#define NAMED(NAME) "[\"name\",\"==\",\"" NAME "\"]"
+#define AT(DIGIT) "[\"_uuid\",\"==\",[\"uuid\",\"" GATE_UUID(DIGIT) "\"]]"
+#define GIVE_UP UPDATE("VM", NAMED("at1"), "\"resident_on\":\"\",\"destination\":\"\"")
+#define SEEN UPDATE("Host", NAMED("h1"), "\"xapi_seen\":3")
+
+static const struct {
+    const char *name, *operations;
+    bool may;
+} cases[] = {
+    /* what hosts do */
+    {"its Host", SEEN, true},
+    {"its Host by uuid", UPDATE("Host", AT("1"), "\"xapi_address\":\"x\""), true},
+    {"its VM", UPDATE("VM", AT("3"), "\"power_state\":\"Running\""), true},
+    {"a VM that it is to start",
+     UPDATE("VM", NAMED("told"), "\"resident_on\":\"h1\",\"destination\":\"\",\"epoch\":1"), true},
+    {"a VM that comes to it", UPDATE("VM", NAMED("comes"), "\"resident_on\":\"h1\""), true},
+    {"gives a VM away", GIVE_UP, true},
+    {"all that are its own", UPDATE("VM", "[\"resident_on\",\"==\",\"h1\"]", "\"epoch\":1"), true},
+    {"none at all", UPDATE("VM", NAMED("nobody"), "\"epoch\":1"), true},
+    {"counts", MUTATE("VM", NAMED("at1"), "epoch"), true},
+    {"adds a Task", INSERT("Task", "\"host\":\"h1\",\"params\":\"x\""), true},
+    {"and removes it", DELETE("Task", NAMED("t1")), true},
+    {"of a Task just added",
+     INSERT("Task", "\"host\":\"h1\"") "," UPDATE(
+         "Task", "[\"_uuid\",\"==\",[\"named-uuid\",\"n\"]]", "\"status\":\"x\""),
+     true},
+    {"adds a Migration to it", INSERT("Migration", "\"from_host\":\"h2\",\"to_host\":\"h1\""),
+     true},
+    {"removes its Migration", DELETE("Migration", AT("a")), true},
+    {"reads", "{\"op\":\"select\",\"table\":\"User\",\"where\":[true]}", true},
+    {"looks first", WAIT("\"timeout\":0,", "at1") "," SEEN, true},
+    {"comments", "{\"op\":\"comment\",\"comment\":\"x\"},{\"op\":\"commit\",\"durable\":true}",
+     true},
+    {"nothing", "", true},
+    /* others' rows */
+    {"another's VM", UPDATE("VM", NAMED("at2"), "\"resident_on\":\"h1\""), false},
+    {"by uuid", UPDATE("VM", AT("4"), "\"epoch\":9"), false},
+    {"by uuid and name", UPDATE("VM", AT("4") "," NAMED("at2"), "\"epoch\":9"), false},
+    {"all rows", UPDATE("VM", "", "\"epoch\":9"), false},
+    {"true", UPDATE("VM", "true", "\"epoch\":9"), false},
+    {"its own and another's", UPDATE("VM", "[\"resident_on\",\"!=\",\"\"]", "\"epoch\":9"), false},
+    {"by another column", UPDATE("VM", "[\"epoch\",\"<\",5]", "\"epoch\":9"), false},
+    {"by includes", UPDATE("VM", "[\"name\",\"includes\",\"at2\"]", "\"epoch\":9"), false},
+    {"by excludes", UPDATE("VM", "[\"name\",\"excludes\",\"at1\"]", "\"epoch\":9"), false},
+    {"one that runs nowhere", UPDATE("VM", NAMED("off"), "\"resident_on\":\"h1\""), false},
+    {"one that it has just given away", GIVE_UP "," UPDATE("VM", NAMED("at1"), "\"epoch\":9"),
+     false},
+    {"what it made look like others'",
+     GIVE_UP "," UPDATE("VM", "[\"resident_on\",\"==\",\"\"],[\"destination\",\"==\",\"\"]",
+                        "\"resident_on\":\"h1\""),
+     false},
+    {"counts another's", MUTATE("VM", NAMED("at2"), "epoch"), false},
+    {"counts all", MUTATE("VM", "", "epoch"), false},
+    {"another's Host", UPDATE("Host", NAMED("h2"), "\"migration_address\":\"x\""), false},
+    {"removes another's Task", DELETE("Task", NAMED("t2")), false},
+    {"removes all", DELETE("Migration", ""), false},
+    {"adds another's Task", INSERT("Task", "\"host\":\"h2\""), false},
+    {"adds nobody's Task", INSERT("Task", "\"name\":\"x\""), false},
+    {"adds others' Migration", INSERT("Migration", "\"from_host\":\"h2\",\"to_host\":\"h3\""),
+     false},
+    {"an owner in another form", INSERT("Task", "\"host\":[\"set\",[\"h1\"]]"), false},
+    {"an owner twice", INSERT("Task", "\"host\":\"h1\",\"host\":\"h2\""), false},
+    {"a table twice",
+     "{\"op\":\"update\",\"table\":\"Host\",\"table\":\"User\",\"where\":[],"
+     "\"row\":{\"role\":\"admin\"}}",
+     false},
+    {"first its own", SEEN "," UPDATE("Host", NAMED("h2"), "\"xapi_seen\":9"), false},
+    /* columns and tables that are not for it */
+    {"its Host's switch", UPDATE("Host", NAMED("h1"), "\"ovsdb\":\"x\""), false},
+    {"its Host's name", UPDATE("Host", NAMED("h1"), "\"name\":\"h2\""), false},
+    {"its VM's driver", UPDATE("VM", NAMED("at1"), "\"driver\":\"x\""), false},
+    {"another's task of its own", UPDATE("Task", NAMED("t1"), "\"host\":\"h2\""), false},
+    {"removes its Host", DELETE("Host", NAMED("h1")), false},
+    {"removes its VM", DELETE("VM", NAMED("at1")), false},
+    {"adds a VM", INSERT("VM", "\"resident_on\":\"h1\""), false},
+    {"adds a Host", INSERT("Host", "\"name\":\"h1\""), false},
+    {"users", UPDATE("User", NAMED("ada"), "\"role\":\"admin\""), false},
+    {"adds a user", INSERT("User", "\"name\":\"h1\""), false},
+    {"mutates a column not its own",
+     "{\"op\":\"mutate\",\"table\":\"VM\",\"where\":[],\"mutations\":[[\"name\",\"insert\",\"x\"]]"
+     "}",
+     false},
+    /* other operations, and what is none */
+    {"waits", WAIT("\"timeout\":1000,", "at1"), false},
+    {"waits for ever", WAIT("", "at1"), false},
+    {"waits in vain", WAIT("\"timeout\":0,", "nobody") "," SEEN, false},
+    {"a lock", "{\"op\":\"assert\",\"lock\":\"x\"}", false},
+    {"gives up", SEEN ",{\"op\":\"abort\"}", false},
+    {"an operation of no name", "{\"table\":\"Host\",\"where\":[],\"row\":{}}", false},
+    {"an unknown one", "{\"op\":\"upsert\",\"table\":\"Host\"}", false},
+    {"no object", "[],1,null", false},
+    {"no table", "{\"op\":\"delete\",\"where\":[]}", false},
+    {"no condition", "{\"op\":\"delete\",\"table\":\"Task\"}", false},
+    {"conditions of no form", DELETE("Task", "[\"host\"]"), false},
+    {"a column that is not there", DELETE("Task", "[\"x\",\"==\",\"h1\"]"), false},
+    {"an update of nothing said", "{\"op\":\"update\",\"table\":\"Host\",\"where\":[]}", false},
+};
+
+static void
+test_cases(void)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        char *text =
+            xasprintf("[\"Weft_Pool\"%s%s]", *cases[i].operations ? "," : "", cases[i].operations);
+        struct json *params = gate_parse(text), *answer;
+        struct ovsdb *db = gate_db_create();
+        struct gate_state before, after;
+
+        CASE(cases[i].name);
+        gate_state_take(&before, db);
+        answer = gate_transact(db, params);
+        gate_state_take(&after, db);
+        CHECK(gate_failed(answer) == !cases[i].may);
+        CHECK(!gate_broken(&before, &after));
+        /* One answer an operation. */
+        CHECK(json_array(answer)->n == json_array(params)->n - 1);
+        gate_state_clear(&before);
+        gate_state_clear(&after);
+        json_destroy(answer);
+        json_destroy(params);
+        ovsdb_destroy(db);
+        free(text);
+    }
+}
+
+static void
+test_answers(void)
+{
+    struct json *params = gate_parse(
+        "[\"Weft_Pool\"," SEEN "," UPDATE("Host", NAMED("h2"), "\"xapi_seen\":9") "," SEEN "]");
+    struct ovsdb *db = gate_db_create();
+    struct json *answer = gate_transact(db, params);
+    char *text = json_to_string(answer, JSSF_SORT);
+
+    CASE("an answer is of what was asked");
+    CHECK(!strncmp(text, "[{\"count\":1},{\"details\":", 24));
+    CHECK(strstr(text, "\"error\":\"permission error\"},null]"));
+    free(text);
+    json_destroy(answer);
+    json_destroy(params);
+    ovsdb_destroy(db);
+}
+
+static void
+test_refused(void)
+{
+    static const char *const params[] = {
+        "[]",
+        "{}",
+        "[1]",
+        "[\"_Server\"," SEEN "]",
+        "[\"Other\"," UPDATE("VM", "", "") "]",
+        "[\"_Server\",{\"op\":\"wait\",\"timeout\":0}]",
+    };
+
+    CASE("databases and parameters that are not for hosts");
+    for (size_t i = 0; i < ARRAY_SIZE(params); i++) {
+        struct json *json = gate_parse(params[i]), *refusal;
+        struct dbgate_plan plan;
+
+        CHECK(!dbgate_admit("h1", json, &plan, &refusal));
+        json_destroy(refusal);
+        json_destroy(json);
+    }
+    CASE("nobody's name");
+    struct json *json = gate_parse("[\"Weft_Pool\"," DELETE("Task", "[\"host\",\"==\",\"\"]") "]"),
+                *refusal;
+    struct dbgate_plan plan;
+
+    CHECK(!dbgate_admit("", json, &plan, &refusal));
+    json_destroy(refusal);
+    json_destroy(json);
+    CASE("methods");
+    CHECK(dbgate_may_call("monitor_cond_since") && dbgate_may_call("echo"));
+    CHECK(!dbgate_may_call("convert") && !dbgate_may_call("steal") && !dbgate_may_call("lock") &&
+          !dbgate_may_call("unlock") && !dbgate_may_call(""));
+}
+
+int
+main(void)
+{
+    test_cases();
+    test_answers();
+    test_refused();
+    return check_done();
+}
