@@ -233,11 +233,13 @@ pki_write_pair(const char *dir, const char *name, EVP_PKEY *key, X509 *crt, char
             unlink(key_path);
         }
     }
-    if (!error) {
-        error = put_in_place(key_path, why, why_size);
-    }
+    /* The certificate first: Open vSwitch looks at it only once the key has changed, and
+     * one that came after such a look would not be read before the next rotation. */
     if (!error) {
         error = put_in_place(crt_path, why, why_size);
+    }
+    if (!error) {
+        error = put_in_place(key_path, why, why_size);
     }
     return error ? error : sync_dir(dir, why, why_size);
 }
