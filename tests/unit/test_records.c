@@ -397,6 +397,94 @@ test_sampling(void)
     end();
 }
 
+/* --- many ----------------------------------------------------------------------------------- */
+
+#define MANY 40000u
+
+/* A burst of the common form: from the 'at'-th on, 'stride' apart. */
+static void
+send_many(struct worker *w, unsigned at, unsigned stride, bool ip6, int64_t now)
+{
+    struct rte_mbuf *pkts[ENGINE_BURST];
+    uint8_t d[FRAME_MAX];
+
+    for (unsigned i = 0; i < ENGINE_BURST; i++) {
+        unsigned id = (at + i * stride) % MANY;
+        const struct frame_udp f = {.src = id / 100,
+                                    .dst = id % 2,
+                                    .sport = id % 100,
+                                    .dport = 80,
+                                    .tci = id % 3 ? 0 : 0x6000 | (1 + id % 5),
+                                    .proto = id % 2 ? 6 : 17,
+                                    .tcp_flags = 8u << id % 5,
+                                    .ip6 = ip6};
+        unsigned len = frame_build_udp(d, &f);
+
+        expect(d, len, 1);
+        pkts[i] = fast_rig_mbuf(d, len);
+    }
+    worker_run(w, 1, pkts, ENGINE_BURST, now);
+}
+
+/* Bursts in which every frame is of the common form and of another flow, while the
+ * table grows; in between bursts of one flow. */
+static void
+test_many(const char *name, bool whole_masks, bool ip6, uint32_t max)
+{
+    struct record_settings settings = {.idle_ms = 60000, .active_ms = 60000, .sampling = 1};
+    struct record_stats stats;
+    struct worker *w;
+    int64_t now = 1000;
+
+    CASE(name);
+    start(whole_masks);
+    settings.max = max;
+    engine_record(engine, &settings);
+    w = worker_create(engine, 65536, NULL);
+    worker_begin(w);
+    for (unsigned pass = 0; pass < 3; pass++) {
+        for (unsigned at = 0; at < MANY; at += ENGINE_BURST) {
+            /* New ones among those that were there. */
+            send_many(w, at, pass ? 317 : 1, ip6, now++);
+            if (at % 16 == 0) {
+                send_many(w, at, 0, ip6, now++);
+            }
+        }
+    }
+    finish(w, now);
+    engine_record_stats(engine, &stats);
+    CHECK(n_sums == MANY);
+    CHECK(all_equal());
+    CHECK(!bad_times && !stats.lost_packets);
+    if (max >= MANY) {
+        CHECK(told_records == MANY && !stats.pushed_out);
+    } else {
+        CHECK(told_records > MANY && stats.pushed_out == ended[RECORD_END_RESOURCES]);
+    }
+    end();
+}
+
+static void
+test_many_sampled(void)
+{
+    struct record_settings settings = {.idle_ms = 60000, .active_ms = 60000, .max = MANY};
+    struct worker *w;
+    unsigned bursts = 0;
+
+    CASE("records: one packet in 5 of many flows");
+    start(false);
+    settings.sampling = 5;
+    engine_record(engine, &settings);
+    w = worker_create(engine, 1000, NULL);
+    worker_begin(w);
+    for (; bursts < 100; bursts++) {
+        send_many(w, bursts * 131, 1, false, 1000 + bursts);
+    }
+    finish(w, 2000);
+    CHECK(told_packets == (bursts * ENGINE_BURST + 4) / 5);
+    end();
+}
+
 /* --- keys ----------------------------------------------------------------------------------- */
 
 static void
@@ -513,6 +601,11 @@ main(void)
     test_counts("records: a full table", false, 512, 64, true);
     test_times();
     test_sampling();
+    test_many("records: many flows of one entry", false, false, MANY);
+    test_many("records: many flows, an entry each", true, false, MANY);
+    test_many("records: many flows, IPv6", false, true, MANY);
+    test_many("records: more flows than records", false, false, MANY / 4);
+    test_many_sampled();
     test_threads();
     return check_done();
 }

@@ -211,12 +211,14 @@ record_key_hash(struct record_key k, bool wide)
 }
 
 static inline __attribute__((always_inline)) bool
-record_has_key(const struct record *r, struct record_key k, bool wide)
+record_has_key(const struct record_view *v, const struct record_line *r, struct record_key k,
+               bool wide)
 {
     __m256i differ = _mm256_xor_si256(_mm256_load_si256(&r->key.v), k.v);
 
     if (wide) {
-        differ = _mm256_or_si256(differ, _mm256_xor_si256(_mm256_load_si256(&r->ip6.v), k.v6));
+        differ = _mm256_or_si256(
+            differ, _mm256_xor_si256(_mm256_load_si256(&record_rest(v, r)->ip6.v), k.v6));
     }
     return _mm256_testz_si256(differ, differ);
 }
@@ -242,19 +244,16 @@ sample(struct worker *w, struct record_lane *r, unsigned n, uint32_t rate)
     r->same = false;
 }
 
-/* Of whole keys: the records', which are asked to come near, and whether they and
+/* Of whole keys: the records', whose buckets are asked to come near, and whether they and
  * the cache's are all the same. */
 static inline __attribute__((always_inline)) void
 divide(struct worker *w, struct lane *l, const struct key *keys, struct record_lane *r, bool wide)
 {
     const struct key_masks *masks = atomic_load_explicit(&w->engine->masks, memory_order_acquire);
-    const uint32_t rate =
-        atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
     const struct record_view view = *record_view(w->records);
     __m256i differ = _mm256_setzero_si256(), differ6 = differ;
     const unsigned n = l->n;
 
-    r->whole = keys;
     r->bytes = l->bytes = l->tcp_flags_or = 0;
     for (unsigned i = 0; i < n; i++) {
         const struct key *k = key_at(keys, i, wide);
@@ -278,11 +277,23 @@ divide(struct worker *w, struct lane *l, const struct key *keys, struct record_l
     l->hashed = false;
     r->same = _mm256_testz_si256(differ, wide ? record_masks.wide.key.v : record_masks.narrow.v) &&
               _mm256_testz_si256(differ6, differ6);
+}
+
+/* What may be the records of a lane, whose keys are hashed, is asked to come near. */
+static inline __attribute__((always_inline)) void
+guess(struct worker *w, const struct lane *l, struct record_lane *r, bool wide)
+{
+    const uint32_t rate =
+        atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
+    const struct record_view view = *record_view(w->records);
+
+    w->records_differ = !r->same;
     r->skip[0] = r->skip[1] = 0;
-    if (unlikely_(rate != 1)) {
-        sample(w, r, n, rate);
+    r->sampled = rate != 1;
+    if (unlikely_(r->sampled)) {
+        sample(w, r, l->n, rate);
     }
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < l->n; i++) {
         r->records[i] = record_guess(&view, r->hashes[i], wide);
     }
 }
@@ -311,7 +322,7 @@ mask_keys(struct worker *w, struct record_lane *r, unsigned n, bool wide)
     return &r->masked[0].key;
 }
 
-static __attribute__((noinline)) struct record *
+static __attribute__((noinline)) struct record_line *
 note_new(struct worker *w, const struct record_lane *r, unsigned i, bool wide)
 {
     struct record_key k = record_key_at(r->whole, i, wide);
@@ -325,9 +336,10 @@ static inline __attribute__((always_inline)) void
 note(struct worker *w, const struct record_lane *r, unsigned i, const struct exact_entry *e,
      unsigned packets, uint64_t bytes, uint16_t tcp_flags, bool wide)
 {
-    struct record *rec = r->records[i];
+    struct record_line *rec = r->records[i];
 
-    if (unlikely_(!rec || !record_has_key(rec, record_key_at(r->whole, i, wide), wide))) {
+    if (unlikely_(!rec || !record_has_key(record_view(w->records), rec,
+                                          record_key_at(r->whole, i, wide), wide))) {
         rec = note_new(w, r, i, wide);
         if (!rec) {
             record_lost(w, packets, bytes);
@@ -349,7 +361,10 @@ note_all(struct worker *w, const struct lane *l, const struct record_lane *r,
         note(w, r, 0, e, l->n, r->bytes, l->tcp_flags_or, wide);
         return;
     }
-    for (unsigned i = 0; i < l->n; i++) {
+    for (unsigned i = 0; i < l->n && !r->sampled; i++) {
+        note(w, r, i, e, 1, r->bytes_of[i], l->tcp_flags[i], wide);
+    }
+    for (unsigned i = 0; i < l->n && r->sampled; i++) {
         if (!is_skipped(r, i)) {
             note(w, r, i, e, 1, r->bytes_of[i], l->tcp_flags[i], wide);
         }
@@ -420,12 +435,12 @@ go_recorded_together(struct worker *w, uint16_t in_port, struct lane *l, struct 
     if (atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed) != 1) {
         return false;
     }
-    r->whole = keys;
     r->bytes = 0;
     for (unsigned i = 0; i < l->n; i++) {
         r->bytes += record_bytes(l->pkts[i], keys, wide);
     }
     r->same = true;
+    w->records_differ = false;
     r->hashes[0] = record_key_hash(record_key_at(keys, 0, wide), wide);
     r->records[0] = record_guess(view, r->hashes[0], wide);
     return go_together(w, in_port, l, mask_keys(w, r, 1, wide), wide, r);
@@ -526,11 +541,15 @@ run_lane(struct worker *w, uint16_t in_port, struct lane *l, struct key *keys, s
     unsigned missed = misses->n;
 
     if (r) {
-        if (l->same && go_recorded_together(w, in_port, l, keys, r, wide)) {
-            WORKER_ADD(w, hits, l->n);
-            return;
+        r->whole = keys;
+        if (wide || !r->hashed) {
+            if (l->same && go_recorded_together(w, in_port, l, keys, r, wide)) {
+                WORKER_ADD(w, hits, l->n);
+                return;
+            }
+            divide(w, l, keys, r, wide);
         }
-        divide(w, l, keys, r, wide);
+        guess(w, l, r, wide);
         keys = mask_keys(w, r, l->same ? 1 : l->n, wide);
     }
     if (!l->same || !go_together(w, in_port, l, keys, wide, r)) {
@@ -640,11 +659,12 @@ run_recorded(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigne
         .odd = &misses,
         .brief = &brief,
         .masks = &w->engine->exact,
+        .records = w->records_differ ? &records : NULL,
         .in_port = in_port,
     };
 
     narrow.l.n = wide.l.n = misses.n = brief.n = 0;
-    narrow.l.same = wide.l.same = false;
+    narrow.l.same = wide.l.same = records.hashed = false;
     wide.l.hot = NULL;
     n_others = parse_common(w, &p, pkts, n, others, false);
     if (likely_(!n_others)) {

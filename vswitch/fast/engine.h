@@ -229,7 +229,7 @@ void worker_drop(struct worker *, enum engine_drop, struct rte_mbuf **, unsigned
 
 struct record_settings {
     uint32_t idle_ms, active_ms; /* at least 250 */
-    uint32_t max;                /* records of one worker; at least 64 */
+    uint32_t max;                /* records of one worker; 64 to 4 Mi */
     uint32_t sampling;           /* one packet in so many; at least 1 */
 };
 /* One thread at a time.  NULL: off; what there is ends. */

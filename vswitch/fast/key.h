@@ -111,7 +111,7 @@ key_port(uint16_t in_port)
 /* TCP or UDP in IPv4 whose header is at 'l3', a constant 14 or 18. */
 static inline __attribute__((always_inline)) bool
 key_parse_ipv4_(const uint8_t *d, uint32_t len, const unsigned l3, __m256i port, __m256i mask,
-                struct key *k, uint16_t *tcp_flags)
+                struct key *k, uint16_t *tcp_flags, uint16_t *l3_bytes)
 {
     /* Bytes of the frame at 0 (addresses, TCI) and at l3 + 8 (TTL, protocol,
      * checksum, addresses, ports) go where the key has them; -1: zero.  TOS is
@@ -127,6 +127,7 @@ key_parse_ipv4_(const uint8_t *d, uint32_t len, const unsigned l3, __m256i port,
 
     least = proto == 6 ? key_tcp_least_[ctl >> 12] : least;
     *tcp_flags = proto == 6 ? ctl & 0xfff : 0;
+    *l3_bytes = total;
     if ((type_tos & 0xffffff) != 0x450008 || (frag_proto & 0xff3f) || total > len - l3 ||
         total < least) {
         return false;
@@ -190,18 +191,28 @@ key_parse_common6(const uint8_t *d, uint32_t len, uint16_t port, const struct ke
            key_parse_ipv6_(d, len, 18, port, mask, k, tcp_flags);
 }
 
+/* key_parse_common() that tells the IP packet's length, too, as its header has it. */
+static inline __attribute__((always_inline)) bool
+key_parse_sized(const uint8_t *d, uint32_t len, __m256i port, __m256i mask, struct key *k,
+                uint16_t *tcp_flags, uint16_t *l3_bytes)
+{
+    uint32_t type = len >= 58 ? key_load32_(d + 12) & 0xffff : 0;
+
+    if (__builtin_expect(type == 0x0008, 1)) {
+        return key_parse_ipv4_(d, len, 14, port, mask, k, tcp_flags, l3_bytes);
+    }
+    return type == 0x0081 && key_parse_ipv4_(d, len, 18, port, mask, k, tcp_flags, l3_bytes);
+}
+
 /* Parses the shape that nearly all frames have, TCP or UDP in IPv4 with one
  * tag or none; false if this is not one.  '*k' is masked by 'mask' (narrow). */
 static inline __attribute__((always_inline)) bool
 key_parse_common(const uint8_t *d, uint32_t len, __m256i port, __m256i mask, struct key *k,
                  uint16_t *tcp_flags)
 {
-    uint32_t type = len >= 58 ? key_load32_(d + 12) & 0xffff : 0;
+    uint16_t l3_bytes;
 
-    if (__builtin_expect(type == 0x0008, 1)) {
-        return key_parse_ipv4_(d, len, 14, port, mask, k, tcp_flags);
-    }
-    return type == 0x0081 && key_parse_ipv4_(d, len, 18, port, mask, k, tcp_flags);
+    return key_parse_sized(d, len, port, mask, k, tcp_flags, &l3_bytes);
 }
 
 /* --- hash --------------------------------------------------------------- */

@@ -34,11 +34,13 @@ struct wide_lane {
 
 /* The records of a lane's packets. */
 struct record_lane {
-    bool same;                            /* all packets are of one record */
-    uint64_t bytes;                       /* of all */
-    uint64_t skip[2];                     /* bits of packets that are not sampled */
-    const struct key *whole;              /* the lane's keys, as parsed */
-    struct record *records[ENGINE_BURST]; /* perhaps; NULL */
+    bool same;               /* all packets are of one record */
+    bool hashed;             /* the parser has set 'hashes', 'bytes' and 'bytes_of' */
+    bool sampled;            /* not all are recorded: 'skip' */
+    uint64_t bytes;          /* of all */
+    uint64_t skip[2];        /* bits of packets that are not sampled */
+    const struct key *whole; /* the lane's keys, as parsed */
+    struct record_line *records[ENGINE_BURST]; /* perhaps; NULL */
     uint32_t hashes[ENGINE_BURST];
     uint16_t bytes_of[ENGINE_BURST];
     struct key_wide masked[ENGINE_BURST]; /* as the cache knows them, where they differ */
@@ -72,7 +74,8 @@ struct parse {
     struct wide_lane *wide;
     struct pile *odd, *brief;
     const struct key_masks *masks;
-    struct smc_entry *hot; /* what the burst may be of; NULL */
+    struct record_lane *records; /* of the narrow lane, to be filled in; NULL */
+    struct smc_entry *hot;       /* what the burst may be of; NULL */
     uint16_t in_port;
 };
 
@@ -82,7 +85,8 @@ struct parse {
  *
  * 'diverse': keys are expected to differ, and are hashed at once; else they
  * are compared with what p->hot matches, or with each other, which is all it
- * takes if they are equal after all. */
+ * takes if they are equal after all.  With p->records they are compared, and
+ * their records' keys hashed. */
 unsigned parse_common(const struct worker *, const struct parse *, struct rte_mbuf **, unsigned n,
                       uint8_t *others, bool diverse);
 /* Gives each of the others its place, and closes the gaps in the narrow lane

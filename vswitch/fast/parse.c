@@ -3,9 +3,10 @@
 
 #define AHEAD 8u /* frames to prefetch ahead */
 
+/* 'r': NULL, or p->records. */
 static inline __attribute__((always_inline)) unsigned
 parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkts, unsigned n,
-            uint8_t *others, bool diverse)
+            uint8_t *others, bool diverse, struct record_lane *r)
 {
     const __m256i mask = _mm256_load_si256(&p->masks->narrow.v), port = key_port(p->in_port);
     const struct smc_bucket *near = w->smc.mask ? w->smc.buckets : (void *)w->narrow.buckets;
@@ -14,10 +15,12 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
     const struct key *like = p->hot ? &p->hot->e.key : &keys[0];
     const __m256i like_mask =
         p->hot ? _mm256_load_si256(&p->hot->mask.v) : _mm256_set1_epi8((char)0xff);
-    uint16_t *tcp_flags = p->narrow->l.tcp_flags, flags_or = 0;
+    const struct record_view view = r ? *record_view(w->records) : (struct record_view){0};
+    const __m256i record_mask = _mm256_load_si256(&record_masks.narrow.v);
+    uint16_t *tcp_flags = p->narrow->l.tcp_flags, flags_or = 0, l3_bytes;
     __m256i differ = _mm256_setzero_si256();
     unsigned n_others = 0;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, record_bytes = 0;
 
     for (unsigned i = 0; i < n && i < AHEAD; i++) {
         __builtin_prefetch(rte_pktmbuf_mtod(pkts[i], void *));
@@ -29,8 +32,16 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
         if (i + AHEAD < n) {
             __builtin_prefetch(rte_pktmbuf_mtod(pkts[i + AHEAD], void *));
         }
-        if (likely_(key_parse_common(rte_pktmbuf_mtod(m, const uint8_t *), len, port, mask,
-                                     &keys[i], &tcp_flags[i]))) {
+        if (likely_(key_parse_sized(rte_pktmbuf_mtod(m, const uint8_t *), len, port, mask, &keys[i],
+                                    &tcp_flags[i], &l3_bytes))) {
+            if (r) {
+                uint32_t hash =
+                    key_nh_end_(key_nh_(_mm256_and_si256(keys[i].v, record_mask), key_secret[0]));
+                record_prefetch(&view, hash);
+                r->hashes[i] = hash;
+                r->bytes_of[i] = l3_bytes;
+                record_bytes += l3_bytes;
+            }
             if (diverse) {
                 uint32_t hash = key_hash(&keys[i]);
                 __builtin_prefetch(&near[hash & near_mask]);
@@ -52,6 +63,15 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
     p->narrow->l.hashed = diverse;
     p->narrow->l.bytes = bytes;
     p->narrow->l.tcp_flags_or = flags_or;
+    if (r) {
+        const struct key_masks *masks =
+            atomic_load_explicit(&w->engine->masks, memory_order_acquire);
+
+        p->narrow->l.same = _mm256_testz_si256(differ, masks->narrow.v);
+        r->same = _mm256_testz_si256(differ, record_mask);
+        r->hashed = !n_others;
+        r->bytes = record_bytes;
+    }
     return n_others;
 }
 
@@ -59,8 +79,11 @@ unsigned
 parse_common(const struct worker *w, const struct parse *p, struct rte_mbuf **pkts, unsigned n,
              uint8_t *others, bool diverse)
 {
-    return diverse ? parse_burst(w, p, pkts, n, others, true)
-                   : parse_burst(w, p, pkts, n, others, false);
+    if (p->records) {
+        return parse_burst(w, p, pkts, n, others, false, p->records);
+    }
+    return diverse ? parse_burst(w, p, pkts, n, others, true, NULL)
+                   : parse_burst(w, p, pkts, n, others, false, NULL);
 }
 
 static void

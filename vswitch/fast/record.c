@@ -7,9 +7,10 @@
 #include <sys/mman.h>
 
 #define NONE UINT32_MAX
-#define BUCKETS_MIN 16u
+#define BUCKETS_MIN 8u
 #define RECORDS_MIN 64u
-#define MOVES 2u          /* old buckets an insertion moves */
+#define LOAD_MAX 8u       /* records a bucket, on average */
+#define MOVES 1u          /* old buckets an insertion moves */
 #define LOOKS 32u         /* records looked at for the oldest, when one has to leave */
 #define SWEEP_STEP_MS 4   /* between two looks at some */
 #define ROUND_MIN_MS 250u /* a round of looks at all, at least and at most */
@@ -23,10 +24,10 @@ enum { FREE = 0x80, IN_USE = 0 }; /* record.end */
 struct record_table {
     struct record_view v; /* records: addresses for 'max', memory for 'capacity' */
     uint32_t max, capacity, n;
-    uint32_t fresh;           /* from here on never used */
-    uint32_t free;            /* list through 'first'; NONE */
-    uint32_t hand;            /* next to look at */
-    struct exact_bucket *old; /* being moved from; NULL */
+    uint32_t fresh;            /* from here on never used */
+    uint32_t free;             /* list through 'first'; NONE */
+    uint32_t hand;             /* next to look at */
+    struct record_bucket *old; /* being moved from; NULL */
     uint32_t old_mask, old_next;
     int64_t swept;
     struct record_block *block; /* being filled */
@@ -122,7 +123,7 @@ have_room(struct recording *r, struct record_table *t, int64_t now)
 
 /* A copy of it on its way; NULL: no room. */
 static struct record *
-tell_next(struct recording *r, struct record_table *t, const struct record *rec, int64_t now,
+tell_next(struct recording *r, struct record_table *t, const struct record_line *rec, int64_t now,
           enum record_end end)
 {
     struct record *to;
@@ -135,38 +136,41 @@ tell_next(struct recording *r, struct record_table *t, const struct record *rec,
     }
     t->block->now = now;
     to = &t->block->records[t->block->n++];
-    *to = *rec;
+    memcpy(to, rec, sizeof *rec);
+    memcpy(&to->ip6, record_rest(&t->v, rec), sizeof *t->v.rests);
     to->end = end;
     return to;
 }
 
 /* Those that a meter dropped; from now on they are not the record's. */
 static bool
-tell_metered(struct recording *r, struct record_table *t, struct record *rec, int64_t now,
+tell_metered(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
              enum record_end end)
 {
+    struct record_rest *rest = record_rest(&t->v, rec);
     struct record *to = tell_next(r, t, rec, now, end);
 
     if (!to) {
         return false;
     }
-    to->packets = rec->metered;
-    to->bytes = rec->metered_bytes;
+    to->packets = rest->metered;
+    to->bytes = rest->metered_bytes;
     to->status = RECORD_DROPPED;
     to->drop = RECORD_DROP_METER;
     to->out = ENGINE_PORTS_MAX;
-    rec->packets -= rec->metered;
-    rec->bytes -= rec->metered_bytes;
-    rec->metered = rec->metered_bytes = 0;
+    rec->packets -= rest->metered;
+    rec->bytes -= rest->metered_bytes;
+    rest->metered = rest->metered_bytes = 0;
     return true;
 }
 
 /* False: no room. */
 static bool
-tell(struct recording *r, struct record_table *t, struct record *rec, int64_t now,
+tell(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
      enum record_end end)
 {
-    if (__builtin_expect(rec->metered, 0) && !tell_metered(r, t, rec, now, end)) {
+    if (__builtin_expect(record_rest(&t->v, rec)->metered, 0) &&
+        !tell_metered(r, t, rec, now, end)) {
         return false;
     }
     if (rec->packets && !tell_next(r, t, rec, now, end)) {
@@ -179,7 +183,7 @@ tell(struct recording *r, struct record_table *t, struct record *rec, int64_t no
 }
 
 static void
-tell_or_lose(struct recording *r, struct record_table *t, struct record *rec, int64_t now,
+tell_or_lose(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
              enum record_end end)
 {
     if (rec->packets && !tell(r, t, rec, now, end)) {
@@ -191,29 +195,33 @@ tell_or_lose(struct recording *r, struct record_table *t, struct record *rec, in
 
 /* The next period of a flow that goes on. */
 static void
-begin_again(struct record *rec)
+begin_again(const struct record_table *t, struct record_line *rec)
 {
-    rec->packets = rec->bytes = rec->metered = rec->metered_bytes = 0;
+    struct record_rest *rest = record_rest(&t->v, rec);
+
+    rec->packets = rec->bytes = rest->metered = rest->metered_bytes = 0;
     rec->tcp_flags = 0;
 }
 
 void
-record_split(struct recording *r, struct record_table *t, struct record *rec, int64_t now,
+record_split(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
              enum record_end end)
 {
+    struct record_rest *rest = record_rest(&t->v, rec);
+
     tell_or_lose(r, t, rec, now, end);
-    begin_again(rec);
-    rec->rule_out = rec->rule_in = 0;
+    begin_again(t, rec);
+    rest->rule_out = rest->rule_in = 0;
     rec->drop = 0;
 }
 
 /* --- buckets ------------------------------------------------------------------------ */
 
-static struct exact_bucket *
+static struct record_bucket *
 buckets_create(uint32_t n)
 {
-    size_t bytes = n * sizeof(struct exact_bucket);
-    struct exact_bucket *b;
+    size_t bytes = n * sizeof(struct record_bucket);
+    struct record_bucket *b;
 
     if (bytes >= HUGE_FROM) {
         b = reserve(bytes);
@@ -227,7 +235,7 @@ buckets_create(uint32_t n)
 }
 
 static void
-buckets_destroy(struct exact_bucket *b, uint32_t mask)
+buckets_destroy(struct record_bucket *b, uint32_t mask)
 {
     size_t bytes = ((size_t)mask + 1) * sizeof *b;
 
@@ -238,27 +246,26 @@ buckets_destroy(struct exact_bucket *b, uint32_t mask)
     }
 }
 
+/* 'tag': a hash, or a slot of it. */
 static uint32_t
-alternate(uint32_t bucket, uint32_t hash, uint32_t mask)
+alternate(uint32_t bucket, uint32_t tag, uint32_t mask)
 {
-    return (bucket ^ ((hash >> 16) * 0x5bd1e995u | 1)) & mask;
+    return (bucket ^ ((tag >> RECORD_INDEX_BITS) * 0x5bd1e995u | 1)) & mask;
 }
 
-static void
-fill(struct exact_bucket *b, unsigned way, uint32_t hash, uint32_t index)
+static uint32_t
+slot_of(uint32_t hash, uint32_t index)
 {
-    b->tag[way] = hash >> 16;
-    b->low[way] = hash;
-    b->index[way] = index;
+    return (hash & ~RECORD_INDEX_MASK) | index;
 }
 
 static bool
-put_in(struct exact_bucket *b, uint32_t hash, uint32_t index)
+put_in(struct record_bucket *b, uint32_t slot)
 {
-    uint32_t free = exact_match(b, 0);
+    uint32_t free = record_match(b, 0);
 
     if (free) {
-        fill(b, __builtin_ctz(free) / 2, hash, index);
+        b->slot[__builtin_ctz(free)] = slot;
     }
     return free;
 }
@@ -266,7 +273,7 @@ put_in(struct exact_bucket *b, uint32_t hash, uint32_t index)
 static void
 release(struct record_table *t, uint32_t index)
 {
-    struct record *rec = &t->v.records[index];
+    struct record_line *rec = &t->v.records[index];
 
     rec->end = FREE;
     rec->key.in_port = UINT16_MAX; /* a guess made before finds nothing here */
@@ -279,11 +286,11 @@ release(struct record_table *t, uint32_t index)
 static bool
 make_room(struct record_table *t, uint32_t b, unsigned *way)
 {
-    struct exact_bucket *full = &t->v.buckets[b];
+    const struct record_bucket *full = &t->v.buckets[b];
 
-    for (unsigned i = 0; i < EXACT_WAYS; i++) {
-        uint32_t hash = (uint32_t)full->tag[i] << 16 | full->low[i];
-        if (put_in(&t->v.buckets[alternate(b, hash, t->v.mask)], hash, full->index[i])) {
+    for (unsigned i = 0; i < RECORD_WAYS; i++) {
+        uint32_t slot = full->slot[i];
+        if (put_in(&t->v.buckets[alternate(b, slot, t->v.mask)], slot)) {
             *way = i;
             return true;
         }
@@ -291,38 +298,51 @@ make_room(struct record_table *t, uint32_t b, unsigned *way)
     return false;
 }
 
-/* At a load of one half it is about never that one has to leave. */
+/* At LOAD_MAX it is about never that one has to leave. */
 static void
 put(struct recording *r, struct record_table *t, uint32_t hash, uint32_t index, int64_t now)
 {
     uint32_t b = hash & t->v.mask, b2 = alternate(b, hash, t->v.mask);
-    unsigned way = hash >> 8 & (EXACT_WAYS - 1);
-    uint32_t gone;
+    uint32_t slot = slot_of(hash, index), gone;
+    unsigned way = hash >> 8 & (RECORD_WAYS - 1);
 
-    if (put_in(&t->v.buckets[b], hash, index) || put_in(&t->v.buckets[b2], hash, index)) {
+    if (put_in(&t->v.buckets[b], slot) || put_in(&t->v.buckets[b2], slot)) {
         return;
     }
     if (make_room(t, b, &way)) {
-        fill(&t->v.buckets[b], way, hash, index);
+        t->v.buckets[b].slot[way] = slot;
         return;
     }
-    gone = t->v.buckets[b].index[way];
+    gone = t->v.buckets[b].slot[way] & RECORD_INDEX_MASK;
     tell_or_lose(r, t, &t->v.records[gone], now, RECORD_END_RESOURCES);
     atomic_fetch_add_explicit(&r->pushed_out, 1, memory_order_relaxed);
     release(t, gone);
-    fill(&t->v.buckets[b], way, hash, index);
+    t->v.buckets[b].slot[way] = slot;
+}
+
+/* The hashes of a bucket's records come near. */
+static void
+prefetch_hashes(const struct record_table *t, const struct record_bucket *b)
+{
+    for (unsigned i = 0; i < RECORD_WAYS; i++) {
+        if (b->slot[i]) {
+            __builtin_prefetch(&t->v.rests[b->slot[i] & RECORD_INDEX_MASK]);
+        }
+    }
 }
 
 static void
 move_old(struct recording *r, struct record_table *t, uint32_t n, int64_t now)
 {
     for (; n && t->old_next <= t->old_mask; n--, t->old_next++) {
-        struct exact_bucket *b = &t->old[t->old_next];
-        for (unsigned i = 0; i < EXACT_WAYS; i++) {
-            if (b->tag[i]) {
-                uint32_t hash = (uint32_t)b->tag[i] << 16 | b->low[i];
-                b->tag[i] = 0;
-                put(r, t, hash, b->index[i], now);
+        struct record_bucket *b = &t->old[t->old_next];
+
+        prefetch_hashes(t, b);
+        for (unsigned i = 0; i < RECORD_WAYS; i++) {
+            uint32_t index = b->slot[i] & RECORD_INDEX_MASK;
+            if (b->slot[i]) {
+                b->slot[i] = 0;
+                put(r, t, t->v.rests[index].hash, index, now);
             }
         }
     }
@@ -336,7 +356,7 @@ static void
 grow(struct recording *r, struct record_table *t, int64_t now)
 {
     uint32_t n = 2 * (t->v.mask + 1);
-    struct exact_bucket *new = buckets_create(n);
+    struct record_bucket *new = buckets_create(n);
 
     if (new) {
         if (t->old) {
@@ -352,17 +372,18 @@ grow(struct recording *r, struct record_table *t, int64_t now)
 
 /* --- finding ---------------------------------------------------------------------------- */
 
-static struct exact_bucket *
-look_in(const struct record_table *t, struct exact_bucket *buckets, uint32_t mask,
+static struct record_bucket *
+look_in(const struct record_table *t, struct record_bucket *buckets, uint32_t mask,
         const struct key_wide *k, uint32_t hash, unsigned *way)
 {
-    uint32_t b = hash & mask;
+    uint32_t b = hash & mask, index;
     bool wide = record_is_wide(&k->key);
 
     for (unsigned turn = 0; turn < 2; turn++, b = alternate(b, hash, mask)) {
-        for (uint32_t m = exact_match(&buckets[b], hash); m; m &= m - 1, m &= m - 1) {
-            *way = __builtin_ctz(m) / 2;
-            if (record_is(&t->v.records[buckets[b].index[*way]], k, wide)) {
+        for (uint32_t m = record_match(&buckets[b], hash); m; m &= m - 1) {
+            *way = __builtin_ctz(m);
+            index = buckets[b].slot[*way] & RECORD_INDEX_MASK;
+            if (record_is(&t->v.records[index], &t->v.rests[index], k, wide)) {
                 return &buckets[b];
             }
         }
@@ -370,47 +391,47 @@ look_in(const struct record_table *t, struct exact_bucket *buckets, uint32_t mas
     return NULL;
 }
 
-static struct exact_bucket *
+static struct record_bucket *
 look(const struct record_table *t, const struct key_wide *k, uint32_t hash, unsigned *way)
 {
-    struct exact_bucket *b = look_in(t, t->v.buckets, t->v.mask, k, hash, way);
+    struct record_bucket *b = look_in(t, t->v.buckets, t->v.mask, k, hash, way);
 
     return b || !t->old ? b : look_in(t, t->old, t->old_mask, k, hash, way);
 }
 
-struct record *
+struct record_line *
 record_find(const struct record_table *t, const struct key_wide *k, uint32_t hash)
 {
     unsigned way;
-    struct exact_bucket *b = look(t, k, hash, &way);
+    struct record_bucket *b = look(t, k, hash, &way);
 
-    return b ? &t->v.records[b->index[way]] : NULL;
+    return b ? &t->v.records[b->slot[way] & RECORD_INDEX_MASK] : NULL;
 }
 
 uint32_t
-record_index(const struct record_table *t, const struct record *rec)
+record_index(const struct record_table *t, const struct record_line *rec)
 {
     return rec - t->v.records;
 }
 
-struct record *
+struct record_line *
 record_at(const struct record_table *t, uint32_t index, uint32_t hash)
 {
-    struct record *rec = &t->v.records[index];
+    struct record_line *rec = &t->v.records[index];
 
-    return index < t->fresh && rec->end == IN_USE && rec->hash == hash ? rec : NULL;
+    return index < t->fresh && rec->end == IN_USE && t->v.rests[index].hash == hash ? rec : NULL;
 }
 
 static void
 leave(struct record_table *t, uint32_t index)
 {
-    struct record *rec = &t->v.records[index];
-    struct key_wide k = {.key = rec->key, .ip6 = rec->ip6};
+    const struct record_rest *rest = &t->v.rests[index];
+    struct key_wide k = {.key = t->v.records[index].key, .ip6 = rest->ip6};
     unsigned way;
-    struct exact_bucket *b = look(t, &k, rec->hash, &way);
+    struct record_bucket *b = look(t, &k, rest->hash, &way);
 
     if (b) {
-        b->tag[way] = 0;
+        b->slot[way] = 0;
     }
     release(t, index);
 }
@@ -422,7 +443,7 @@ push_out_one(struct recording *r, struct record_table *t, int64_t now)
     uint32_t oldest = NONE, age = 0;
 
     for (unsigned looks = 0; looks < LOOKS || oldest == NONE; t->hand++, looks++) {
-        struct record *rec;
+        struct record_line *rec;
 
         t->hand = t->hand < t->fresh ? t->hand : 0;
         rec = &t->v.records[t->hand];
@@ -436,37 +457,48 @@ push_out_one(struct recording *r, struct record_table *t, int64_t now)
     leave(t, oldest);
 }
 
+/* The first 'n' lines get memory, in huge pages if they are many. */
+static bool
+memory_to(void *lines, uint32_t n)
+{
+    size_t bytes = (size_t)n * sizeof(struct record_line);
+
+    if (mprotect(lines, bytes, PROT_READ | PROT_WRITE)) {
+        return false;
+    }
+    if (bytes > HUGE_FROM) {
+        madvise((char *)lines + HUGE_FROM, bytes - HUGE_FROM, MADV_HUGEPAGE);
+    }
+    return true;
+}
+
 /* More of the records get memory: no more than is used, even where it is
  * locked. */
 static bool
 extend(struct record_table *t)
 {
     uint32_t n = t->capacity ? 2 * t->capacity : RECORDS_MIN;
-    size_t bytes;
 
     n = n < t->max ? n : t->max;
-    bytes = n * sizeof *t->v.records;
-    if (mprotect(t->v.records, bytes, PROT_READ | PROT_WRITE)) {
+    if (!memory_to(t->v.records, n) || !memory_to(t->v.rests, n)) {
         return false;
-    }
-    if (bytes > 2 * HUGE_FROM) {
-        madvise((char *)t->v.records + HUGE_FROM, bytes - HUGE_FROM, MADV_HUGEPAGE);
     }
     t->capacity = n;
     return true;
 }
 
-struct record *
+struct record_line *
 record_get(struct recording *r, struct record_table *t, const struct key_wide *k, uint32_t hash,
            int64_t now)
 {
-    struct record *rec = record_find(t, k, hash);
+    struct record_line *rec = record_find(t, k, hash);
+    struct record_rest *rest;
     uint32_t index;
 
     if (rec) {
         return rec;
     }
-    if (t->n >= (t->v.mask + 1) * (EXACT_WAYS / 2)) {
+    if (t->n >= (t->v.mask + 1) * LOAD_MAX) {
         grow(r, t, now);
     }
     if (t->old) {
@@ -488,12 +520,14 @@ record_get(struct recording *r, struct record_table *t, const struct key_wide *k
     }
     t->n++;
     rec = &t->v.records[index];
+    rest = &t->v.rests[index];
     memset(rec, 0, sizeof *rec);
+    memset(rest, 0, sizeof *rest);
     rec->key = k->key;
     if (record_is_wide(&k->key)) {
-        rec->ip6 = k->ip6;
+        rest->ip6 = k->ip6;
     }
-    rec->hash = hash;
+    rest->hash = hash;
     rec->first = rec->last = now;
     put(r, t, hash, index, now);
     return rec;
@@ -506,7 +540,7 @@ static bool
 look_at(struct recording *r, struct record_table *t, uint32_t index, int64_t now, uint32_t idle,
         uint32_t active)
 {
-    struct record *rec = &t->v.records[index];
+    struct record_line *rec = &t->v.records[index];
     uint32_t silent = (uint32_t)now - rec->last;
     bool closed = rec->tcp_flags & TCP_FIN_RST && silent >= CLOSED_MS && silent < idle;
 
@@ -522,7 +556,7 @@ look_at(struct recording *r, struct record_table *t, uint32_t index, int64_t now
         if (!tell(r, t, rec, now, RECORD_END_ACTIVE)) {
             return false;
         }
-        begin_again(rec);
+        begin_again(t, rec);
     }
     return true;
 }
@@ -560,6 +594,18 @@ record_sweep(struct recording *r, struct record_table *t, int64_t now, bool all)
 
 /* --- life ------------------------------------------------------------------------------------ */
 
+static void
+destroy(struct record_table *t)
+{
+    buckets_destroy(t->v.buckets, t->v.mask);
+    if (t->old) {
+        buckets_destroy(t->old, t->old_mask);
+    }
+    unreserve(t->v.records, t->max * sizeof *t->v.records);
+    unreserve(t->v.rests, t->max * sizeof *t->v.rests);
+    free(t);
+}
+
 struct record_table *
 record_table_create(uint32_t max)
 {
@@ -573,12 +619,10 @@ record_table_create(uint32_t max)
     t->free = NONE;
     t->v.mask = BUCKETS_MIN - 1;
     t->v.buckets = buckets_create(BUCKETS_MIN);
-    t->v.records = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    t->v.records = t->v.records == MAP_FAILED ? NULL : t->v.records;
-    if (!t->v.buckets || !t->v.records) {
-        buckets_destroy(t->v.buckets, t->v.mask);
-        unreserve(t->v.records, bytes);
-        free(t);
+    t->v.records = reserve_aligned(bytes, PROT_NONE);
+    t->v.rests = reserve_aligned(bytes, PROT_NONE);
+    if (!t->v.buckets || !t->v.records || !t->v.rests) {
+        destroy(t);
         return NULL;
     }
     return t;
@@ -593,12 +637,7 @@ record_table_end(struct recording *r, struct record_table *t, int64_t now, enum 
         }
     }
     record_flush(r, t);
-    buckets_destroy(t->v.buckets, t->v.mask);
-    if (t->old) {
-        buckets_destroy(t->old, t->old_mask);
-    }
-    unreserve(t->v.records, t->max * sizeof *t->v.records);
-    free(t);
+    destroy(t);
 }
 
 uint32_t

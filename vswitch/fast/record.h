@@ -3,8 +3,8 @@
  *
  * Theory of operation.  The exact-match cache knows packets by what flows look
  * at, which is often less than a 5-tuple; records know them by what people ask
- * for, and so have a table beside it: buckets of tags like exact.h's, and an
- * array of records of two lines, of which the common packet needs one.  A
+ * for, and so have a table beside it: buckets of tags and indices, and two
+ * arrays of a line for each record, of which the common packet needs one.  A
  * burst is looked up in both tables at once (burst.c), so that what the one
  * waits for arrives while the other is at work.  What the cache does not know
  * is recorded by who classifies it (worker_record()).
@@ -33,6 +33,7 @@
 #define RECORD_H
 
 #include <pthread.h>
+#include <stddef.h>
 
 #include "exact.h"
 
@@ -65,27 +66,45 @@ struct record_more {
 };
 _Static_assert(sizeof(struct record_more) == sizeof(struct key_addr), "in its place");
 
-struct record {
-    struct key key;
-    uint64_t packets, bytes; /* L3's bytes, or the frame's if it is not IP */
-    uint32_t last, first;    /* ms of the worker's clock, low bits */
-    uint16_t tcp_flags;
-    uint16_t out;   /* port */
-    uint8_t status; /* enum record_status */
-    uint8_t drop;   /* enum record_drop */
-    uint8_t tos;    /* of the first packet */
+/* What every packet needs. */
+#define RECORD_LINE                                                                                \
+    struct key key;                                                                                \
+    uint64_t packets, bytes; /* L3's bytes, or the frame's if it is not IP */                      \
+    uint32_t last, first;    /* ms of the worker's clock, low bits */                              \
+    uint16_t tcp_flags;                                                                            \
+    uint16_t out;   /* port */                                                                     \
+    uint8_t status; /* enum record_status */                                                       \
+    uint8_t drop;   /* enum record_drop */                                                         \
+    uint8_t tos;    /* of the first packet */                                                      \
     uint8_t end;    /* enum record_end, once it has; in the table: RECORD_IN_USE, _FREE */
 
-    union {
-        struct key_addr ip6;
-        struct record_more more;
-    };
-    uint32_t rule_out, rule_in; /* who decided, on the source's and destination's side */
-    uint32_t hash;
-    uint32_t metered, metered_bytes; /* of the packets: a meter dropped them; told of apart */
+#define RECORD_REST                                                                                \
+    union {                                                                                        \
+        struct key_addr ip6;                                                                       \
+        struct record_more more;                                                                   \
+    };                                                                                             \
+    uint32_t rule_out, rule_in; /* who decided, on the source's and destination's side */          \
+    uint32_t hash;                                                                                 \
+    uint32_t metered, metered_bytes; /* of the packets: a meter dropped them; told of apart */     \
     uint32_t pad[3];
+
+/* In the table: apart, as every other line would be idle, and with it one half of the
+ * near caches' sets. */
+struct record_line {
+    RECORD_LINE
 };
-_Static_assert(sizeof(struct record) == 128, "two lines");
+struct record_rest {
+    RECORD_REST
+};
+
+/* On its way to the collector. */
+struct record {
+    RECORD_LINE
+    RECORD_REST
+};
+_Static_assert(sizeof(struct record_line) == 64 && sizeof(struct record_rest) == 64 &&
+                   offsetof(struct record, ip6) == 64 && sizeof(struct record) == 128,
+               "a line each");
 
 #define RECORD_BLOCK 31u
 struct record_block {
@@ -102,11 +121,23 @@ struct record_way {
     uint32_t rule_out, rule_in; /* 0: not said */
 };
 
+/* A line of slots: ten bits of the hash, of which the top one is set, and the record's
+ * index; 0: free.  A key may be in two buckets, as in exact.h. */
+#define RECORD_WAYS 16u
+#define RECORD_INDEX_BITS 22u
+#define RECORD_INDEX_MASK ((1u << RECORD_INDEX_BITS) - 1)
+#define RECORDS_MAX (1u << RECORD_INDEX_BITS)
+struct record_bucket {
+    _Alignas(64) uint32_t slot[RECORD_WAYS];
+};
+_Static_assert(sizeof(struct record_bucket) == 64, "a line");
+
 /* What a lookup needs of a table: all that stays as it is while a burst's packets
  * are looked up. */
 struct record_view {
-    struct record *records; /* addresses for all, memory for those in use */
-    struct exact_bucket *buckets;
+    struct record_line *records; /* addresses for all, memory for those in use */
+    struct record_rest *rests;   /* of them; likewise */
+    struct record_bucket *buckets;
     uint32_t mask;
 };
 struct record_table; /* begins with one */
@@ -158,6 +189,12 @@ record_view(const struct record_table *t)
     return (const struct record_view *)t;
 }
 
+static inline struct record_rest *
+record_rest(const struct record_view *v, const struct record_line *rec)
+{
+    return &v->rests[rec - v->records];
+}
+
 /* Prefetches what record_guess() and record_find() will want. */
 static inline void
 record_prefetch(const struct record_view *v, uint32_t hash)
@@ -165,40 +202,55 @@ record_prefetch(const struct record_view *v, uint32_t hash)
     __builtin_prefetch(&v->buckets[hash & v->mask]);
 }
 
+/* Which slots have the tag of 'hash', a bit for each; of 0: which are free. */
+static inline uint32_t
+record_match(const struct record_bucket *b, uint32_t hash)
+{
+    const __m256i mask = _mm256_set1_epi32((int)~RECORD_INDEX_MASK);
+    const __m256i tag = _mm256_set1_epi32((int)(hash & ~RECORD_INDEX_MASK));
+    const __m256i *s = (const __m256i *)b->slot;
+    __m256i low = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_load_si256(s), mask), tag);
+    __m256i high = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_load_si256(s + 1), mask), tag);
+
+    return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(low)) |
+           (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8;
+}
+
 /* Perhaps the record of a key with that hash, prefetched; or NULL. */
-static inline struct record *
+static inline struct record_line *
 record_guess(const struct record_view *v, uint32_t hash, bool wide)
 {
-    const struct exact_bucket *b = &v->buckets[hash & v->mask];
-    uint32_t m = exact_match(b, hash);
-    struct record *rec;
+    const struct record_bucket *b = &v->buckets[hash & v->mask];
+    uint32_t m = record_match(b, hash);
+    struct record_line *rec;
 
     if (__builtin_expect(!m, 0)) {
         return NULL;
     }
-    rec = &v->records[b->index[__builtin_ctz(m) / 2]];
+    rec = &v->records[b->slot[__builtin_ctz(m)] & RECORD_INDEX_MASK];
     __builtin_prefetch(rec, 1);
     if (wide) {
-        __builtin_prefetch(&rec->ip6);
+        __builtin_prefetch(record_rest(v, rec));
     }
     return rec;
 }
 
 /* 'k' is a struct key_wide.  NULL: there is none. */
-struct record *record_find(const struct record_table *, const struct key_wide *k, uint32_t hash);
+struct record_line *record_find(const struct record_table *, const struct key_wide *k,
+                                uint32_t hash);
 /* Its place, and what is there now if it has that hash; NULL. */
-uint32_t record_index(const struct record_table *, const struct record *);
-struct record *record_at(const struct record_table *, uint32_t index, uint32_t hash);
+uint32_t record_index(const struct record_table *, const struct record_line *);
+struct record_line *record_at(const struct record_table *, uint32_t index, uint32_t hash);
 /* record_find(), or a new one without packets; one may have to leave.  NULL: no memory. */
-struct record *record_get(struct recording *, struct record_table *, const struct key_wide *k,
-                          uint32_t hash, int64_t now);
+struct record_line *record_get(struct recording *, struct record_table *, const struct key_wide *k,
+                               uint32_t hash, int64_t now);
 /* Ends those that are due; 'all': looks at all of them, else at some, by the
  * time that has passed. */
 void record_sweep(struct recording *, struct record_table *, int64_t now, bool all);
 /* Hands over what has been gathered. */
 void record_flush(struct recording *, struct record_table *);
 /* What has its packets so far ends, and it goes on. */
-void record_split(struct recording *, struct record_table *, struct record *, int64_t now,
+void record_split(struct recording *, struct record_table *, struct record_line *, int64_t now,
                   enum record_end);
 
 /* A key has its ip6 (or more) part. */
@@ -215,19 +267,21 @@ record_hash(const struct key_wide *k)
 }
 
 static inline bool
-record_is(const struct record *r, const struct key_wide *k, bool wide)
+record_is(const struct record_line *r, const struct record_rest *rest, const struct key_wide *k,
+          bool wide)
 {
     __m256i differ = _mm256_xor_si256(_mm256_load_si256(&r->key.v), _mm256_load_si256(&k->key.v));
 
     if (wide) {
-        differ = _mm256_or_si256(
-            differ, _mm256_xor_si256(_mm256_load_si256(&r->ip6.v), _mm256_load_si256(&k->ip6.v)));
+        differ = _mm256_or_si256(differ, _mm256_xor_si256(_mm256_load_si256(&rest->ip6.v),
+                                                          _mm256_load_si256(&k->ip6.v)));
     }
     return _mm256_testz_si256(differ, differ);
 }
 
 static inline void
-record_count(struct record *r, unsigned packets, uint64_t bytes, uint16_t tcp_flags, uint32_t now)
+record_count(struct record_line *r, unsigned packets, uint64_t bytes, uint16_t tcp_flags,
+             uint32_t now)
 {
     if (__builtin_expect(!r->packets, 0)) {
         r->first = now;

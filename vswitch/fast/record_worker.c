@@ -14,7 +14,7 @@ engine_record(struct engine *e, const struct record_settings *s)
     if (s) {
         atomic_store(&r->idle_ms, s->idle_ms);
         atomic_store(&r->active_ms, s->active_ms);
-        atomic_store(&r->max, s->max);
+        atomic_store(&r->max, s->max <= RECORDS_MAX ? s->max : RECORDS_MAX);
         atomic_store(&r->sampling, s->sampling ? s->sampling : 1);
         record_answers_prepare(r);
     }
@@ -171,10 +171,10 @@ record_remove_worker(struct worker *w)
 
 /* --- ways ------------------------------------------------------------------------- */
 
-struct record *
+struct record_line *
 record_new(struct worker *w, const struct key_wide *k, uint32_t hash, uint8_t tos)
 {
-    struct record *r = record_get(&w->engine->recording, w->records, k, hash, w->now);
+    struct record_line *r = record_get(&w->engine->recording, w->records, k, hash, w->now);
 
     if (r && !r->packets && !r->status) {
         r->tos = tos;
@@ -183,16 +183,18 @@ record_new(struct worker *w, const struct key_wide *k, uint32_t hash, uint8_t to
 }
 
 static void
-set_way(struct worker *w, struct record *r, const struct record_way *way)
+set_way(struct worker *w, struct record_line *r, const struct record_way *way)
 {
+    struct record_rest *rest = record_rest(record_view(w->records), r);
+
     if (r->packets && r->status && (r->status != way->status || r->out != way->out)) {
         record_split(&w->engine->recording, w->records, r, w->now, RECORD_END_FORCED);
     }
     r->status = way->status;
     r->out = way->out;
     r->drop = way->drop;
-    r->rule_out = way->rule_out ? way->rule_out : r->rule_out;
-    r->rule_in = way->rule_in ? way->rule_in : r->rule_in;
+    rest->rule_out = way->rule_out ? way->rule_out : rest->rule_out;
+    rest->rule_in = way->rule_in ? way->rule_in : rest->rule_in;
 }
 
 /* What an entry says is what happens to its packets; of an entry for the slow path
@@ -209,7 +211,7 @@ is_outdated(const struct exact_entry *e)
 }
 
 void
-record_other_way(struct worker *w, struct record *r, const struct exact_entry *e)
+record_other_way(struct worker *w, struct record_line *r, const struct exact_entry *e)
 {
     struct record_way way = {.status = RECORD_FORWARDED, .out = e->port};
 
@@ -266,7 +268,7 @@ static void
 record_one(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, uint64_t tunnel,
            bool tunneled, const struct record_way *way)
 {
-    struct record *r;
+    struct record_line *r;
     struct key_wide k;
     uint16_t tcp_flags;
     uint32_t bytes;
@@ -306,7 +308,7 @@ bool
 worker_record_find(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, bool tunneled,
                    uint64_t tunnel, struct record_ref *ref)
 {
-    const struct record *r;
+    const struct record_line *r;
     struct key_wide k;
     uint16_t tcp_flags;
     uint8_t tos;
@@ -327,10 +329,10 @@ worker_record_find(struct worker *w, uint16_t in_port, const struct rte_mbuf *m,
 bool
 worker_record_key(const struct worker *w, struct record_ref ref, struct key_wide *k)
 {
-    const struct record *r = record_at(w->records, ref.index, ref.hash);
+    const struct record_line *r = record_at(w->records, ref.index, ref.hash);
 
     if (r) {
-        *k = (struct key_wide){.key = r->key, .ip6 = r->ip6};
+        *k = (struct key_wide){.key = r->key, .ip6 = record_rest(record_view(w->records), r)->ip6};
     }
     return r;
 }
@@ -338,22 +340,24 @@ worker_record_key(const struct worker *w, struct record_ref ref, struct key_wide
 void
 worker_record_metered(struct worker *w, struct record_ref ref, uint32_t bytes)
 {
-    struct record *r = record_at(w->records, ref.index, ref.hash);
+    struct record_line *r = record_at(w->records, ref.index, ref.hash);
+    struct record_rest *rest;
     uint32_t rate = atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
 
     /* Whether this one was sampled nobody knows any more: one in so many was. */
     if (rate != 1 && ++w->metered % rate) {
         return;
     }
+    rest = r ? record_rest(record_view(w->records), r) : NULL;
     /* Else they have been told of, as what they were until then. */
-    if (r && r->packets > r->metered && r->metered_bytes <= UINT32_MAX - bytes) {
-        uint64_t most = r->bytes - r->metered_bytes;
+    if (r && r->packets > rest->metered && rest->metered_bytes <= UINT32_MAX - bytes) {
+        uint64_t most = r->bytes - rest->metered_bytes;
 
         /* It may be longer than what was counted: another packet, or with another tag. */
         bytes = bytes < most ? bytes : most;
-        r->metered++;
-        r->metered_bytes += bytes;
-        if (r->metered_bytes > UINT32_MAX / 2) {
+        rest->metered++;
+        rest->metered_bytes += bytes;
+        if (rest->metered_bytes > UINT32_MAX / 2) {
             record_split(&w->engine->recording, w->records, r, w->now, RECORD_END_ACTIVE);
         }
     }
@@ -362,7 +366,7 @@ worker_record_metered(struct worker *w, struct record_ref ref, uint32_t bytes)
 void
 worker_record_way(struct worker *w, struct record_ref ref, const struct record_way *way)
 {
-    struct record *r = record_at(w->records, ref.index, ref.hash);
+    struct record_line *r = record_at(w->records, ref.index, ref.hash);
 
     if (r) {
         set_way(w, r, way);

@@ -55,6 +55,7 @@ struct worker {
     void *aux;
     int64_t now;                    /* ms */
     bool keys_differ, flows_differ; /* in the last burst: what to expect */
+    bool records_differ;            /* likewise, in the last one that was recorded */
     bool partial;                   /* packets may be */
     struct smc smc;
     struct exact narrow, wide;
@@ -129,9 +130,10 @@ void record_turn(struct worker *);
 void record_turn_end(struct worker *);
 void record_park(struct worker *);
 /* The record of a packet that the cache found in 'e'; NULL: no memory. */
-struct record *record_new(struct worker *, const struct key_wide *, uint32_t hash, uint8_t tos);
+struct record_line *record_new(struct worker *, const struct key_wide *, uint32_t hash,
+                               uint8_t tos);
 /* Where e's packets go is not where those of 'r' went. */
-void record_other_way(struct worker *, struct record *r, const struct exact_entry *e);
+void record_other_way(struct worker *, struct record_line *r, const struct exact_entry *e);
 void record_lost(struct worker *, unsigned packets, uint64_t bytes);
 void record_add_worker(struct worker *);
 void record_remove_worker(struct worker *);
