@@ -17,6 +17,8 @@
 #include <xenstore.h>
 #include <xentoollog.h>
 
+#include "xen_stage.h"
+
 #define BACKEND_BUS "/sys/bus/xen-backend"
 
 struct xen_hv {
@@ -24,6 +26,7 @@ struct xen_hv {
     /* Swallows the libraries' messages: a guest can cause one for each bad
      * grant it offers, and the caller has the error anyway. */
     xentoollog_logger quiet;
+    struct xen_stages *stages; /* or NULL */
 };
 
 struct hv_grants {
@@ -62,7 +65,10 @@ quiet_destroy(struct xentoollog_logger *logger)
 static void
 xen_close(struct hv *hv)
 {
-    free(hv);
+    struct xen_hv *xen = (struct xen_hv *)hv;
+
+    xen_stages_close(xen->stages);
+    free(xen);
 }
 
 /* --- grants ------------------------------------------------------------- */
@@ -108,7 +114,7 @@ xen_grants_close(struct hv_grants *g)
 static int
 xen_grant_copy(struct hv_grants *g, xengnttab_grant_copy_segment_t *segs, unsigned n)
 {
-    return xengnttab_grant_copy(g->gnttab, n, segs) ? errno : 0;
+    return xen_staged_copy(g->xen->stages, g->gnttab, segs, n) ? errno : 0;
 }
 
 static int
@@ -302,6 +308,17 @@ static const struct hv_ops xen_ops = {
     .now_ns = xen_now_ns,
 };
 
+/* This domain's number: 0, unless it is a driver domain. */
+static uint16_t
+own_domid(struct xs_handle *xs)
+{
+    char *text = xs_read(xs, XBT_NULL, "domid", NULL);
+    uint16_t domid = text ? strtoul(text, NULL, 10) : 0;
+
+    free(text);
+    return domid;
+}
+
 /* Opens and closes each device once, so that a machine without Xen is told
  * here and not at the first guest. */
 static int
@@ -331,6 +348,7 @@ probe(struct xen_hv *xen, char *why, size_t why_size)
         snprintf(why, why_size, "cannot reach xenstore (%s): start xenstored", strerror(error));
         return error;
     }
+    xen->stages = xen_stages_open(&xen->quiet, own_domid(xs));
     xs_close(xs);
     return 0;
 }
