@@ -1,6 +1,7 @@
 /* smc: what keys of megaflows are known by, as packets meet it; and how large
  * it gets, by itself. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "check.h"
 #include "fast/state.h"
@@ -391,9 +392,24 @@ test_other_flows(void)
     free(tracks);
 }
 
+/* Which keys share a bucket is chance, and some cases ask for every one: always the same
+ * chance. */
+static void
+fix_secret(void)
+{
+    uint64_t words[8], x = 1;
+
+    for (unsigned i = 0; i < 8; i++) {
+        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        words[i] = x ^ x >> 29;
+    }
+    memcpy(key_secret, words, sizeof words);
+}
+
 int
 main(void)
 {
+    fix_secret();
     test_vain();
     test_vain_sizes();
     set_up();
