@@ -66,6 +66,7 @@ struct session {
     struct host_limit limit;   /* what one message of the host's costs */
     struct ovs_list pending;
     size_t n_pending;
+    struct dbgate_monitors monitors;
 };
 
 struct dbgate {
@@ -96,6 +97,7 @@ session_destroy(struct session *s)
     LIST_FOR_EACH_SAFE (p, node, &s->pending) {
         forget(s, p);
     }
+    dbgate_monitors_clear(&s->monitors);
     stream_close(s->stream);
     jsonrpc_close(s->down);
     jsonrpc_close(s->up);
@@ -167,15 +169,17 @@ from_host(struct session *s, struct jsonrpc_msg *msg)
 {
     switch (msg->type) {
     case JSONRPC_REQUEST:
-        return !strcmp(msg->method, "transact") ? pass_transact(s, msg)
-               : dbgate_may_call(msg->method)   ? jsonrpc_send(s->up, msg)
-                                                : refuse(s, msg);
-    case JSONRPC_NOTIFY:
-        if (!strcmp(msg->method, "cancel")) {
-            return jsonrpc_send(s->up, msg);
+        if (!dbgate_is_id(msg->id)) {
+            jsonrpc_msg_destroy(msg);
+            return EPROTO;
         }
-        break;
-    case JSONRPC_REPLY: /* to our probe */
+        if (!strcmp(msg->method, "transact")) {
+            return pass_transact(s, msg);
+        }
+        return dbgate_may_call(msg->method, msg->params, &s->monitors) ? jsonrpc_send(s->up, msg)
+                                                                       : refuse(s, msg);
+    case JSONRPC_NOTIFY: /* "cancel": no agent does */
+    case JSONRPC_REPLY:  /* to our probe */
     case JSONRPC_ERROR:
         break;
     }

@@ -33,8 +33,20 @@ struct json *dbgate_admit(const char *host, const struct json *params, struct db
 struct json *dbgate_result(const struct dbgate_plan *, const struct json *result);
 void dbgate_plan_clear(struct dbgate_plan *);
 
-/* Whether a host may call the method (requests, "transact" aside). */
-bool dbgate_may_call(const char *method);
+/* The ids of a session's monitors. */
+#define DBGATE_MAX_MONITORS 8
+struct dbgate_monitors {
+    struct json *ids[DBGATE_MAX_MONITORS];
+    size_t n;
+};
+
+void dbgate_monitors_clear(struct dbgate_monitors *);
+
+/* Whether a host may call the method (requests, "transact" aside) so; of monitors, notes
+ * what the call does. */
+bool dbgate_may_call(const char *method, const struct json *params, struct dbgate_monitors *);
+/* Whether a request may have it. */
+bool dbgate_is_id(const struct json *id);
 
 /* --- dbgate.c: connections ------------------------------------------------------------- */
 

@@ -31,7 +31,12 @@
 #include "util.h"
 
 /* Of one request. */
-#define MAX_OPERATIONS 1000
+enum {
+    MAX_OPERATIONS = 100,
+    MAX_SELECTS = 8, /* each may be a whole table */
+    MAX_CLAUSES = 16,
+    MAX_ID = 64,
+};
 
 struct table_rule {
     const char *table;
@@ -55,23 +60,114 @@ static const struct table_rule rules[] = {
      {"phase", "address", "status", "stats", "finished"}},
 };
 
+/* --- other requests ------------------------------------------------------------------ */
+
 bool
-dbgate_may_call(const char *method)
+dbgate_is_id(const struct json *id)
+{
+    return id && (id->type == JSON_INTEGER ||
+                  (id->type == JSON_STRING && strlen(json_string(id)) <= MAX_ID));
+}
+
+/* Clients' libraries have ["monid", DATABASE], ovsdb-client null. */
+static bool
+is_monitor_id(const struct json *id)
+{
+    if (id->type == JSON_ARRAY) {
+        return id->array.n == 2 && dbgate_is_id(id->array.elems[0]) &&
+               dbgate_is_id(id->array.elems[1]);
+    }
+    return id->type == JSON_NULL || dbgate_is_id(id);
+}
+
+static size_t
+find_monitor(const struct dbgate_monitors *monitors, const struct json *id)
+{
+    size_t i = 0;
+
+    while (i < monitors->n && !json_equal(monitors->ids[i], id)) {
+        i++;
+    }
+    return i;
+}
+
+/* One that the server refuses counts too, until it is cancelled; asked for again, once. */
+static bool
+may_monitor(const struct json *params, size_t n, struct dbgate_monitors *monitors)
+{
+    struct json *const *p = params->array.elems;
+
+    /* The server reads parameters of "monitor" without counting them. */
+    if (params->array.n != n || p[0]->type != JSON_STRING || !is_monitor_id(p[1]) ||
+        p[2]->type != JSON_OBJECT || (n > 3 && p[3]->type != JSON_STRING)) {
+        return false;
+    }
+    if (find_monitor(monitors, p[1]) == monitors->n) {
+        if (monitors->n == DBGATE_MAX_MONITORS) {
+            return false;
+        }
+        monitors->ids[monitors->n++] = json_clone(p[1]);
+    }
+    return true;
+}
+
+/* Under another id we would not know it. */
+static bool
+may_change_monitor(const struct json *params)
+{
+    struct json *const *p = params->array.elems;
+
+    return params->array.n == 3 && is_monitor_id(p[0]) && json_equal(p[0], p[1]) &&
+           p[2]->type == JSON_OBJECT;
+}
+
+static bool
+may_cancel_monitor(const struct json *params, struct dbgate_monitors *monitors)
+{
+    size_t i;
+
+    if (params->array.n != 1) {
+        return false;
+    }
+    i = find_monitor(monitors, params->array.elems[0]);
+    if (i < monitors->n) {
+        json_destroy(monitors->ids[i]);
+        monitors->ids[i] = monitors->ids[--monitors->n];
+    }
+    return true;
+}
+
+void
+dbgate_monitors_clear(struct dbgate_monitors *monitors)
+{
+    while (monitors->n) {
+        json_destroy(monitors->ids[--monitors->n]);
+    }
+}
+
+bool
+dbgate_may_call(const char *method, const struct json *params, struct dbgate_monitors *monitors)
 {
     /* No locks: they are all clients' and not for hosts to hold; no "convert". */
     static const char *const methods[] = {
-        "echo",
-        "list_dbs",
-        "get_schema",
-        "get_server_id",
-        "set_db_change_aware",
-        "monitor",
-        "monitor_cond",
-        "monitor_cond_since",
-        "monitor_cond_change",
-        "monitor_cancel",
+        "echo", "list_dbs", "get_schema", "get_server_id", "set_db_change_aware",
     };
 
+    if (!params || params->type != JSON_ARRAY) {
+        return false;
+    }
+    if (!strcmp(method, "monitor") || !strcmp(method, "monitor_cond")) {
+        return may_monitor(params, 3, monitors);
+    }
+    if (!strcmp(method, "monitor_cond_since")) {
+        return may_monitor(params, 4, monitors);
+    }
+    if (!strcmp(method, "monitor_cond_change")) {
+        return may_change_monitor(params);
+    }
+    if (!strcmp(method, "monitor_cancel")) {
+        return may_cancel_monitor(params, monitors);
+    }
     for (size_t i = 0; i < ARRAY_SIZE(methods); i++) {
         if (!strcmp(method, methods[i])) {
             return true;
@@ -129,7 +225,7 @@ may_update(const struct table_rule *rule, const struct json *op)
     const struct json *row = member(op, "row", JSON_OBJECT);
     const struct shash_node *node;
 
-    if (!row) {
+    if (!row || shash_is_empty(row->object)) {
         return false;
     }
     SHASH_FOR_EACH (node, row->object) {
@@ -210,10 +306,15 @@ static enum verdict
 judge(const struct json *op, const char *host)
 {
     const char *name;
+    const struct json *where;
     const struct table_rule *rule;
     bool may;
 
     if (op->type != JSON_OBJECT) {
+        return REFUSED;
+    }
+    where = member(op, "where", JSON_ARRAY);
+    if (where && where->array.n > MAX_CLAUSES) {
         return REFUSED;
     }
     name = member_string(op, "op");
@@ -235,7 +336,7 @@ judge(const struct json *op, const char *host)
           : !strcmp(name, "mutate") ? may_mutate(rule, op)
           : !strcmp(name, "delete") ? rule->insert_delete
                                     : false;
-    return may && member(op, "where", JSON_ARRAY) ? GUARDED : REFUSED;
+    return may && where ? GUARDED : REFUSED;
 }
 
 static struct json *
@@ -276,12 +377,12 @@ dbgate_admit(const char *host, const struct json *params, struct dbgate_plan *pl
              struct json **refusal)
 {
     struct json *admitted;
-    size_t n;
+    size_t n, selects = 0;
 
     memset(plan, 0, sizeof *plan);
     *refusal = NULL;
     if (!*host || params->type != JSON_ARRAY || params->array.n < 1 ||
-        params->array.n > MAX_OPERATIONS || params->array.elems[0]->type != JSON_STRING) {
+        params->array.n > MAX_OPERATIONS + 1 || params->array.elems[0]->type != JSON_STRING) {
         *refusal = permission_error();
         return NULL;
     }
@@ -291,9 +392,11 @@ dbgate_admit(const char *host, const struct json *params, struct dbgate_plan *pl
     for (size_t i = 0; i < n; i++) {
         const struct json *op = params->array.elems[i + 1];
         enum verdict verdict = judge(op, host);
+        bool reads = verdict != REFUSED && !strcmp(member_string(op, "op"), "select");
 
-        if (verdict == REFUSED || (strcmp(json_string(params->array.elems[0]), DBGATE_DB) != 0 &&
-                                   strcmp(member_string(op, "op"), "select") != 0)) {
+        selects += reads;
+        if (verdict == REFUSED || selects > MAX_SELECTS ||
+            (!reads && strcmp(json_string(params->array.elems[0]), DBGATE_DB) != 0)) {
             *refusal = refuse_at(i, n);
             json_destroy(admitted);
             dbgate_plan_clear(plan);

@@ -3,6 +3,7 @@
 #include "ctl_gate.h"
 
 #include "check.h"
+#include "openvswitch/dynamic-string.h"
 
 #define UPDATE(TABLE, WHERE, ROW)                                                                  \
     "{\"op\":\"update\",\"table\":\"" TABLE "\",\"where\":[" WHERE "],\"row\":{" ROW "}}"
@@ -187,10 +188,174 @@ test_refused(void)
     CHECK(!dbgate_admit("", json, &plan, &refusal));
     json_destroy(refusal);
     json_destroy(json);
+}
+
+/* "[DB, SEEN, EACH, EACH...]" */
+static bool
+admits(const char *each, size_t n)
+{
+    struct ds s = DS_EMPTY_INITIALIZER;
+    struct json *params, *admitted, *refusal;
+    struct dbgate_plan plan;
+
+    ds_put_cstr(&s, "[\"Weft_Pool\"," SEEN);
+    for (size_t i = 0; i < n; i++) {
+        ds_put_format(&s, ",%s", each);
+    }
+    ds_put_char(&s, ']');
+    params = gate_parse(ds_cstr(&s));
+    ds_destroy(&s);
+    admitted = dbgate_admit("h1", params, &plan, &refusal);
+    json_destroy(params);
+    if (!admitted) {
+        json_destroy(refusal);
+        return false;
+    }
+    json_destroy(admitted);
+    dbgate_plan_clear(&plan);
+    return true;
+}
+
+static bool
+admits_clauses(const char *format, size_t n)
+{
+    struct ds where = DS_EMPTY_INITIALIZER;
+    char *op;
+    bool may;
+
+    for (size_t i = 0; i < n; i++) {
+        ds_put_format(&where, "%s" NAMED("h1"), i ? "," : "");
+    }
+    op = xasprintf("{\"table\":\"Host\",%s,\"where\":[%s]}", format, ds_cstr(&where));
+    may = admits(op, 1);
+    free(op);
+    ds_destroy(&where);
+    return may;
+}
+
+static void
+test_bounds(void)
+{
+    static const char *const select = "{\"op\":\"select\",\"table\":\"VM\",\"where\":[]}";
+    static const char *const update = "\"op\":\"update\",\"row\":{\"xapi_seen\":3}";
+
+    CASE("operations of a transaction");
+    CHECK(admits(SEEN, 99));
+    CHECK(!admits(SEEN, 100));
+    CASE("selects of a transaction");
+    CHECK(admits(select, 8));
+    CHECK(!admits(select, 9));
+    CASE("clauses of a condition");
+    CHECK(admits_clauses(update, 16) && admits_clauses("\"op\":\"select\"", 16));
+    CHECK(!admits_clauses(update, 17) && !admits_clauses("\"op\":\"select\"", 17));
+    CASE("an update of nothing");
+    CHECK(!admits(UPDATE("Host", NAMED("h1"), ""), 1));
+}
+
+static bool
+may_call(struct dbgate_monitors *monitors, const char *method, const char *params)
+{
+    struct json *json = gate_parse(params);
+    bool may = dbgate_may_call(method, json, monitors);
+
+    json_destroy(json);
+    return may;
+}
+
+static void
+test_methods(void)
+{
+    static const struct {
+        const char *method, *params;
+        bool may;
+    } calls[] = {
+        {"echo", "[]", true},
+        {"convert", "[]", false},
+        {"steal", "[\"x\"]", false},
+        {"lock", "[\"x\"]", false},
+        {"unlock", "[\"x\"]", false},
+        {"", "[]", false},
+        {"monitor", "[\"Weft_Pool\",null,{}]", true},
+        {"monitor", "[\"Weft_Pool\",\"m\",{}]", true},
+        {"monitor_cond", "[\"Weft_Pool\",[\"monid\",\"Weft_Pool\"],{}]", true},
+        {"monitor_cond_since", "[\"Weft_Pool\",[\"monid\",\"x\"],{},\"" GATE_UUID("0") "\"]", true},
+        {"monitor_cond_change", "[\"m\",\"m\",{}]", true},
+        {"monitor_cancel", "[\"m\"]", true},
+        /* what the server would read beyond the end of */
+        {"monitor", "[]", false},
+        {"monitor", "[\"Weft_Pool\"]", false},
+        {"monitor", "[\"Weft_Pool\",\"m\"]", false},
+        {"monitor", "[\"Weft_Pool\",\"m\",{},{}]", false},
+        {"monitor", "[\"Weft_Pool\",\"m\",[]]", false},
+        {"monitor", "[1,\"m\",{}]", false},
+        {"monitor", "[\"Weft_Pool\",{},{}]", false},
+        {"monitor", "[\"Weft_Pool\",[[],[]],{}]", false},
+        {"monitor", "{}", false},
+        {"monitor_cond", "[\"Weft_Pool\",\"m\"]", false},
+        {"monitor_cond_since", "[\"Weft_Pool\",\"m\",{}]", false},
+        {"monitor_cond_since", "[\"Weft_Pool\",\"m\",{},1]", false},
+        {"monitor_cond_change", "[\"m\",\"other\",{}]", false},
+        {"monitor_cond_change", "[\"m\"]", false},
+        {"monitor_cancel", "[]", false},
+    };
+
     CASE("methods");
-    CHECK(dbgate_may_call("monitor_cond_since") && dbgate_may_call("echo"));
-    CHECK(!dbgate_may_call("convert") && !dbgate_may_call("steal") && !dbgate_may_call("lock") &&
-          !dbgate_may_call("unlock") && !dbgate_may_call(""));
+    for (size_t i = 0; i < ARRAY_SIZE(calls); i++) {
+        struct dbgate_monitors monitors = {.n = 0};
+
+        CHECK(may_call(&monitors, calls[i].method, calls[i].params) == calls[i].may);
+        dbgate_monitors_clear(&monitors);
+    }
+}
+
+static void
+test_monitors(void)
+{
+    struct dbgate_monitors monitors = {.n = 0};
+
+    CASE("monitors of a session");
+    for (int i = 0; i < DBGATE_MAX_MONITORS; i++) {
+        char *params = xasprintf("[\"Weft_Pool\",%d,{}]", i);
+
+        CHECK(may_call(&monitors, "monitor", params));
+        CHECK(may_call(&monitors, "monitor_cond", params)); /* counts once */
+        free(params);
+    }
+    CHECK(!may_call(&monitors, "monitor", "[\"Weft_Pool\",\"m\",{}]"));
+    CHECK(may_call(&monitors, "monitor_cancel", "[\"m\"]")); /* none of it */
+    CHECK(!may_call(&monitors, "monitor", "[\"Weft_Pool\",\"m\",{}]"));
+    CHECK(may_call(&monitors, "monitor_cancel", "[0]"));
+    CHECK(may_call(&monitors, "monitor", "[\"Weft_Pool\",\"m\",{}]"));
+    CHECK(!may_call(&monitors, "monitor", "[\"Weft_Pool\",\"n\",{}]"));
+    dbgate_monitors_clear(&monitors);
+    CHECK(!monitors.n);
+}
+
+static void
+test_ids(void)
+{
+    static const struct {
+        const char *id;
+        bool is;
+    } ids[] = {
+        {"1", true},     {"\"x\"", true}, {"null", false}, {"1.5", false},
+        {"true", false}, {"[1]", false},  {"{}", false},
+    };
+    char *longest = xasprintf("[\"%064d\",\"%065d\"]", 0, 0);
+    struct json *json = gate_parse(longest);
+
+    CASE("ids of requests");
+    CHECK(dbgate_is_id(json->array.elems[0]) && !dbgate_is_id(json->array.elems[1]));
+    json_destroy(json);
+    free(longest);
+    for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+        char *text = xasprintf("[%s]", ids[i].id);
+
+        json = gate_parse(text);
+        CHECK(dbgate_is_id(json->array.elems[0]) == ids[i].is);
+        json_destroy(json);
+        free(text);
+    }
 }
 
 int
@@ -199,5 +364,9 @@ main(void)
     test_cases();
     test_answers();
     test_refused();
+    test_bounds();
+    test_methods();
+    test_monitors();
+    test_ids();
     return check_done();
 }
