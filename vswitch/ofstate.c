@@ -26,6 +26,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -55,8 +56,8 @@ VLOG_DEFINE_THIS_MODULE(ofstate);
 #define SUFFIX ".openflow"
 #define SAVE_DELAY_MS 50
 #define RESTORE_RETRY_MS 20
-/* A bridge in the database that does not come up in this time (a broken
- * datapath) must not keep the others waiting. */
+/* A bridge in the database that does not come up in this time after bridge.c has
+ * set up what it can (a broken datapath) must not keep the others waiting. */
 #define RESTORE_TIMEOUT_MS 10000
 
 struct bridge {
@@ -80,7 +81,8 @@ static bool enabled OVS_GUARDED_BY(lock) = true;
 static struct latch wake, quit;
 static atomic_bool dirty = false;
 static atomic_bool saving = false;
-static atomic_bool restoring = false; /* until the thread is done with it */
+static atomic_bool restoring = false;  /* until the thread is done with it */
+static atomic_bool configured = false; /* bridge.c has set up the bridges once */
 static pthread_t thread;
 
 /* --- what stands in front of ofproto ------------------------------------ */
@@ -139,9 +141,13 @@ has_listeners(void)
 void
 __wrap_ofproto_set_flow_restore_wait(bool wait)
 {
-    static bool waited;
+    static bool waited, called;
     bool ours;
 
+    /* bridge_run() comes here first and then sets up what the database says: who comes
+     * a second time has done so, however long it took. */
+    atomic_store_relaxed(&configured, called);
+    called = true;
     atomic_read_relaxed(&restoring, &ours);
     __real_ofproto_set_flow_restore_wait(wait || ours);
     if (waited && !ours && has_listeners()) {
@@ -443,9 +449,15 @@ sleep_until(long long int when)
 static void *
 ofstate_main(void *aux OVS_UNUSED)
 {
-    long long int deadline = time_msec() + RESTORE_TIMEOUT_MS;
+    long long int deadline = LLONG_MAX;
 
     while (!restore_all(deadline) && !latch_is_set(&quit)) {
+        bool up;
+
+        atomic_read_relaxed(&configured, &up);
+        if (up) {
+            deadline = MIN(deadline, time_msec() + RESTORE_TIMEOUT_MS);
+        }
         sleep_until(time_msec() + RESTORE_RETRY_MS);
     }
     atomic_store_relaxed(&restoring, false);
