@@ -31,6 +31,11 @@ print(v)
 sys.exit(not v)' "$1"; }
 status() { W status --json | query "$1"; }
 supervisor() { query 'd["supervisor"]["pid"]' <"$lab/state.json"; }
+# It holds its lab until it has ended.
+kill_supervisor() {
+    local pid
+    pid=$(supervisor) && kill -9 "$pid" && until_true 20 not smoke_alive "$pid"
+}
 pings() { W exec "$1" -- ping -q -c 3 -i 0.2 -W 2 "$2"; }
 # Waits, event by event of ping(8), until a guest is reached again.
 reaches() { W exec "$1" -- ping -q -c 1 -w "$3" "$2"; }
@@ -149,22 +154,25 @@ W up --guests 1 --no-spare >"$dir/up" 2>&1 || not_ok up-again "$(tail -n 20 "$di
 victim=$(status 'd["hosts"][0]["vswitchd_pid"]')
 kill -9 "$victim"
 restarted() {
-    local end=$((SECONDS + 20))
-    until [ "$(status 'd["hosts"][0]["restarts"]')" = 1 ] &&
-        [ "$(status 'd["hosts"][0]["vswitchd_pid"]')" != "$victim" ]; do
-        [ $SECONDS -lt $end ] || return 1
+    local end=$((SECONDS + 20)) pid
+    until [ "$(status 'd["hosts"][0]["restarts"]')" -ge 1 ] &&
+        pid=$(status 'd["hosts"][0]["vswitchd_pid"]') && [ "$pid" != "$victim" ]; do
+        [ $SECONDS -lt $end ] || {
+            W status --json | head -c 400
+            return 1
+        }
         read -rt 0.1 <> <(:)
     done
 }
 check no-spare-switch-restarted restarted
-kill -9 "$(supervisor)"
+kill_supervisor
 refuse dead-lab-status W status
 check dead-lab-down W down
 no_traces dead-lab-down-leaves-nothing
 
 # A new lab clears what a dead one left.
 W up --guests 1 >"$dir/up" 2>&1 || not_ok up-third "$(tail -n 20 "$dir/up")"
-kill -9 "$(supervisor)"
+kill_supervisor
 W up --guests 1 >"$dir/out" 2>&1 && grep -q 'cleaned up what a dead lab left' "$dir/out" &&
     ok leftover-cleaned || not_ok leftover-cleaned "$(cat "$dir/out")"
 W down >/dev/null 2>&1
