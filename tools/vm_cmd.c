@@ -175,8 +175,10 @@ show_end(struct vm_cli *c, const json_t *record, bool moved)
     if (c->json) {
         json_dumpf(record, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
         putchar('\n');
-    } else if (moved && json_object_get(stats, "blackout_ms")) {
+    } else if (moved && number(stats, "blackout_ms") > 0) {
         printf("done: blackout %.1f ms\n", number(stats, "blackout_ms"));
+    } else if (moved) {
+        printf("done: blackout not known\n"); /* who sent it has not heard that it runs */
     }
     json_decref(stats);
 }
