@@ -96,6 +96,12 @@ int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *
 /* Starts what serves hosts, beside our server. */
 int pdb_hosts_start(const struct pdb *, pid_t *, char *why);
 
+/* --- pool_db_raft.c: members of a cluster ------------------------------------------------ */
+
+/* Takes another member out, "ssl:IP:PORT+2", by way of the running server, and waits until
+ * the cluster has agreed.  ENOENT, EINVAL: it is none, or this one; nothing is done. */
+int pdb_kick(const struct pdb *, const char *target, char *why);
+
 /* --- the commands ------------------------------------------------------------------ */
 
 int pool_db_main(int argc, char **argv);

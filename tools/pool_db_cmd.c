@@ -546,30 +546,6 @@ hosts_main(int argc, char **argv)
 
 /* --- clusters ------------------------------------------------------------------------------- */
 
-/* A follower passes the request on and does not wait for what comes of it. */
-static int
-wait_until_gone(const struct pdb *p, const char *target, char *why)
-{
-    char listed[160], *out;
-
-    snprintf(listed, sizeof listed, " at %s)", target);
-    for (int ms = 0; ms < LEAVE_MS; ms += ATTEMPT_MS) {
-        bool gone;
-
-        if (pdb_appctl(p, (const char *[]){"cluster/status", "Weft_Pool", NULL}, &out, why)) {
-            return EIO;
-        }
-        gone = !strstr(out, listed);
-        free(out);
-        if (gone) {
-            return 0;
-        }
-        pause_ms(ATTEMPT_MS);
-    }
-    snprintf(why, PDB_WHY, "the cluster still has it; has it a quorum?");
-    return ETIMEDOUT;
-}
-
 static int
 leave_main(int argc, char **argv)
 {
@@ -638,8 +614,7 @@ kick_main(int argc, char **argv)
         return failed(&a, why);
     }
     raft_target(ip, port, target);
-    if (pdb_appctl(&p, (const char *[]){"cluster/kick", "Weft_Pool", target, NULL}, NULL, why) ||
-        wait_until_gone(&p, target, why)) {
+    if (pdb_kick(&p, target, why)) {
         return failed(&a, why);
     }
     printf("%s is no member any more\n", a.operands[1]);

@@ -452,14 +452,47 @@ test_pair() {
 
 # --- a cluster --------------------------------------------------------------------------
 
+# What s1's server answers to "kick", one answer after the other: listed; sent; missing and
+# not yet committed; none; committed and no leader; more entries, and the first committed.
+kick_is_awaited() {
+    local d=$work/answers
+    mkdir "$d" && cp "$bin/weft" "$d/weft" || return
+    looks() { # NUMBER LEADER END UNCOMMITTED [SERVER]
+        printf '%s\n' "Name: Weft_Pool" "Leader: $2" "Log: [2, $3]" "Entries not yet committed: $4" \
+            "Servers:" "    aaaa (aaaa at ssl:10.99.0.1:6643) (self)" ${5:+"    bbbb (bbbb at $5)"} >"$d/$1"
+    }
+    looks 1 self 9 0 ssl:10.99.0.5:6643
+    echo sent removal request to leader >"$d/2"
+    looks 3 aaaa 10 1
+    looks 5 unknown 10 0
+    looks 6 aaaa 12 2
+    looks 7 self 10 0
+    cat >"$d/ovs-appctl" <<'SH'
+#!/bin/sh
+d=${0%/*}
+echo "$*" >>"$d/asked"
+cat "$d/$(wc -l <"$d/asked")"
+SH
+    chmod +x "$d/ovs-appctl"
+    "$d/weft" pool db kick "$work/s1" 10.99.0.5
+    echo "exit code $?, asked $(wc -l <"$d/asked") times, the second $(sed -n 2p "$d/asked")" | tee "$d/end"
+    grep -q 'exit code 0, asked 6 times, .* cluster/kick Weft_Pool ssl:10.99.0.5:6643$' "$d/end"
+}
 test_cluster() {
     make cluster 1 >/dev/null || give_up "cluster"
     run 1
     until_true 10 serves 1 || give_up "no cluster"
+    check "a cluster of one: what is no member cannot be kicked" eval \
+        '! db kick "$work/s1" 10.99.0.5 && grep -q "is no member" "$dir/said" &&
+        db status "$work/s1" | grep -q "^Role: leader" && serves 1'
     for i in 2 3; do
         make join $i --peer 10.99.0.1 >/dev/null && run $i
     done
     check "three members" eval 'until_true 15 serves 2 && until_true 15 serves 3'
+    check "a kick ends when the cluster has agreed, whatever is seen before" kick_is_awaited
+    check "a member does not kick itself" eval \
+        '! db kick "$work/s1" 10.99.0.1 && grep -q "weft pool db leave" "$dir/said" &&
+        db status "$work/s1" | grep -q "^Status: cluster member" && serves 1'
     all=ssl:10.99.0.1:6641,ssl:10.99.0.2:6641,ssl:10.99.0.3:6641,ssl:10.99.0.4:6641,ssl:10.99.0.5:6641
     members=10.99.0.1:6641,10.99.0.2:6641,10.99.0.3:6641
     controller c1 $all
