@@ -308,15 +308,17 @@ static const struct hv_ops xen_ops = {
     .now_ns = xen_now_ns,
 };
 
-/* This domain's number: 0, unless it is a driver domain. */
-static uint16_t
-own_domid(struct xs_handle *xs)
+/* Stages, if this domain's number (0, unless it is a driver domain) is known: pages
+ * granted to another one would be that one's. */
+static struct xen_stages *
+open_stages(struct xen_hv *xen, struct xs_handle *xs)
 {
-    char *text = xs_read(xs, XBT_NULL, "domid", NULL);
-    uint16_t domid = text ? strtoul(text, NULL, 10) : 0;
+    char *text = xs_read(xs, XBT_NULL, "domid", NULL), *end = text;
+    unsigned long domid = text ? strtoul(text, &end, 10) : 0;
+    bool known = text && end != text && !*end && domid < DOMID_FIRST_RESERVED;
 
     free(text);
-    return domid;
+    return known ? xen_stages_open(&xen->quiet, (uint16_t)domid) : NULL;
 }
 
 /* Opens and closes each device once, so that a machine without Xen is told
@@ -348,7 +350,7 @@ probe(struct xen_hv *xen, char *why, size_t why_size)
         snprintf(why, why_size, "cannot reach xenstore (%s): start xenstored", strerror(error));
         return error;
     }
-    xen->stages = xen_stages_open(&xen->quiet, own_domid(xs));
+    xen->stages = open_stages(xen, xs);
     xs_close(xs);
     return 0;
 }

@@ -134,7 +134,7 @@ place(uint32_t *at, uint16_t len)
     if (*at % HV_PAGE_SIZE + len > HV_PAGE_SIZE) {
         *at += HV_PAGE_SIZE - *at % HV_PAGE_SIZE;
     }
-    return *at + len <= STAGE_BYTES;
+    return *at < STAGE_BYTES && *at + len <= STAGE_BYTES;
 }
 
 /* Stages what fits of 'n' segments, from the first; 'at' of each that is staged is where.
