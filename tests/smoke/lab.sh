@@ -163,6 +163,7 @@ restarted() {
         }
         read -rt 0.1 <> <(:)
     done
+    return 0 # not what read said
 }
 check no-spare-switch-restarted restarted
 kill_supervisor
