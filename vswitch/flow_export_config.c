@@ -279,6 +279,7 @@ plan_bridge(struct plan *p, size_t index, const struct ovsrec_bridge *br)
     struct plan_bridge *b = &p->bridges[index];
 
     ovs_strlcpy(b->name, br->name, sizeof b->name);
+    plan_tenants(b, smap_get_def(&br->external_ids, "weft-tenants", ""));
     if (br->netflow && br->netflow->n_targets) {
         plan_netflow(p, b, br);
     }
@@ -342,6 +343,7 @@ plan_destroy(struct plan *p)
                 free(b->exports[j].networks);
             }
             free(b->exports);
+            free(b->tenants);
             free(b->interfaces);
             free(b->interface_ports);
         }
@@ -397,6 +399,7 @@ flow_export_init(const char *database)
         &ovsrec_bridge_col_netflow,
         &ovsrec_bridge_col_ipfix,
         &ovsrec_bridge_col_other_config,
+        &ovsrec_bridge_col_external_ids,
         &ovsrec_port_col_interfaces,
         &ovsrec_interface_col_name,
         &ovsrec_interface_col_type,

@@ -710,6 +710,7 @@ scoped_rec(unsigned n, const char *target, unsigned network, unsigned network2)
     "u=$(" VSCTL "--bare --columns=ipfix find flow_sample_collector_set id=" KEY "); " VSCTL       \
     "--bare --columns=external_ids find flow_sample_collector_set id=" KEY "; " VSCTL              \
     "--bare --columns=targets,other_config list ipfix $u"
+#define TENANTS VSCTL "--if-exists get bridge xenbr0 external_ids:weft-tenants"
 #define TAGS(PORT) VSCTL "--if-exists get interface " PORT " external_ids:weft-network-tags"
 
 /* Which host it is about, and both ways out. */
@@ -770,6 +771,13 @@ test_scoped_exporters(void)
     network(2, 25, "");
     CHECK(apply() && said(TAGS("up"), "\"10=301 25=302\"\n"));
     network(2, 20, "");
+
+    CASE("ctl_ports/exporter: whose the networks are");
+    CHECK(said(TENANTS, "\n"));
+    network(2, 20, ref(REC_TENANT, 2));
+    CHECK(apply() && said(TENANTS, "\"302=202\"\n"));
+    network(2, 20, "");
+    CHECK(apply() && said(TENANTS, "\n"));
 
     CASE("ctl_ports/exporter: a host whose datapath cannot exports nothing, and it says so");
     CHECK(apply() && !any(REC_EXPORTER, 2)->refused);
