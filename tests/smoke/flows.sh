@@ -325,6 +325,26 @@ no_more() {
 }
 check no-more-to-the-one-before no_more
 
+# With a bond the controller puts the uplink's devices into a bridge of their own: what comes
+# in there comes in at the patch port in the uplink's place.
+vsctl del-port swvb \
+    -- add-port br0 up -- set interface up type=patch options:peer=out ofport_request=15 \
+    external_ids:weft-network-tags='"10=5 20=6"' \
+    -- add-br weft-uplink -- set bridge weft-uplink datapath_type=weft external_ids:weft-controller=uplink \
+    -- add-port weft-uplink out -- set interface out type=patch options:peer=up \
+    -- add-port weft-uplink swvb
+"$bin/ovs-ofctl" del-flows br0 && "$bin/ovs-ofctl" add-flow br0 actions=drop
+bond_heard() { # PORT: the tags of what its collector heard of at the uplink
+    grep '"dport":7010' "$dir/$1.json" | grep '"in_if":15' | grep -o '"vlan":[0-9]*' | sort -u | tr -dc '0-9\n' | xargs
+}
+bond_sends() {
+    in_peer_send vb 7010 10 && in_peer_send vb 7010 20 && in_peer_send vb 7010 40 &&
+        [ "$(bond_heard 9036)" = "10 20 40" ]
+}
+check all-from-a-bond-to-the-bridges until_true 20 bond_sends
+from_bond() { [ "$(bond_heard 9032)" = 10 ] && [ "$(bond_heard 9034)" = 20 ]; }
+check networks-from-a-bond until_true 5 from_bond
+
 vsctl -- clear bridge br0 ipfix -- --all destroy Flow_Sample_Collector_Set
 stopped() { appctl flow-export/show | grep -q 'no bridge exports'; }
 check stops until_true 5 stopped
