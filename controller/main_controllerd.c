@@ -18,6 +18,7 @@
 #include "capture.h"
 #include "command-line.h"
 #include "compile.h"
+#include "crowded.h"
 #include "daemon.h"
 #include "dirs.h"
 #include "fatal-signal.h"
@@ -462,6 +463,22 @@ print_table(struct compile *compile, const struct options *o)
     return ok;
 }
 
+/* The flows are what a host would get, so this is no failure. */
+static void
+print_crowded(struct model *model, struct compile *compile, const struct options *o)
+{
+    struct crowded crowded = {.runs = 0};
+    struct model_obj *obj;
+
+    crowded_run(&crowded, model, compile);
+    MODEL_FOR_EACH (obj, model, REC_POLICY) {
+        if (obj->refused) {
+            ovs_error(0, "%s: policy \"%s\": %s", o->compile, obj->name, obj->refused);
+        }
+    }
+    crowded_destroy(&crowded);
+}
+
 static bool
 print_flows(struct model *model, const struct options *o)
 {
@@ -471,6 +488,7 @@ print_flows(struct model *model, const struct options *o)
     invent_ports(model);
     compile_run(compile);
     model_changes_clear(model);
+    print_crowded(model, compile, o);
     ok = o->trace ? print_trace(model, compile, o) : print_table(compile, o);
     compile_destroy(compile);
     return ok;
