@@ -32,6 +32,7 @@
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "ovs-thread.h"
+#include "ovs/tls_files.h"
 #include "ovsdb-idl.h"
 #include "plan.h"
 #include "pool_db.h"
@@ -70,6 +71,7 @@ struct controller {
     struct rule_log *log;
     struct samples *samples;
     struct capture *capture;
+    struct tls_files tls; /* of streams; REST has its own */
     bool exiting;
 };
 
@@ -371,6 +373,7 @@ run_once(struct controller *ctl, struct unixctl_server *unixctl)
 {
     const struct uuid *stale;
 
+    tls_files_refresh(&ctl->tls);
     pool_db_run(ctl->db);
     leader_run(ctl->leader);
     share_run(ctl->share);
@@ -528,6 +531,11 @@ open_all(struct controller *ctl, const struct options *o)
     };
     char why[256];
 
+    ctl->tls = (struct tls_files){
+        .private_key = o->private_key,
+        .certificate = o->certificate,
+        .ca_cert = o->ca_cert,
+    };
     fence_open(o->fence);
     ctl->model = model_create();
     ctl->compile = compile_create(ctl->model);
