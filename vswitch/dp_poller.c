@@ -33,6 +33,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -46,6 +47,7 @@
 #include "dp.h"
 #include "dpdk.h"
 #include "fast/portq.h"
+#include "netback.h"
 #include "offload_ports.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
@@ -310,11 +312,27 @@ pollers_send(struct fast_port *fast, struct worker *worker, struct rte_mbuf **pk
 
 /* --- the threads -------------------------------------------------------------- */
 
+/* The waiting thread delivers to guests itself what is done sooner than another thread
+ * is woken, and all where no other could run meanwhile. */
+static void
+choose_deliveries(void)
+{
+    cpu_set_t cpus;
+
+    CPU_ZERO(&cpus);
+    sched_getaffinity(0, sizeof cpus, &cpus);
+    netback_deliver_here(CPU_COUNT(&cpus) == 1 ? NETBACK_DELIVER_ALL : NETBACK_DELIVER_LITTLE);
+}
+
 static void
 trim(struct poller *p)
 {
     if (!p->trimmed) {
         worker_trim(p->worker->worker);
+        if (is_waiter(p)) {
+            netback_deliver_trim();
+            choose_deliveries();
+        }
         p->trimmed = true;
     }
 }
@@ -471,6 +489,7 @@ wait_main(void *p_)
     bool more = false;
 
     set_subprogram_name(p->name);
+    choose_deliveries();
 
     while (take_over(p)) {
         unsigned got;
@@ -494,6 +513,7 @@ wait_main(void *p_)
             find_hot(p, 0);
         }
     }
+    netback_deliver_here(NETBACK_DELIVER_NONE);
     return NULL;
 }
 
