@@ -89,7 +89,7 @@ inc = $(or $(INC_$(patsubst %/,%,$(dir $1))),$(INC_$(firstword $(subst /, ,$1)))
 
 lib_of = $(O)/lib$(if $(filter lib,$1),weft,$(notdir $1)).a
 libs_no_ovs = $(foreach m,tools fast netback vlan netflow migrate lib,$(call lib_of,$m))
-libs_controller = $(foreach m,controller vlan lib,$(call lib_of,$m))
+libs_controller = $(foreach m,controller ovsclient vlan lib,$(call lib_of,$m))
 libs_migrate = $(foreach m,migrate ovsclient lib,$(call lib_of,$m))
 libs_xapi = $(foreach m,xapi-net ovsclient lib,$(call lib_of,$m))
 libs_vswitch = $(foreach m,vswitch fast netback vlan netflow lib,$(call lib_of,$m))

@@ -6,14 +6,18 @@
  *
  *     handshake -> open -> closed
  *
- * In the handshake it is TLS that decides, against the authority of the hosts; its
- * certificate's common name is the host.  Open, "transact" goes through dbgate_admit()
- * and its answer, told by the request's id, through dbgate_result(); of other requests
- * some go as they are.  If either end closes, so does the other: clients come again.
+ * In the handshake it is TLS that decides, against the authority of the hosts and the
+ * revocation lists (host_peer.h); its certificate's common name is the host, which must be
+ * a row of Host.  Open, "transact" goes through dbgate_admit() and its answer, told by the
+ * request's id, through dbgate_result(); of other requests some go as they are.  If either
+ * end closes, so does the other: clients come again.  A session ends when its host is none
+ * any more, and when its certificate would not do any more.
  *
  * What a host can take is bounded: connections, memory of one request, requests under
  * way, answers that it does not read (until it has, the server is not read either, and
- * holds its updates back). */
+ * holds its updates back).  One that neither says anything nor reads is gone.  How long it
+ * reads is not bounded: the first answer to a monitor is the database, and links are slow.
+ * That it reads is told by what its machine acknowledges; our own probes are less. */
 #include <config.h>
 
 #include "dbgate.h"
@@ -23,6 +27,7 @@
 #include <string.h>
 
 #include "host_limit.h"
+#include "host_peer.h"
 #include "jsonrpc.h"
 #include "openvswitch/json.h"
 #include "openvswitch/list.h"
@@ -46,7 +51,7 @@ enum {
     MESSAGES_A_TURN = 50,
     MAX_COST = 8 << 20, /* memory of one message, about (host_limit.h) */
     MAX_UNREAD = 1 << 20,
-    PROBE_MS = 30000, /* of silence */
+    MIN_TAKEN = 16 << 10, /* bytes in a time of silence: it reads */
     MAX_NAME = 64,
 };
 
@@ -59,7 +64,10 @@ struct pending {
 struct session {
     struct ovs_list node;  /* in 'handshakes' or 'sessions' of dbgate */
     struct stream *stream; /* of a handshake */
-    long long int since;   /* of a handshake; else of the last that came from the host */
+    struct ssl_st *ssl;    /* of 'stream', then of 'down' */
+    /* Of a handshake; else of the last that came from the host, or that it was seen to read. */
+    long long int since;
+    uint64_t taken; /* of host_peer_taken(), at some time before */
     bool probed;
     char *host;
     struct jsonrpc *down, *up; /* to the host, to the server */
@@ -72,6 +80,8 @@ struct session {
 struct dbgate {
     struct pstream *listener;
     char *server;
+    struct dbgate_hosts *hosts;
+    int probe_ms;
     struct ovs_list handshakes, sessions; /* the oldest first */
     size_t n_handshakes, n_sessions;
 };
@@ -264,21 +274,35 @@ run_server(struct session *s)
     return error == EAGAIN ? 0 : error;
 }
 
-/* A machine that is gone says nothing more. */
+/* Since the last time that this was asked. */
+static bool
+has_read(struct session *s)
+{
+    uint64_t taken = host_peer_taken(s->ssl), before = s->taken;
+
+    s->taken = taken;
+    return taken - before >= MIN_TAKEN;
+}
+
+/* A machine that is gone says nothing more, and takes nothing.  One that is slow takes what
+ * came before the probe, and cannot answer until then. */
 static int
-probe(struct session *s)
+probe(struct session *s, int probe_ms)
 {
     struct json *id;
     struct jsonrpc_msg *msg;
 
-    if (time_msec() < s->since + PROBE_MS) {
+    if (time_msec() < s->since + probe_ms) {
+        return 0;
+    }
+    s->since = time_msec();
+    if (has_read(s)) {
         return 0;
     }
     if (s->probed) {
         return ETIMEDOUT;
     }
     s->probed = true;
-    s->since = time_msec();
     msg = jsonrpc_create_request("echo", json_array_create_empty(), &id);
     json_destroy(id);
     return jsonrpc_send(s->down, msg);
@@ -286,7 +310,7 @@ probe(struct session *s)
 
 /* 0, or an errno: it is over. */
 static int
-session_run(struct session *s)
+session_run(struct session *s, int probe_ms)
 {
     int error;
 
@@ -296,11 +320,11 @@ session_run(struct session *s)
     error = error ? error : jsonrpc_get_status(s->up);
     error = error ? error : run_host(s);
     error = error ? error : run_server(s);
-    return error ? error : probe(s);
+    return error ? error : probe(s, probe_ms);
 }
 
 static void
-session_wait(struct session *s)
+session_wait(struct session *s, int probe_ms)
 {
     jsonrpc_wait(s->down);
     jsonrpc_wait(s->up);
@@ -310,7 +334,7 @@ session_wait(struct session *s)
     if (takes_from_server(s)) {
         jsonrpc_recv_wait(s->up);
     }
-    poll_timer_wait_until(s->since + PROBE_MS);
+    poll_timer_wait_until(s->since + probe_ms);
 }
 
 /* --- from connection to session ------------------------------------------------------- */
@@ -340,7 +364,7 @@ count_of(const struct dbgate *g, const char *host)
     return n;
 }
 
-/* The host is known: to the server.  0, or an errno. */
+/* The host is known: to the server.  0, EAGAIN (not yet), or an errno. */
 static int
 admit(struct dbgate *g, struct session *s)
 {
@@ -351,7 +375,16 @@ admit(struct dbgate *g, struct session *s)
     if (!is_name(name)) {
         return EACCES;
     }
-    s->host = xstrdup(name);
+    if (!s->host) {
+        s->host = xstrdup(name);
+    }
+    if (!dbgate_hosts_known(g->hosts)) {
+        return EAGAIN;
+    }
+    if (!dbgate_hosts_has(g->hosts, name)) {
+        VLOG_INFO_RL(&rl, "%s: the pool has no such host", name);
+        return EACCES;
+    }
     if (g->n_sessions >= MAX_SESSIONS || count_of(g, name) >= MAX_PER_HOST) {
         return EMFILE;
     }
@@ -389,10 +422,11 @@ shake_hands(struct dbgate *g)
 
         stream_run(s->stream);
         error = stream_connect(s->stream);
-        if (error == EAGAIN) {
-            error = time_msec() >= s->since + HANDSHAKE_MS ? ETIMEDOUT : EAGAIN;
-        } else if (!error) {
+        if (!error) {
             error = admit(g, s);
+        }
+        if (error == EAGAIN && time_msec() >= s->since + HANDSHAKE_MS) {
+            error = ETIMEDOUT;
         }
         if (error && error != EAGAIN) {
             drop_handshake(g, s, error);
@@ -409,6 +443,7 @@ take_connections(struct dbgate *g)
         struct session *s = xzalloc(sizeof *s);
 
         s->stream = stream;
+        s->ssl = host_peer_newest();
         s->since = time_msec();
         ovs_list_init(&s->pending);
         ovs_list_push_back(&g->handshakes, &s->node);
@@ -422,7 +457,7 @@ take_connections(struct dbgate *g)
 /* --- the gate ------------------------------------------------------------------------- */
 
 int
-dbgate_open(const char *listen, const char *server, struct dbgate **gp)
+dbgate_open(const char *listen, const char *server, int probe_ms, struct dbgate **gp)
 {
     struct dbgate *g = xzalloc(sizeof *g);
     int error = jsonrpc_pstream_open(listen, &g->listener, 0);
@@ -432,10 +467,49 @@ dbgate_open(const char *listen, const char *server, struct dbgate **gp)
         return error;
     }
     g->server = xstrdup(server);
+    g->hosts = dbgate_hosts_open(server);
+    g->probe_ms = probe_ms;
     ovs_list_init(&g->handshakes);
     ovs_list_init(&g->sessions);
     *gp = g;
     return 0;
+}
+
+static void
+end_session(struct dbgate *g, struct session *s, const char *why)
+{
+    VLOG_INFO_RL(&rl, "%s (%s): closed: %s", s->host, jsonrpc_get_name(s->down), why);
+    g->n_sessions--;
+    session_destroy(s);
+}
+
+static void
+put_out_strangers(struct dbgate *g)
+{
+    struct session *s;
+
+    LIST_FOR_EACH_SAFE (s, node, &g->sessions) {
+        if (!dbgate_hosts_has(g->hosts, s->host)) {
+            end_session(g, s, "the pool has no such host any more");
+        }
+    }
+}
+
+void
+dbgate_recheck(struct dbgate *g)
+{
+    struct session *s;
+
+    LIST_FOR_EACH_SAFE (s, node, &g->handshakes) {
+        if (s->host && !host_peer_still_good(s->ssl)) {
+            drop_handshake(g, s, EACCES);
+        }
+    }
+    LIST_FOR_EACH_SAFE (s, node, &g->sessions) {
+        if (!host_peer_still_good(s->ssl)) {
+            end_session(g, s, "its certificate is not good any more");
+        }
+    }
 }
 
 void
@@ -443,16 +517,16 @@ dbgate_run(struct dbgate *g)
 {
     struct session *s;
 
+    if (dbgate_hosts_run(g->hosts)) {
+        put_out_strangers(g);
+    }
     take_connections(g);
     shake_hands(g);
     LIST_FOR_EACH_SAFE (s, node, &g->sessions) {
-        int error = session_run(s);
+        int error = session_run(s, g->probe_ms);
 
         if (error) {
-            VLOG_INFO_RL(&rl, "%s (%s): closed: %s", s->host, jsonrpc_get_name(s->down),
-                         ovs_retval_to_string(error));
-            g->n_sessions--;
-            session_destroy(s);
+            end_session(g, s, ovs_retval_to_string(error));
         }
     }
 }
@@ -462,14 +536,17 @@ dbgate_wait(struct dbgate *g)
 {
     struct session *s;
 
+    dbgate_hosts_wait(g->hosts);
     pstream_wait(g->listener);
     LIST_FOR_EACH (s, node, &g->handshakes) {
         stream_run_wait(s->stream);
-        stream_connect_wait(s->stream);
+        if (!s->host) { /* else it is done, and the hosts are to be read */
+            stream_connect_wait(s->stream);
+        }
         poll_timer_wait_until(s->since + HANDSHAKE_MS);
     }
     LIST_FOR_EACH (s, node, &g->sessions) {
-        session_wait(s);
+        session_wait(s, g->probe_ms);
     }
 }
 
@@ -485,6 +562,7 @@ dbgate_close(struct dbgate *g)
         session_destroy(s);
     }
     pstream_close(g->listener);
+    dbgate_hosts_close(g->hosts);
     free(g->server);
     free(g);
 }

@@ -48,13 +48,28 @@ bool dbgate_may_call(const char *method, const struct json *params, struct dbgat
 /* Whether a request may have it. */
 bool dbgate_is_id(const struct json *id);
 
+/* --- dbgate_hosts.c: who is a host ------------------------------------------------------ */
+
+struct dbgate_hosts;
+
+struct dbgate_hosts *dbgate_hosts_open(const char *server);
+void dbgate_hosts_close(struct dbgate_hosts *);
+/* True: some may have come or gone. */
+bool dbgate_hosts_run(struct dbgate_hosts *);
+void dbgate_hosts_wait(struct dbgate_hosts *);
+/* They have been read; until then none is there. */
+bool dbgate_hosts_known(const struct dbgate_hosts *);
+bool dbgate_hosts_has(const struct dbgate_hosts *, const char *name);
+
 /* --- dbgate.c: connections ------------------------------------------------------------- */
 
 struct dbgate;
 
-/* Hosts come to 'listen' ("pssl:..."), the database is at 'server' ("unix:...").  0, or an
- * errno. */
-int dbgate_open(const char *listen, const char *server, struct dbgate **);
+/* Hosts come to 'listen' ("pssl:..."), the database is at 'server' ("unix:...").  One that is
+ * silent for 'probe_ms' is asked whether it is there.  0, or an errno. */
+int dbgate_open(const char *listen, const char *server, int probe_ms, struct dbgate **);
+/* Authorities or revocation lists are new: who would not be let in by them is put out. */
+void dbgate_recheck(struct dbgate *);
 void dbgate_run(struct dbgate *);
 void dbgate_wait(struct dbgate *);
 void dbgate_close(struct dbgate *);

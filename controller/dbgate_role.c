@@ -16,6 +16,9 @@
  * against the same rows, after what earlier operations have made of them; a cluster
  * commits it only if nothing has changed since.
  *
+ * In front of the first that writes goes another, by which the transaction is given up
+ * unless h1 is a row of Host: what was its own may outlive it.
+ *
  * An insertion says itself whose the row will be.  What is not understood here does not
  * go on: what we read and what the server reads is one and the same text, written anew
  * from what we have parsed. */
@@ -300,7 +303,25 @@ make_guard(const struct table_rule *rule, const struct json *where, const char *
     return guard;
 }
 
-enum verdict { REFUSED, AS_IT_IS, GUARDED };
+/* "h1 is a host" */
+static struct json *
+make_host_guard(const char *host)
+{
+    struct json *guard = json_object_create();
+    struct json *is_named = json_array_create_3(json_string_create("name"),
+                                                json_string_create("=="), json_string_create(host));
+
+    json_object_put_string(guard, "op", "wait");
+    json_object_put(guard, "timeout", json_integer_create(0));
+    json_object_put_string(guard, "table", "Host");
+    json_object_put(guard, "where", json_array_create_1(is_named));
+    json_object_put(guard, "columns", json_array_create_1(json_string_create("name")));
+    json_object_put_string(guard, "until", "!=");
+    json_object_put(guard, "rows", json_array_create_empty());
+    return guard;
+}
+
+enum verdict { REFUSED, READS, INSERTS, GUARDED };
 
 static enum verdict
 judge(const struct json *op, const char *host)
@@ -320,17 +341,17 @@ judge(const struct json *op, const char *host)
     name = member_string(op, "op");
     if (!strcmp(name, "select") || !strcmp(name, "comment") || !strcmp(name, "commit") ||
         !strcmp(name, "abort")) {
-        return AS_IT_IS;
+        return READS;
     }
     if (!strcmp(name, "wait")) {
-        return waits_not(op) ? AS_IT_IS : REFUSED;
+        return waits_not(op) ? READS : REFUSED;
     }
     rule = find_rule(op);
     if (!rule) {
         return REFUSED;
     }
     if (!strcmp(name, "insert")) {
-        return may_insert(rule, op, host) ? AS_IT_IS : REFUSED;
+        return may_insert(rule, op, host) ? INSERTS : REFUSED;
     }
     may = !strcmp(name, "update")   ? may_update(rule, op)
           : !strcmp(name, "mutate") ? may_mutate(rule, op)
@@ -378,6 +399,7 @@ dbgate_admit(const char *host, const struct json *params, struct dbgate_plan *pl
 {
     struct json *admitted;
     size_t n, selects = 0;
+    bool writes = false;
 
     memset(plan, 0, sizeof *plan);
     *refusal = NULL;
@@ -392,15 +414,19 @@ dbgate_admit(const char *host, const struct json *params, struct dbgate_plan *pl
     for (size_t i = 0; i < n; i++) {
         const struct json *op = params->array.elems[i + 1];
         enum verdict verdict = judge(op, host);
-        bool reads = verdict != REFUSED && !strcmp(member_string(op, "op"), "select");
+        bool selects_rows = verdict == READS && !strcmp(member_string(op, "op"), "select");
 
-        selects += reads;
+        selects += selects_rows;
         if (verdict == REFUSED || selects > MAX_SELECTS ||
-            (!reads && strcmp(json_string(params->array.elems[0]), DBGATE_DB) != 0)) {
+            (!selects_rows && strcmp(json_string(params->array.elems[0]), DBGATE_DB) != 0)) {
             *refusal = refuse_at(i, n);
             json_destroy(admitted);
             dbgate_plan_clear(plan);
             return NULL;
+        }
+        if (!writes && verdict != READS) {
+            add(admitted, plan, make_host_guard(host), true);
+            writes = true;
         }
         if (verdict == GUARDED) {
             add(admitted, plan, make_guard(find_rule(op), member(op, "where", JSON_ARRAY), host),
@@ -438,8 +464,12 @@ dbgate_result(const struct dbgate_plan *plan, const struct json *result)
         const struct json *one = result->array.elems[i];
 
         if (i < plan->n && plan->ours[i]) {
-            /* What it says is about the operation that follows. */
-            instead = timed_out(one) ? permission_error() : failed(one) ? json_clone(one) : NULL;
+            /* What it says is about the operation that follows; of two, the first. */
+            if (!instead) {
+                instead = timed_out(one) ? permission_error()
+                          : failed(one)  ? json_clone(one)
+                                         : NULL;
+            }
         } else {
             json_array_add(out, instead ? instead : json_clone(one));
             instead = NULL;

@@ -69,6 +69,7 @@ host_extra_free(struct host_extra *x)
     free(x->bond.primary);
     svec_destroy(&x->bond.interfaces);
     svec_destroy(&x->pifs);
+    svec_destroy(&x->tenants);
     free(x->mirrors);
     free(x);
 }
@@ -126,7 +127,8 @@ host_extra_equal(const struct host_extra *a, const struct host_extra *b)
         a->n_scopes != b->n_scopes) {
         return a == b;
     }
-    if (!bonds_equal(&a->bond, &b->bond) || !svec_equal(&a->pifs, &b->pifs)) {
+    if (!bonds_equal(&a->bond, &b->bond) || !svec_equal(&a->pifs, &b->pifs) ||
+        !svec_equal(&a->tenants, &b->tenants)) {
         return false;
     }
     for (size_t i = 0; i < a->n_keys; i++) {
@@ -393,12 +395,26 @@ compare_port_keys(const void *a_, const void *b_)
     return strcmp(a->port, b->port);
 }
 
+void
+fleet_add_tenant(struct host_extra *x, const struct model_network *network)
+{
+    if (network->tenant) {
+        svec_add_nocopy(&x->tenants, xasprintf("%" PRIu32 "=%" PRIu32, network->obj.key,
+                                               network->tenant->obj.key));
+    }
+}
+
 /* Beside those that fleet_scopes() has added. */
 static void
 add_keys(struct host_extra *x, const struct model_host *host)
 {
+    const struct model_presence *presence;
     const struct model_port *port, *sub;
 
+    LIST_FOR_EACH (presence, host_node, &host->presences) {
+        fleet_add_tenant(x, presence->network);
+    }
+    svec_sort_unique(&x->tenants);
     x->keys = xrealloc(x->keys, (x->n_keys + ovs_list_size(&host->ports) + 1) * sizeof *x->keys);
     LIST_FOR_EACH (port, host_node, &host->ports) {
         struct svec tags = SVEC_EMPTY_INITIALIZER;
@@ -497,6 +513,13 @@ fleet_extra_changed(const struct model *m, struct hmapx *hosts)
         MODEL_FOR_EACH_CHANGED (obj, m, REC_VIF) {
             LIST_FOR_EACH (port, vif_node, &model_vif(obj)->ports) {
                 hmapx_add(hosts, &port->host->obj);
+            }
+        }
+        MODEL_FOR_EACH_CHANGED (obj, m, REC_NETWORK) { /* whose it is */
+            const struct model_presence *presence;
+
+            LIST_FOR_EACH (presence, network_node, &model_network(obj)->presences) {
+                hmapx_add(hosts, &presence->host->obj);
             }
         }
     }

@@ -57,6 +57,7 @@ add_scope(struct host_extra *x, const struct model_exporter *e, const struct mod
     for (size_t i = 0; i < n; i++) {
         svec_add_nocopy(&keys, xasprintf("%" PRIu32, networks[i]->obj.key));
         add_tag(tags, networks[i]);
+        fleet_add_tenant(x, networks[i]);
     }
     free(networks);
     svec_sort_unique(&keys);

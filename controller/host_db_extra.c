@@ -538,6 +538,21 @@ set_key(const struct ovsrec_interface *iface, const char *name, uint32_t key)
     set_id(iface, name, text);
 }
 
+/* Whose the networks are. */
+static void
+apply_tenants(const struct host_extra *x, const struct ovsrec_bridge *br)
+{
+    const char *has = smap_get(&br->external_ids, "weft-tenants");
+    char *text = x && x->tenants.n ? svec_join(&x->tenants, " ", "") : NULL;
+
+    if (text && (!has || strcmp(has, text))) {
+        ovsrec_bridge_update_external_ids_setkey(br, "weft-tenants", text);
+    } else if (!text && has) {
+        ovsrec_bridge_update_external_ids_delkey(br, "weft-tenants");
+    }
+    free(text);
+}
+
 static int
 compare_port(const void *name, const void *keys)
 {
@@ -573,6 +588,7 @@ host_db_apply_extra(struct host *h, const struct ovsrec_bridge *br)
 
     apply_mirrors(h, br);
     apply_keys(h, br);
+    apply_tenants(h->extra, br);
     apply_netflow(h, br, e ? &e[HOST_NETFLOW] : &none);
     apply_sflow(h, br, e ? &e[HOST_SFLOW] : &none);
     apply_ipfix(h, br, e ? &e[HOST_IPFIX] : &none);

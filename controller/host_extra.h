@@ -19,6 +19,7 @@ struct host;
 struct model;
 struct model_exporter;
 struct model_host;
+struct model_network;
 
 enum host_mirror_output {
     HOST_MIRROR_PORT, /* a vif's */
@@ -85,6 +86,7 @@ struct host_extra {
     struct svec pifs;            /* devices of which the switch is asked, sorted */
     struct host_port_keys *keys; /* in order of ports, if something is exported */
     size_t n_keys;
+    struct svec tenants; /* of those networks: "NETWORK=TENANT", keys, sorted */
     struct host_mirror *mirrors;
     size_t n_mirrors;
     struct host_exporter exporters[HOST_N_PROTOCOLS];
@@ -115,6 +117,8 @@ void fleet_scopes(const struct model *, struct host_extra *, const struct model_
 void fleet_scope_errors(struct model *);
 /* Whether a switch can export some networks' packets only. */
 bool fleet_scope_can(const char *switch_type, const char *datapath_type);
+/* Whose the network is, for 'tenants'. */
+void fleet_add_tenant(struct host_extra *, const struct model_network *);
 void fleet_set_exporter(struct host_exporter *, const struct model_exporter *,
                         const struct model_host *);
 

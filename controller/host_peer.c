@@ -3,12 +3,14 @@
 #include "host_peer.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "hash.h"
@@ -27,8 +29,12 @@ int __wrap_SSL_connect(SSL *);
 static struct hmap peers = HMAP_INITIALIZER(&peers);
 static int min_version = TLS1_3_VERSION;
 static char *crl_file;
-static struct timespec crl_mtime; /* of what was loaded */
-static SSL_CTX *crl_ctx;          /* into which it was loaded */
+static struct stat crl_seen; /* as it was when last read */
+static X509_STORE *lists;    /* what could be read of it last, or NULL */
+static bool new_lists;       /* that host_peer_refresh() has not told */
+static X509_STORE *joined;   /* the context's authorities with these; a reference */
+static SSL_CTX *context;     /* stream-ssl's, once it has made a connection */
+static SSL *newest;          /* of the latest stream, which owns it */
 
 static uint32_t
 hash_address(const struct sockaddr_storage *ss)
@@ -105,54 +111,96 @@ host_peer_allow_tls12(void)
     min_version = TLS1_2_VERSION;
 }
 
-/* A store with the certificates of 'old' and the lists of crl_file.  Never the
- * old store with the lists added: of two lists as old as each other OpenSSL may
- * take the former. */
-static X509_STORE *
-make_store(X509_STORE *old)
+/* The file's lists take the place of those before; true if they do. */
+static bool
+read_lists(void)
 {
-    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(old);
-    X509_STORE *store = X509_STORE_new();
-    X509_LOOKUP *lookup = store ? X509_STORE_add_lookup(store, X509_LOOKUP_file()) : NULL;
+    X509_STORE *store;
+    X509_LOOKUP *lookup;
+    struct stat s;
 
+    if (stat(crl_file, &s)) {
+        VLOG_ERR_ONCE("%s: %s", crl_file, ovs_strerror(errno));
+        return false;
+    }
+    if (s.st_ino == crl_seen.st_ino && s.st_size == crl_seen.st_size &&
+        !memcmp(&s.st_mtim, &crl_seen.st_mtim, sizeof s.st_mtim)) {
+        return false;
+    }
+    crl_seen = s;
+    store = X509_STORE_new();
+    lookup = store ? X509_STORE_add_lookup(store, X509_LOOKUP_file()) : NULL;
     if (!lookup || X509_load_crl_file(lookup, crl_file, X509_FILETYPE_PEM) <= 0) {
+        VLOG_ERR("%s: no revocation list could be read: %s", crl_file,
+                 ERR_error_string(ERR_get_error(), NULL));
+        ERR_clear_error();
+        X509_STORE_free(store);
+        return false;
+    }
+    X509_STORE_free(lists);
+    lists = store;
+    return true;
+}
+
+/* The certificates of one and the lists of the other.  Never a store with lists added: of
+ * two lists as old as each other OpenSSL may take the former. */
+static X509_STORE *
+join(X509_STORE *authorities, X509_STORE *with)
+{
+    STACK_OF(X509_OBJECT) *certs = X509_STORE_get0_objects(authorities);
+    STACK_OF(X509_OBJECT) *crls = X509_STORE_get0_objects(with);
+    X509_STORE *store = X509_STORE_new();
+    bool ok = store;
+
+    for (int i = 0; ok && i < sk_X509_OBJECT_num(certs); i++) {
+        X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(certs, i));
+
+        ok = !cert || X509_STORE_add_cert(store, cert);
+    }
+    for (int i = 0; ok && i < sk_X509_OBJECT_num(crls); i++) {
+        X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(crls, i));
+
+        ok = !crl || X509_STORE_add_crl(store, crl);
+    }
+    if (!ok) {
         X509_STORE_free(store);
         return NULL;
-    }
-    for (int i = 0; i < sk_X509_OBJECT_num(objects); i++) {
-        X509 *cert = X509_OBJECT_get0_X509(sk_X509_OBJECT_value(objects, i));
-
-        if (cert && !X509_STORE_add_cert(store, cert)) {
-            X509_STORE_free(store);
-            return NULL;
-        }
     }
     return store;
 }
 
 /* Until a list has been read, nobody is let in; from then on the last one that
- * could be read holds. */
+ * could be read holds, with other authorities too. */
 static void
 load_crl(SSL_CTX *ctx)
 {
-    X509_STORE *store;
-    struct stat s;
+    bool fresh = read_lists();
+    X509_STORE *store = SSL_CTX_get_cert_store(ctx);
 
-    if (stat(crl_file, &s)) {
-        VLOG_ERR_ONCE("%s: %s", crl_file, ovs_strerror(errno));
-    } else if (ctx != crl_ctx || memcmp(&s.st_mtim, &crl_mtime, sizeof crl_mtime)) {
-        store = make_store(SSL_CTX_get_cert_store(ctx));
+    new_lists |= fresh;
+    if (lists && (fresh || store != joined)) {
+        store = join(store, lists);
         if (store) {
             SSL_CTX_set_cert_store(ctx, store);
-            crl_ctx = ctx;
-            crl_mtime = s.st_mtim;
-        } else {
-            VLOG_ERR("%s: no revocation list could be read: %s", crl_file,
-                     ERR_error_string(ERR_get_error(), NULL));
-            ERR_clear_error();
+            X509_STORE_free(joined);
+            X509_STORE_up_ref(store); /* or another might come to be where it was */
+            joined = store;
         }
     }
     X509_STORE_set_flags(SSL_CTX_get_cert_store(ctx), X509_V_FLAG_CRL_CHECK);
+}
+
+bool
+host_peer_refresh(void)
+{
+    bool new;
+
+    if (crl_file && context) {
+        load_crl(context);
+    }
+    new = new_lists;
+    new_lists = false;
+    return new;
 }
 
 SSL *
@@ -160,11 +208,16 @@ __wrap_SSL_new(SSL_CTX *ctx)
 {
     SSL *ssl;
 
+    context = ctx;
     if (crl_file) {
         load_crl(ctx);
     }
-    ssl = __real_SSL_new(ctx);
+    ssl = newest = __real_SSL_new(ctx);
     if (ssl) {
+        if (crl_file) {
+            /* Also if the context gets other authorities before it is verified. */
+            X509_VERIFY_PARAM_set_flags(SSL_get0_param(ssl), X509_V_FLAG_CRL_CHECK);
+        }
         /* A version that cannot be set leaves OpenSSL's own, which is older. */
         ovs_assert(SSL_set_min_proto_version(ssl, min_version));
     }
@@ -185,4 +238,39 @@ __wrap_SSL_connect(SSL *ssl)
         }
     }
     return __real_SSL_connect(ssl);
+}
+
+SSL *
+host_peer_newest(void)
+{
+    return newest;
+}
+
+bool
+host_peer_still_good(SSL *ssl)
+{
+    X509 *cert = SSL_get0_peer_certificate(ssl);
+    X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+    bool good;
+
+    if (crl_file) {
+        load_crl(SSL_get_SSL_CTX(ssl));
+    }
+    good = ctx && cert &&
+           X509_STORE_CTX_init(ctx, SSL_CTX_get_cert_store(SSL_get_SSL_CTX(ssl)), cert,
+                               SSL_get_peer_cert_chain(ssl)) &&
+           X509_STORE_CTX_set_default(ctx, SSL_is_server(ssl) ? "ssl_client" : "ssl_server") &&
+           X509_verify_cert(ctx) == 1;
+    X509_STORE_CTX_free(ctx);
+    ERR_clear_error();
+    return good;
+}
+
+uint64_t
+host_peer_taken(SSL *ssl)
+{
+    int unacknowledged = 0;
+
+    ioctl(SSL_get_fd(ssl), SIOCOUTQ, &unacknowledged);
+    return BIO_number_written(SSL_get_wbio(ssl)) - (uint64_t)unacknowledged;
 }

@@ -1,11 +1,11 @@
-/* host_peer: who may be at the other end of a TLS connection to a host.
+/* host_peer: who may be at the other end of a TLS connection to or from a host.
  *
  * Open vSwitch's stream-ssl checks a peer's certificate against the CA and
  * nothing else: any host of the pool could pose as any other.  This stands in
  * for OpenSSL's SSL_new() and SSL_connect() at link time and has OpenSSL check,
  * within the handshake, that the certificate names the host that the address
- * belongs to, that it is not on the revocation list, and that the protocol is
- * new enough.
+ * belongs to (of hosts that we connect to), that it is not on the revocation
+ * list, and that the protocol is new enough.
  *
  * Threads: expectations are set by the main loop, which is also the only thread
  * that opens streams to hosts. */
@@ -13,9 +13,12 @@
 #define CTL_HOST_PEER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/socket.h>
 
 #include "openvswitch/hmap.h"
+
+struct ssl_st;
 
 /* One expectation; zero-initialised means none. */
 struct host_peer {
@@ -32,7 +35,17 @@ void host_peer_forget(struct host_peer *);
 /* Certificates on this list (PEM) are refused, and so are those of a CA without
  * a valid list.  The file is read again when it has changed. */
 void host_peer_set_crl(const char *file);
+/* Looks at it now; true if there is a new one since the last call. */
+bool host_peer_refresh(void);
 /* TLS 1.2 is fine, too; otherwise 1.3 only. */
 void host_peer_allow_tls12(void);
+
+/* The connection of the stream that was made last, as long as there is that stream. */
+struct ssl_st *host_peer_newest(void);
+/* Whether its certificate, good in the handshake, would be good now: by the authorities and
+ * the list that there are. */
+bool host_peer_still_good(struct ssl_st *);
+/* Bytes, as they were on the wire, that the other end's machine has taken so far. */
+uint64_t host_peer_taken(struct ssl_st *);
 
 #endif

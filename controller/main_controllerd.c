@@ -18,6 +18,7 @@
 #include "capture.h"
 #include "command-line.h"
 #include "compile.h"
+#include "crowded.h"
 #include "daemon.h"
 #include "dirs.h"
 #include "fatal-signal.h"
@@ -31,6 +32,7 @@
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "ovs-thread.h"
+#include "ovs/tls_files.h"
 #include "ovsdb-idl.h"
 #include "plan.h"
 #include "pool_db.h"
@@ -69,6 +71,7 @@ struct controller {
     struct rule_log *log;
     struct samples *samples;
     struct capture *capture;
+    struct tls_files tls; /* of streams; REST has its own */
     bool exiting;
 };
 
@@ -370,6 +373,7 @@ run_once(struct controller *ctl, struct unixctl_server *unixctl)
 {
     const struct uuid *stale;
 
+    tls_files_refresh(&ctl->tls);
     pool_db_run(ctl->db);
     leader_run(ctl->leader);
     share_run(ctl->share);
@@ -462,6 +466,22 @@ print_table(struct compile *compile, const struct options *o)
     return ok;
 }
 
+/* The flows are what a host would get, so this is no failure. */
+static void
+print_crowded(struct model *model, struct compile *compile, const struct options *o)
+{
+    struct crowded crowded = {.runs = 0};
+    struct model_obj *obj;
+
+    crowded_run(&crowded, model, compile);
+    MODEL_FOR_EACH (obj, model, REC_POLICY) {
+        if (obj->refused) {
+            ovs_error(0, "%s: policy \"%s\": %s", o->compile, obj->name, obj->refused);
+        }
+    }
+    crowded_destroy(&crowded);
+}
+
 static bool
 print_flows(struct model *model, const struct options *o)
 {
@@ -471,6 +491,7 @@ print_flows(struct model *model, const struct options *o)
     invent_ports(model);
     compile_run(compile);
     model_changes_clear(model);
+    print_crowded(model, compile, o);
     ok = o->trace ? print_trace(model, compile, o) : print_table(compile, o);
     compile_destroy(compile);
     return ok;
@@ -510,6 +531,11 @@ open_all(struct controller *ctl, const struct options *o)
     };
     char why[256];
 
+    ctl->tls = (struct tls_files){
+        .private_key = o->private_key,
+        .certificate = o->certificate,
+        .ca_cert = o->ca_cert,
+    };
     fence_open(o->fence);
     ctl->model = model_create();
     ctl->compile = compile_create(ctl->model);

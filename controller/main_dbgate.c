@@ -14,14 +14,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 #include "command-line.h"
 #include "dbgate.h"
 #include "fatal-signal.h"
+#include "host_peer.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
-#include "stream-ssl.h"
+#include "ovs/tls_files.h"
 #include "stream.h"
 #include "unixctl.h"
 #include "util.h"
@@ -30,7 +30,8 @@ VLOG_DEFINE_THIS_MODULE(weft_dbgate);
 
 struct options {
     const char *listen, *server, *unixctl;
-    const char *private_key, *certificate, *ca_cert;
+    struct tls_files tls;
+    int probe_ms;
 };
 
 OVS_NO_RETURN static void
@@ -43,13 +44,23 @@ usage(void)
     stream_usage("TARGET", false, true, false);
     vlog_usage();
     printf("\nOther options:\n"
+           "  --crl=FILE                certificates that are revoked\n"
+           "  --inactivity-probe=MS     a host that is silent so long is asked whether it is\n"
+           "                            there (default: 30000)\n"
            "  --unixctl=SOCKET          name of the control socket\n"
            "  -h, --help                show this text\n"
            "  -V, --version             show versions\n");
     exit(EXIT_SUCCESS);
 }
 
-enum { OPT_LISTEN = UCHAR_MAX + 1, OPT_SERVER, OPT_UNIXCTL, VLOG_OPTION_ENUMS };
+enum {
+    OPT_LISTEN = UCHAR_MAX + 1,
+    OPT_SERVER,
+    OPT_UNIXCTL,
+    OPT_CRL,
+    OPT_INACTIVITY_PROBE,
+    VLOG_OPTION_ENUMS
+};
 
 static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
@@ -60,9 +71,22 @@ static const struct option long_options[] = {
     {"private-key", required_argument, NULL, 'p'},
     {"certificate", required_argument, NULL, 'c'},
     {"ca-cert", required_argument, NULL, 'C'},
+    {"crl", required_argument, NULL, OPT_CRL},
+    {"inactivity-probe", required_argument, NULL, OPT_INACTIVITY_PROBE},
     VLOG_LONG_OPTIONS,
     {NULL, 0, NULL, 0},
 };
+
+static int
+parse_probe(const char *text)
+{
+    int ms;
+
+    if (!str_to_int(text, 10, &ms) || ms < 100 || ms > 3600 * 1000) {
+        ovs_fatal(0, "--inactivity-probe: from 100 to 3600000 ms");
+    }
+    return ms;
+}
 
 static void
 take_option(int c, struct options *o)
@@ -83,13 +107,19 @@ take_option(int c, struct options *o)
         o->unixctl = optarg;
         break;
     case 'p':
-        o->private_key = optarg;
+        o->tls.private_key = optarg;
         break;
     case 'c':
-        o->certificate = optarg;
+        o->tls.certificate = optarg;
         break;
     case 'C':
-        o->ca_cert = optarg;
+        o->tls.ca_cert = optarg;
+        break;
+    case OPT_CRL:
+        host_peer_set_crl(optarg);
+        break;
+    case OPT_INACTIVITY_PROBE:
+        o->probe_ms = parse_probe(optarg);
         break;
         VLOG_OPTION_HANDLERS
     default: /* '?': getopt has said why */
@@ -101,7 +131,7 @@ static struct options
 parse_options(int argc, char *argv[])
 {
     char *short_options = ovs_cmdl_long_options_to_short_options(long_options);
-    struct options o = {.listen = NULL};
+    struct options o = {.probe_ms = 30000};
     int c;
 
     while ((c = getopt_long(argc, argv, short_options, long_options, NULL)) != -1) {
@@ -111,7 +141,7 @@ parse_options(int argc, char *argv[])
     if (optind < argc) {
         ovs_fatal(0, "no arguments are accepted; use --help for usage");
     }
-    if (!o.listen || !o.server || !o.private_key || !o.certificate || !o.ca_cert) {
+    if (!o.listen || !o.server || !o.tls.private_key || !o.tls.certificate || !o.tls.ca_cert) {
         ovs_fatal(0, "--listen, --server, --private-key, --certificate and --ca-cert are needed");
     }
     /* Nobody has a name on any other. */
@@ -121,22 +151,17 @@ parse_options(int argc, char *argv[])
     return o;
 }
 
-/* Files that were rotated hold for the next who comes.  Asked when only one of a pair is
- * new, Open vSwitch's library would not look at that one again. */
+/* Files that are new hold for the next who comes, and authorities and lists for all who are
+ * here. */
 static void
-read_tls(const struct options *o)
+refresh(struct options *o, struct dbgate *gate)
 {
-    static struct timespec key_read, certificate_read;
-    struct stat key, certificate;
+    bool authorities = tls_files_refresh(&o->tls) & TLS_FILES_CA;
+    bool lists = host_peer_refresh();
 
-    if (!stat(o->private_key, &key) && !stat(o->certificate, &certificate) &&
-        memcmp(&key.st_mtim, &key_read, sizeof key_read) &&
-        memcmp(&certificate.st_mtim, &certificate_read, sizeof certificate_read)) {
-        stream_ssl_set_key_and_cert(o->private_key, o->certificate);
-        key_read = key.st_mtim;
-        certificate_read = certificate.st_mtim;
+    if (gate && (authorities || lists)) {
+        dbgate_recheck(gate);
     }
-    stream_ssl_set_ca_cert_file(o->ca_cert, false);
 }
 
 static void
@@ -167,16 +192,17 @@ main(int argc, char *argv[])
     if (o.unixctl && unixctl_server_create(o.unixctl, &unixctl)) {
         exit(EXIT_FAILURE);
     }
-    read_tls(&o);
-    error = dbgate_open(o.listen, o.server, &gate);
+    refresh(&o, NULL);
+    error = dbgate_open(o.listen, o.server, o.probe_ms, &gate);
     if (error) {
         ovs_fatal(error, "%s", o.listen);
     }
     for (;;) {
-        read_tls(&o);
+        refresh(&o, gate);
         dbgate_run(gate);
         unixctl_server_run(unixctl);
         dbgate_wait(gate);
+        tls_files_wait(&o.tls);
         unixctl_server_wait(unixctl);
         poll_block();
     }

@@ -58,7 +58,7 @@ struct model_obj {
     bool live;
     unsigned change; /* enum model_change; 0: not in the change set */
     char *error;     /* "field: message", or NULL; what denies may be live with one */
-    char *warning;   /* policies and rules: from lint; or NULL */
+    char *warning;   /* policies, rules, vifs: from lint; or NULL */
 
     char *refused;     /* model_set_error(); or NULL */
     bool refused_told; /* private to pool_db.c: the database says so */

@@ -154,6 +154,7 @@ struct ftable {
     struct fnode *spare;  /* those that hold nothing */
     struct fdelta *delta; /* changes since the last ftable_take(), or NULL: not tracked */
     size_t n_crowded;     /* keys for which more clauses are given than a flow holds */
+    uint64_t crowd;       /* a sum over these clauses: another is another crowd */
 };
 
 struct fnode {

@@ -28,6 +28,7 @@ ftable_init(struct ftable *ft)
     ft->spare = NULL;
     ft->delta = NULL;
     ft->n_crowded = 0;
+    ft->crowd = 0;
 }
 
 void
@@ -71,7 +72,8 @@ struct fshare {
     struct fnode *n;
     struct pflow **given; /* references */
     size_t n_given, allocated;
-    bool crowded; /* is one of the table's n_crowded */
+    bool crowded;   /* is one of the table's n_crowded */
+    uint64_t crowd; /* its part of the table's */
 };
 
 static void
@@ -176,7 +178,14 @@ static void
 set_crowded(struct ftable *ft, struct fshare *s, bool crowded)
 {
     ft->n_crowded += crowded - s->crowded;
+    ft->crowd -= s->crowd;
     s->crowded = crowded;
+    s->crowd = 0;
+    for (size_t i = 0; crowded && i < s->n_given; i++) {
+        s->crowd = (s->crowd ^ s->given[i]->cookie) * UINT64_C(0x9e3779b97f4a7c15);
+        s->crowd ^= s->crowd >> 29;
+    }
+    ft->crowd += s->crowd;
 }
 
 static void

@@ -10,6 +10,7 @@
 #include "model_impl.h"
 #include "model_lint.h"
 #include "openvswitch/shash.h"
+#include "trunk_lint.h"
 #include "util.h"
 
 /* --- comparing -------------------------------------------------------------------------- */
@@ -668,6 +669,7 @@ collect_warnings(struct model *m, struct doc_errors *warnings)
 {
     struct model_lint *lint = model_lint_create(m);
     const struct model_rule *rule;
+    struct model_obj *obj;
     const char *warning;
     char label[300];
     size_t at = 0;
@@ -678,6 +680,15 @@ collect_warnings(struct model *m, struct doc_errors *warnings)
         doc_errors_add(warnings, label, "", "%s", warning);
     }
     model_lint_destroy(lint);
+    MODEL_FOR_EACH (obj, m, REC_VIF) {
+        char *of_trunk = obj->live ? trunk_lint(model_vif(obj)) : NULL;
+
+        if (of_trunk) {
+            label_object(m, obj, label, sizeof label);
+            doc_errors_add(warnings, label, "", "%s", of_trunk);
+        }
+        free(of_trunk);
+    }
 }
 
 bool

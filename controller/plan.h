@@ -33,7 +33,7 @@ void plan_free(struct plan *);
 /* Gives keys and zones to what is created.  False: see errors. */
 bool plan_give_keys(struct model *, struct plan *, struct doc_errors *);
 /* Whether the pool would be in order.  The change set may afterwards show
- * objects that did not change.  'warnings' (or NULL) are of rules: for them all
+ * objects that did not change.  'warnings' (or NULL) are of rules and trunks: for them all
  * rules are compared with each other at once. */
 bool plan_try(struct model *, const struct plan *, struct doc_errors *,
               struct doc_errors *warnings);

@@ -17,6 +17,7 @@
 #include "pool_db_priv.h"
 #include "pool_row.h"
 #include "timeval.h"
+#include "trunk_lint.h"
 #include "util.h"
 
 VLOG_DEFINE_THIS_MODULE(pool_db);
@@ -248,6 +249,7 @@ run_lint(struct pool_db *db)
     }
     if (db->lint && model_lint_run(db->lint, LINT_STEPS)) {
         model_lint_finish(db->lint);
+        trunk_lint_all(db->model);
         model_lint_destroy(db->lint);
         db->lint = NULL;
     }
@@ -379,6 +381,9 @@ write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_r
         /* The error only. */
     } else if (obj->kind == REC_VIF) {
         write_vif_status(model_vif(obj), row);
+        if (pool_row_has(db->idl, REC_VIF, "warning")) { /* since 1.6.0 */
+            pool_row_set_string(row, REC_VIF, "warning", obj->warning ? obj->warning : "");
+        }
     } else if (obj->kind == REC_POLICY || obj->kind == REC_RULE) {
         pool_row_set_string(row, obj->kind, "warning", obj->warning ? obj->warning : "");
     }

@@ -68,6 +68,12 @@ pool_row_column(enum rec_kind kind, const char *name)
     return find_column(tables[kind], name);
 }
 
+bool
+pool_row_has(const struct ovsdb_idl *idl, enum rec_kind kind, const char *name)
+{
+    return ovsdb_idl_server_has_column(idl, pool_row_column(kind, name));
+}
+
 const struct ovsdb_idl_row *
 pool_row_find(struct ovsdb_idl *idl, enum rec_kind kind, const struct uuid *uuid)
 {

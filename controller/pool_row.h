@@ -36,5 +36,8 @@ void pool_row_set_member(const struct ovsdb_idl_row *, enum rec_kind, const char
                          const char *member, bool there);
 void pool_row_verify(const struct ovsdb_idl_row *, enum rec_kind, const char *column);
 const struct ovsdb_idl_column *pool_row_column(enum rec_kind, const char *column);
+/* The database's schema has the column; one from before it reads as its default, and a
+ * transaction that writes it is refused. */
+bool pool_row_has(const struct ovsdb_idl *, enum rec_kind, const char *column);
 
 #endif

@@ -108,6 +108,7 @@ static const struct pool_field vif_fields[] = {
     {"device", POOL_STRING, STATUS, NULL, "its number in the VM"},
     {"confirmed_on", POOL_STRING, SET | STATUS, NULL,
      "hosts whose switches have its port and its policy, of a VM that weft-xapid runs"},
+    {"warning", POOL_STRING, STATUS | COLUMN, NULL, "what looks wrong"},
     {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 

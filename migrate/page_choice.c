@@ -14,10 +14,40 @@ enum {
     REGION_RARE = 16,
     IDLE_LOOK = 8,   /* while nothing is worth it, one page in so many is looked at */
     RETRY_SOON = 1,  /* pages until a way that is not worth it is tried again: after a gain, */
-    RETRY_FIRST = 4, /* a loss, and twice as many after each more */
+    RETRY_FIRST = 4, /* a loss, and so many times as many after each more */
+    RETRY_GROWS = 4,
     RETRY_MAX = 8192,
+    RETRY_SHARE = 800, /* a try because of a dearer wire costs so small a part of the wire's time */
     FIRST_LOOKS = 4,
 };
+
+/* --- the ways ------------------------------------------------------------- */
+
+/* Nanoseconds gained per page.  Of the other end's time neither what decoding costs nor
+ * what it saves by reading less is counted. */
+static double
+worth(const struct page_choice *c, const struct choice_way *w)
+{
+    return w->measured ? w->saved * c->wire - w->ns : 0;
+}
+
+/* After anything has changed by which they are judged. */
+static void
+judge(struct page_choice *c)
+{
+    c->worth = c->forced;
+    c->due = UINT64_MAX;
+    for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
+        for (unsigned i = 0; i < CHOICE_WAYS; i++) {
+            const struct choice_way *w = &c->class[k].way[i];
+
+            if (w->allowed) {
+                c->worth |= worth(c, w) > 0;
+                c->due = w->due < c->due ? w->due : c->due;
+            }
+        }
+    }
+}
 
 void
 page_choice_init(struct page_choice *c, bool lz4, bool zstd, bool forced)
@@ -29,48 +59,43 @@ page_choice_init(struct page_choice *c, bool lz4, bool zstd, bool forced)
         c->class[k].way[CHOICE_ZSTD].allowed = zstd;
         memset(c->class[k].region, REGION_START, sizeof c->class[k].region);
     }
+    judge(c);
+}
+
+/* The wire has become dearer: what was hardly worth it, or is compressed better by now than when it
+ * was tried last, may be worth it. */
+static void
+retry(struct page_choice *c, struct choice_way *w)
+{
+    double pages = w->ns * RETRY_SHARE / (c->wire * MIG_PAGE);
+
+    if (pages < RETRY_MAX && c->page + (uint64_t)pages < w->due) {
+        w->due = c->page + (uint64_t)pages;
+    }
 }
 
 void
 page_choice_wire(struct page_choice *c, double ns_per_byte)
 {
     c->wire = c->wire > 0 ? c->wire + (ns_per_byte - c->wire) / 4 : ns_per_byte;
-    if (c->wire <= c->judged * 1.5 && c->wire * 1.5 >= c->judged) {
-        return;
-    }
-    c->judged = c->wire;
-    for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
-        for (unsigned i = 0; i < CHOICE_WAYS; i++) {
-            c->class[k].way[i].wait = c->class[k].way[i].period = 0;
+    if (c->wire > c->judged * 1.5) {
+        for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
+            for (unsigned i = 0; i < CHOICE_WAYS; i++) {
+                retry(c, &c->class[k].way[i]);
+            }
         }
+        c->judged = c->wire;
+    } else if (c->wire * 1.5 < c->judged) {
+        c->judged = c->wire;
     }
-}
-
-/* Nanoseconds gained per page.  Of the other end's time neither what decoding costs nor
- * what it saves by reading less is counted. */
-static double
-worth(const struct page_choice *c, const struct choice_way *w)
-{
-    return w->measured ? w->saved * c->wire - w->ns : 0;
+    judge(c);
 }
 
 bool
 page_choice_look(struct page_choice *c)
 {
-    bool worthwhile = c->forced, due = false;
-
-    for (unsigned k = 0; k < CHOICE_CLASSES; k++) {
-        for (unsigned i = 0; i < CHOICE_WAYS; i++) {
-            struct choice_way *w = &c->class[k].way[i];
-
-            if (w->allowed) {
-                worthwhile |= worth(c, w) > 0;
-                due |= w->wait == 0;
-                w->wait -= w->wait > 0;
-            }
-        }
-    }
-    return worthwhile || (due && c->idle++ % IDLE_LOOK == 0);
+    c->page++;
+    return c->worth || (c->page >= c->due && c->idle++ % IDLE_LOOK == 0);
 }
 
 /* What is due goes first: it is rare, and how else would it become known? */
@@ -89,7 +114,7 @@ way_of(const struct page_choice *c, const struct choice_class *class)
         }
     }
     for (unsigned i = 0; i < CHOICE_WAYS; i++) {
-        if (i != best && class->way[i].allowed && (c->forced || !class->way[i].wait)) {
+        if (i != best && class->way[i].allowed && (c->forced || c->page >= class->way[i].due)) {
             return i;
         }
     }
@@ -155,12 +180,30 @@ page_choice_learn(struct page_choice *c, unsigned way, uint64_t pfn, unsigned di
     if (worth(c, w) <= 0 && saved * c->wire > w->ns) {
         w->period = RETRY_SOON; /* better than it is thought to be */
     } else {
-        w->period = w->period * 2 > RETRY_MAX ? RETRY_MAX : w->period * 2;
+        w->period = w->period * RETRY_GROWS > RETRY_MAX ? RETRY_MAX : w->period * RETRY_GROWS;
     }
     if (!w->period) {
         w->period = RETRY_FIRST;
     }
-    w->wait = w->period;
+    w->due = c->page + w->period;
+    judge(c);
+}
+
+void
+wire_cost_note(struct wire_cost *w, double ns_per_byte, bool preempted)
+{
+    if (preempted && w->preempted++ < WIRE_PREEMPTED_MAX) {
+        return;
+    }
+    w->preempted = 0;
+    if (w->ns_per_byte <= 0) {
+        w->ns_per_byte = ns_per_byte;
+    }
+    /* One that took very long waited for the peer to be given a processor. */
+    if (ns_per_byte > 3 * w->ns_per_byte) {
+        ns_per_byte = 3 * w->ns_per_byte;
+    }
+    w->ns_per_byte += (ns_per_byte - w->ns_per_byte) / 8;
 }
 
 unsigned

@@ -5,7 +5,8 @@
  * A way of compression is worth what it saves on the wire less what it costs, both per
  * page and learned from the pages it was tried on: moving averages, so that the choice
  * follows the wire and the guest.  What is not worth it is tried now and then all the
- * same, ever more rarely while the verdict stands.
+ * same, ever more rarely while the verdict stands; sooner when the wire becomes dearer, but never
+ * so often that tries would cost much beside it.
  *
  * Pages are of two classes, told apart by a sample of their bytes: those that look like
  * noise and the others.  Each class has averages of its own, so that noise costs next to
@@ -27,8 +28,8 @@ struct choice_way {
     uint32_t measured; /* how often */
     double ns;         /* per page that was tried */
     double saved;      /* bytes per page that was tried */
-    uint32_t wait;     /* pages until it is tried though it is not worth it */
-    uint32_t period;   /* the last 'wait' */
+    uint64_t due;      /* the page at which it is tried though it is not worth it */
+    uint32_t period;   /* pages from the last try to 'due' */
 };
 
 #define CHOICE_REGIONS 4096u /* of 64 pages; others share an entry */
@@ -42,7 +43,10 @@ struct page_choice {
     double wire;   /* ns per byte */
     double judged; /* the wire when the ways were judged last */
     bool forced;   /* the user's wish, whatever it costs */
-    uint32_t idle; /* pages while nothing was worth it */
+    bool worth;    /* some way is */
+    uint64_t due;  /* the first of the ways' */
+    uint64_t page; /* how many were asked about */
+    uint32_t idle; /* of these, while nothing was worth it and something due */
     struct choice_class class[CHOICE_CLASSES];
 };
 
@@ -62,6 +66,16 @@ unsigned page_choice_pick(const struct page_choice *, uint64_t pfn, unsigned dis
 /* What a try cost, and saved: 0 when in vain. */
 void page_choice_learn(struct page_choice *, unsigned way, uint64_t pfn, unsigned distinct,
                        double ns, unsigned saved);
+
+/* What a byte on the wire costs: an average of what writing took.  A sample in which somebody else
+ * had the processor says nothing about the wire; only where there are no others it counts. */
+struct wire_cost {
+    double ns_per_byte; /* 0: not known */
+    unsigned preempted; /* samples since one counted */
+};
+#define WIRE_PREEMPTED_MAX 16u /* so many in a row: the next counts whatever it is */
+
+void wire_cost_note(struct wire_cost *, double ns_per_byte, bool preempted);
 
 /* The number of distinct values among 64 bytes spread over a page. */
 unsigned page_distinct(const void *page);

@@ -27,7 +27,7 @@ expected_blackout(const struct policy_stats *s, const struct policy_memory *m)
     if (!m->pages_per_s) {
         return UINT32_MAX;
     }
-    ms = s->fixed_ms + s->pages_left * 1000 / m->pages_per_s;
+    ms = s->fixed_ms + s->pages_left * (1000 + 10 * POLICY_MARGIN) / m->pages_per_s;
     return ms < UINT32_MAX ? ms : UINT32_MAX;
 }
 

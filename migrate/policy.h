@@ -23,6 +23,7 @@ enum {
     POLICY_THROTTLE_FIRST = 20, /* percent */
     POLICY_THROTTLE_MAX = 99,
     POLICY_WELL_WITHIN = 5, /* so small a part of the allowed blackout is not worth another round */
+    POLICY_MARGIN = 10,     /* percent of pages more than are left: it writes until it is paused */
     POLICY_STUCK_ROUNDS = 4, /* so many rounds at the greatest throttle without progress */
 };
 

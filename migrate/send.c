@@ -353,15 +353,18 @@ send_reconnect(struct mig_end *e)
     return error;
 }
 
-/* Waits for RUNNING and forwards what still comes here.  Who sends to the guest finds
- * it at the destination as soon as his switch has heard of it, from the announcement
- * or the controller: when for a while nothing came here, nothing will. */
+/* Waits for RUNNING and forwards what still comes here.  RUNNING ends the blackout, which is known
+ * by nothing else here: a peer that is there and slow has the time of any other answer, and one
+ * that is gone ends the stream.  Who sends to the guest finds it at the destination as soon as his
+ * switch has heard of it, from the announcement or the controller: when for a while nothing came
+ * here, nothing will. */
 static void
 hand_over(struct mig_end *e)
 {
     struct transport_message message;
     struct mig_msg m;
-    uint64_t deadline = mig_now_ns() + HANDOVER_MS * 1000000ull, quiet_ns = 0, n;
+    uint64_t deadline = mig_now_ns() + (HANDOVER_MS + e->job->answer_ms) * 1000000ull;
+    uint64_t quiet_ns = 0, n;
     int late = e->network ? 1 : 0, error = 0, fd = -1;
     bool destroyed = false;
 
@@ -379,6 +382,7 @@ hand_over(struct mig_end *e)
             if (m.type == MIG_RUNNING && !e->heard) {
                 send_running(e);
                 quiet_ns = mig_now_ns() + QUIET_MS * 1000000ull;
+                deadline = mig_now_ns() + HANDOVER_MS * 1000000ull;
             }
             transport_message_done(&message);
         }

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "page_choice.h"
 #include "transport.h"
 #include "transport_io.h"
 #include "transport_limit.h"
@@ -74,7 +75,7 @@ struct connection {
     uint8_t tx_head[MIG_BATCH_HEAD_MAX];
     uint32_t tx_sequence, tx_round, tx_flags;
     uint64_t tx_descriptors, tx_cpu;
-    double ns_per_byte;
+    struct wire_cost wire;
 
     /* The receiver's. */
     struct mig_decoder *decoder;

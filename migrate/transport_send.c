@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "transport_priv.h"
@@ -114,18 +115,32 @@ gather(const struct connection *c, struct iovec *iov)
     return n;
 }
 
-/* What a byte costs on average.  A sample in which somebody else had the processor says
- * little about the wire. */
-static void
-note_cost(struct connection *c, double ns_per_byte)
+/* How often the processor was taken from this thread. */
+static long
+preemptions(void)
 {
-    if (!c->ns_per_byte) {
-        c->ns_per_byte = ns_per_byte;
+    struct rusage r;
+
+    return getrusage(RUSAGE_THREAD, &r) ? 0 : r.ru_nivcsw;
+}
+
+/* Counts towards what the wire costs. */
+static int
+write_timed(struct connection *c, struct iovec *iov, unsigned n, size_t len)
+{
+    struct transport *t = c->t;
+    long preempted = preemptions();
+    uint64_t start = transport_now();
+    int error;
+
+    keep_to(t, &t->rate, len);
+    error = write_all(c, iov, n);
+    if (!error) {
+        wire_cost_note(&c->wire, (double)(transport_now() - start) / len,
+                       preemptions() != preempted);
+        mig_encoder_wire(c->encoder, c->wire.ns_per_byte);
     }
-    if (ns_per_byte > 3 * c->ns_per_byte) {
-        ns_per_byte = 3 * c->ns_per_byte;
-    }
-    c->ns_per_byte += (ns_per_byte - c->ns_per_byte) / 8;
+    return error;
 }
 
 /* Sends what the batch has and begins another. */
@@ -136,7 +151,6 @@ send_batch(struct connection *c)
     struct mig_batch *b = &c->tx_batch;
     uint8_t head[MIG_RECORD_HEAD];
     struct iovec iov[IO_IOV_MAX];
-    uint64_t start;
     size_t head_len, len;
     int error;
 
@@ -147,15 +161,11 @@ send_batch(struct connection *c)
         mig_record_put(head, MIG_PAGES, len, c->tx_sequence++, c->tx_head, head_len);
         iov[0] = (struct iovec){.iov_base = head, .iov_len = sizeof head};
         iov[1] = (struct iovec){.iov_base = c->tx_head, .iov_len = head_len};
-        start = transport_now();
-        keep_to(t, &t->rate, len);
-        error = write_all(c, iov, 2 + gather(c, iov + 2));
+        error = write_timed(c, iov, 2 + gather(c, iov + 2), len);
         if (error) {
             return error;
         }
         c->tx_descriptors += b->n;
-        note_cost(c, (double)(transport_now() - start) / len);
-        mig_encoder_wire(c->encoder, c->ns_per_byte);
     }
     transport_charge_cpu(t, &c->tx_cpu);
     mig_encoder_begin(c->encoder, b, c->tx_round, c->tx_flags);

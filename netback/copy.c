@@ -1,12 +1,6 @@
 /* copy: batches of copies between guest and private memory (ring_priv.h). */
 #include "ring_priv.h"
 
-#include <string.h>
-
-#include <rte_memcpy.h>
-
-#define SHORT 256u
-
 static void
 grant_run(struct copy_batch *b, bool *failed)
 {
@@ -30,12 +24,7 @@ direct_run(struct copy_batch *b)
     for (unsigned i = 0; i < b->n_direct; i++) {
         const struct copy_direct *d = &b->direct[i];
 
-        /* Inline where that is shorter than the call. */
-        if (d->len <= SHORT) {
-            rte_memcpy(d->to, d->from, d->len);
-        } else {
-            memmove(d->to, d->from, d->len); /* a guest may grant one page twice */
-        }
+        copy_bytes(d->to, d->from, d->len);
     }
     STAT_ADD(b->port->stats->static_copies, b->n_direct);
 }

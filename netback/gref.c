@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define TABLE_MIN 64u
 
@@ -36,10 +37,10 @@ gref_reserve(struct gref_table *t, unsigned n)
     if (size == old_size) {
         return 0;
     }
-    bigger.slots = calloc(size, sizeof *bigger.slots);
-    if (!bigger.slots) {
+    if (posix_memalign((void **)&bigger.slots, 64, size * sizeof *bigger.slots)) {
         return ENOMEM;
     }
+    memset(bigger.slots, 0, size * sizeof *bigger.slots);
     bigger.mask = size - 1;
     for (unsigned i = 0; i < old_size; i++) {
         if (t->slots[i].used) {

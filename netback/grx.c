@@ -17,6 +17,9 @@
  * all at once, through the log (struct rsp_log), which is that mirror.  rsp_prod == req_cons
  * between bursts.
  *
+ * Packets of one slot in a mapped page, while they come first in a burst, are
+ * shorter: grx_single.c.
+ *
  * A frame is one "unit" in the ring; a packet that must be cut becomes many,
  * each in a buffer of its own until it is copied.  If the guest's buffers run
  * out in the middle, the packet itself is turned into the segment that is
@@ -28,39 +31,11 @@
 #include <string.h>
 
 #include "grx_plan.h"
-#include "grx_shape.h"
-#include "ring_priv.h"
+#include "grx_priv.h"
 
 /* The most copies of one unit: of a partial packet, its head and its pieces, and
  * one more where a piece goes on in the guest's next page. */
 #define UNIT_COPIES_MAX (PLAN_COPIES_MAX)
-
-struct grx_unit {
-    RING_IDX first;
-    uint8_t n_extras, n_data;
-    uint16_t len;       /* bytes of the frame */
-    struct rte_mbuf *m; /* a partial packet, or NULL */
-};
-
-struct grx_totals {
-    uint64_t packets, bytes, gso, blank, computed, cut, one_copy;
-};
-
-struct grx_scratch {
-    uint16_t mtu;
-    bool hashing;
-    unsigned n_units;
-    unsigned n_cut; /* buffers with cut segments, to be freed once copied */
-    struct grx_totals totals;
-    struct grx_unit units[RING_SLOTS];
-    bool failed[RING_SLOTS]; /* by unit */
-    struct rte_mbuf *cut[RING_SLOTS];
-    netif_rx_request_t req[RING_SLOTS]; /* private copies, by slot */
-    struct rsp_log *log;                /* the port's, or 'own_log' */
-    union netif_rx_sring_entry *rsp;    /* to be published, by slot: log->rsp */
-    struct rsp_log own_log;
-    struct copy_batch batch;
-};
 
 /* Slots in a cache line. */
 #define RX_PER_LINE 8u
@@ -97,6 +72,7 @@ grx_init(struct grx *g, struct ring_port *port, void *page)
     log->from = log->to = answered;
     g->scratch->log = log;
     g->scratch->rsp = (void *)log->rsp;
+    g->scratch->fetched = answered;
     BACK_RING_ATTACH(&g->ring, sring, answered, HV_PAGE_SIZE);
     g->port = port;
     return 0;
@@ -130,7 +106,7 @@ grx_burst(struct grx *g, struct rte_mbuf **pkts, unsigned n, bool *notify)
         prefetch_write(&g->ring.sring->ring[(g->ring.req_cons + i) % RING_SLOTS]);
     }
 
-    for (; done < n; done++) {
+    for (done = grx_single(g, pkts, n, prod); done < n; done++) {
         if (done + 4 < n) {
             rte_prefetch0(rte_pktmbuf_mtod(pkts[done + 4], void *));
         }
@@ -284,7 +260,7 @@ put_unit(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RING_
     s->units[s->n_units++] = (struct grx_unit){first, n_extras, n_data, left, NULL};
     s->failed[owner] = false;
     s->totals.computed += grx_shape_apply(shape, m);
-    ring_fetch_rx(s->req, g->ring.sring->ring, first, first + n_data + n_extras);
+    grx_fetch(g, first + n_data + n_extras);
 
     flags |= n_extras ? NETRXF_extra_info : 0;
     uint16_t len = grx_first_len(data, left, by_page);
@@ -329,7 +305,7 @@ put_partial(struct grx *g, struct rte_mbuf *m, const struct grx_shape *shape, RI
     s->units[s->n_units++] = (struct grx_unit){first, n_extras, plan.n_slots, m->data_len, m};
     s->failed[owner] = false;
     grx_shape_apply(shape, m);
-    ring_fetch_rx(s->req, g->ring.sring->ring, first, first + plan.n_slots + n_extras);
+    grx_fetch(g, first + plan.n_slots + n_extras);
 
     flags |= n_extras ? NETRXF_extra_info : 0;
     for (unsigned i = 0; i < plan.n_slots; i++) {
@@ -502,9 +478,11 @@ grx_publish(struct grx *g, bool *notify)
 static void
 grx_write_answers(netif_rx_sring_t *sring, const struct rsp_log *log)
 {
-    for (RING_IDX i = log->from; i != log->to; i++) {
-        memcpy(&sring->ring[i % RING_SLOTS], &log->rsp[i % RING_SLOTS], sizeof log->rsp[0]);
-    }
+    RING_IDX n = log->to - log->from, first = log->from % RING_SLOTS;
+    RING_IDX straight = RTE_MIN(n, RING_SLOTS - first);
+
+    memcpy(&sring->ring[first], &log->rsp[first], straight * sizeof log->rsp[0]);
+    memcpy(&sring->ring[0], &log->rsp[0], (n - straight) * sizeof log->rsp[0]);
 }
 
 static void

@@ -15,6 +15,9 @@
  *   finish   checks the frames against the offloads asked for, hands them
  *            out, and answers their slots
  *
+ * but for packets of one slot in a mapped page, which come first and go
+ * through all of it at once (gtx_single.c).
+ *
  * Indices:  rsp_prod_pvt  <=  req_cons  <=  fetched  <=  the guest's req_prod.
  * Everything taken is answered before the burst ends, or, if packets of it are
  * partial (gtx_partial.c), in gtx_settle(), so that between turns
@@ -36,7 +39,6 @@
 
 #include "gtx_priv.h"
 
-#define ETH_HDR_LEN 14u
 /* Each type of extra may come once. */
 #define EXTRAS_MAX (XEN_NETIF_EXTRA_TYPE_MAX - 1u)
 /* Linux lets a guest burst this much, however low its rate, so that the
@@ -110,6 +112,7 @@ gtx_burst(struct gtx *g, struct rte_mbuf **pkts, unsigned n, bool *notify)
     s->mtu = atomic_load_explicit(&g->port->mtu, memory_order_relaxed);
     gtx_discard(g);
     copy_begin(&s->batch, g->port);
+    n_out += gtx_single(g, pkts + n_out, n - n_out);
     gtx_collect(g, n - n_out);
     copy_run(&s->batch, s->failed);
     n_out += gtx_finish(g, pkts + n_out, n - n_out);
@@ -243,17 +246,6 @@ extra_at(const struct gtx_scratch *s, RING_IDX i)
 }
 
 /* --- answers -------------------------------------------------------------- */
-
-/* Prepares the next response. */
-static inline void
-gtx_respond(struct gtx *g, uint16_t id, int16_t status)
-{
-    const netif_tx_response_t rsp = {.id = id, .status = status};
-    uint64_t word = 0;
-
-    memcpy(&word, &rsp, sizeof rsp);
-    g->scratch->log->rsp[g->ring.rsp_prod_pvt++ % RING_SLOTS] = word;
-}
 
 /* Writes the responses under way over their requests, all of a slot's bytes. */
 static void

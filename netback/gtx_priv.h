@@ -1,9 +1,13 @@
-/* gtx_priv: a gtx's inside, shared by gtx.c and gtx_partial.c. */
+/* gtx_priv: a gtx's inside, shared by its files. */
 #ifndef GTX_PRIV_H
 #define GTX_PRIV_H
 
+#include <string.h>
+
 #include "gtx_frame.h"
 #include "ring_priv.h"
+
+#define ETH_HDR_LEN 14u
 
 /* Slots without an entry of 'packets': a frame that crosses two buffers
  * takes one copy more than it has slots. */
@@ -57,11 +61,29 @@ slot_at(const struct gtx_scratch *s, RING_IDX i)
     return &s->slot[i % RING_SLOTS];
 }
 
+/* Prepares the next response. */
+static inline void
+gtx_respond(struct gtx *g, uint16_t id, int16_t status)
+{
+    const netif_tx_response_t rsp = {.id = id, .status = status};
+    uint64_t word = 0;
+
+    memcpy(&word, &rsp, sizeof rsp);
+    g->scratch->log->rsp[g->ring.rsp_prod_pvt++ % RING_SLOTS] = word;
+}
+
 /* --- gtx.c --------------------------------------------------------------- */
 
 void gtx_drop(struct gtx *, struct gtx_packet *, enum drop_reason);
 /* Answers the burst's packets and what waits before them. */
 void gtx_answer_burst(struct gtx *, bool *notify);
+
+/* --- gtx_single.c -------------------------------------------------------- */
+
+/* Takes the packets at the ring's head that are of one slot in a page under a static
+ * grant, 'room' at most and while 'turn_left' lasts, and prepares their
+ * answers; returns how many packets it put to 'pkts'. */
+unsigned gtx_single(struct gtx *, struct rte_mbuf **pkts, unsigned room);
 
 /* --- gtx_partial.c ------------------------------------------------------- */
 

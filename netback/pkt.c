@@ -4,14 +4,10 @@
  * worth 64 KiB, so only a few of them may rest.  Packets are taken here and
  * freed by the thread of the guest they went to, or the other way round: what
  * counts is that whole bulks pass through the mempool. */
-#include "ring.h"
-
-#include <rte_branch_prediction.h>
-#include <rte_prefetch.h>
+#include "ring_priv.h"
 
 #define SMALL_BULK (PKT_STASH / 4)
 #define LARGE_BULK 4u
-#define PREFETCH_AHEAD 8u
 
 static uint16_t
 frame_room(struct rte_mempool *mp)
@@ -53,32 +49,19 @@ stash_trim(struct pkt_stash *s)
     }
 }
 
-/* Takes a bulk, or what an almost empty pool still has. */
-static bool __attribute__((noinline)) stash_refill(struct pkt_stash *s)
+bool
+pkt_stash_refill(struct pkt_stash *s)
 {
     for (unsigned n = s->bulk; n; n /= 2) {
         if (!rte_mempool_generic_get(s->mp, s->objects, n, NULL)) {
             s->n = n;
-            for (unsigned i = 0; i < RTE_MIN(n, PREFETCH_AHEAD); i++) {
+            for (unsigned i = 0; i < RTE_MIN(n, PKT_STASH_AHEAD); i++) {
                 rte_prefetch0(s->objects[n - 1 - i]);
             }
             return true;
         }
     }
     return false;
-}
-
-static inline struct rte_mbuf *
-stash_get(struct pkt_stash *s)
-{
-    if (unlikely(!s->n) && !stash_refill(s)) {
-        return NULL;
-    }
-    /* Most buffers were last touched by another core. */
-    if (likely(s->n > PREFETCH_AHEAD)) {
-        rte_prefetch0(s->objects[s->n - 1 - PREFETCH_AHEAD]);
-    }
-    return s->objects[--s->n];
 }
 
 static inline void
@@ -114,20 +97,10 @@ pkt_alloc(struct pkt_pool *p, uint32_t len)
     if (len > p->large_room && !small) {
         return NULL;
     }
-    m = stash_get(small ? &p->small_stash : &p->large_stash);
-    if (!m) {
-        return NULL;
+    m = pkt_stash_get(small ? &p->small_stash : &p->large_stash);
+    if (m) {
+        pkt_reset(m, len);
     }
-    /* What lies in a pool has one reference, one segment and no next
-     * (rte_mbuf.h); the rest of the first cache line is ours to set.  The
-     * second is left alone until an offload needs it. */
-    m->data_off = NETBACK_HEADROOM;
-    m->port = RTE_MBUF_PORT_INVALID;
-    m->ol_flags = 0;
-    m->packet_type = 0;
-    m->vlan_tci = 0;
-    m->data_len = len;
-    m->pkt_len = len;
     return m;
 }
 

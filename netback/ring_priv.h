@@ -8,7 +8,10 @@
 #ifndef RING_PRIV_H
 #define RING_PRIV_H
 
+#include <string.h>
+
 #include <rte_branch_prediction.h>
+#include <rte_memcpy.h>
 #include <rte_prefetch.h>
 
 #include "offload.h"
@@ -25,6 +28,43 @@ static inline void
 prefetch_write(const void *p)
 {
     __asm__ volatile("prefetchw %0" : : "m"(*(const char *)p));
+}
+
+/* --- buffers -------------------------------------------------------------- */
+
+/* How many buffers before its turn one is asked to come near: most were last
+ * touched by another core. */
+#define PKT_STASH_AHEAD 8u
+
+/* Takes a bulk, or what an almost empty pool still has. */
+bool pkt_stash_refill(struct pkt_stash *) __attribute__((noinline));
+
+/* A buffer, as it was left, or NULL. */
+static inline struct rte_mbuf *
+pkt_stash_get(struct pkt_stash *s)
+{
+    if (unlikely(!s->n) && !pkt_stash_refill(s)) {
+        return NULL;
+    }
+    if (likely(s->n > PKT_STASH_AHEAD)) {
+        rte_prefetch0(s->objects[s->n - 1 - PKT_STASH_AHEAD]);
+    }
+    return s->objects[--s->n];
+}
+
+/* Makes it a packet of 'len' bytes.  What lies in a pool has one reference, one segment
+ * and no next (rte_mbuf.h); the rest of the first cache line is ours to set.
+ * The second is left alone until an offload needs it. */
+static inline void
+pkt_reset(struct rte_mbuf *m, uint32_t len)
+{
+    m->data_off = NETBACK_HEADROOM;
+    m->port = RTE_MBUF_PORT_INVALID;
+    m->ol_flags = 0;
+    m->packet_type = 0;
+    m->vlan_tci = 0;
+    m->data_len = len;
+    m->pkt_len = len;
 }
 
 /* --- indices ------------------------------------------------------------- */
@@ -84,6 +124,26 @@ void ring_fetch_ctrl(struct xen_netif_ctrl_request *to,
                      const union xen_netif_ctrl_sring_entry *slot);
 
 /* --- copies -------------------------------------------------------------- */
+
+/* Copies at most a page's bytes.  Inline where that is shorter than the call. */
+static inline void
+copy_bytes(void *to, const void *from, uint32_t len)
+{
+    struct half_line {
+        uint8_t bytes[32];
+    } head, tail;
+
+    if (len - 32 <= 32) { /* most small frames: two loads, two stores */
+        memcpy(&head, from, 32);
+        memcpy(&tail, (const char *)from + len - 32, 32);
+        memcpy(to, &head, 32);
+        memcpy((char *)to + len - 32, &tail, 32);
+    } else if (len <= 256) {
+        rte_memcpy(to, from, len);
+    } else {
+        memmove(to, from, len); /* a guest may grant one page twice */
+    }
+}
 
 /* Copies to be made between guest and private memory.  Those through static
  * grants are plain copies, delayed only so that their cache lines can arrive;

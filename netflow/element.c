@@ -102,7 +102,7 @@ static const struct element weft[] = {
     [IE_WEFT_RULE_OUT] = TO(UINT, PLAIN, rule_out),  [IE_WEFT_RULE_IN] = TO(UINT, PLAIN, rule_in),
     [IE_WEFT_NETWORK] = TO(UINT, PLAIN, network),    [IE_WEFT_IN_VIF] = TO(UINT, PLAIN, in_vif),
     [IE_WEFT_OUT_VIF] = TO(UINT, PLAIN, out_vif),    [IE_WEFT_DROP] = TO(UINT, PLAIN, drop),
-    [IE_WEFT_FRAGMENT] = TO(UINT, PLAIN, fragments),
+    [IE_WEFT_FRAGMENT] = TO(UINT, PLAIN, fragments), [IE_WEFT_TENANT] = TO(UINT, PLAIN, tenant),
 };
 
 static const struct element skip = {.op = ELEMENT_SKIP};

@@ -56,7 +56,7 @@ struct field {
 #define OURS                                                                                       \
     {IE_WEFT_RULE_OUT, 4, true}, {IE_WEFT_RULE_IN, 4, true}, {IE_WEFT_NETWORK, 4, true},           \
         {IE_WEFT_IN_VIF, 4, true}, {IE_WEFT_OUT_VIF, 4, true}, {IE_WEFT_DROP, 2, true},            \
-        {IE_WEFT_FRAGMENT, 1, true},
+        {IE_WEFT_FRAGMENT, 1, true}, {IE_WEFT_TENANT, 4, true},
 
 static const struct field v9_ipv4[] = {V9_TIMES(F) COMMON(F) TRANSPORT(F) F(IE_SRC4, 4)
                                            F(IE_DST4, 4) F(IE_ICMP4, 2)};
@@ -349,6 +349,8 @@ number_of_ours(const struct flow_record *r, enum ie_weft id)
         return r->rule_in;
     case IE_WEFT_NETWORK:
         return r->network;
+    case IE_WEFT_TENANT:
+        return r->tenant;
     case IE_WEFT_IN_VIF:
         return r->in_vif;
     case IE_WEFT_OUT_VIF:

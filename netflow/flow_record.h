@@ -39,9 +39,9 @@ struct flow_record {
     uint32_t in_if, out_if; /* ingressInterface, egressInterface: OpenFlow port numbers of Weft's */
     uint32_t rule_out,
         rule_in; /* keys of the rules of source's and destination's side that decided */
-    uint32_t network, in_vif, out_vif; /* keys of the pool's objects */
-    uint32_t sampling;                 /* one packet in so many was counted; 0: not said; 1: all */
-    uint32_t domain;                   /* observation domain (source id of v9, engine of v5) */
+    uint32_t network, tenant, in_vif, out_vif; /* keys of the pool's objects */
+    uint32_t sampling; /* one packet in so many was counted; 0: not said; 1: all */
+    uint32_t domain;   /* observation domain (source id of v9, engine of v5) */
 
     uint16_t eth_type;            /* 0x0800, 0x86dd, ... */
     uint16_t sport, dport;        /* host order; ICMP: 0 and type << 8 | code */

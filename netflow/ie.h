@@ -76,6 +76,7 @@ enum ie {
     X(IE_WEFT_OUT_VIF, 5, 3, 4, 4, "weftOutVif")                                                   \
     X(IE_WEFT_DROP, 6, 2, 4, 2, "weftDropReason")                                                  \
     X(IE_WEFT_FRAGMENT, 7, 1, 4, 1, "weftLaterFragment")                                           \
+    X(IE_WEFT_TENANT, 8, 3, 4, 4, "weftTenant")                                                    \
     X(IE_WEFT_VIF_UUID, 9, 13, 0, 65535, "weftVifUuid")                                            \
     X(IE_WEFT_VM_UUID, 10, 13, 0, 65535, "weftVmUuid")                                             \
     X(IE_WEFT_NETWORK_UUID, 11, 13, 0, 65535, "weftNetworkUuid")                                   \

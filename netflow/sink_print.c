@@ -77,6 +77,7 @@ print_one(FILE *out, const struct flow_source *from, const struct flow_record *r
     put_number(out, "drop", r->drop);
     put_number(out, "tunnel_key", r->tunnel_key);
     put_number(out, "network", r->network);
+    put_number(out, "tenant", r->tenant);
     put_number(out, "in_vif", r->in_vif);
     put_number(out, "out_vif", r->out_vif);
     put_number(out, "rule_out", r->rule_out);

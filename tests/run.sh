@@ -20,8 +20,8 @@ trap 'rm -rf "$out"' EXIT
 passed=0 failed=0 skipped=0
 recap=
 
-# count LABEL STATUS FILE: adds up a test's lines; a test that failed without
-# saying so counts as one failure.
+# count LABEL STATUS FILE SECONDS: adds up a test's lines; a test that failed
+# without saying so counts as one failure.
 count() {
     local p f s
     p=$(grep -c '^ok ' "$3")
@@ -39,7 +39,7 @@ count() {
         recap+="$1: ran no case"$'\n'
         f=1
     fi
-    printf '%-44s %4d passed %3d failed %3d skipped\n' "$1" "$p" "$f" "$s"
+    printf '%-44s %4d passed %3d failed %3d skipped %4d s\n' "$1" "$p" "$f" "$s" "$4"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 }
 
@@ -81,7 +81,7 @@ fuzz_one() {
 
 # --- one more at once than there are cores, as many wait; tests keep out of each other's way ------
 jobs_max=${TEST_JOBS:-$(($(nproc) + 1))}
-declare -A label_of=()
+declare -A label_of=() began=()
 
 # Waits for one of the running tests to end and adds it up.
 reap() {
@@ -97,7 +97,7 @@ reap() {
     # What a fuzz target found, ahead of the stack; the input is in build/fuzz/.
     [[ $label == fuzz/* ]] &&
         grep -E 'runtime error|ERROR|SUMMARY|must|Base64|Test unit' "$log" | head -n 8
-    count "$label" "$(cat "$log.status")" "$log"
+    count "$label" "$(cat "$log.status")" "$log" $((SECONDS - began[$pid]))
 }
 
 # launch LABEL COMMAND...: starts it when there is room.
@@ -106,7 +106,7 @@ launch() {
     shift
     [ ${#label_of[@]} -lt "$jobs_max" ] || reap
     "$@" &
-    label_of[$!]=$label
+    label_of[$!]=$label began[$!]=$SECONDS
 }
 
 unit() {

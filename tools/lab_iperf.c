@@ -1,7 +1,6 @@
 #include "lab_iperf.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -61,34 +60,16 @@ fail(struct lab_iperf *m, const char *why)
 static int
 spawn(struct lab_iperf *m, struct lab_proc *p, const struct lab_guest *g, const char *const *argv)
 {
-    struct lab_spawn s = {.program = "iperf3", .argv = argv, .pass_fd = -1};
-    int out[2];
-    int error;
+    int fd, error = lab_proc_spawn_read(p, &g->netns, "iperf3", argv, NULL, &fd);
 
-    s.netns_fd = lab_netns_open(&g->netns);
-    if (s.netns_fd < 0) {
-        return errno;
+    if (!error) {
+        if (m->fd >= 0) {
+            close(m->fd);
+        }
+        m->fd = fd;
+        m->report_len = 0;
     }
-    if (pipe2(out, O_CLOEXEC)) {
-        error = errno;
-        close(s.netns_fd);
-        return error;
-    }
-    s.stdout_fd = out[1];
-    error = lab_proc_spawn_unlisted(p, &s);
-    close(out[1]);
-    close(s.netns_fd);
-    if (error) {
-        close(out[0]);
-        return error;
-    }
-    fcntl(out[0], F_SETFL, O_NONBLOCK);
-    if (m->fd >= 0) {
-        close(m->fd);
-    }
-    m->fd = out[0];
-    m->report_len = 0;
-    return 0;
+    return error;
 }
 
 void

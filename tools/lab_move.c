@@ -1,7 +1,6 @@
 #include "lab_move.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -88,36 +87,6 @@ choose(struct lab_move *m)
     return m->from[0];
 }
 
-/* Runs a program in a namespace, its output in '*fd'. */
-static int
-spawn(struct lab_proc *p, const struct lab_netns *netns, const char *program,
-      const char *const *argv, const char *const *env, int *fd)
-{
-    struct lab_spawn s = {.program = program, .argv = argv, .env = env, .pass_fd = -1};
-    int out[2], error;
-
-    s.netns_fd = lab_netns_open(netns);
-    if (s.netns_fd < 0) {
-        return errno;
-    }
-    if (pipe2(out, O_CLOEXEC)) {
-        error = errno;
-        close(s.netns_fd);
-        return error;
-    }
-    s.stdout_fd = out[1];
-    error = lab_proc_spawn_unlisted(p, &s);
-    close(out[1]);
-    close(s.netns_fd);
-    if (error) {
-        close(out[0]);
-        return error;
-    }
-    fcntl(out[0], F_SETFL, O_NONBLOCK);
-    *fd = out[0];
-    return 0;
-}
-
 static int
 spawn_migrate(struct lab_move *m)
 {
@@ -129,7 +98,7 @@ spawn_migrate(struct lab_move *m)
     lab_program(&m->lab->config, argv[0], program, sizeof program);
     lab_xapid_environment(m->lab, &env);
     m->report_len = 0;
-    return spawn(&m->proc, &m->lab->pool.netns, program, argv, env.vars, &m->fd);
+    return lab_proc_spawn_read(&m->proc, &m->lab->pool.netns, program, argv, env.vars, &m->fd);
 }
 
 /* Without a guest in its network, or ping(8), the move is not watched. */
@@ -141,7 +110,8 @@ spawn_ping(struct lab_move *m)
 
     for (unsigned i = 0; i < m->lab->n_guests; i++) {
         if (m->lab->guests[i].network == cell->network) {
-            spawn(&m->ping, &m->lab->guests[i].netns, argv[0], argv, NULL, &m->ping_fd);
+            lab_proc_spawn_read(&m->ping, &m->lab->guests[i].netns, argv[0], argv, NULL,
+                                &m->ping_fd);
             break;
         }
     }

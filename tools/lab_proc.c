@@ -205,6 +205,35 @@ lab_proc_spawn_unlisted(struct lab_proc *p, const struct lab_spawn *s)
     return spawn(NULL, p, s);
 }
 
+int
+lab_proc_spawn_read(struct lab_proc *p, const struct lab_netns *netns, const char *program,
+                    const char *const *argv, const char *const *env, int *fd)
+{
+    struct lab_spawn s = {.program = program, .argv = argv, .env = env, .pass_fd = -1};
+    int out[2], error;
+
+    s.netns_fd = lab_netns_open(netns);
+    if (s.netns_fd < 0) {
+        return errno;
+    }
+    if (pipe2(out, O_CLOEXEC)) {
+        error = errno;
+        close(s.netns_fd);
+        return error;
+    }
+    s.stdout_fd = out[1];
+    error = lab_proc_spawn_unlisted(p, &s);
+    close(out[1]);
+    close(s.netns_fd);
+    if (error) {
+        close(out[0]);
+        return error;
+    }
+    fcntl(out[0], F_SETFL, O_NONBLOCK);
+    *fd = out[0];
+    return 0;
+}
+
 static void
 forget(struct lab_proc *p)
 {

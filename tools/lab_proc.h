@@ -29,6 +29,10 @@ struct lab_spawn {
 int lab_proc_spawn(struct lab *, struct lab_proc *, const struct lab_spawn *);
 /* The same without a lab's ledger, for helpers that end with their caller. */
 int lab_proc_spawn_unlisted(struct lab_proc *, const struct lab_spawn *);
+/* The same in a namespace, its stdout to be read, without waiting, from '*fd', which
+ * is the caller's. */
+int lab_proc_spawn_read(struct lab_proc *, const struct lab_netns *, const char *program,
+                        const char *const *argv, const char *const *env, int *fd);
 
 /* Opens p->pidfd unless open.  ESRCH if the process is gone. */
 int lab_proc_open(struct lab_proc *);

@@ -4,11 +4,12 @@
  * ===================
  *
  * A worker calls its mode's turn() as long as that moves frames.  When it
- * does not, the worker polls for a short time (--poll-us), then arms the rings' event indices,
- * looks once more, and sleeps in ppoll(2) on its event channels, the mode's descriptors and its
- * wake descriptor.  While it is awake no event index is armed, so the
- * backend does not notify it. */
+ * does not, the worker polls for a short time (--poll-us), giving way to others, then arms the
+ * rings' event indices, looks once more, and sleeps in ppoll(2) on its event channels, the mode's
+ * descriptors and its wake descriptor.  While it is awake no event index is armed, so the backend
+ * does not notify it. */
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -175,7 +176,8 @@ work(struct nf_worker *w)
             uint64_t now = nf_now_ns();
             idle_since = idle_since ? idle_since : now;
             if (now - idle_since < poll_ns) {
-                __builtin_ia32_pause();
+                /* The core may be shared with who is about to bring work. */
+                sched_yield();
                 continue;
             }
             idle_since = 0;

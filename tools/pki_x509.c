@@ -152,6 +152,22 @@ copy_revoked(X509_CRL *crl, const X509_CRL *old)
     return true;
 }
 
+/* Whose it is: authorities may have the same name. */
+static bool
+add_authority(X509_CRL *crl, const struct pki_ca *ca)
+{
+    X509V3_CTX ctx;
+    X509_EXTENSION *ext;
+    bool ok;
+
+    X509V3_set_ctx_nodb(&ctx);
+    X509V3_set_ctx(&ctx, ca->crt, NULL, NULL, crl, 0);
+    ext = X509V3_EXT_conf_nid(NULL, &ctx, NID_authority_key_identifier, "keyid:always");
+    ok = ext && X509_CRL_add_ext(crl, ext, -1);
+    X509_EXTENSION_free(ext);
+    return ok;
+}
+
 /* The list's number grows with each. */
 static bool
 number(X509_CRL *crl, const X509_CRL *old)
@@ -182,8 +198,8 @@ pki_crl_make(const struct pki_ca *ca, const X509_CRL *old, const X509 *revoked)
         X509_CRL_set_issuer_name(crl, X509_get_subject_name(ca->crt)) &&
         X509_CRL_set1_lastUpdate(crl, now) &&
         X509_CRL_set1_nextUpdate(crl, X509_get0_notAfter(ca->crt)) && copy_revoked(crl, old) &&
-        (!revoked || add_revoked(crl, revoked)) && number(crl, old) && X509_CRL_sort(crl) &&
-        X509_CRL_sign(crl, ca->key, EVP_sha256())) {
+        (!revoked || add_revoked(crl, revoked)) && number(crl, old) && add_authority(crl, ca) &&
+        X509_CRL_sort(crl) && X509_CRL_sign(crl, ca->key, EVP_sha256())) {
         ASN1_TIME_free(now);
         return crl;
     }

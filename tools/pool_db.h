@@ -35,7 +35,8 @@ struct pdb {
     char peer_ip[64]; /* of a pair's other server; "" none */
     unsigned peer_port;
     char key[256], certificate[256], ca[256];
-    char hosts_ca[256]; /* of hosts' certificates; "": hosts have no port */
+    char hosts_ca[256];  /* of hosts' certificates; "": hosts have no port */
+    char hosts_crl[256]; /* those that are revoked; "": nobody looks */
     /* To become primary with this number; 0: not. */
     int64_t promote;
     bool promote_with_copy; /* the other server follows from then on */

@@ -16,14 +16,14 @@ enum { ATTEMPT_MS = 100, PROMOTE_MS = 15000, LEAVE_MS = 20000 };
 
 struct db_args {
     char prefix[32];
-    const char *name, *address, *peer, *key, *certificate, *ca;
+    const char *name, *address, *peer, *key, *certificate, *ca, *crl;
     unsigned number;
     bool force, json;
     char *operands[2];
     int n;
 };
 
-enum { MAKE = 1, PEER = 2, FORCE = 4, JSON = 8, NUMBER = 16 };
+enum { MAKE = 1, PEER = 2, FORCE = 4, JSON = 8, NUMBER = 16, CRL = 32 };
 
 /* Options before, between and behind the operands: DIR and, with 'max' 2, one
  * more.  False: '*exit_code' is set. */
@@ -46,8 +46,9 @@ parse(struct db_args *a, const char *verb, unsigned takes, int max, const char *
          {"number", CLI_UINT, &a->number, "N", "greater than of databases before (1)", 1, 1000000}},
         {FORCE, {"force", CLI_FLAG, &a->force, NULL, "the primary is gone for good"}},
         {JSON, {"json", CLI_FLAG, &a->json, NULL, "for programs"}},
+        {CRL, {"crl", CLI_STRING, &a->crl, "FILE", "hosts' certificates that are revoked"}},
     };
-    struct cli_opt opts[9];
+    struct cli_opt opts[sizeof all / sizeof all[0]];
     size_t n = 0;
     char why[200];
     int error = 0;
@@ -512,8 +513,10 @@ hosts_main(int argc, char **argv)
     int code, error;
 
     if (!parse(
-            &a, "hosts", 0, 2, "DIR CA-FILE|none",
+            &a, "hosts", CRL, 2, "DIR CA-FILE|none [--crl FILE]",
             "  weft pool db hosts /var/lib/weft/pool /etc/weft/pki-hosts/ca.crt\n"
+            "  weft pool db hosts /var/lib/weft/pool /etc/weft/pki-hosts/ca.crt \\\n"
+            "      --crl /etc/weft/pki-hosts/crl.pem\n"
             "  weft pool db hosts /var/lib/weft/pool none\n"
             "An authority of the hosts' own: whoever has a certificate of it reads all, and is\n"
             "the host that the certificate names: it can write that host's rows and no others.\n",
@@ -521,7 +524,10 @@ hosts_main(int argc, char **argv)
         return code;
     }
     error = pdb_load(&p, a.operands[0], why);
-    p.hosts_ca[0] = '\0';
+    p.hosts_ca[0] = p.hosts_crl[0] = '\0';
+    if (!error && a.crl) {
+        error = absolute(a.crl, p.hosts_crl, why);
+    }
     if (!error && strcmp(a.operands[1], "none") != 0) {
         error = absolute(a.operands[1], p.hosts_ca, why);
         if (!error && same_authority(p.ca, p.hosts_ca)) {
@@ -538,8 +544,8 @@ hosts_main(int argc, char **argv)
         kill(pdb_runner(&p), SIGHUP);
     }
     if (*p.hosts_ca) {
-        printf("%s: hosts with certificates of %s: ssl:%s:%u\n", p.name, p.hosts_ca, p.ip,
-               p.port + PDB_HOSTS);
+        printf("%s: hosts with certificates of %s%s%s: ssl:%s:%u\n", p.name, p.hosts_ca,
+               *p.hosts_crl ? ", not on " : "", p.hosts_crl, p.ip, p.port + PDB_HOSTS);
     }
     return CLI_OK;
 }
@@ -737,7 +743,8 @@ status_main(int argc, char **argv)
                row.closed ? ", closed" : "", *row.primary ? row.primary : "none",
                *row.copy ? row.copy : "none");
         if (*p.hosts_ca) {
-            printf("hosts: port %u, certificates of %s\n", p.port + PDB_HOSTS, p.hosts_ca);
+            printf("hosts: port %u, certificates of %s%s%s\n", p.port + PDB_HOSTS, p.hosts_ca,
+                   *p.hosts_crl ? ", not on " : "", p.hosts_crl);
         }
         printf("%s%s", out ? out : "", out ? "\n" : "");
     }

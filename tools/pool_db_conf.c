@@ -112,6 +112,8 @@ pdb_load(struct pdb *p, const char *dir, char *why)
          take_string(root, "ca_cert", p->ca, sizeof p->ca) &&
          (!json_object_get(root, "hosts_ca_cert") || /* older ones have none */
           take_string(root, "hosts_ca_cert", p->hosts_ca, sizeof p->hosts_ca)) &&
+         (!json_object_get(root, "hosts_crl") || /* likewise */
+          take_string(root, "hosts_crl", p->hosts_crl, sizeof p->hosts_crl)) &&
          p->port && p->promote >= 0;
     json_decref(root);
     if (!ok) {
@@ -140,12 +142,12 @@ write_whole(const char *path, const char *text)
 int
 pdb_save(const struct pdb *p, char *why)
 {
-    json_t *root =
-        json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:s, s:I, s:b}", "name", p->name,
-                  "role", roles[p->role], "ip", p->ip, "port", (int)p->port, "peer_ip", p->peer_ip,
-                  "peer_port", (int)p->peer_port, "private_key", p->key, "certificate",
-                  p->certificate, "ca_cert", p->ca, "hosts_ca_cert", p->hosts_ca, "promote",
-                  (json_int_t)p->promote, "promote_with_copy", p->promote_with_copy);
+    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:b}",
+                             "name", p->name, "role", roles[p->role], "ip", p->ip, "port",
+                             (int)p->port, "peer_ip", p->peer_ip, "peer_port", (int)p->peer_port,
+                             "private_key", p->key, "certificate", p->certificate, "ca_cert", p->ca,
+                             "hosts_ca_cert", p->hosts_ca, "hosts_crl", p->hosts_crl, "promote",
+                             (json_int_t)p->promote, "promote_with_copy", p->promote_with_copy);
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     char path[PDB_PATH], temporary[PDB_PATH];
     int error = text ? 0 : EINVAL;

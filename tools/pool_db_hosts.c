@@ -19,7 +19,7 @@
 int
 pdb_hosts_start(const struct pdb *p, pid_t *pidp, char *why)
 {
-    char gate[PDB_PATH], path[3][PDB_PATH], text[7][PDB_PATH + 32];
+    char gate[PDB_PATH], path[3][PDB_PATH], text[8][PDB_PATH + 32];
 
     pdb_program("weft-dbgate", gate);
     pdb_path(p, "db.sock", path[0]);
@@ -33,7 +33,9 @@ pdb_hosts_start(const struct pdb *p, pid_t *pidp, char *why)
     snprintf(text[4], sizeof text[4], "--private-key=%s", p->key);
     snprintf(text[5], sizeof text[5], "--certificate=%s", p->certificate);
     snprintf(text[6], sizeof text[6], "--ca-cert=%s", p->hosts_ca);
+    snprintf(text[7], sizeof text[7], "--crl=%s", p->hosts_crl);
     return pdb_spawn((const char *[]){gate, text[0], text[1], text[2], text[3], text[4], text[5],
-                                      text[6], "-vconsole:off", "-vsyslog:off", NULL},
+                                      text[6], "-vconsole:off", "-vsyslog:off",
+                                      *p->hosts_crl ? text[7] : NULL, NULL},
                      pidp, why);
 }

@@ -258,6 +258,9 @@ reload(struct runner *r)
         stop(r);
         return false;
     }
+    if (strcmp(conf.hosts_crl, r->conf.hosts_crl)) {
+        end(&r->hosts);
+    }
     if (strcmp(conf.hosts_ca, r->conf.hosts_ca)) {
         end(&r->hosts);
         if (conf.role == PDB_COPY) {

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "byte_buf.h"
 #include "bytes.h"
 #include "ct.h"
 #include "ct_entry.h"
@@ -14,65 +15,49 @@
 /* --- writing --------------------------------------------------------------------- */
 
 struct writer {
-    uint8_t *data;
-    size_t len, allocated;
+    struct byte_buf b;
     uint32_t n_records;
     size_t record; /* where the open one starts */
 };
 
-static uint8_t *
-put(struct writer *w, size_t n)
-{
-    uint8_t *p;
-
-    if (w->allocated - w->len < n) {
-        w->allocated = MAX(w->allocated * 2, w->len + n + 4096);
-        w->data = xrealloc(w->data, w->allocated);
-    }
-    p = w->data + w->len;
-    memset(p, 0, n);
-    w->len += n;
-    return p;
-}
-
 static void
 begin_chunk(struct writer *w)
 {
-    w->len = 0;
+    w->b.len = 0;
     w->n_records = 0;
-    put(w, CT_CHUNK_HEADER);
+    byte_buf_put(&w->b, CT_CHUNK_HEADER);
 }
 
 static void
 end_chunk(struct writer *w)
 {
-    memcpy(w->data, CT_MAGIC, 8);
-    put_le32(w->data + 8, CT_VERSION);
-    put_le64(w->data + 16, w->len);
-    put_le32(w->data + 24, w->n_records);
+    memcpy(w->b.data, CT_MAGIC, 8);
+    put_le32(w->b.data + 8, CT_VERSION);
+    put_le64(w->b.data + 16, w->b.len);
+    put_le32(w->b.data + 24, w->n_records);
 }
 
 static void
 begin_record(struct writer *w, uint32_t type)
 {
-    w->record = w->len;
-    put_le32(put(w, RECORD_HEADER), type);
+    w->record = w->b.len;
+    put_le32(byte_buf_put(&w->b, RECORD_HEADER), type);
 }
 
 static void
 end_record(struct writer *w)
 {
-    size_t len = w->len - w->record - RECORD_HEADER;
+    size_t len = w->b.len - w->record - RECORD_HEADER;
 
-    put_le32(w->data + w->record + 4, len);
-    put(w, ROUND_UP(len, RECORD_ALIGN) - len);
+    put_le32(w->b.data + w->record + 4, len);
+    byte_buf_put(&w->b, ROUND_UP(len, RECORD_ALIGN) - len);
     w->n_records++;
 }
 
 static uint8_t *
 put_attr(struct writer *w, uint16_t type, uint16_t len)
 {
-    uint8_t *p = put(w, ATTR_HEADER + ROUND_UP(len, ATTR_ALIGN));
+    uint8_t *p = byte_buf_put(&w->b, ATTR_HEADER + ROUND_UP(len, ATTR_ALIGN));
 
     put_le16(p, type);
     put_le16(p + 2, len);
@@ -195,7 +180,7 @@ export_zone_limits(struct ct_exporter *x)
             uint8_t *p;
 
             begin_record(&x->w, RECORD_ZONE_LIMIT);
-            p = put(&x->w, ZONE_LIMIT_LEN);
+            p = byte_buf_put(&x->w.b, ZONE_LIMIT_LEN);
             put_le32(p, zone);
             put_le32(p + 4, limit);
             end_record(&x->w);
@@ -213,12 +198,12 @@ ct_exporter_next(struct ct_exporter *x, size_t max_bytes, const uint8_t **data, 
     if (!x->next_list) {
         export_zone_limits(x);
     }
-    while (x->next_list < CT_ENTRY_LISTS && x->w.len < max_bytes) {
+    while (x->next_list < CT_ENTRY_LISTS && x->w.b.len < max_bytes) {
         ct_entry_visit(x->ct, x->next_list++, time_msec(), x->filter.zone, export_one, x);
     }
     end_chunk(&x->w);
-    *data = x->w.data;
-    *len = x->w.len;
+    *data = x->w.b.data;
+    *len = x->w.b.len;
     return true;
 }
 
@@ -232,7 +217,7 @@ void
 ct_exporter_destroy(struct ct_exporter *x)
 {
     if (x) {
-        free(x->w.data);
+        free(x->w.b.data);
         free(x);
     }
 }
@@ -246,8 +231,8 @@ ct_export(struct conntrack *ct, const struct ct_filter *filter, uint8_t **out, s
 
     ct_exporter_next(x, SIZE_MAX, &data, out_len);
     count = x->count;
-    *out = x->w.data;
-    x->w.data = NULL;
+    *out = x->w.b.data;
+    x->w.b.data = NULL;
     ct_exporter_destroy(x);
     return count;
 }

@@ -164,6 +164,7 @@ translate(struct flow_record *f, const struct round *round, const struct record_
     f->end = r->end;
     f->fragments = !!(k->nw_tos & RECORD_FRAGMENT);
     f->network = plan_network(in, f, &sure);
+    f->tenant = in->bridge ? plan_tenant(&plan->bridges[in->bridge - 1], f->network) : 0;
     translate_way(f, r);
     return sure;
 }

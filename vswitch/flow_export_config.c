@@ -218,12 +218,73 @@ find_port(const struct ovsrec_interface *row, odp_port_t *port_no)
     return !error;
 }
 
+/* What comes in at a device comes in at the bridge's interface 'row'.  Returns the
+ * datapath's port; UINT32_MAX: there is none. */
+static uint32_t
+plan_port(struct plan *p, size_t index, const struct ovsrec_interface *row,
+          const struct ovsrec_interface *device)
+{
+    struct plan_port *port;
+    odp_port_t port_no;
+
+    if (!find_port(device, &port_no) || odp_to_u32(port_no) >= ENGINE_PORTS_MAX) {
+        return UINT32_MAX;
+    }
+    port = &p->ports[odp_to_u32(port_no)];
+    port->exists = true;
+    port->bridge = index + 1;
+    port->of_port = *row->ofport;
+    port->vif = smap_get_uint(&row->external_ids, "weft-vif-key", 0);
+    port->network = smap_get_uint(&row->external_ids, "weft-network-key", 0);
+    port->since = time_wall_msec();
+    plan_port_tags(port, smap_get_def(&row->external_ids, "weft-network-tags", ""));
+    return odp_to_u32(port_no);
+}
+
+/* The bridge that the pool's controller joins to others for its bond alone, if the patch
+ * port leads there; else NULL. */
+static const struct ovsrec_bridge *
+bond_behind(const struct ovsrec_interface *patch)
+{
+    const char *peer = smap_get_def(&patch->options, "peer", "");
+    const struct ovsrec_bridge *br;
+
+    OVSREC_BRIDGE_FOR_EACH (br, idl) {
+        bool bond = !strcmp(smap_get_def(&br->external_ids, "weft-controller", ""), "uplink");
+
+        for (size_t i = 0; bond && i < br->n_ports; i++) {
+            if (!strcmp(br->ports[i]->name, peer)) {
+                return br;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* The bond's members are where packets come in; returns the port of one. */
+static uint32_t
+plan_bond(struct plan *p, size_t index, const struct ovsrec_interface *patch)
+{
+    const struct ovsrec_bridge *br = bond_behind(patch);
+    uint32_t some = UINT32_MAX;
+
+    for (size_t i = 0; br && i < br->n_ports; i++) {
+        for (size_t j = 0; j < br->ports[i]->n_interfaces; j++) {
+            const struct ovsrec_interface *device = br->ports[i]->interfaces[j];
+            uint32_t port_no = strcmp(device->type, "patch") && strcmp(device->type, "internal")
+                                   ? plan_port(p, index, patch, device)
+                                   : UINT32_MAX;
+
+            some = port_no != UINT32_MAX ? port_no : some;
+        }
+    }
+    return some;
+}
+
 static void
 plan_interface(struct plan *p, struct plan_bridge *b, size_t index,
                const struct ovsrec_interface *row)
 {
-    struct plan_port *port;
-    odp_port_t port_no;
     size_t n;
 
     if (!row->n_ofport || *row->ofport <= 0) {
@@ -233,19 +294,8 @@ plan_interface(struct plan *p, struct plan_bridge *b, size_t index,
     b->interfaces = xrealloc(b->interfaces, (n + 1) * sizeof *b->interfaces);
     b->interface_ports = xrealloc(b->interface_ports, (n + 1) * sizeof *b->interface_ports);
     describe(&b->interfaces[n], row);
-    b->interface_ports[n] = UINT32_MAX;
-    if (!find_port(row, &port_no) || odp_to_u32(port_no) >= ENGINE_PORTS_MAX) {
-        return;
-    }
-    b->interface_ports[n] = odp_to_u32(port_no);
-    port = &p->ports[odp_to_u32(port_no)];
-    port->exists = true;
-    port->bridge = index + 1;
-    port->of_port = *row->ofport;
-    port->vif = smap_get_uint(&row->external_ids, "weft-vif-key", 0);
-    port->network = smap_get_uint(&row->external_ids, "weft-network-key", 0);
-    port->since = time_wall_msec();
-    plan_port_tags(port, smap_get_def(&row->external_ids, "weft-network-tags", ""));
+    b->interface_ports[n] =
+        strcmp(row->type, "patch") ? plan_port(p, index, row, row) : plan_bond(p, index, row);
 }
 
 /* The networks whose packets the set's IPFIX row is for, "" for none; NULL: it is no
@@ -279,6 +329,7 @@ plan_bridge(struct plan *p, size_t index, const struct ovsrec_bridge *br)
     struct plan_bridge *b = &p->bridges[index];
 
     ovs_strlcpy(b->name, br->name, sizeof b->name);
+    plan_tenants(b, smap_get_def(&br->external_ids, "weft-tenants", ""));
     if (br->netflow && br->netflow->n_targets) {
         plan_netflow(p, b, br);
     }
@@ -342,6 +393,7 @@ plan_destroy(struct plan *p)
                 free(b->exports[j].networks);
             }
             free(b->exports);
+            free(b->tenants);
             free(b->interfaces);
             free(b->interface_ports);
         }
@@ -397,10 +449,13 @@ flow_export_init(const char *database)
         &ovsrec_bridge_col_netflow,
         &ovsrec_bridge_col_ipfix,
         &ovsrec_bridge_col_other_config,
+        &ovsrec_bridge_col_external_ids,
+        &ovsrec_port_col_name,
         &ovsrec_port_col_interfaces,
         &ovsrec_interface_col_name,
         &ovsrec_interface_col_type,
         &ovsrec_interface_col_ofport,
+        &ovsrec_interface_col_options,
         &ovsrec_interface_col_external_ids,
         &ovsrec_netflow_col_targets,
         &ovsrec_netflow_col_engine_type,

@@ -16,8 +16,15 @@ struct plan_export {
     size_t n_networks;
 };
 
+/* Whose a network is. */
+struct plan_tenant {
+    uint32_t network, tenant; /* keys */
+};
+
 struct plan_bridge {
     char name[64];
+    struct plan_tenant *tenants; /* sorted */
+    size_t n_tenants;
     unsigned n_exports;
     struct plan_export *exports; /* its NetFlow row, its IPFIX row, those of networks */
     size_t n_interfaces;
@@ -51,12 +58,16 @@ struct plan {
 
 void plan_destroy(struct plan *); /* accepts NULL */
 
-/* flow_export_scope.c: keys of networks, "TAG=NETWORK ..." of a port. */
+/* flow_export_scope.c: keys of networks, "TAG=NETWORK ..." of a port, tenants. */
 void plan_scope(struct plan_export *, const char *networks);
 void plan_port_tags(struct plan_port *, const char *tags);
 bool plan_scope_has(const struct plan_export *, uint32_t network);
 /* A record's network, 0: none.  'sure': its first packet came when that was so. */
 uint32_t plan_network(const struct plan_port *, const struct flow_record *, bool *sure);
+/* "NETWORK=TENANT ..." of a bridge; of two that are stated for one network neither counts. */
+void plan_tenants(struct plan_bridge *, const char *tenants);
+/* 0: nobody's, or nothing is said. */
+uint32_t plan_tenant(const struct plan_bridge *, uint32_t network);
 /* Those of the bridge that the exporter may tell of; 'to' has room for all. */
 size_t plan_scope_interfaces(const struct plan *, const struct plan_bridge *,
                              const struct plan_export *, struct export_interface *to);

@@ -1,4 +1,5 @@
-/* Which records are an exporter's that some networks' packets go to only.
+/* Which records are an exporter's that some networks' packets go to only, and whose
+ * they are.
  *
  * A record's network is that of the port where its packets came in and of their
  * tag there (of a tunnel: their key).  Ports and tags change hands while records
@@ -25,6 +26,20 @@ for_each_word(const char *text, void (*take)(void *, const char *), void *aux)
         take(aux, word);
     }
     free(copy);
+}
+
+/* "A=B"; false: it is not that, or A is 0. */
+static bool
+parse_pair(const char *word, unsigned *a, unsigned *b)
+{
+    const char *equals = strchr(word, '=');
+    char text[16];
+
+    if (!equals || equals - word >= sizeof text || !str_to_uint(equals + 1, 10, b)) {
+        return false;
+    }
+    ovs_strlcpy(text, word, equals - word + 1);
+    return str_to_uint(text, 10, a) && *a;
 }
 
 static int
@@ -87,18 +102,11 @@ static void
 add_tag(void *port_, const char *word)
 {
     struct plan_port *port = port_;
-    const char *equals = strchr(word, '=');
-    unsigned network;
-    char id[16];
-    unsigned n;
+    unsigned id, network;
 
-    if (!equals || equals - word >= sizeof id || !str_to_uint(equals + 1, 10, &network)) {
-        return;
-    }
-    ovs_strlcpy(id, word, equals - word + 1);
-    if (str_to_uint(id, 10, &n) && n) {
+    if (parse_pair(word, &id, &network)) {
         port->tags = xrealloc(port->tags, (port->n_tags + 1) * sizeof *port->tags);
-        port->tags[port->n_tags++] = (struct plan_tag){n, network, port->since};
+        port->tags[port->n_tags++] = (struct plan_tag){id, network, port->since};
     }
 }
 
@@ -165,6 +173,57 @@ plan_scope_interfaces(const struct plan *p, const struct plan_bridge *b,
         }
     }
     return n;
+}
+
+/* --- tenants ----------------------------------------------------------------------- */
+
+static int
+compare_tenants(const void *a_, const void *b_)
+{
+    const struct plan_tenant *a = a_, *b = b_;
+
+    return a->network < b->network ? -1 : a->network > b->network;
+}
+
+static void
+add_tenant(void *bridge, const char *word)
+{
+    struct plan_bridge *b = bridge;
+    unsigned network, tenant;
+
+    if (parse_pair(word, &network, &tenant)) {
+        b->tenants = xrealloc(b->tenants, (b->n_tenants + 1) * sizeof *b->tenants);
+        b->tenants[b->n_tenants++] = (struct plan_tenant){network, tenant};
+    }
+}
+
+void
+plan_tenants(struct plan_bridge *b, const char *tenants)
+{
+    size_t n = 0;
+
+    for_each_word(tenants, add_tenant, b);
+    if (b->n_tenants) {
+        qsort(b->tenants, b->n_tenants, sizeof *b->tenants, compare_tenants);
+    }
+    for (size_t i = 0; i < b->n_tenants; i++) {
+        if (n && b->tenants[n - 1].network == b->tenants[i].network) {
+            b->tenants[n - 1].tenant = 0;
+        } else {
+            b->tenants[n++] = b->tenants[i];
+        }
+    }
+    b->n_tenants = n;
+}
+
+uint32_t
+plan_tenant(const struct plan_bridge *b, uint32_t network)
+{
+    const struct plan_tenant key = {.network = network}, *found;
+
+    found =
+        b->n_tenants ? bsearch(&key, b->tenants, b->n_tenants, sizeof key, compare_tenants) : NULL;
+    return found ? found->tenant : 0;
 }
 
 /* --- from plan to plan ---------------------------------------------------------------- */

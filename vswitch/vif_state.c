@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "byte_buf.h"
 #include "bytes.h"
 #include "ct.h"
 #include "ct_entry.h"
@@ -141,30 +142,10 @@ in_scope(void *s_, const struct ct_entry *e)
 
 /* --- export -------------------------------------------------------------------- */
 
-struct buffer {
-    uint8_t *data;
-    size_t len, allocated;
-};
-
-static uint8_t *
-put(struct buffer *b, size_t n)
-{
-    uint8_t *p;
-
-    if (b->allocated - b->len < n) {
-        b->allocated = MAX(b->allocated * 2, b->len + n + 4096);
-        b->data = xrealloc(b->data, b->allocated);
-    }
-    p = b->data + b->len;
-    memset(p, 0, n);
-    b->len += n;
-    return p;
-}
-
 static void
-put_record(struct buffer *b, uint32_t type, const uint8_t *body, size_t len)
+put_record(struct byte_buf *b, uint32_t type, const uint8_t *body, size_t len)
 {
-    uint8_t *p = put(b, RECORD_HEADER + ROUND_UP(len, RECORD_ALIGN));
+    uint8_t *p = byte_buf_put(b, RECORD_HEADER + ROUND_UP(len, RECORD_ALIGN));
 
     put_le32(p, type);
     put_le32(p + 4, len);
@@ -172,7 +153,7 @@ put_record(struct buffer *b, uint32_t type, const uint8_t *body, size_t len)
 }
 
 static void
-put_connections(struct buffer *b, const struct vif_scope *s, struct vif_state_result *result)
+put_connections(struct byte_buf *b, const struct vif_scope *s, struct vif_state_result *result)
 {
     struct ct_filter filter = {.want = in_scope, .aux = CONST_CAST(struct vif_scope *, s)};
     struct conntrack *ct = ct_lookup(NULL);
@@ -191,7 +172,7 @@ put_connections(struct buffer *b, const struct vif_scope *s, struct vif_state_re
 }
 
 static void
-put_vif(struct buffer *b, struct netback_vif *vif, struct vif_state_result *result)
+put_vif(struct byte_buf *b, struct netback_vif *vif, struct vif_state_result *result)
 {
     uint8_t settings[NETBACK_CARRY_MAX], counters[COUNTERS_LEN];
     struct netback_stats stats;
@@ -211,7 +192,7 @@ put_vif(struct buffer *b, struct netback_vif *vif, struct vif_state_result *resu
 }
 
 static void
-put_meters(struct buffer *b, uint16_t ofport, struct vif_state_result *result)
+put_meters(struct byte_buf *b, uint16_t ofport, struct vif_state_result *result)
 {
     struct meter_level levels[VIF_STATE_METERS_MAX];
     uint8_t body[sizeof levels / sizeof levels[0] * METER_LEN] = {0};
@@ -231,10 +212,10 @@ int
 vif_state_export(struct netback_vif *vif, const struct vif_scope *scope, uint8_t **data,
                  size_t *len, struct vif_state_result *result)
 {
-    struct buffer b = {.data = NULL};
+    struct byte_buf b = {.data = NULL};
 
     memset(result, 0, sizeof *result);
-    put(&b, STATE_HEADER);
+    byte_buf_put(&b, STATE_HEADER);
     if (vif) {
         put_vif(&b, vif, result);
     }

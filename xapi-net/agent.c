@@ -158,6 +158,7 @@ claim(struct work *w, const struct poolrec_vm *vm)
         verify_claim(vm);
         poolrec_vm_set_resident_on(vm, w->agent->x->options->host);
         poolrec_vm_set_destination(vm, "");
+        poolrec_vm_set_migration(vm, "");
         poolrec_vm_set_epoch(vm, vm->epoch + 1);
         work_commit(w, txn);
         w->since = time_msec();
@@ -177,6 +178,8 @@ give_up(struct work *w, const struct poolrec_vm *vm, const struct poolrec_task *
     }
     verify_claim(vm);
     poolrec_vm_set_resident_on(vm, "");
+    poolrec_vm_set_destination(vm, "");
+    poolrec_vm_set_migration(vm, "");
     poolrec_vm_set_epoch(vm, vm->epoch + 1);
     poolrec_vm_set_power_state(vm, "Halted");
     if (task && f) {
@@ -366,6 +369,41 @@ look_at_resident(struct agent *a, const struct poolrec_vm *vm)
     }
 }
 
+/* One that is here moves by an order to this host, which names the migration, or not at all.
+ * What its row says otherwise is left over, or a destination's that has closed nothing: with
+ * it no other order would be taken, and the host that it names could go on writing the row. */
+static void
+look_at_migration(struct agent *a, const struct poolrec_vm *vm)
+{
+    const char *uuid = store_uuid(&vm->header_.uuid);
+    const struct poolrec_task *task;
+    struct ovsdb_idl_txn *txn;
+    struct work *w;
+
+    if ((!*vm->migration && !*vm->destination) || is_moving(a, uuid)) {
+        return;
+    }
+    POOLREC_TASK_FOR_EACH(task, store_idl(a->x->store))
+    {
+        if (task_open(task) && agent_is(a, task->host) && !strcmp(task->vm, uuid) &&
+            *task->result && !strcmp(task->result, vm->migration)) {
+            return;
+        }
+    }
+    char *key = xasprintf("moves-not-%s", uuid);
+    w = work_get(a, key);
+    free(key);
+    w->seen = true;
+    if (!w->busy && (txn = work_begin(w))) {
+        VLOG_WARN("%s is said to move to \"%s\", by no order", vm->name, vm->destination);
+        verify_claim(vm);
+        poolrec_vm_verify_migration(vm);
+        poolrec_vm_set_destination(vm, "");
+        poolrec_vm_set_migration(vm, "");
+        work_commit(w, txn);
+    }
+}
+
 struct look {
     struct agent *agent;
     const struct guest_driver *driver;
@@ -407,6 +445,7 @@ look_around(struct agent *a)
     POOLREC_VM_FOR_EACH(vm, store_idl(a->x->store))
     {
         if (agent_is(a, vm->resident_on)) {
+            look_at_migration(a, vm);
             look_at_resident(a, vm);
         }
     }

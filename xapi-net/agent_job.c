@@ -8,11 +8,12 @@
 #include "openvswitch/json.h"
 #include "openvswitch/vlog.h"
 #include "ovsdb-idl.h"
+#include "trunk_move.h"
 #include "util.h"
 
 VLOG_DEFINE_THIS_MODULE(agent_job);
 
-enum { VIF_ADDRESSES_MAX = 32, VIF_ZONES_MAX = 9, VIF_CHILDREN_MAX = 8 };
+enum { VIF_ZONES_MAX = 9 };
 
 static void
 put(struct json *o, const char *name, const char *value)
@@ -60,7 +61,7 @@ children_json(struct agent *a, const struct poolrec_vif *parent, struct json *zo
 
     POOLREC_VIF_FOR_EACH(vif, store_idl(a->x->store))
     {
-        if (vif->parent == parent && vif->n_tag && json_array(list)->n < VIF_CHILDREN_MAX) {
+        if (vif->parent == parent && vif->n_tag && json_array(list)->n < TRUNK_MOVE_CHILDREN) {
             struct json *o = json_object_create(), *addresses = json_array_create_empty();
 
             *any_address &= add_scope(vif, zones, addresses, room);
@@ -82,7 +83,8 @@ count_addresses(const struct poolrec_vif *vif, bool *locked)
 }
 
 /* Of connections that the job has no room to name, or that cannot be told from
- * others: they are left behind, and made anew where the VM is. */
+ * others: they are left behind, and made anew where the VM is.  The controller says
+ * so before, in the vif's warning. */
 static void
 warn_left_behind(struct agent *a, const struct poolrec_vif *parent)
 {
@@ -100,15 +102,15 @@ warn_left_behind(struct agent *a, const struct poolrec_vif *parent)
             n_locked += locked;
         }
     }
-    if (n > VIF_CHILDREN_MAX + 1) {
+    if (n > TRUNK_MOVE_CHILDREN + 1) {
         VLOG_WARN("vif \"%s\": of the %" PRIuSIZE
                   " in its trunk only %d take their connections along",
-                  parent->name, n - 1, VIF_CHILDREN_MAX);
+                  parent->name, n - 1, TRUNK_MOVE_CHILDREN);
     }
-    if (n_addresses > VIF_ADDRESSES_MAX && n_locked) {
+    if (n_addresses > TRUNK_MOVE_ADDRESSES && n_locked) {
         VLOG_WARN("vif \"%s\": of the %" PRIuSIZE " addresses, its trunk's included, only %d take "
                   "their connections along",
-                  parent->name, n_addresses, VIF_ADDRESSES_MAX);
+                  parent->name, n_addresses, TRUNK_MOVE_ADDRESSES);
     }
     if (n_locked && n_locked < n) {
         VLOG_WARN("vif \"%s\": %" PRIuSIZE " of the %" PRIuSIZE
@@ -123,7 +125,7 @@ vif_json(struct agent *a, const struct poolrec_vif *vif, const char *vm)
 {
     struct json *o = json_object_create(), *zones = json_array_create_empty();
     struct json *addresses = json_array_create_empty(), *children;
-    size_t room = VIF_ADDRESSES_MAX;
+    size_t room = TRUNK_MOVE_ADDRESSES;
     char *port = guest_driver(vif->vm)->port(a, vm, vif->device);
     bool any_address;
 

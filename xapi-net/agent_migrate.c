@@ -259,6 +259,16 @@ may_write(const struct agent *a, const struct poolrec_vm *vm)
            agent_is(a, vm->destination);
 }
 
+/* What the VM's row says of a migration goes with this one: the row names it, or the VM is
+ * still here, and the destination has named another.  That one would be the next's. */
+static bool
+is_of(const struct agent *a, const struct poolrec_vm *vm, const struct poolrec_migration *m,
+      bool begot)
+{
+    return !strcmp(vm->migration, m->migration) ||
+           (begot && agent_is(a, m->from_host) && agent_is(a, vm->resident_on));
+}
+
 /* 'status' is the task's: success, failure or cancelled. */
 static void
 close_migration(struct work *w, const struct poolrec_migration *m, const struct poolrec_vm *vm,
@@ -266,7 +276,7 @@ close_migration(struct work *w, const struct poolrec_migration *m, const struct 
 {
     struct store *store = w->agent->x->store;
     const struct poolrec_task *task = store_task(store, m->task);
-    bool begot = task && task_begot(task, m, vm); /* before 'vm' changes */
+    bool begot = task && task_begot(task, m);
     struct ovsdb_idl_txn *txn = work_begin(w);
     struct fault f;
 
@@ -285,7 +295,7 @@ close_migration(struct work *w, const struct poolrec_migration *m, const struct 
     if (*w->stats) {
         poolrec_migration_set_stats(m, w->stats);
     }
-    if (vm && !strcmp(vm->migration, m->migration) && may_write(w->agent, vm)) {
+    if (vm && is_of(w->agent, vm, m, begot) && may_write(w->agent, vm)) {
         poolrec_vm_verify_migration(vm);
         poolrec_vm_set_destination(vm, "");
         poolrec_vm_set_migration(vm, "");
@@ -375,13 +385,13 @@ refuse(struct work *w, const struct poolrec_task *task, const struct poolrec_vm 
 
 /* The one that was begun here for 'task': rows that say they are, any host can add. */
 static const struct poolrec_migration *
-migration_of(struct store *store, const struct poolrec_task *task, const struct poolrec_vm *vm)
+migration_of(struct store *store, const struct poolrec_task *task)
 {
     const struct poolrec_migration *m;
 
     POOLREC_MIGRATION_FOR_EACH(m, store_idl(store))
     {
-        if (task_begot(task, m, vm)) {
+        if (task_begot(task, m)) {
             return m;
         }
     }
@@ -507,7 +517,7 @@ step_source(struct work *w, const struct poolrec_task *task, const struct poolre
 void
 step_migrate(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm)
 {
-    const struct poolrec_migration *m = migration_of(w->agent->x->store, task, vm);
+    const struct poolrec_migration *m = migration_of(w->agent->x->store, task);
     struct json *params;
     struct fault f;
 

@@ -24,6 +24,7 @@
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "ovs-thread.h"
+#include "ovs/tls_files.h"
 #include "ovsdb-idl.h"
 #include "stream-ssl.h"
 #include "stream.h"
@@ -324,8 +325,9 @@ handle_status(struct unixctl_conn *conn, int argc, const char *argv[], void *xap
 /* --- the loop --------------------------------------------------------------------------------- */
 
 static void
-run_once(struct xapi *x, struct unixctl_server *unixctl, bool exiting)
+run_once(struct xapi *x, struct tls_files *tls, struct unixctl_server *unixctl, bool exiting)
 {
+    tls_files_refresh(tls); /* of the database's connection; the API's are http_tls.h's */
     store_run(x->store);
     events_run(x);
     coord_run(x);
@@ -406,6 +408,7 @@ int
 main(int argc, char *argv[])
 {
     struct unixctl_server *unixctl;
+    struct tls_files tls = {.private_key = NULL};
     bool exiting = false;
     struct xapi xapi;
 
@@ -416,6 +419,9 @@ main(int argc, char *argv[])
     service_start(&argc, &argv);
     vlog_set_levels(vlog_module_from_name("reconnect"), VLF_ANY_DESTINATION, VLL_WARN);
     parse_options(argc, argv);
+    tls.private_key = options.xapi.private_key;
+    tls.certificate = options.xapi.certificate;
+    tls.ca_cert = options.xapi.ca_cert;
     fatal_ignore_sigpipe();
 
     daemonize_start(false);
@@ -428,7 +434,7 @@ main(int argc, char *argv[])
     daemonize_complete();
 
     while (!exiting && !should_service_stop()) {
-        run_once(&xapi, unixctl, exiting);
+        run_once(&xapi, &tls, unixctl, exiting);
     }
     close_all(&xapi);
     unixctl_server_destroy(unixctl);

@@ -66,13 +66,11 @@ task_of_vm(struct store *store, const char *vm)
 }
 
 bool
-task_begot(const struct poolrec_task *task, const struct poolrec_migration *m,
-           const struct poolrec_vm *vm)
+task_begot(const struct poolrec_task *task, const struct poolrec_migration *m)
 {
-    const char *name = *task->result ? task->result : vm ? vm->migration : "";
     struct uuid uuid;
 
-    return !strcmp(name, m->migration) && uuid_from_string(&uuid, name) &&
+    return !strcmp(task->result, m->migration) && uuid_from_string(&uuid, m->migration) &&
            !strcmp(m->task, store_uuid(&task->header_.uuid)) && !strcmp(task->vm, m->vm) &&
            !strcmp(task->host, m->from_host);
 }
@@ -291,7 +289,7 @@ tidy_migrations(struct store *store)
         struct fault f;
 
         const struct poolrec_vm *vm = store_vm(store, m->vm);
-        bool begot = task && task_begot(task, m, vm); /* before 'vm' changes */
+        bool begot = task && task_begot(task, m);
 
         n++;
         if (!strcmp(m->status, "running") || age_ms(m->finished) < ORPHAN_MS) {
@@ -319,6 +317,25 @@ tidy_migrations(struct store *store)
     }
 }
 
+/* One that runs nowhere is not moving: what its row says of that, nobody else may have had
+ * the right to take away. */
+static void
+tidy_halted(struct store *store)
+{
+    const struct poolrec_vm *vm;
+
+    POOLREC_VM_FOR_EACH(vm, store_idl(store))
+    {
+        if (!*vm->resident_on && *vm->migration &&
+            !task_of_vm(store, store_uuid(&vm->header_.uuid))) {
+            poolrec_vm_verify_resident_on(vm);
+            poolrec_vm_verify_migration(vm);
+            poolrec_vm_set_destination(vm, "");
+            poolrec_vm_set_migration(vm, "");
+        }
+    }
+}
+
 void
 task_tidy(struct xapi *x)
 {
@@ -340,5 +357,6 @@ task_tidy(struct xapi *x)
         n--;
     }
     tidy_migrations(x->store);
+    tidy_halted(x->store);
     store_commit(x->store, txn, NULL, NULL);
 }

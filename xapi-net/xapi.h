@@ -221,10 +221,10 @@ void task_order(struct request *, const char *vm, const char *host, const struct
 bool task_open(const struct poolrec_task *); /* not finished */
 /* An order that is under way for the VM, or NULL. */
 const struct poolrec_task *task_of_vm(struct store *, const char *vm);
-/* 'm' was begun for it by its host: the task's row says so while it is open ('result'), or
- * the VM's if an older version began it.  What 'm' itself says, any host can write. */
-bool task_begot(const struct poolrec_task *, const struct poolrec_migration *m,
-                const struct poolrec_vm *);
+/* 'm' was begun for it by its host: the task's row says so while it is open ('result').  What
+ * 'm' itself says, any host can write, and what the VM's row says, a host that it was to move
+ * to, or came from. */
+bool task_begot(const struct poolrec_task *, const struct poolrec_migration *m);
 /* Inside a transaction. */
 void task_succeed(const struct poolrec_task *, const char *result);
 void task_fail(const struct poolrec_task *, const struct fault *);

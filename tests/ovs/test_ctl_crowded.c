@@ -8,6 +8,7 @@
 #include "compile.h"
 #include "crowded.h"
 #include "ctl_rig.h"
+#include "ctl_switch.h"
 #include "openvswitch/vlog.h"
 #include "pflow.h"
 
@@ -100,6 +101,7 @@ test_crowded(void)
     put(policy_rec(1, "pool"));
     put(policy_rec(2, "pool"));
     put(policy_rec(3, "pool"));
+    put(policy_rec(4, "pool"));
     for (unsigned n = 0; n < FTABLE_CLAUSES_MAX; n++) {
         put_rule(n, n % 2 ? 1 : 2, 10);
     }
@@ -115,6 +117,28 @@ test_crowded(void)
     CHECK(shared_actions() < 1000);
     run();
     CHECK(complains(1) && complains(2));
+
+    CASE("crowded: tables are looked through only when a crowd has changed");
+    uint64_t walks = crowded.walks;
+
+    CHECK(walks);
+    put_rule(FTABLE_CLAUSES_MAX + 1, 3, 13);
+    run();
+    vif(3, 2, 2, 3);
+    run();
+    CHECK(crowded.walks == walks && complains(1) && complains(2) && is_content(3));
+    put_rule(FTABLE_CLAUSES_MAX + 1, 3, 10);
+    run();
+    CHECK(crowded.walks > walks && complains(1) && complains(2) && complains(3));
+
+    CASE("crowded: whose the rules are may change though no flow does");
+    walks = crowded.walks;
+    put_rule(FTABLE_CLAUSES_MAX + 1, 4, 10);
+    run();
+    CHECK(complains(1) && complains(2) && is_content(3) && complains(4));
+    put_rule(FTABLE_CLAUSES_MAX + 1, 3, 11);
+    run();
+    CHECK(complains(1) && complains(2) && is_content(3) && is_content(4));
 
     CASE("crowded: another order mends it");
     put_rule(FTABLE_CLAUSES_MAX, 1, 12);
@@ -141,6 +165,49 @@ test_crowded(void)
     CHECK(is_content(1) && is_content(2) && is_content(3));
 }
 
+/* A document with 'n' rules of one order that share a remote; what is said of it. */
+static int
+compile_document(const struct ctl_switch *files, unsigned n)
+{
+    char *path = xasprintf("%s/pool.json", files->dir);
+    FILE *f = fopen(path, "w");
+
+    fputs("{\"version\":1,\"hosts\":[{\"name\":\"h1\",\"ovsdb\":\"unix:/run/x\"}],"
+          "\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":5}],"
+          "\"vms\":[{\"name\":\"v\"}],\"vifs\":[{\"name\":\"i\",\"vm\":\"v\",\"network\":\"n\","
+          "\"mac\":\"02:00:00:00:00:01\",\"host\":\"h1\"}],"
+          "\"policies\":[{\"name\":\"tight\",\"scope\":\"pool\",\"rules\":[",
+          f);
+    for (unsigned i = 0; i < n; i++) {
+        fprintf(f,
+                "%s{\"name\":\"r%u\",\"order\":5,\"direction\":\"in\",\"action\":\"allow\","
+                "\"protocol\":\"tcp\",\"ports\":[\"%u\",\"%u\",\"%u\"],"
+                "\"remote_cidrs\":[\"10.9.0.0/16\",\"10.0.%u.%u\",\"10.1.%u.%u\"]}",
+                i ? "," : "", i, 10000 + i, 20000 + i, 30000 + i, i / 256, i % 256, i / 256,
+                i % 256);
+    }
+    fputs("]}]}", f);
+    fclose(f);
+    free(path);
+    return ctl_sh(files, "$BIN/weft-controllerd --compile $DIR/pool.json --host h1 2>&1 >$DIR/flows");
+}
+
+static void
+test_document(void)
+{
+    struct ctl_switch files = {.db = 0};
+
+    snprintf(files.dir, sizeof files.dir, "/tmp/weft-crowded-XXXXXX");
+    ovs_assert(mkdtemp(files.dir));
+    ctl_find_bin();
+    CASE("crowded: --compile says so");
+    CHECK(!compile_document(&files, FTABLE_CLAUSES_MAX) && !*ctl_said);
+    CHECK(!compile_document(&files, FTABLE_CLAUSES_MAX + 1));
+    CHECK(strstr(ctl_said, "policy \"tight\": rules: on host \"h1\" more than 4000 rules"));
+    CHECK(!ctl_sh(&files, "test -s $DIR/flows"));
+    ctl_switch_destroy(&files);
+}
+
 int
 main(void)
 {
@@ -151,5 +218,6 @@ main(void)
     crowded_destroy(&crowded);
     compile_destroy(compile);
     end();
+    test_document();
     return check_done();
 }

@@ -159,6 +159,53 @@ test_answers(void)
     ovsdb_destroy(db);
 }
 
+/* What was its own may outlive a host. */
+static void
+test_no_host(void)
+{
+    static const char *const writes[] = {
+        UPDATE("VM", NAMED("at1"), "\"epoch\":1"),
+        UPDATE("VM", NAMED("nobody"), "\"epoch\":1"),
+        DELETE("Task", NAMED("t1")),
+        INSERT("Task", "\"host\":\"h1\""),
+        MUTATE("VM", NAMED("at1"), "epoch"),
+    };
+    static const char reads[] = "[\"Weft_Pool\",{\"op\":\"select\",\"table\":\"VM\",\"where\":[]}]";
+    struct json *gone = gate_parse("[\"Weft_Pool\"," DELETE("Host", NAMED("h1")) "]"), *params;
+    struct ovsdb *db = gate_db_create();
+    struct gate_state before, after;
+    struct json *answer;
+
+    json_destroy(gate_execute(db, gone));
+    json_destroy(gone);
+    gate_state_take(&before, db);
+    for (size_t i = 0; i < ARRAY_SIZE(writes); i++) {
+        char *text = xasprintf("[\"Weft_Pool\",%s]", writes[i]), *said;
+
+        CASE("a host that is none any more writes nothing");
+        params = gate_parse(text);
+        answer = gate_transact(db, params);
+        said = json_to_string(answer, JSSF_SORT);
+        CHECK(json_array(answer)->n == 1 && strstr(said, "permission error"));
+        gate_state_take(&after, db);
+        CHECK(!gate_broken(&before, &after) &&
+              shash_count(&before.rows) == shash_count(&after.rows));
+        gate_state_clear(&after);
+        json_destroy(answer);
+        json_destroy(params);
+        free(said);
+        free(text);
+    }
+    CASE("and reads until its connection ends");
+    params = gate_parse(reads);
+    answer = gate_transact(db, params);
+    CHECK(!gate_failed(answer));
+    json_destroy(answer);
+    json_destroy(params);
+    gate_state_clear(&before);
+    ovsdb_destroy(db);
+}
+
 static void
 test_refused(void)
 {
@@ -363,6 +410,7 @@ main(void)
 {
     test_cases();
     test_answers();
+    test_no_host();
     test_refused();
     test_bounds();
     test_methods();

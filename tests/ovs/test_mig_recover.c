@@ -154,6 +154,29 @@ test_running_unheard(void)
     explain(&p);
 }
 
+/* The destination takes longer than late frames are waited for: the source still hears when the
+ * guest runs, and so how long it did not. */
+static void
+test_running_late(void)
+{
+    struct pair p = prepare(0, RATE);
+    struct pollfd ended;
+
+    CASE("engine_running_heard_late");
+    strcpy(p.d.pause_at, "run");
+    CHECK(start(&p));
+    CHECK(rig_until(&p.d, MIG_EVENT_STOPPED, -1));
+    CHECK(rig_until(&p.s, MIG_EVENT_PHASE, MIG_PHASE_HANDOVER));
+    ended = (struct pollfd){.fd = p.s.out, .events = POLLIN};
+    CHECK(!poll(&ended, 1, HANDOVER_MS + 300));
+    rig_tell(&p.d, 'c');
+    finish(&p);
+    CHECK(p.s.result.status == MIG_OK && !*p.s.result.why);
+    CHECK(p.s.result.blackout_us > HANDOVER_MS * 1000);
+    CHECK(settled(0) && runs_at(0) == 1);
+    explain(&p);
+}
+
 /* --- vifs ----------------------------------------------------------------------------------- */
 
 /* The port at the source stays, and frames come to it for a while. */
@@ -220,6 +243,7 @@ main(void)
     test_journal_lost_at_destination();
     test_guest_dies_behind_ready();
     test_running_unheard();
+    test_running_late();
     test_handover();
     test_postcopy_announces();
     rig_teardown();

@@ -272,6 +272,7 @@ rows="$(set_of a 300 9032 5) $(set_of b 301 9034 6 other_config:weft-version=v9)
 # shellcheck disable=SC2086 # words
 vsctl -- clear bridge br0 netflow \
     -- --id=@i create IPFIX 'targets=["127.0.0.1:9036"]' other_config:weft-idle-timeout=1 -- set bridge br0 ipfix=@i \
+    -- set bridge br0 external_ids:weft-tenants='"5=91 6=92 7=93 7=94 x=1 8= 0=5"' \
     -- set interface swva external_ids:weft-network-key=5 external_ids:weft-network-tags=30=7 \
     -- set interface swvb external_ids:weft-network-tags='"10=5 20=6"' \
     -- set interface vxlan external_ids:weft-network-tags='"71=5 72=6"' \
@@ -293,6 +294,12 @@ heard() { # PORT: the marks of the packets that its collector has heard of
 }
 all_heard() { [ "$(heard 9036)" = 123456789 ]; }
 check all-networks-to-the-bridges until_true 20 all_heard
+# Whose each network is; of network 7 two are said, so neither.
+tenants() {
+    grep -o '"dport":700[0-9].*' "$dir/9036.json" |
+        sed -nE 's/^"dport":700([0-9]).*"network":([0-9]+),"tenant":([0-9]+).*/\1:\2=\3/p' | sort -u | xargs
+}
+check tenants-of-networks test "$(tenants)" = "1:5=91 3:5=91 4:6=92 7:5=91 8:6=92"
 heard_only() { [ "$(heard "$1")" = "$2" ]; }
 check network-5-from-its-vif-and-from-outside until_true 5 heard_only 9032 137
 check network-6-alone until_true 5 heard_only 9034 48
@@ -317,6 +324,26 @@ no_more() {
     sends && until_true 10 one_more && [ "$(records 9032)" -eq "$own" ]
 }
 check no-more-to-the-one-before no_more
+
+# With a bond the controller puts the uplink's devices into a bridge of their own: what comes
+# in there comes in at the patch port in the uplink's place.
+vsctl del-port swvb \
+    -- add-port br0 up -- set interface up type=patch options:peer=out ofport_request=15 \
+    external_ids:weft-network-tags='"10=5 20=6"' \
+    -- add-br weft-uplink -- set bridge weft-uplink datapath_type=weft external_ids:weft-controller=uplink \
+    -- add-port weft-uplink out -- set interface out type=patch options:peer=up \
+    -- add-port weft-uplink swvb
+"$bin/ovs-ofctl" del-flows br0 && "$bin/ovs-ofctl" add-flow br0 actions=drop
+bond_heard() { # PORT: the tags of what its collector heard of at the uplink
+    grep '"dport":7010' "$dir/$1.json" | grep '"in_if":15' | grep -o '"vlan":[0-9]*' | sort -u | tr -dc '0-9\n' | xargs
+}
+bond_sends() {
+    in_peer_send vb 7010 10 && in_peer_send vb 7010 20 && in_peer_send vb 7010 40 &&
+        [ "$(bond_heard 9036)" = "10 20 40" ]
+}
+check all-from-a-bond-to-the-bridges until_true 20 bond_sends
+from_bond() { [ "$(bond_heard 9032)" = 10 ] && [ "$(bond_heard 9034)" = 20 ]; }
+check networks-from-a-bond until_true 5 from_bond
 
 vsctl -- clear bridge br0 ipfix -- --all destroy Flow_Sample_Collector_Set
 stopped() { appctl flow-export/show | grep -q 'no bridge exports'; }

@@ -90,7 +90,7 @@ tenants() { # N
 # --- hosts' agents: certificates of another authority, a port of their own -----------------
 
 "$bin/weft" pki init "$work/pki-hosts" >/dev/null
-for name in h1 h2; do
+for name in h1 h2 h3; do
     "$bin/weft" pki host "$name" --dir "$work/pki-hosts" >/dev/null || give_up "no certificate"
 done
 as_host() { # NAME ADDRESS OPERATION...: one transaction
@@ -108,7 +108,7 @@ set_row() { # TABLE COLUMN NAME ROW
 add_row() { printf '{"op":"insert","table":"%s","row":{%s}}' "$@"; } # TABLE ROW
 drop_row() { printf '{"op":"delete","table":"%s","where":[["%s","==","%s"]]}' "$@"; }
 hosts_are_stated() { # N
-    ask "$1" "$(add_row Host '"name":"h1"'),$(add_row Host '"name":"h2"'),
+    ask "$1" "$(add_row Host '"name":"h1"'),$(add_row Host '"name":"h2"'),$(add_row Host '"name":"h3"'),
         $(add_row VM '"name":"at1","resident_on":"h1"'),$(add_row VM '"name":"at2","resident_on":"h2"'),
         $(add_row VM '"name":"off"'),$(add_row VM '"name":"told","destination":"h1"'),
         $(add_row Task '"name":"t2","host":"h2","status":"pending"'),
@@ -163,6 +163,17 @@ host_writes_no_more() { # ADDRESS
     ! "$bin/ovsdb-client" --timeout=5 -vconsole:off --private-key="$work/pki-hosts/h1.key" \
         --certificate="$work/pki-hosts/h1.crt" --ca-cert="$work/pki/ca.crt" convert "ssl:$1" \
         build/share/pool.ovsschema
+}
+# By its row, and by its certificate ("revoke" takes the files away, which h3 would not).
+host_is_thrown_out() { # N ADDRESS
+    local pki=$work/pki-hosts
+    try until_true 10 may h3 "$2" "$read_pool" &&
+        ask "$1" "$(drop_row Host name h3)" && ! as_host h3 "$2" "$read_pool" &&
+        ask "$1" "$(add_row Host '"name":"h3"')" && try until_true 10 may h3 "$2" "$read_pool" &&
+        cp "$pki/h3.key" "$pki/h3.crt" "$work" && "$bin/weft" pki revoke h3 --dir "$pki" &&
+        cp "$work/h3.key" "$work/h3.crt" "$pki" && may h3 "$2" "$read_pool" &&
+        db hosts "$work/s$1" "$pki/ca.crt" --crl "$pki/crl.pem" &&
+        try until_true 10 may h1 "$2" "$read_pool" && ! as_host h3 "$2" "$read_pool"
 }
 # What a host that lies may try: each must leave others' rows as they are, answered as it
 # may be.  "_version" is what a copy of the database and its server have different.
@@ -404,6 +415,7 @@ test_pair() {
     check "hosts: nor by what they forge" host_forges 1 10.99.0.1:6644
     check "hosts: nor by other requests" host_speaks_out_of_turn 10.99.0.1 6644
     check "hosts: a move, after which the source has no say" host_moves_its_own 10.99.0.1:6644
+    check "hosts: one that is thrown out comes no more" host_is_thrown_out 1 10.99.0.1:6644
     check "hosts: the copy answers them and cannot be written" eval '
         until_true 10 may h1 10.99.0.2:6642 "$read_pool" &&
         ! may h1 10.99.0.2:6642 "$(set_row Host name h1 '"'"'"xapi_seen":9'"'"')"'

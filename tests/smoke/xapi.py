@@ -566,6 +566,59 @@ def case_forged(x):
                  "task": other_order, "status": "success"}})
 
 
+def case_stale_migration(x):
+    """A VM's row names a migration that no order has begun, as a host that it was to move to
+    can leave it: no order is carried out by it, and it does not stay there."""
+    vm = x.vm("stale")
+    uuid, h1, h2 = vm.split(":")[1], x.one("host", "h1"), x.one("host", "h2")
+    where = [["_uuid", "==", ["uuid", uuid]]]
+    names = []
+
+    def left_over():
+        names.append(str(uuid4()))
+        return {"op": "update", "table": "VM", "where": where,
+                "row": {"migration": names[-1], "destination": "h3"}}
+
+    def order(name, to):
+        """As the coordinator writes it; the row of Migration says that it is the order's."""
+        task = str(uuid4())
+        said = transact(
+            left_over(),
+            {"op": "insert", "table": "Migration", "row": {
+                "migration": names[-1], "vm": uuid, "from_host": "h1", "to_host": "h3", "epoch": 1,
+                "task": task, "status": "running", "phase": "ready", "address": "127.0.0.1:1",
+                "options": '{"force":"true"}'}},
+            {"op": "insert", "table": "Task", "uuid": task, "row": {
+                "name": name, "vm": uuid, "host": "h1", "status": "pending", "created": 1,
+                "params": json.dumps({"to": to, "options": {}})}})
+        assert all("error" not in one for one in said), said
+        return x.ended(f"OpaqueRef:{task}")
+
+    def row():
+        return transact({"op": "select", "table": "VM", "where": where, "columns": [
+            "resident_on", "migration", "destination"]})[0]["rows"][0]
+
+    def is_clean():
+        return row()["migration"] == row()["destination"] == ""
+
+    x("VM.start_on", vm, h1, False, False)
+    ended = order("VM.pool_migrate", "h2")
+    assert ended["error_info"][:1] == ["OTHER_OPERATION_IN_PROGRESS"], ended
+    assert not jobs_of(vm) and row()["resident_on"] == "h1", jobs_of(vm)
+    until(10, is_clean, "a row without the migration")
+    ended = order("VM.hard_shutdown", "")
+    assert ended["status"] == "success" and row()["resident_on"] == "" and is_clean(), row()
+    # Halted: nobody's but the coordinator's.
+    transact(left_over())
+    until(25, is_clean, "a row without the migration")
+    x("VM.start_on", vm, h1, False, False)
+    x("VM.pool_migrate", vm, h2, {})
+    assert x("VM.get_resident_on", vm) == h2 and {j["to"] for j in jobs_of(vm)} == {"h2"}
+    x("VM.hard_shutdown", vm)
+    transact(*({"op": "delete", "table": "Migration", "where": [["migration", "==", name]]}
+               for name in names))
+
+
 def case_forged_end(x):
     task = f"OpaqueRef:{other_order}"
     assert x("task.get_status", task) == "pending", x("task.get_record", task)
@@ -826,7 +879,8 @@ def main():
     until(20, lambda: len(x("host.get_allowed_operations", x.one("host", f"h{3 - x.host}"))),
           "the other host")
     for case in (case_envelopes, case_sessions, case_errors, case_records, case_power,
-                 case_start_once, case_migrate, case_xapid_killed, case_forged, case_xen, case_evacuate,
+                 case_start_once, case_migrate, case_xapid_killed, case_forged, case_stale_migration,
+                 case_xen, case_evacuate,
                  case_forged_end, case_events,
                  case_command_line, case_database_gone, case_hostile, case_audit,
                  case_login_flood, case_takeover, case_hosts_role):

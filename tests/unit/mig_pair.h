@@ -5,6 +5,9 @@
 #ifndef MIG_PAIR_H
 #define MIG_PAIR_H
 
+#include <stdarg.h>
+#include <stdio.h>
+
 #include "transport.h"
 
 struct mig_pair {
@@ -24,5 +27,19 @@ void mig_pair_init(struct mig_pair *, unsigned n_connections, uint64_t n_pages);
  * its memory; or see from_error, to_error. */
 bool mig_pair_open(struct mig_pair *);
 void mig_pair_close(struct mig_pair *);
+
+/* The name of a case that is made up; lives on. */
+__attribute__((format(printf, 1, 2))) static inline const char *
+named(const char *fmt, ...)
+{
+    static char names[64][64];
+    static unsigned n;
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(names[n % 64], sizeof names[0], fmt, args);
+    va_end(args);
+    return names[n++ % 64];
+}
 
 #endif

@@ -372,14 +372,14 @@ guest_rx_packet(struct ring_guest *g, struct guest_packet *p)
     do {
         more = rsp.flags & NETRXF_more_data;
         p->n_slots++;
-        p->malformed |= rsp.id != buffer || rsp.offset;
+        p->malformed |= rsp.id != buffer;
         p->malformed |= p->n_slots > 1 && (rsp.flags & ~NETRXF_more_data);
         if (rsp.status < 0) {
             p->error = true;
-        } else if (rsp.status > HV_PAGE_SIZE || p->len + rsp.status > sizeof p->data) {
+        } else if (rsp.offset + rsp.status > HV_PAGE_SIZE || p->len + rsp.status > sizeof p->data) {
             p->malformed = true;
         } else {
-            memcpy(p->data + p->len, g->rx_page[buffer], rsp.status);
+            memcpy(p->data + p->len, g->rx_page[buffer] + rsp.offset, rsp.status);
             p->len += rsp.status;
         }
         if (p->n_slots == 1 && (rsp.flags & NETRXF_extra_info)) {

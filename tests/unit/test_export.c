@@ -58,6 +58,7 @@ make(unsigned i, uint16_t eth_type)
         .rule_out = 7,
         .rule_in = 8,
         .network = 3,
+        .tenant = 4,
         .in_vif = 701,
         .out_vif = 702,
         .sampling = 1,
@@ -238,14 +239,15 @@ test_back(const char *name, enum export_version version)
         struct flow_record *s = &sent[i], *g = &got[i];
 
         if (version != EXPORT_IPFIX) { /* no field for them */
-            s->rule_out = s->rule_in = s->network = s->in_vif = s->out_vif = s->drop = 0;
+            s->rule_out = s->rule_in = s->network = s->tenant = 0;
+            s->in_vif = s->out_vif = s->drop = 0;
         }
         wrong += s->packets != g->packets || s->bytes != g->bytes || s->in_if != g->in_if ||
                  s->out_if != g->out_if || s->sport != g->sport || s->dport != g->dport ||
                  s->proto != g->proto || s->tos != g->tos || s->rule_out != g->rule_out ||
-                 s->rule_in != g->rule_in || s->network != g->network || s->in_vif != g->in_vif ||
-                 s->out_vif != g->out_vif || s->drop != g->drop || memcmp(&s->src, &g->src, 16) ||
-                 memcmp(&s->dst, &g->dst, 16);
+                 s->rule_in != g->rule_in || s->network != g->network || s->tenant != g->tenant ||
+                 s->in_vif != g->in_vif || s->out_vif != g->out_vif || s->drop != g->drop ||
+                 memcmp(&s->src, &g->src, 16) || memcmp(&s->dst, &g->dst, 16);
         if (version != EXPORT_V5) {
             wrong += s->vlan != g->vlan || s->customer_vlan != g->customer_vlan ||
                      memcmp(s->src_mac, g->src_mac, 6) || s->tcp_flags != g->tcp_flags ||

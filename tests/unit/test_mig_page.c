@@ -537,11 +537,42 @@ simulate(double wire, struct memory_mix mix)
     return t;
 }
 
+/* What tries cost, in parts of the wire's time, where nothing is worth it and the wire's cost
+ * wavers by a factor of three. */
+static double
+waver(void)
+{
+    static const double cost[CHOICE_WAYS] = {1200, 9000};
+    struct page_choice *c = malloc(sizeof *c);
+    double tries = 0, wire = 0;
+
+    page_choice_init(c, true, true, false);
+    for (uint64_t pfn = 0; pfn < 100000; pfn++) {
+        double now = pfn / 1024 % 2 ? 0.36 : 0.12;
+        unsigned distinct = pfn / 256 % 2 ? 57 : 30, way;
+
+        if (pfn % 128 == 0) {
+            page_choice_wire(c, now);
+        }
+        wire += now * MIG_PAGE;
+        if (page_choice_look(c)) {
+            way = page_choice_pick(c, pfn, distinct);
+            if (way < CHOICE_WAYS) {
+                tries += cost[way];
+                page_choice_learn(c, way, pfn, distinct, cost[way], 2300);
+            }
+        }
+    }
+    free(c);
+    return tries / wire;
+}
+
 static void
 test_choice(void)
 {
     uint8_t page[MIG_PAGE];
     struct page_choice *c = malloc(sizeof *c);
+    struct wire_cost cost = {0};
     unsigned tried = 0, seen = 0;
     struct tries t;
 
@@ -552,6 +583,30 @@ test_choice(void)
     CHECK(t.ways[CHOICE_LZ4] > 65000 && t.ways[CHOICE_ZSTD] < 500);
     t = simulate(100, (struct memory_mix){3, 0});
     CHECK(t.ways[CHOICE_ZSTD] > 65000 && t.ways[CHOICE_LZ4] < 500);
+
+    CASE("a wire whose cost wavers is no reason to try again and again");
+    CHECK(waver() < 0.008);
+
+    CASE("what was not worth it on a fast wire is found when the wire becomes dear");
+    page_choice_init(c, true, true, false);
+    for (uint64_t pfn = 0; pfn < 40000; pfn++) {
+        unsigned way = CHOICE_WAYS;
+
+        if (pfn % 128 == 0) {
+            page_choice_wire(c, pfn < 20000 ? 0.2 : 100);
+        }
+        /* Noise at first: all that was saved is forgotten by and by. */
+        if (page_choice_look(c)) {
+            way = page_choice_pick(c, pfn, 30);
+        }
+        if (way < CHOICE_WAYS) {
+            page_choice_learn(c, way, pfn, 30, way == CHOICE_LZ4 ? 1200 : 9000,
+                              pfn < 20000 ? 0 : 2300 + 600 * way);
+        }
+        tried += pfn >= 21000 && way < CHOICE_WAYS;
+    }
+    CHECK(tried == 19000);
+    tried = 0;
 
     CASE("pages of noise are hardly tried");
     CHECK(simulate(1.0, (struct memory_mix){10, 0}).noise < 200);
@@ -577,6 +632,16 @@ test_choice(void)
     page_choice_learn(c, CHOICE_LZ4, 64, 30, 1000, 2000);
     CHECK(page_choice_pick(c, 64 + 1, 30) == CHOICE_LZ4);
     free(c);
+
+    CASE("what a wire costs is learned from samples in which nobody else had the processor");
+    for (unsigned i = 0; i < 100; i++) {
+        wire_cost_note(&cost, i % 4 ? 0.4 : 50, i % 4 == 0);
+    }
+    CHECK(cost.ns_per_byte > 0.39 && cost.ns_per_byte < 0.41);
+    for (unsigned i = 0; i < 100 * WIRE_PREEMPTED_MAX; i++) {
+        wire_cost_note(&cost, 2, true); /* and from others where there are none */
+    }
+    CHECK(cost.ns_per_byte > 1.9 && cost.ns_per_byte < 2.1);
 
     CASE("the sample tells noise from what can be compressed");
     for (unsigned i = 0; i < 200; i++) {

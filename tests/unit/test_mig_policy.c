@@ -11,6 +11,8 @@ struct guest {
     double pages, working_set; /* pages */
     double writes_per_s;       /* unthrottled */
     double wire_pages_per_s;
+    double stops_s; /* from the look at its log to the pause */
+    double slower;  /* part by which the wire is, in the pause */
 };
 
 struct outcome {
@@ -53,7 +55,10 @@ simulate(const struct guest *g, const struct policy_limits *l, unsigned int post
         o.action = d.action;
         o.throttle = d.throttle;
     }
-    o.blackout_ms = 3 + left / g->wire_pages_per_s * 1000;
+    if (g->working_set > 0) {
+        left += (1 - left / g->working_set) * dirtied(g, g->stops_s, o.throttle);
+    }
+    o.blackout_ms = 3 + left / (g->wire_pages_per_s * (1 - g->slower)) * 1000;
     return o;
 }
 
@@ -133,6 +138,31 @@ test_sweep(void)
     CHECK(paused * 10 > all * 8);
 }
 
+/* What the last look says is a little less than what the pause has to send. */
+static void
+test_margin(void)
+{
+    const struct policy_limits l = {.max_blackout_ms = 50, .max_rounds = 30, .max_throttle = 99};
+    unsigned int near = 0;
+
+    CASE("policy_keeps_the_blackout_of_a_guest_that_writes_until_it_is_paused");
+    for (double ws = 1000; ws <= 262144; ws *= 1.1) {
+        for (double rate = 0.1; rate < 1; rate *= 1.2) {
+            struct guest g = {.pages = 262144,
+                              .working_set = ws,
+                              .writes_per_s = rate * 150000,
+                              .wire_pages_per_s = 150000,
+                              .stops_s = 0.001,
+                              .slower = 0.05};
+            struct outcome o = simulate(&g, &l, 0);
+
+            CHECK(o.action == POLICY_PAUSE && o.blackout_ms <= l.max_blackout_ms);
+            near += o.blackout_ms > 40;
+        }
+    }
+    CHECK(near > 0);
+}
+
 static void
 test_edges(void)
 {
@@ -167,6 +197,7 @@ main(void)
     test_idle();
     test_everything();
     test_sweep();
+    test_margin();
     test_edges();
     return check_done();
 }

@@ -1,12 +1,10 @@
 /* A migration's transport, both ends in one process: what is handed over at one end is
  * at the other, in order, whatever the number of connections; what is cut fails. */
 #include <errno.h>
-#include <ftw.h>
 #include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,24 +15,10 @@
 
 #include "check.h"
 #include "mig_pair.h"
-#include "pki_priv.h"
+#include "mig_pki.h"
 #include "transport_priv.h"
 
 enum { PAGES = 4096 };
-
-/* The name of a case that is made up; lives on. */
-__attribute__((format(printf, 1, 2))) static const char *
-named(const char *fmt, ...)
-{
-    static char names[64][64];
-    static unsigned n;
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(names[n % 64], sizeof names[0], fmt, args);
-    va_end(args);
-    return names[n++ % 64];
-}
 
 static uint64_t seed = 88172645463325252ull;
 
@@ -345,31 +329,6 @@ test_chunks(void)
 /* --- what goes wrong -------------------------------------------------------- */
 
 static void
-test_identity(void)
-{
-    static const struct {
-        const char *name;
-        size_t at;
-    } wrong[] = {
-        {"VM", offsetof(struct transport_config, identity.vm)},
-        {"migration", offsetof(struct transport_config, identity.migration)},
-        {"epoch", offsetof(struct transport_config, identity.epoch)},
-        {"number of connections", offsetof(struct transport_config, n_connections)},
-    };
-    struct mig_pair p;
-
-    for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
-        CASE(named("mig_transport/another %s", wrong[i].name));
-        mig_pair_init(&p, 2, 64);
-        ((uint8_t *)&p.from)[wrong[i].at] ^= 1;
-        CHECK(!mig_pair_open(&p));
-        CHECK(p.from_error == EPROTO && *p.from_why && p.to_error == ECANCELED);
-        CHECK(strstr(p.to_why, "another"));
-        mig_pair_close(&p);
-    }
-}
-
-static void
 test_cut(void)
 {
     struct mig_pair p;
@@ -630,89 +589,6 @@ test_cpu_limits(void)
 
 /* --- who it is ----------------------------------------------------------------- */
 
-static char dir[] = "/tmp/test_mig_transport.XXXXXX";
-static char ours[64], theirs[64];
-
-static struct transport_tls
-credentials(const char *authority, const char *name, const char *trust, const char *peer)
-{
-    static char paths[64][4][128];
-    static unsigned n;
-    char(*path)[128] = paths[n++ % 64];
-
-    snprintf(path[0], 128, "%s/%s.key", authority, name);
-    snprintf(path[1], 128, "%s/%s.crt", authority, name);
-    snprintf(path[2], 128, "%s/ca.crt", trust);
-    snprintf(path[3], 128, "%s/crl.pem", trust);
-    return (struct transport_tls){.private_key = path[0],
-                                  .certificate = path[1],
-                                  .ca_cert = path[2],
-                                  .crl = path[3],
-                                  .peer_name = peer};
-}
-
-/* Revoking takes the files away. */
-static bool
-keep_copy(const char *name)
-{
-    static const char *const suffixes[] = {"key", "crt"};
-    char from[128], to[128];
-    bool ok = true;
-
-    for (unsigned i = 0; i < 2; i++) {
-        snprintf(from, sizeof from, "%s/%s.%s", ours, name, suffixes[i]);
-        snprintf(to, sizeof to, "%s/%s.copy.%s", ours, name, suffixes[i]);
-        ok = ok && !link(from, to);
-    }
-    return ok;
-}
-
-/* "old", until yesterday. */
-static bool
-make_expired(void)
-{
-    char why[700];
-    struct pki_ca ca = {.crt = pki_read_cert(ours, "ca", why, sizeof why),
-                        .key = pki_read_key(ours, "ca", why, sizeof why)};
-    EVP_PKEY *key = pki_key_make(PKI_EC_P256);
-    X509 *crt =
-        ca.crt && ca.key && key ? pki_cert_make(key, "old", "host", "DNS:old", -1, &ca) : NULL;
-    bool ok = crt && !pki_write_pair(ours, "old.copy", key, crt, why, sizeof why);
-
-    X509_free(ca.crt);
-    EVP_PKEY_free(ca.key);
-    X509_free(crt);
-    EVP_PKEY_free(key);
-    return ok;
-}
-
-static bool
-make_authorities(void)
-{
-    static const char *const names[] = {"h1", "h2", "old", "gone"};
-    char why[700];
-    bool ok;
-
-    if (!mkdtemp(dir)) {
-        return false;
-    }
-    snprintf(ours, sizeof ours, "%s/ours", dir);
-    snprintf(theirs, sizeof theirs, "%s/theirs", dir);
-    ok = !pki_init(ours, "ours", PKI_EC_P256, PKI_CA_DAYS, why, sizeof why) &&
-         !pki_init(theirs, "theirs", PKI_EC_P256, PKI_CA_DAYS, why, sizeof why);
-    for (unsigned i = 0; i < 4; i++) {
-        const char *const addresses[] = {"10.0.0.1"};
-        struct pki_request q = {.name = names[i],
-                                .key = PKI_EC_P256,
-                                .days = PKI_DAYS,
-                                .addresses = addresses,
-                                .n_addresses = i == 0};
-
-        ok = ok && !pki_issue(ours, &q, why, sizeof why) && !pki_issue(theirs, &q, why, sizeof why);
-    }
-    return ok && keep_copy("gone") && !pki_revoke(ours, "gone", why, sizeof why) && make_expired();
-}
-
 static void
 test_tls(void)
 {
@@ -730,92 +606,6 @@ test_tls(void)
         CHECK(p.source && p.destination && !tx_clock(p.destination, 3) && rx_clock(p.source, 3));
         mig_pair_close(&p);
     }
-}
-
-/* Refused, and that at once. */
-static void
-test_strangers(void)
-{
-    const char *const ca = "unable to get local issuer certificate", *const name = "mismatch";
-    struct {
-        const char *name;
-        struct transport_tls from, to;
-        bool from_plain, to_plain;
-        bool at_source; /* who says why */
-        const char *says;
-    } cases[] = {
-        {"source of another CA", credentials(theirs, "h1", ours, "h2"),
-         credentials(ours, "h2", ours, "h1"), false, false, false, ca},
-        {"destination of another CA", credentials(ours, "h1", ours, "h2"),
-         credentials(theirs, "h2", ours, "h1"), false, false, true, ca},
-        {"another source", credentials(ours, "old", ours, "h2"),
-         credentials(ours, "h2", ours, "h1"), false, false, false, name},
-        {"another destination", credentials(ours, "h1", ours, "old"),
-         credentials(ours, "h2", ours, "h1"), false, false, true, name},
-        {"another address", credentials(ours, "h1", ours, "h2"),
-         credentials(ours, "h2", ours, "10.0.0.2"), false, false, false, name},
-        {"revoked source", credentials(ours, "gone.copy", ours, "h2"),
-         credentials(ours, "h2", ours, "gone"), false, false, false, "revoked"},
-        {"expired source", credentials(ours, "old.copy", ours, "h2"),
-         credentials(ours, "h2", ours, "old"), false, false, false, "expired"},
-        {"source in plain text", credentials(ours, "h1", ours, "h2"),
-         credentials(ours, "h2", ours, "h1"), true, false, false, "TLS"},
-        {"destination in plain text", credentials(ours, "h1", ours, "h2"),
-         credentials(ours, "h2", ours, "h1"), false, true, true, "TLS"},
-    };
-    struct mig_pair p;
-
-    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        CASE(named("mig_transport/%s", cases[i].name));
-        mig_pair_init(&p, 2, 64);
-        p.from.tls = cases[i].from_plain ? NULL : &cases[i].from;
-        p.to.tls = cases[i].to_plain ? NULL : &cases[i].to;
-        p.from.handshake_timeout_ms = 1000;
-        CHECK(!mig_pair_open(&p) && p.from_error && p.to_error == ECANCELED);
-        CHECK(strstr(cases[i].at_source ? p.from_why : p.to_why, cases[i].says));
-        CHECK(*p.from_why && !p.source && !p.destination);
-        mig_pair_close(&p);
-    }
-}
-
-/* Its stream cannot be captured: the connection's place is given back, once. */
-static void
-test_given_back(void)
-{
-    struct transport_tls from = credentials(ours, "h1", ours, "h2");
-    struct transport_tls to = credentials(ours, "h2", ours, "h1");
-    struct mig_pair p;
-
-    for (unsigned tls = 0; tls < 2; tls++) {
-        CASE(named("mig_transport/a place that is given back%s", tls ? ", TLS" : ""));
-        mig_pair_init(&p, 2, 64);
-        p.from.tls = tls ? &from : NULL;
-        p.to.tls = tls ? &to : NULL;
-        p.to.capture = "/nonexistent";
-        CHECK(!mig_pair_open(&p) && p.from_error && p.to_error == ECANCELED);
-        CHECK(strstr(p.to_why, strerror(ENOENT)) && !p.source && !p.destination);
-        mig_pair_close(&p);
-    }
-}
-
-static void
-test_missing_files(void)
-{
-    struct transport_tls tls = credentials(ours, "gone", ours, "h2");
-    struct mig_pair p;
-
-    CASE("mig_transport/no certificate");
-    mig_pair_init(&p, 1, 64);
-    p.from.tls = &tls;
-    CHECK(transport_connect("127.0.0.1:9", &p.from, &p.source, p.from_why) == EINVAL);
-    CHECK(strstr(p.from_why, "gone.crt"));
-    mig_pair_close(&p);
-
-    CASE("mig_transport/no address");
-    mig_pair_init(&p, 1, 64);
-    CHECK(transport_connect("nowhere", &p.from, &p.source, p.from_why) == EINVAL);
-    CHECK(transport_listen("127.0.0.1:99999", &p.listener, p.to_why) == EINVAL);
-    mig_pair_close(&p);
 }
 
 /* --- post-copy --------------------------------------------------------------- */
@@ -869,18 +659,6 @@ test_postcopy(void)
     mig_pair_close(&p);
 }
 
-static int
-remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    return remove(path);
-}
-
-static void
-remove_dir(void)
-{
-    nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
-
 int
 main(void)
 {
@@ -888,7 +666,6 @@ main(void)
     test_live();
     test_records();
     test_chunks();
-    test_identity();
     test_cut();
     test_slow();
     test_dead();
@@ -898,9 +675,6 @@ main(void)
     CASE("mig_transport/authorities");
     CHECK(make_authorities());
     test_tls();
-    test_strangers();
-    test_given_back();
-    test_missing_files();
-    remove_dir();
+    remove_authorities();
     return check_done();
 }

@@ -1,0 +1,529 @@
+/* Hosts at weft-dbgate's port, by TLS: a real database behind it, a real weft-dbgate, and
+ * what comes and ends on the wire. */
+#include <config.h>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include "check.h"
+#include "ctl_switch.h"
+#include "openvswitch/json.h"
+#include "openvswitch/shash.h"
+#include "openvswitch/vlog.h"
+#include "timeval.h"
+#include "util.h"
+
+static struct ctl_switch files; /* its folder; 'db' is the pool's database */
+static pid_t gate;
+static int port;
+
+/* Two authorities of hosts', and one of servers'. */
+static const char setup[] =
+    "set -e; exec 2>&1; cd $DIR\n"
+    "for d in hosts others db; do $BIN/weft pki init $d; done\n"
+    "for h in h1 h2; do $BIN/weft pki host $h --dir hosts; done\n"
+    "$BIN/weft pki host h3 --dir others; $BIN/weft pki host server --dir db\n"
+    "mkdir kept; cp hosts/h2.* kept\n" /* which "revoke" takes away */
+    "cat hosts/ca.crt others/ca.crt >cas.pem; cat hosts/crl.pem others/crl.pem >lists.pem\n"
+    "$BIN/ovsdb-tool create pool.db $BIN/../share/pool.ovsschema\n";
+
+static const char add_hosts[] =
+    "$BIN/ovsdb-client transact unix:$DIR/db.sock '[\"Weft_Pool\","
+    "{\"op\":\"insert\",\"table\":\"Host\",\"row\":{\"name\":\"h1\"}},"
+    "{\"op\":\"insert\",\"table\":\"Host\",\"row\":{\"name\":\"h2\"}},"
+    "{\"op\":\"insert\",\"table\":\"Host\",\"row\":{\"name\":\"h3\"}}]'";
+
+#define READ "{\"op\":\"select\",\"table\":\"Host\",\"where\":[],\"columns\":[\"name\"]}"
+#define ASK(ID) "{\"method\":\"transact\",\"params\":[\"Weft_Pool\"," READ "],\"id\":" ID "}"
+
+/* --- a host ------------------------------------------------------------------------------- */
+
+struct client {
+    SSL_CTX *ctx;
+    SSL *ssl;
+    int fd;
+    struct json_parser *parser;
+    char buffer[32768];
+    size_t at, n;
+};
+
+static void
+client_close(struct client *c)
+{
+    if (c->parser) {
+        json_destroy(json_parser_finish(c->parser));
+    }
+    SSL_free(c->ssl);
+    SSL_CTX_free(c->ctx);
+    close(c->fd);
+    free(c);
+}
+
+/* With the certificate of 'name' in that folder.  Whether it is let in shows by an answer. */
+static struct client *
+client_open(const char *folder, const char *name, int receive_buffer)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timeval timeout = {.tv_sec = 10};
+    struct client *c = xzalloc(sizeof *c);
+    char key[128], certificate[128];
+
+    snprintf(key, sizeof key, "%s/%s/%s.key", files.dir, folder, name);
+    snprintf(certificate, sizeof certificate, "%s/%s/%s.crt", files.dir, folder, name);
+    c->ctx = SSL_CTX_new(TLS_client_method());
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    in.sin_port = htons(port);
+    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+    setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
+    if (receive_buffer) {
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof receive_buffer);
+    }
+    ovs_assert(SSL_CTX_use_certificate_file(c->ctx, certificate, SSL_FILETYPE_PEM) == 1 &&
+               SSL_CTX_use_PrivateKey_file(c->ctx, key, SSL_FILETYPE_PEM) == 1);
+    c->ssl = SSL_new(c->ctx);
+    SSL_set_fd(c->ssl, c->fd);
+    if (!connect(c->fd, (struct sockaddr *)&in, sizeof in)) {
+        SSL_connect(c->ssl);
+    }
+    return c;
+}
+
+static void
+say(struct client *c, const char *text)
+{
+    SSL_write(c->ssl, text, (int)strlen(text));
+}
+
+enum got { MESSAGE, CLOSED, NOTHING };
+
+/* The next message, the caller's; 'pause_ms' before each piece of it. */
+static enum got
+hear(struct client *c, struct json **message, int pause_ms)
+{
+    *message = NULL;
+    for (;;) {
+        if (c->at == c->n) {
+            int n;
+
+            poll(NULL, 0, pause_ms);
+            n = SSL_read(c->ssl, c->buffer, sizeof c->buffer);
+            if (n <= 0) {
+                return SSL_get_error(c->ssl, n) == SSL_ERROR_WANT_READ ? NOTHING : CLOSED;
+            }
+            c->at = 0;
+            c->n = (size_t)n;
+        }
+        if (!c->parser) {
+            c->parser = json_parser_create(0);
+        }
+        c->at += json_parser_feed(c->parser, c->buffer + c->at, c->n - c->at);
+        if (json_parser_is_done(c->parser)) {
+            *message = json_parser_finish(c->parser);
+            c->parser = NULL;
+            return MESSAGE;
+        }
+    }
+}
+
+static const struct json *
+member(const struct json *object, const char *name)
+{
+    return object->type == JSON_OBJECT ? shash_find_data(json_object(object), name) : NULL;
+}
+
+/* An answer to what has the id 1, after probes, which are answered. */
+static enum got
+answer(struct client *c, struct json **message, int pause_ms)
+{
+    for (;;) {
+        enum got got = hear(c, message, pause_ms);
+        const struct json *method = got == MESSAGE ? member(*message, "method") : NULL;
+
+        if (!method) {
+            return got;
+        }
+        say(c, "{\"id\":\"echo\",\"result\":[],\"error\":null}");
+        json_destroy(*message);
+    }
+}
+
+/* One that is let in, and served. */
+static bool
+served(struct client *c)
+{
+    struct json *message;
+    bool is;
+
+    say(c, ASK("1"));
+    is = answer(c, &message, 0) == MESSAGE && member(message, "result") &&
+         member(message, "result")->type == JSON_ARRAY;
+    json_destroy(message);
+    return is;
+}
+
+/* The gate closes the connection; whatever it says before. */
+static bool
+is_closed(struct client *c)
+{
+    struct json *message;
+    enum got got;
+
+    while ((got = hear(c, &message, 0)) == MESSAGE) {
+        json_destroy(message);
+    }
+    return got == CLOSED;
+}
+
+static bool
+is_served(const char *folder, const char *name)
+{
+    struct client *c = client_open(folder, name, 0);
+    bool is = served(c);
+
+    client_close(c);
+    return is;
+}
+
+static bool
+closes_after(const char *text)
+{
+    struct client *c = client_open("hosts", "h1", 0);
+    bool was = served(c);
+
+    say(c, text);
+    was = was && is_closed(c);
+    client_close(c);
+    return was;
+}
+
+/* --- the gate ------------------------------------------------------------------------------ */
+
+static int
+free_port(void)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    ovs_assert(!bind(fd, (struct sockaddr *)&in, sizeof in) &&
+               !getsockname(fd, (struct sockaddr *)&in, &len));
+    close(fd);
+    return ntohs(in.sin_port);
+}
+
+static bool
+listens(void)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    bool does;
+
+    in.sin_port = htons(port);
+    does = !connect(fd, (struct sockaddr *)&in, sizeof in);
+    close(fd);
+    return does;
+}
+
+static bool
+start_gate(const char *lists, const char *probe)
+{
+    char text[8][160];
+
+    ctl_kill_(&gate);
+    port = free_port();
+    snprintf(text[0], sizeof text[0], "--listen=pssl:%d:127.0.0.1", port);
+    snprintf(text[1], sizeof text[1], "--server=unix:%s/db.sock", files.dir);
+    snprintf(text[2], sizeof text[2], "--private-key=%s/db/server.key", files.dir);
+    snprintf(text[3], sizeof text[3], "--certificate=%s/db/server.crt", files.dir);
+    snprintf(text[4], sizeof text[4], "--ca-cert=%s/cas.pem", files.dir);
+    snprintf(text[5], sizeof text[5], "--crl=%s/%s", files.dir, lists);
+    snprintf(text[6], sizeof text[6], "--inactivity-probe=%s", probe);
+    snprintf(text[7], sizeof text[7], "--log-file=%s/gate.log", files.dir);
+    gate = ctl_spawn_(&files, "gate.out", "weft-dbgate", text[0], text[1], text[2], text[3],
+                      text[4], text[5], text[6], text[7], "-vconsole:off", "-vsyslog:off", NULL);
+    for (int i = 0; i < 1000; i++) {
+        if (listens()) {
+            return true;
+        }
+        usleep(10000);
+    }
+    return false;
+}
+
+/* Within ten seconds. */
+static bool
+until(bool (*is)(const void *), const void *aux)
+{
+    long long int end = time_msec() + 10000;
+
+    while (!is(aux)) {
+        if (time_msec() > end) {
+            return false;
+        }
+        usleep(20000);
+    }
+    return true;
+}
+
+static bool
+logged(const void *what)
+{
+    return !ctl_sh(&files, "grep -q '%s' $DIR/gate.log", (const char *)what);
+}
+
+static bool
+lets_in_h1(const void *aux)
+{
+    return is_served("hosts", "h1");
+}
+
+static bool
+shows_serial(const void *serial_)
+{
+    const long *serial = serial_;
+    struct client *c = client_open("hosts", "h1", 0);
+    X509 *shown = SSL_get0_peer_certificate(c->ssl);
+    bool is = shown && ASN1_INTEGER_get(X509_get_serialNumber(shown)) == *serial && served(c);
+
+    client_close(c);
+    return is;
+}
+
+static bool
+transact(const char *operation)
+{
+    return !ctl_sh(&files,
+                   "$BIN/ovsdb-client transact unix:$DIR/db.sock '[\"Weft_Pool\",%s]' "
+                   "2>&1 | tee $DIR/did && ! grep -q '\"error\"' $DIR/did",
+                   operation);
+}
+
+/* --- cases ---------------------------------------------------------------------------------- */
+
+static void
+test_messages(void)
+{
+    static const char *const ids[] = {"1.5", "true", "[1]", "{}"};
+    struct client *c;
+    struct json *message;
+    char *text;
+
+    CASE("dbgate/wire: an id that is none ends the connection");
+    for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+        text = xasprintf("{\"method\":\"echo\",\"params\":[],\"id\":%s}", ids[i]);
+        CHECK(closes_after(text));
+        free(text);
+        text = xasprintf("{\"method\":\"transact\",\"params\":[\"Weft_Pool\"," READ "],\"id\":%s}",
+                         ids[i]);
+        CHECK(closes_after(text));
+        free(text);
+    }
+    text = xasprintf("{\"method\":\"echo\",\"params\":[],\"id\":\"%065d\"}", 0);
+    CHECK(closes_after(text));
+    free(text);
+
+    CASE("dbgate/wire: two requests under way with one id");
+    CHECK(closes_after(ASK("7") ASK("7")));
+    CHECK(closes_after(ASK("\"x\"") ASK("8") ASK("\"x\"")));
+    c = client_open("hosts", "h1", 0);
+    CHECK(served(c) && served(c)); /* one after the other */
+
+    CASE("dbgate/wire: what is no JSON-RPC");
+    CHECK(closes_after("{\"method\":\"echo\",\"id\":1}"));
+    CHECK(closes_after("{\"method\":\"echo\",\"params\":[],\"result\":1,\"id\":1}"));
+    CHECK(closes_after("{\"result\":1,\"error\":1,\"id\":1}"));
+    CHECK(closes_after("[]"));
+
+    CASE("dbgate/wire: \"cancel\" and answers to nothing are not passed on");
+    say(c, ASK("9") "{\"method\":\"cancel\",\"params\":[9],\"id\":null}"
+                    "{\"result\":[],\"error\":null,\"id\":9}{\"result\":null,\"error\":1,\"id\":9}"
+                    "{\"method\":\"unknown\",\"params\":[],\"id\":null}");
+    CHECK(answer(c, &message, 0) == MESSAGE && member(message, "id")->type == JSON_INTEGER &&
+          json_integer(member(message, "id")) == 9 && member(message, "error")->type == JSON_NULL);
+    json_destroy(message);
+    say(c, "{\"method\":\"cancel\",\"params\":[9],\"id\":10}");
+    CHECK(answer(c, &message, 0) == MESSAGE && member(message, "error")->type == JSON_OBJECT);
+    json_destroy(message);
+    CHECK(served(c));
+    client_close(c);
+}
+
+static void
+test_renewed(void)
+{
+    long renewed = 77;
+    char *text;
+
+    CASE("dbgate/wire: a certificate renewed with the same key is shown");
+    CHECK(!ctl_sh(
+        &files,
+        "exec 2>&1; cd $DIR/db; openssl req -new -key server.key -subj /CN=server -out csr &&"
+        "openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 77 -days 9 -out new &&"
+        "mv new server.crt"));
+    CHECK(until(shows_serial, &renewed));
+
+    CASE("dbgate/wire: a key that is not the certificate's leaves the pair as it was");
+    CHECK(!ctl_sh(&files,
+                  "exec 2>&1; cd $DIR/db; cp -p server.key kept; "
+                  "openssl ecparam -name prime256v1 -genkey -noout -out new && mv new server.key"));
+    CHECK(until(logged, "is not the key"));
+    CHECK(shows_serial(&renewed));
+
+    CASE("dbgate/wire: both new");
+    renewed = 78;
+    CHECK(!ctl_sh(
+        &files,
+        "exec 2>&1; cd $DIR/db; openssl req -new -key server.key -subj /CN=server -out csr &&"
+        "openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 78 -days 9 -out new &&"
+        "mv new server.crt"));
+    CHECK(until(shows_serial, &renewed));
+    text = xasprintf("cmp -s %s/db/kept %s/db/server.key", files.dir, files.dir);
+    CHECK(ctl_sh(&files, "%s", text)); /* it was another */
+    free(text);
+}
+
+static void
+test_revoked(void)
+{
+    struct client *h1 = client_open("hosts", "h1", 0), *h2 = client_open("kept", "h2", 0);
+    struct client *h3 = client_open("others", "h3", 0);
+
+    CASE("dbgate/wire: who is revoked is put out, and others stay");
+    CHECK(served(h1) && served(h2) && served(h3));
+    CHECK(!ctl_sh(&files, "exec 2>&1; cd $DIR; $BIN/weft pki revoke h2 --dir hosts && "
+                          "cat hosts/crl.pem others/crl.pem >new && mv new lists.pem"));
+    CHECK(is_closed(h2));
+    CHECK(!is_served("kept", "h2"));
+    CHECK(served(h1) && served(h3));
+
+    CASE("dbgate/wire: an authority that goes takes its own along, and no list");
+    CHECK(!ctl_sh(&files, "cd $DIR; cp hosts/ca.crt new && mv new cas.pem"));
+    CHECK(is_closed(h3));
+    CHECK(!is_served("others", "h3"));
+    CHECK(served(h1) && !is_served("kept", "h2"));
+
+    CASE("dbgate/wire: a list that breaks or goes still holds");
+    CHECK(!ctl_sh(&files, "cd $DIR; echo nonsense >new && mv new lists.pem"));
+    CHECK(until(logged, "no revocation list"));
+    CHECK(served(h1) && is_served("hosts", "h1") && !is_served("kept", "h2"));
+    CHECK(!ctl_sh(&files, "rm $DIR/lists.pem"));
+    CHECK(is_served("hosts", "h1") && !is_served("kept", "h2"));
+    client_close(h1);
+    client_close(h2);
+    client_close(h3);
+
+    CASE("dbgate/wire: without a list nobody is let in");
+    CHECK(start_gate("none.pem", "30000") && !is_served("hosts", "h1"));
+    CHECK(!ctl_sh(&files, "cp $DIR/hosts/crl.pem $DIR/new && mv $DIR/new $DIR/none.pem"));
+    CHECK(is_served("hosts", "h1") && !is_served("kept", "h2"));
+}
+
+/* The certificate is good; the pool has no such host. */
+static void
+test_no_host(void)
+{
+    struct client *c = client_open("hosts", "h1", 0);
+
+    CASE("dbgate/wire: whose row goes is put out, and not let in");
+    CHECK(served(c));
+    CHECK(transact("{\"op\":\"delete\",\"table\":\"Host\",\"where\":[[\"name\",\"==\",\"h1\"]]}"));
+    CHECK(is_closed(c));
+    CHECK(!is_served("hosts", "h1") && until(logged, "h1: the pool has no such host"));
+    client_close(c);
+    CHECK(transact("{\"op\":\"insert\",\"table\":\"Host\",\"row\":{\"name\":\"h1\"}}"));
+    CHECK(until(lets_in_h1, NULL));
+}
+
+/* The first answer of a monitor is megabytes, and its reader slow. */
+static void
+test_slow(void)
+{
+    static const char monitor[] =
+        "{\"method\":\"monitor\",\"params\":[\"Weft_Pool\",\"m\",{\"VM\":{}}],\"id\":1}";
+    struct client *c;
+    struct json *message;
+    long long int began;
+
+    for (int i = 0; i < 25; i++) {
+        ovs_assert(!ctl_sh(&files,
+                           "exec 2>&1; t='[\"Weft_Pool\"'; for i in $(seq 100); do "
+                           "t=\"$t,$(printf '{\"op\":\"insert\",\"table\":\"VM\",\"row\":{"
+                           "\"name\":\"%%0900d\"}}' %d$i)\"; done; "
+                           "$BIN/ovsdb-client transact unix:$DIR/db.sock \"$t]\"",
+                           i + 1));
+    }
+    CHECK(start_gate("none.pem", "1500"));
+
+    CASE("dbgate/wire: one that is silent is asked, and stays if it answers");
+    c = client_open("hosts", "h1", 0);
+    CHECK(served(c));
+    for (int i = 0; i < 2; i++) {
+        CHECK(hear(c, &message, 0) == MESSAGE && member(message, "method"));
+        json_destroy(message);
+        say(c, "{\"id\":\"echo\",\"result\":[],\"error\":null}");
+    }
+    CHECK(served(c));
+    CASE("dbgate/wire: and ends if it does not");
+    CHECK(is_closed(c));
+    client_close(c);
+
+    CASE("dbgate/wire: one that reads slowly is not cut off");
+    c = client_open("hosts", "h1", 16384);
+    CHECK(served(c));
+    say(c, monitor);
+    began = time_msec();
+    CHECK(answer(c, &message, 90) == MESSAGE && member(message, "result") &&
+          member(message, "result")->type == JSON_OBJECT);
+    json_destroy(message);
+    CHECK(time_msec() - began > 3 * 1500); /* it was slow */
+    CHECK(served(c));
+    client_close(c);
+
+    CASE("dbgate/wire: one that reads no more is");
+    c = client_open("hosts", "h1", 16384);
+    CHECK(served(c));
+    CHECK(!ctl_sh(&files, ": >$DIR/gate.log"));
+    say(c, monitor);
+    CHECK(until(logged, "h1 .*closed: Connection timed out"));
+    client_close(c);
+}
+
+int
+main(int argc, char *argv[])
+{
+    char file[96], remote[96], ctl[96];
+
+    set_program_name(argv[0]);
+    vlog_set_levels(NULL, VLF_ANY_DESTINATION, VLL_OFF);
+    signal(SIGPIPE, SIG_IGN);
+    ctl_find_bin();
+    snprintf(files.dir, sizeof files.dir, "/tmp/weft-dbgate-XXXXXX");
+    if (!mkdtemp(files.dir) || ctl_sh(&files, "(%s)", setup)) {
+        printf("not ok dbgate/wire: no folder or no certificates: %s\n", ctl_said);
+        ctl_switch_destroy(&files);
+        return 1;
+    }
+    snprintf(file, sizeof file, "%s/pool.db", files.dir);
+    snprintf(remote, sizeof remote, "--remote=punix:%s/db.sock", files.dir);
+    snprintf(ctl, sizeof ctl, "--unixctl=%s/dbctl", files.dir);
+    files.db =
+        ctl_spawn_(&files, "db.log", "ovsdb-server", file, remote, ctl, "-vsyslog:off", NULL);
+    if (!ctl_wait_for_(&files, "db.sock") || ctl_sh(&files, "%s", add_hosts) ||
+        !start_gate("lists.pem", "30000") || !is_served("hosts", "h1")) {
+        printf("not ok dbgate/wire: no gate\n");
+        ctl_kill_(&gate);
+        ctl_switch_destroy(&files);
+        return 1;
+    }
+    test_messages();
+    test_renewed();
+    test_revoked();
+    test_no_host();
+    test_slow();
+    ctl_kill_(&gate);
+    ctl_switch_destroy(&files);
+    return check_done();
+}
