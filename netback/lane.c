@@ -281,12 +281,17 @@ to_lane(struct netback_vif *v, struct lane *l, struct rte_mbuf **pkts, unsigned 
         vif_drop_all(v, pkts, n, DROP_GRX_STALLED);
         return;
     }
-    if (!queue_is_here() || !nothing_waits(l) || !lane_try_hold(l)) {
+    struct courier *courier = NULL;
+    if (!queue_is_here()) {
+        courier =
+            courier_for(v->nb, pkts, n, atomic_load_explicit(&l->in.asleep, memory_order_relaxed));
+    }
+    if ((!courier && !queue_is_here()) || !nothing_waits(l) || !lane_try_hold(l)) {
         to_inbox(v, l, pkts, n);
         return;
     }
     /* Behind what waits, and before what others will hand over. */
-    unsigned done = nothing_waits(l) && l->queue ? queue_deliver(l->queue, pkts, n) : 0;
+    unsigned done = nothing_waits(l) && l->queue ? queue_deliver(l->queue, courier, pkts, n) : 0;
 
     if (done < n) {
         to_inbox(v, l, pkts + done, n - done);

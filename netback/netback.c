@@ -192,6 +192,7 @@ netback_stop(struct netback *nb, bool close_vifs)
     xenbus_kick(nb);
     pthread_join(nb->thread, NULL);
     stop_ticker(nb);
+    couriers_close(nb);
     xs_close(nb->xs);
     hv_close(nb->hv);
     close(nb->cmd_fd);

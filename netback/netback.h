@@ -137,6 +137,17 @@ unsigned netback_complete(struct rte_mbuf **, unsigned n);
 /* Hands packets to the guest and consumes them all, by drop if need be.
  * Queues are chosen by the guest's hash settings. */
 void netback_tx_burst(struct netback_vif *, struct rte_mbuf **, unsigned n);
+/* What netback_tx_burst() on this thread puts into the guest's ring itself, if nothing
+ * waits there, instead of waking the queue's thread.  At first nothing, and a thread that
+ * has changed that goes back to it before it ends. */
+enum netback_deliver {
+    NETBACK_DELIVER_NONE,
+    NETBACK_DELIVER_LITTLE, /* what costs less than waking that thread, if it sleeps */
+    NETBACK_DELIVER_ALL,    /* that, and all that is more */
+};
+void netback_deliver_here(enum netback_deliver);
+/* Gives back the buffers it has at hand for that. */
+void netback_deliver_trim(void);
 
 /* Queues the switch must serve with netback_rx_burst(): fixed while attached. */
 unsigned netback_n_queues(const struct netback_vif *);

@@ -214,15 +214,15 @@ netback_complete(struct rte_mbuf **pkts, unsigned n)
 
 /* Who holds the lane brings its buffers and its grant handle. */
 static void
-lend(struct queue *q, struct queue *holder, struct gtx *from)
+lend(struct queue *q, struct pkt_pool *pool, struct hv_grants *grants, struct gtx *from)
 {
-    q->grx_port.pool = &holder->pool;
-    q->grx_port.grants = holder->grants;
+    q->grx_port.pool = pool;
+    q->grx_port.grants = grants;
     q->grx.from = from;
 }
 
 unsigned
-queue_deliver(struct queue *q, struct rte_mbuf **pkts, unsigned n)
+queue_deliver(struct queue *q, struct courier *courier, struct rte_mbuf **pkts, unsigned n)
 {
     const struct hv_ops *ops = q->vif->nb->hv->ops;
     bool notify = false;
@@ -230,7 +230,11 @@ queue_deliver(struct queue *q, struct rte_mbuf **pkts, unsigned n)
     if (atomic_load_explicit(&q->dead, memory_order_relaxed)) {
         return 0;
     }
-    lend(q, here, here->gtx.n_partial ? &here->gtx : NULL);
+    if (courier) {
+        lend(q, courier_pool(courier), courier_grants(courier), NULL);
+    } else {
+        lend(q, &here->pool, here->grants, here->gtx.n_partial ? &here->gtx : NULL);
+    }
     int done = grx_burst(&q->grx, pkts, n, &notify);
     if (done < 0) {
         queue_give_up(q, "receive");
@@ -297,7 +301,7 @@ queue_to_guest(struct queue *q, bool *notify)
     if (!lane_try_hold(q->lane)) {
         return false; /* who has it will wake us */
     }
-    lend(q, q, NULL);
+    lend(q, &q->pool, q->grants, NULL);
     if (!still_stalled(q)) {
         while (!q->dead && q->n_left - first < most && queue_first_waiting(q) &&
                deliver(q, notify)) {

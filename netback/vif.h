@@ -15,9 +15,11 @@
  * A queue thread that is itself the switch (netback_set_receiver()) may go one
  * step further: if nothing waits in the inbox, it delivers into the other
  * guest's receive ring itself, while the packets and their buffers are in its
- * cache.  For that, a receive ring belongs to whoever holds its lane.  Nobody
- * waits for a lane that is held but the control side: a packet goes to the
- * inbox instead, and who lets go of the lane wakes the queue's thread. */
+ * cache.  So may any other thread of the switch that asked for it
+ * (netback_deliver_here()), so that the queue's need not be woken.  For that, a
+ * receive ring belongs to whoever holds its lane.  Nobody waits for a lane that
+ * is held but the control side: a packet goes to the inbox instead, and who lets
+ * go of the lane wakes the queue's thread. */
 #ifndef VIF_H
 #define VIF_H
 
@@ -107,6 +109,7 @@ struct queue_config {
     uint64_t rate_bytes, rate_usecs;
 };
 
+struct courier;
 struct queue;
 struct netback_vif;
 struct vif_carried;
@@ -138,10 +141,10 @@ bool queue_is_here(void);
 bool queue_has_partial(void);
 /* Frees on a queue's thread, into its own stashes. */
 void queue_free(struct rte_mbuf **, unsigned n);
-/* Delivers from another queue's thread, which holds the lane, as many of the
- * packets as the guest has room for, from the first; returns how many it
- * consumed. */
-unsigned queue_deliver(struct queue *, struct rte_mbuf **, unsigned n);
+/* Delivers from another queue's thread (no courier) or a courier's, which holds the
+ * lane, as many of the packets as the guest has room for, from the first; returns how
+ * many it consumed. */
+unsigned queue_deliver(struct queue *, struct courier *, struct rte_mbuf **, unsigned n);
 size_t queue_memory(struct queue *);
 /* On hold the queue's thread touches no ring, and what waits for the guest is kept
  * (keep.h). */
@@ -151,6 +154,16 @@ int queue_set_held(struct queue *, bool held);
 int queue_inject(struct queue *, struct rte_mbuf **, unsigned n);
 /* Whether static grants are mapped, or copied by grant (ring.h). */
 void queue_set_static(struct queue *, bool mapped);
+
+/* --- courier -------------------------------------------------------------- */
+
+/* This thread's, which is no queue's, if it is to deliver such a burst itself, or NULL.
+ * 'asleep': the queue's thread is. */
+struct courier *courier_for(struct netback *, struct rte_mbuf *const *, unsigned n, bool asleep);
+struct pkt_pool *courier_pool(struct courier *);
+struct hv_grants *courier_grants(struct courier *);
+/* When netback ends. */
+void couriers_close(const struct netback *);
 
 /* --- vif ---------------------------------------------------------------- */
 

@@ -33,6 +33,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -46,12 +47,16 @@
 #include "dp.h"
 #include "dpdk.h"
 #include "fast/portq.h"
+#include "netback.h"
+#include "netdev-provider.h"
 #include "offload_ports.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "ovs-numa.h"
 #include "ovs-rcu.h"
+#include "tap_recv.h"
 #include "timeval.h"
+#include "userspace-tso.h"
 #include "util.h"
 #include "wrap.h"
 
@@ -89,6 +94,7 @@ struct rxq {
     struct netdev_rxq *rxq;
     long long retry_at; /* ms; not before, after an error (waiting thread) */
     int fd;             /* readable when there are packets, or -1: unknown (waiting thread) */
+    bool tap;           /* of the kind that tap_recv() reads (waiting thread) */
     bool hot;           /* there may be packets (waiting thread) */
     uint8_t not_again;  /* bursts still to come that are taken to be all there is */
 };
@@ -214,6 +220,16 @@ take_over(struct poller *p)
 
 /* --- packets -------------------------------------------------------------------- */
 
+static void
+receive_failed(struct rxq *q, int error)
+{
+    if (error && error != EAGAIN && error != EOPNOTSUPP) {
+        VLOG_ERR_RL(&rl, "error receiving data from %s: %s", netdev_rxq_get_name(q->rxq),
+                    ovs_strerror(error));
+        q->retry_at = time_msec() + RETRY_MS;
+    }
+}
+
 /* Up to ENGINE_BURST packets of one queue. */
 static unsigned
 gather(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST])
@@ -228,11 +244,7 @@ gather(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST])
         dp_packet_batch_init(&batch);
         error = netdev_rxq_recv(q->rxq, &batch, NULL);
         if (error) {
-            if (error != EAGAIN && error != EOPNOTSUPP) {
-                VLOG_ERR_RL(&rl, "error receiving data from %s: %s", netdev_rxq_get_name(q->rxq),
-                            ovs_strerror(error));
-                q->retry_at = time_msec() + RETRY_MS;
-            }
+            receive_failed(q, error);
             break;
         }
         /* A port's packets are all of one kind, and a cold line tells which.  There are
@@ -255,17 +267,30 @@ gather(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST])
     return n;
 }
 
-/* Receives once from 'q' and runs what came. */
+/* The same of a TAP's; sets '*empty' if there are no more. */
 static unsigned
-receive(struct poller *p, struct rxq *q)
+gather_tap(struct rxq *q, struct rte_mbuf *pkts[ENGINE_BURST], bool *empty)
+{
+    int error;
+    unsigned n = tap_recv(q->fd, pkts, NETDEV_MAX_BURST, &error);
+
+    receive_failed(q, error);
+    *empty = error;
+    return n;
+}
+
+/* Receives once from 'q' and runs what came.  Sets '*empty' if that is known to be all. */
+static unsigned
+receive(struct poller *p, struct rxq *q, bool *empty)
 {
     struct rte_mbuf *pkts[ENGINE_BURST];
     unsigned n;
 
+    *empty = false;
     if (!netdev_rxq_enabled(q->rxq)) {
         return 0;
     }
-    n = gather(q, pkts);
+    n = q->tap ? gather_tap(q, pkts, empty) : gather(q, pkts);
     if (n) {
         worker_run(p->worker->worker, odp_to_u32(q->port->port_no), pkts, n, time_msec());
     }
@@ -310,11 +335,27 @@ pollers_send(struct fast_port *fast, struct worker *worker, struct rte_mbuf **pk
 
 /* --- the threads -------------------------------------------------------------- */
 
+/* The waiting thread delivers to guests itself what is done sooner than another thread
+ * is woken, and all where no other could run meanwhile. */
+static void
+choose_deliveries(void)
+{
+    cpu_set_t cpus;
+
+    CPU_ZERO(&cpus);
+    sched_getaffinity(0, sizeof cpus, &cpus);
+    netback_deliver_here(CPU_COUNT(&cpus) == 1 ? NETBACK_DELIVER_ALL : NETBACK_DELIVER_LITTLE);
+}
+
 static void
 trim(struct poller *p)
 {
     if (!p->trimmed) {
         worker_trim(p->worker->worker);
+        if (is_waiter(p)) {
+            netback_deliver_trim();
+            choose_deliveries();
+        }
         p->trimmed = true;
     }
 }
@@ -386,7 +427,7 @@ find_hot(struct poller *p, int ms)
     return true;
 }
 
-/* Whether to ask a queue that gave 'n' packets again at once. */
+/* Whether to ask a queue that gave 'n' packets, and may have more, again at once. */
 static bool
 again(struct rxq *q, unsigned n)
 {
@@ -413,9 +454,10 @@ receive_hot(struct poller *p, bool *more)
         struct rxq *q = &p->duty.rxqs[i];
 
         if (q->hot) {
-            unsigned n = receive(p, q);
+            bool empty;
+            unsigned n = receive(p, q, &empty);
 
-            q->hot = again(q, n);
+            q->hot = !empty && again(q, n);
             *more |= q->hot;
             got += n;
         }
@@ -471,6 +513,7 @@ wait_main(void *p_)
     bool more = false;
 
     set_subprogram_name(p->name);
+    choose_deliveries();
 
     while (take_over(p)) {
         unsigned got;
@@ -494,6 +537,7 @@ wait_main(void *p_)
             find_hot(p, 0);
         }
     }
+    netback_deliver_here(NETBACK_DELIVER_NONE);
     return NULL;
 }
 
@@ -614,7 +658,8 @@ poll_main(void *p_)
          * costs a fence. */
         worker_begin(p->worker->worker);
         for (size_t i = 0; i < p->duty.n_rxqs; i++) {
-            unsigned n = receive(p, &p->duty.rxqs[i]);
+            bool empty;
+            unsigned n = receive(p, &p->duty.rxqs[i], &empty);
 
             most = MAX(most, n);
         }
@@ -696,12 +741,16 @@ poller_destroy(struct poller *p)
 void
 poller_give_rxq(struct poller *p, struct dp_port *port, unsigned i)
 {
+    int fd = is_waiter(p) ? fd_of(port->netdev, port->rxqs[i]) : -1;
+
     ovs_mutex_lock(&p->lock);
     p->next.rxqs = xrealloc(p->next.rxqs, (p->next.n_rxqs + 1) * sizeof *p->next.rxqs);
     p->next.rxqs[p->next.n_rxqs++] =
         (struct rxq){.port = port,
                      .rxq = port->rxqs[i],
-                     .fd = is_waiter(p) ? fd_of(port->netdev, port->rxqs[i]) : -1};
+                     .fd = fd,
+                     .tap = fd >= 0 && userspace_tso_enabled() &&
+                            port->netdev->netdev_class == &netdev_tap_class};
     commit(p);
     ovs_mutex_unlock(&p->lock);
 }

@@ -118,8 +118,16 @@ offload_received(struct dp_packet *b, const struct netdev *netdev)
     memset(&vnet, 0, sizeof vnet);
     memcpy(&vnet, (char *)dp_packet_data(b) - back,
            offsetof(struct virtio_net_hdr, csum_start)); /* the rest may be overwritten */
-    if (vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE && vnet.gso_size >= MSS_MIN) {
-        b->mbuf.tso_segsz = vnet.gso_size;
+    if (vnet.gso_type != VIRTIO_NET_HDR_GSO_NONE) {
+        offload_segments_of(b, vnet.gso_size);
+    }
+}
+
+void
+offload_segments_of(struct dp_packet *b, uint16_t size)
+{
+    if (size >= MSS_MIN) {
+        b->mbuf.tso_segsz = size;
     }
 }
 

@@ -62,5 +62,7 @@ bool offload_tunnel_inner(const struct dp_packet *, enum gso_tunnel *, uint16_t 
 /* A packet just received from 'netdev', a TAP or a packet socket of Open
  * vSwitch's: notes what size of segments came with it. */
 void offload_received(struct dp_packet *, const struct netdev *netdev);
+/* Notes it. */
+void offload_segments_of(struct dp_packet *, uint16_t size);
 
 #endif

@@ -3,7 +3,9 @@
  * nothing waits there (vif.h).
  *
  *   guest A ==rings== A's queue thread, the switch ==rings== guest B
- *   this test, another thread of the switch ====inbox======/ */
+ *   this test, another thread of the switch ====inbox======/
+ *
+ * and so from a thread of the switch that asked for it (netback_deliver_here()). */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -378,6 +380,129 @@ test_stall(void)
     part(&p);
 }
 
+/* --- a thread of the switch that is nobody's queue -------------------------------- */
+
+/* Pushes frames from..to as source 1, in bursts of 'burst', which B takes before the next.
+ * Returns how many frames were there as soon as a burst had been handed over. */
+static uint32_t
+push_numbered(struct pair *p, struct sink *sink, uint32_t from, uint32_t to, unsigned burst)
+{
+    uint8_t frame[FRAME_LEN];
+    uint32_t at_once = 0;
+
+    for (uint32_t i = from; i < to;) {
+        struct rte_mbuf *m[NETBACK_MAX_BURST];
+        uint32_t before = sink->received;
+        unsigned n = 0;
+
+        while (n < burst && i < to) {
+            number_frame(frame, 1, i++);
+            m[n++] = rig_mbuf(frame, FRAME_LEN);
+        }
+        netback_tx_burst(p->vb, m, n);
+        take_all(sink);
+        at_once += sink->received - before;
+        CHECK(RIG_UNTIL((take_all(sink), sink->received == i), RIG_PATIENCE_MS));
+    }
+    return at_once;
+}
+
+static void
+test_courier(void)
+{
+    struct pair p = connect_pair(NULL);
+    struct sink sink = {.q = &p.b->q[0]};
+    uint64_t wakeups;
+
+    CASE("a thread that delivers itself does not wake the queue's for a little");
+    netback_deliver_here(NETBACK_DELIVER_LITTLE);
+    /* That counts when it wakes; it does once, to give back memory, and then sleeps on. */
+    CHECK(RIG_UNTIL(rig_stats(p.vb).wakeups > 0, RIG_PATIENCE_MS));
+    CHECK(push_numbered(&p, &sink, 0, 800, 8) > 700 && !sink.wrong);
+    wakeups = rig_stats(p.vb).wakeups;
+    CHECK(push_numbered(&p, &sink, 800, 2400, 8) > 1400 && !sink.wrong);
+    CHECK(rig_stats(p.vb).wakeups - wakeups < 50);
+    CHECK(RIG_UNTIL(rig_stats(p.vb).tx_packets == 2400, RIG_PATIENCE_MS));
+    netback_deliver_trim();
+
+    CASE("but for more it does");
+    wakeups = rig_stats(p.vb).wakeups;
+    push_numbered(&p, &sink, 2400, 4800, 24);
+    CHECK(rig_stats(p.vb).wakeups > wakeups && !sink.wrong);
+
+    CASE("one that delivers all: it is in the ring when it has been handed over");
+    netback_deliver_here(NETBACK_DELIVER_ALL);
+    CHECK(push_numbered(&p, &sink, 4800, 7200, 24) == 2400 && !sink.wrong);
+    netback_deliver_here(NETBACK_DELIVER_NONE);
+    part(&p);
+
+    netback_deliver_here(NETBACK_DELIVER_ALL);
+    CASE("two threads deliver at once: each one's order holds, nothing is lost uncounted");
+    run_mixed(false, 0);
+    CASE("the same to a guest that has no room now and then");
+    run_mixed(false, 50);
+    CASE("the same while the guest changes its static grants");
+    run_mixed(true, 100);
+    netback_deliver_here(NETBACK_DELIVER_NONE);
+}
+
+static void
+test_courier_cuts(void)
+{
+    struct pair p;
+    static uint8_t frame[LARGE_PAYLOAD + 100];
+    static struct nb_packet got;
+    unsigned n = 0, bytes = 0;
+
+    CASE("it also cuts what the guest does not take whole");
+    netback_deliver_here(NETBACK_DELIVER_ALL);
+    p = connect_pair(&(struct nb_options){.no_gso = true});
+    uint32_t len =
+        frame_build(frame, &(struct frame_spec){.payload = LARGE_PAYLOAD, .blank = true, .seq = 1});
+    struct rte_mbuf *m = rig_mbuf(frame, len);
+    m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_TCP_CKSUM | RTE_MBUF_F_TX_IPV4;
+    m->tso_segsz = 1448;
+    netback_tx_burst(p.vb, &m, 1);
+    CHECK(RIG_UNTIL(({
+                        while (nb_rx_take(&p.b->q[0], &got)) {
+                            CHECK(!got.malformed && !got.error && got.len <= 1514);
+                            bytes += got.len - (len - LARGE_PAYLOAD);
+                            n++;
+                        }
+                        bytes >= LARGE_PAYLOAD;
+                    }),
+                    RIG_PATIENCE_MS));
+    CHECK(bytes == LARGE_PAYLOAD && n == (LARGE_PAYLOAD + 1447) / 1448);
+    netback_deliver_here(NETBACK_DELIVER_NONE);
+    part(&p);
+}
+
+/* Of ours, delivered at once. */
+static void
+deliver_some(void)
+{
+    struct pair p = connect_pair(NULL);
+    struct sink sink = {.q = &p.b->q[0]};
+
+    CHECK(push_numbered(&p, &sink, 0, 240, 24) == 240 && !sink.wrong);
+    part(&p);
+}
+
+static void
+test_courier_outlives(void)
+{
+    CASE("netback ends, and begins anew, while a thread has what it delivers with");
+    netback_deliver_here(NETBACK_DELIVER_ALL);
+    deliver_some();
+    rig_netback_stop(false);
+    netback_deliver_trim();
+    rig_netback();
+    deliver_some();
+    rig_netback_stop(false);
+    netback_deliver_here(NETBACK_DELIVER_NONE);
+    rig_netback();
+}
+
 static void
 test_going(void)
 {
@@ -418,9 +543,13 @@ main(void)
     test_mixed();
     test_large();
     test_stall();
+    test_courier();
+    test_courier_cuts();
     test_going();
     CASE("after all this nothing is left in use");
     CHECK(rig_settles(&base));
+
+    test_courier_outlives();
 
     CASE("netback ends while the switch on one vif's thread delivers to another");
     struct pair p = connect_pair(NULL);
