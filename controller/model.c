@@ -221,7 +221,7 @@ put_faulty(struct model *m, struct model_obj *obj, const struct rec *r)
     model_claim(m, obj, "name", model_name_claim(r->kind, r->name, &policy));
     obj->key = obj->key ? obj->key : r->key;
     if (obj->key) {
-        model_claim(m, obj, "key", model_claim_text("key", "", &obj->key, sizeof obj->key));
+        model_claim(m, obj, "key", model_number_claim("key", obj->key));
     }
 }
 
@@ -337,6 +337,12 @@ model_claim_text(const char *kind, const char *of, const void *bytes, size_t n)
     }
     *p = '\0';
     return text;
+}
+
+char *
+model_number_claim(const char *what, uint32_t number)
+{
+    return model_claim_text(what, "", &number, sizeof number);
 }
 
 char *

@@ -98,7 +98,8 @@ struct model_claim_set *model_claim_find_hashed(const struct model *, const char
                                                 uint32_t hash);
 /* "KIND OF BYTES", the bytes as hexadecimal digits, for the caller to free. */
 char *model_claim_text(const char *kind, const char *of, const void *bytes, size_t n);
-/* The text of a name's claim. */
+/* The texts of claims to a key or a zone, and to a name. */
+char *model_number_claim(const char *what, uint32_t number);
 char *model_name_claim(enum rec_kind, const char *name, const struct uuid *policy);
 
 /* --- model_parse.c ---------------------------------------------------------------- */

@@ -111,7 +111,7 @@ parse_network(struct model *m, struct model_network *net, const struct rec *r)
         model_claim(m, &net->obj, "vni", xasprintf("vni %u", net->vni));
     }
     if (net->zone) {
-        model_claim(m, &net->obj, "zone", xasprintf("zone %u", net->zone));
+        model_claim(m, &net->obj, "zone", model_number_claim("zone", net->zone));
     }
 }
 
@@ -425,7 +425,7 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     }
     model_claim(m, obj, "name", model_name_claim(obj->kind, obj->name, &policy));
     if (obj->key) {
-        model_claim(m, obj, "key", model_claim_text("key", "", &obj->key, sizeof obj->key));
+        model_claim(m, obj, "key", model_number_claim("key", obj->key));
     }
 }
 

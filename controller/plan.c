@@ -489,7 +489,7 @@ free_number(const struct model *m, const char *what, uint32_t *next, uint32_t ma
 {
     for (uint32_t tries = 0; tries < max; tries++) {
         uint32_t number = *next && *next <= max ? *next : 1;
-        char *claim = xasprintf("%s %u", what, number);
+        char *claim = model_number_claim(what, number);
         bool taken = model_claim_find(m, claim);
 
         free(claim);

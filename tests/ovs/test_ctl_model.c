@@ -133,6 +133,9 @@ test_keys(void)
     next = 0xffffffff;
     key = model_free_key(m, &next);
     CHECK(key == 1 && next == 2);
+    next = obj(REC_NETWORK, 1)->key;
+    key = model_free_key(m, &next);
+    CHECK(key > obj(REC_NETWORK, 1)->key && !model_by_key(m, key));
     next = 1;
     CHECK(model_free_zone(m, &next) == 3);
     end();
