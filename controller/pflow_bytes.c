@@ -33,6 +33,19 @@ static struct header headers[MFF_N_IDS][2];
 static struct flow known;
 
 static void
+init_header(enum mf_field_id id)
+{
+    for (unsigned masked = 0; masked < 2; masked++) {
+        struct header *h = &headers[id][masked];
+        struct ofpbuf b;
+
+        ofpbuf_use_stack(&b, h->bytes, sizeof h->bytes);
+        nx_put_header(&b, id, CANONICAL, masked);
+        h->len = b.size;
+    }
+}
+
+static void
 init_headers(void)
 {
     static const enum mf_field_id fields[] = {
@@ -46,18 +59,14 @@ init_headers(void)
         MFF_TUN_IPV6_SRC,
     };
 
-    for (size_t i = 0; i < ARRAY_SIZE(fields) + FLOW_N_XREGS; i++) {
-        enum mf_field_id id =
-            i < ARRAY_SIZE(fields) ? fields[i] : MFF_XREG0 + (i - ARRAY_SIZE(fields));
-
-        for (unsigned masked = 0; masked < 2; masked++) {
-            struct header *h = &headers[id][masked];
-            struct ofpbuf b;
-
-            ofpbuf_use_stack(&b, h->bytes, sizeof h->bytes);
-            nx_put_header(&b, id, CANONICAL, masked);
-            h->len = b.size;
-        }
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+        init_header(fields[i]);
+    }
+    for (unsigned i = 0; i < FLOW_N_XREGS; i++) {
+        init_header(MFF_XREG0 + i);
+    }
+    for (unsigned i = 0; i < FLOW_N_REGS; i++) {
+        init_header(MFF_REG0 + i);
     }
 
     known.conj_id = UINT32_MAX;
@@ -427,7 +436,81 @@ pflow_encode_fmatch(uint8_t bytes[PFLOW_MATCH_BYTES], const struct fmatch *m)
 
 /* --- actions -------------------------------------------------------------------- */
 
-/* What short lists of actions became; most flows have one of a few. */
+/* Each quick action takes at most 16 bytes, and so do the headers of both instructions. */
+#define MAX_QUICK 14
+
+enum { ACTION_OUTPUT = 0, ACTION_SET_FIELD = 25 }; /* OpenFlow 1.5, 7.2.6 */
+
+static uint8_t *
+put_header(uint8_t *p, uint16_t type, uint16_t len)
+{
+    ovs_be16 header[2] = {htons(type), htons(len)};
+
+    memcpy(p, header, sizeof header);
+    return p + sizeof header;
+}
+
+/* Of what is written, zeros are not. */
+static bool
+put_quick_action(uint8_t **p, const struct ofpact *a)
+{
+    const struct ofpact_set_field *sf;
+    const struct header *h;
+    ovs_be32 port;
+
+    switch ((int)a->type) {
+    case OFPACT_OUTPUT:
+        port = ofputil_port_to_ofp11(ofpact_get_OUTPUT(a)->port);
+        memcpy(put_header(*p, ACTION_OUTPUT, 16), &port, sizeof port);
+        *p += 16;
+        return !ofpact_get_OUTPUT(a)->max_len;
+    case OFPACT_SET_FIELD:
+        sf = ofpact_get_SET_FIELD(a);
+        h = &headers[sf->field->id][0];
+        if (!h->len || sf->field->n_bytes > 8 || h->len + sf->field->n_bytes > 12 ||
+            !is_all_ones(ofpact_set_field_mask(sf), sf->field->n_bytes)) {
+            return false;
+        }
+        memcpy(put_header(*p, ACTION_SET_FIELD, 16), h->bytes, h->len);
+        memcpy(*p + 4 + h->len, sf->value, sf->field->n_bytes);
+        *p += 16;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Registers and metadata that are set, outputs, and the next table: most of what flows do. */
+static bool
+quick_instructions(struct ofpbuf *b, const struct ofpact *actions, size_t len)
+{
+    uint8_t bytes[16 * (MAX_QUICK + 1)] = {0},
+                                    *p = bytes + sizeof(struct ofp11_instruction_actions);
+    const struct ofpact *a, *next = NULL;
+    unsigned n = 0;
+
+    OFPACT_FOR_EACH(a, actions, len)
+    {
+        if (!next && a->type == OFPACT_GOTO_TABLE) {
+            next = a;
+        } else if (next || n++ == MAX_QUICK || !put_quick_action(&p, a)) {
+            return false;
+        }
+    }
+    if (n) {
+        put_header(bytes, OFPIT11_APPLY_ACTIONS, p - bytes);
+    } else {
+        p = bytes;
+    }
+    if (next) {
+        put_header(p, OFPIT11_GOTO_TABLE, 8)[0] = ofpact_get_GOTO_TABLE(next)->table_id;
+        p += 8;
+    }
+    ofpbuf_put(b, bytes, p - bytes);
+    return true;
+}
+
+/* What other short lists of actions became; many flows have one of a few. */
 #define N_SEEN 256
 
 static struct seen {
@@ -442,7 +525,8 @@ pflow_put_instructions(struct ofpbuf *b, const struct ofpact *actions, size_t le
     struct seen *s = NULL;
     size_t start = b->size;
 
-    if (!len) {
+    init_once();
+    if (!len || quick_instructions(b, actions, len)) {
         return;
     }
     if (len <= sizeof s->actions) {

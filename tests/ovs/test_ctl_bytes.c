@@ -417,24 +417,43 @@ test_compiler_matches(void)
     ofpbuf_uninit(&slow);
 }
 
+static enum mf_field_id
+any_field(void)
+{
+    static const enum mf_field_id fields[] = {MFF_METADATA, MFF_TUN_ID,   MFF_CT_MARK, MFF_CT_LABEL,
+                                              MFF_ETH_DST,  MFF_VLAN_VID, MFF_XREG0,   MFF_IPV4_DST,
+                                              MFF_IPV6_DST, MFF_TCP_DST};
+
+    return fields[random_range(ARRAY_SIZE(fields))];
+}
+
 static void
 random_actions(struct ofpbuf *acts)
 {
-    for (unsigned n = random_range(5); n; n--) {
-        ovs_be32 value = htonl(random_range(8));
+    unsigned n_kinds = one_in(2) ? 4 : 6;
+
+    for (unsigned n = one_in(8) ? random_range(20) : random_range(5); n; n--) {
+        ovs_be32 value = htonl(random_range(8)), mask = htonl(random_range(2) - 1);
+        uint8_t long_value[16] = {n, [15] = 1};
         struct ofpact_conjunction *conj;
 
-        switch (random_range(4)) {
+        switch (random_range(n_kinds)) {
         case 0:
             ofpact_put_set_field(acts, mf_from_id(MFF_REG0 + random_range(16)), &value, NULL);
             break;
         case 1:
-            ofpact_put_OUTPUT(acts)->port = u16_to_ofp(random_range(16));
+            ofpact_put_OUTPUT(acts)->port = one_in(4) ? OFPP_LOCAL : u16_to_ofp(random_range(999));
             break;
         case 2:
-            ofpact_put_RESUBMIT(acts)->table_id = random_range(60);
+            ofpact_put_set_field(acts, mf_from_id(any_field()), long_value, NULL);
             break;
         case 3:
+            ofpact_put_set_field(acts, mf_from_id(MFF_REG0 + random_range(16)), &value, &mask);
+            break;
+        case 4:
+            ofpact_put_RESUBMIT(acts)->table_id = random_range(60);
+            break;
+        case 5:
             conj = ofpact_put_CONJUNCTION(acts);
             conj->id = random_range(16);
             conj->n_clauses = 2;
