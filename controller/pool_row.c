@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hex.h"
 #include "openvswitch/json.h"
 #include "ovsdb-data.h"
 #include "ovsdb-idl-provider.h"
@@ -116,8 +117,14 @@ pool_row_monitor(struct ovsdb_idl *idl)
 static char *
 atom_text(const union ovsdb_atom *atom, enum ovsdb_atomic_type type)
 {
-    return type == OVSDB_TYPE_UUID ? xasprintf(UUID_FMT, UUID_ARGS(&atom->uuid))
-                                   : xstrdup(json_string(atom->s));
+    char *text;
+
+    if (type != OVSDB_TYPE_UUID) {
+        return xstrdup(json_string(atom->s));
+    }
+    text = xmalloc(UUID_LEN + 1);
+    hex_put_uuid(text, atom->uuid.parts);
+    return text;
 }
 
 static void

@@ -1,4 +1,4 @@
-/* hex: bytes written as pairs of hexadecimal digits, read strictly.
+/* hex: bytes written as pairs of hexadecimal digits, read strictly, and written.
  *
  * sscanf("%2x") also takes signs, white space and "0x"; text that a stranger
  * wrote is read with this instead. */
@@ -53,6 +53,32 @@ hex_mac(const char *text, uint8_t mac[6])
 {
     const char *end = hex_read(text, mac, 6, ':');
     return end && !*end;
+}
+
+/* The 'n' last digits of 'v'; returns what is behind them. */
+static inline char *
+hex_put(char *text, uint32_t v, unsigned n)
+{
+    for (unsigned i = n; i-- > 0; v >>= 4) {
+        text[i] = "0123456789abcdef"[v & 15];
+    }
+    return text + n;
+}
+
+/* The uuid of these four parts, the most significant first, as text. */
+static inline void
+hex_put_uuid(char text[37], const uint32_t parts[4])
+{
+    static const uint8_t n_digits[] = {8, 4, 4, 4, 4, 8};
+    const uint32_t v[] = {parts[0], parts[1] >> 16, parts[1], parts[2] >> 16, parts[2], parts[3]};
+
+    for (unsigned i = 0; i < 6; i++) {
+        if (i && i < 5) {
+            *text++ = '-';
+        }
+        text = hex_put(text, v[i], n_digits[i]);
+    }
+    *text = '\0';
 }
 
 /* The 48 bits of a MAC address as a number. */

@@ -6,10 +6,12 @@
 #ifndef CTL_BIG_H
 #define CTL_BIG_H
 
-#include <stdio.h>
+#include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "hash.h"
+#include "hex.h"
 #include "model.h"
 #include "openvswitch/types.h"
 #include "util.h"
@@ -21,6 +23,36 @@ struct big {
     unsigned n_hosts, vifs_per_host, n_rules;
     unsigned n_nets, n_groups, n_policies; /* by big_state() */
 };
+
+/* The little of printf() that is needed here, %s, %u, %x and %02x: the real one would be a
+ * good part of what is measured. */
+static inline void OVS_PRINTF_FORMAT(2, 3) big_print(char *to, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    for (const char *f = format; *f; f++) {
+        if (*f != '%') {
+            *to++ = *f;
+        } else if (*++f == 's') {
+            to = stpcpy(to, va_arg(args, const char *));
+        } else {
+            unsigned n = va_arg(args, unsigned), base = strchr("0x", *f) ? 16 : 10, digits = 1;
+
+            f += *f == '0' ? 2 : 0;
+            for (unsigned rest = n / base; rest; rest /= base) {
+                digits++;
+            }
+            digits = f[-1] == '2' ? 2 : digits;
+            for (unsigned i = digits; i-- > 0; n /= base) {
+                to[i] = "0123456789abcdef"[n % base];
+            }
+            to += digits;
+        }
+    }
+    *to = '\0';
+    va_end(args);
+}
 
 static inline struct uuid
 big_uuid(enum rec_kind kind, unsigned i)
@@ -35,7 +67,7 @@ big_ref(enum rec_kind kind, unsigned i)
     static char ref[UUID_LEN + 1];
     struct uuid uuid = big_uuid(kind, i);
 
-    snprintf(ref, sizeof ref, UUID_FMT, UUID_ARGS(&uuid));
+    hex_put_uuid(ref, uuid.parts);
     return ref;
 }
 
@@ -48,9 +80,12 @@ big_key(enum rec_kind kind, unsigned i)
 static inline void
 big_begin(struct rec *r, enum rec_kind kind, unsigned i)
 {
+    char name[32];
+
     rec_init(r, kind);
+    big_print(name, "%s%u", rec_tables[kind].noun, i);
     free(r->name);
-    r->name = xasprintf("%s%u", rec_tables[kind].noun, i);
+    r->name = xstrdup(name);
     r->key = big_key(kind, i);
 }
 
@@ -107,13 +142,12 @@ big_put_vif(const struct big *b, struct model *m, unsigned i, unsigned salt)
     big_begin(&r, REC_VIF, i);
     rec_set_string(&r, REC_VIF_VM, big_ref(REC_VM, i));
     rec_set_string(&r, REC_VIF_NETWORK, big_ref(REC_NETWORK, big_net_of(b, i)));
-    snprintf(text, sizeof text, "02:00:%02x:%02x:%02x:%02x", i >> 24, i >> 16 & 255, i >> 8 & 255,
-             i & 255);
+    big_print(text, "02:00:%02x:%02x:%02x:%02x", i >> 24, i >> 16 & 255, i >> 8 & 255, i & 255);
     rec_set_string(&r, REC_VIF_MAC, text);
     rec_set_string(&r, REC_VIF_LOCKING, i % 2 ? "locked" : "network_default");
-    snprintf(text, sizeof text, "10.%u.%u.%u", 100 + (i >> 16) + salt, i >> 8 & 255, i & 255);
+    big_print(text, "10.%u.%u.%u", 100 + (i >> 16) + salt, i >> 8 & 255, i & 255);
     rec_add(&r, i % 2 ? REC_VIF_IPV4 : REC_VIF_ADDRESSES, text);
-    snprintf(text, sizeof text, "fd00::%x:%x", i >> 16, (i & 65535) + 1);
+    big_print(text, "fd00::%x:%x", i >> 16, (i & 65535) + 1);
     rec_add(&r, i % 2 ? REC_VIF_IPV6 : REC_VIF_ADDRESSES, text);
     big_put(m, &r, i);
 }
@@ -132,7 +166,7 @@ big_put_rule(const struct big *b, struct model *m, unsigned i, unsigned salt)
     rec_set_string(&r, REC_RULE_DIRECTION, i % 2 ? "in" : "out");
     rec_set_string(&r, REC_RULE_ACTION, i % 7 ? "allow" : "deny");
     rec_set_string(&r, REC_RULE_PROTOCOL, kind == 3 ? "udp" : "tcp");
-    snprintf(text, sizeof text, "%u", 80 + salt);
+    big_print(text, "%u", 80 + salt);
     rec_add(&r, REC_RULE_PORTS, text);
     if (kind) {
         rec_add(&r, REC_RULE_PORTS, "1000-1999");
@@ -141,7 +175,7 @@ big_put_rule(const struct big *b, struct model *m, unsigned i, unsigned salt)
     if (kind == 1) {
         rec_set_string(&r, REC_RULE_REMOTE_GROUP, big_ref(REC_GROUP, i % b->n_groups));
     } else {
-        snprintf(text, sizeof text, "10.%u.0.0/16", i % 250);
+        big_print(text, "10.%u.0.0/16", i % 250);
         rec_add(&r, REC_RULE_REMOTE_CIDRS, text);
         rec_add(&r, REC_RULE_REMOTE_CIDRS, "192.168.0.0/16");
         rec_add(&r, REC_RULE_REMOTE_CIDRS, "fd00:1::/32");
@@ -228,7 +262,7 @@ big_plug(struct model *m, unsigned vif, unsigned host, uint32_t ofport)
     struct uuid uuid = big_uuid(REC_VIF, vif);
     char name[16];
 
-    snprintf(name, sizeof name, "vif%u.0", vif);
+    big_print(name, "vif%u.0", vif);
     model_port_report(m, big_host(m, host), name, &uuid, NULL, ofport);
 }
 
@@ -237,7 +271,7 @@ big_unplug(struct model *m, unsigned vif, unsigned host)
 {
     char name[16];
 
-    snprintf(name, sizeof name, "vif%u.0", vif);
+    big_print(name, "vif%u.0", vif);
     model_port_gone(m, big_host(m, host), name);
 }
 
@@ -256,7 +290,7 @@ big_state(struct big *b, struct model *m)
         big_begin(&r, REC_HOST, i);
         rec_set_string(&r, REC_HOST_OVSDB, "unix:/nowhere");
         rec_set_string(&r, REC_HOST_UPLINK, "eth1");
-        snprintf(text, sizeof text, "192.0.2.%u", i + 1);
+        big_print(text, "192.0.2.%u", i + 1);
         rec_set_string(&r, REC_HOST_TUNNEL_IP, text);
         big_put(m, &r, i);
     }
