@@ -16,6 +16,7 @@
 #include "openvswitch/ofp-msgs.h"
 #include "openvswitch/ofpbuf.h"
 #include "pflow_bytes.h"
+#include "slab.h"
 #include "util.h"
 
 /* The version whose encoding is the canonical one. */
@@ -81,6 +82,12 @@ key_hash(const struct pflow *f)
     return hash_bytes(f->bytes, f->match_len, hash_2words(f->table, f->priority));
 }
 
+static size_t
+flow_size(size_t match_len, size_t actions_len)
+{
+    return sizeof(struct pflow) + match_len + actions_len;
+}
+
 /* 'actions' are instructions. */
 static struct pflow *
 new_flow(uint8_t table, uint16_t priority, uint64_t cookie, const void *match, size_t match_len,
@@ -89,7 +96,7 @@ new_flow(uint8_t table, uint16_t priority, uint64_t cookie, const void *match, s
     struct pflow *f;
 
     ovs_assert(actions->size <= UINT16_MAX);
-    f = xmalloc(sizeof *f + match_len + actions->size);
+    f = slab_alloc(flow_size(match_len, actions->size));
     f->cookie = cookie;
     f->n_refs = 1;
     f->priority = priority;
@@ -193,7 +200,7 @@ void
 pflow_unref(struct pflow *f)
 {
     if (f && !--f->n_refs) {
-        free(f);
+        slab_free(f, flow_size(f->match_len, f->actions_len));
     }
 }
 

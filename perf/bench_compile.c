@@ -17,6 +17,7 @@
 #include "ctl_big.h"
 #include "openvswitch/vlog.h"
 #include "pflow.h"
+#include "slab.h"
 
 #define ROUNDS 200u
 
@@ -34,7 +35,7 @@ used_mb(void)
 {
     struct mallinfo2 mi = mallinfo2();
 
-    return (mi.uordblks + mi.hblkhd) / 1e6;
+    return (mi.uordblks + mi.hblkhd + slab_bytes()) / 1e6;
 }
 
 static uint64_t
