@@ -222,4 +222,5 @@ settle_hosts(struct compile *c)
         ovs_list_init(&h->touched_node);
         ftable_settle(&h->table);
     }
+    ftable_drop_spare();
 }

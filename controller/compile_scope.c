@@ -472,7 +472,7 @@ static void
 set_body(struct compile *c, struct crule *r, struct flows *body)
 {
     struct ftable old;
-    struct fnode *n;
+    const struct pflow *f;
 
     make_unique(body);
     ftable_init(&old);
@@ -490,8 +490,8 @@ set_body(struct compile *c, struct crule *r, struct flows *body)
             give_to_all(c, r->scope, body->f[i], true);
         }
     }
-    FTABLE_FOR_EACH (n, &old) {
-        give_to_all(c, r->scope, n->flow, false);
+    FTABLE_FOR_EACH (f, &old) {
+        give_to_all(c, r->scope, f, false);
     }
     ftable_destroy(&old);
     flows_clear(&r->body);

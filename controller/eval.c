@@ -105,12 +105,12 @@ void
 eval_set_some_flows(struct eval *e, const struct ftable *ft,
                     bool (*keep)(const struct pflow *, const void *), const void *aux)
 {
-    struct fnode *n;
+    const struct pflow *f;
 
     eval_forget_flows(e);
-    FTABLE_FOR_EACH (n, ft) {
-        if (keep(n->flow, aux)) {
-            eval_add_flow(e, n->flow);
+    FTABLE_FOR_EACH (f, ft) {
+        if (keep(f, aux)) {
+            eval_add_flow(e, f);
         }
     }
 }

@@ -391,12 +391,12 @@ may_act(const struct host *h)
 static void
 retouch(struct host *h)
 {
-    const struct fnode *node;
+    const struct pflow *flow;
 
     if (h->retouch) {
         h->retouch = false;
-        FTABLE_FOR_EACH (node, h->want) {
-            fdelta_add(&h->of.pending, NULL, node->flow);
+        FTABLE_FOR_EACH (flow, h->want) {
+            fdelta_add(&h->of.pending, NULL, flow);
             break;
         }
     }

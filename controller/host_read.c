@@ -90,7 +90,7 @@ log_drift(const struct host *h)
 static bool
 is_drift(const struct host *h)
 {
-    const struct fnode *node;
+    const struct pflow *flow;
 
     if (h->of.audit) {
         return true;
@@ -98,8 +98,8 @@ is_drift(const struct host *h)
     if (h->status.applied_generation && h->status.applied_generation != h->want_generation) {
         return false;
     }
-    FTABLE_FOR_EACH (node, &h->of.have) {
-        if ((node->flow->cookie & FLOW_COOKIE_MASK) == FLOW_COOKIE_OURS) {
+    FTABLE_FOR_EACH (flow, &h->of.have) {
+        if ((flow->cookie & FLOW_COOKIE_MASK) == FLOW_COOKIE_OURS) {
             return true;
         }
     }

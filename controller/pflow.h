@@ -144,36 +144,32 @@ void pflow_format(const struct pflow *, struct ds *);
 
 struct fdelta;
 
+/* Slots by hash, with the next ones in place of those that are taken. */
 struct ftable {
-    struct hmap nodes;     /* of struct fnode */
-    struct ovs_list stale; /* of struct fnode: ftable_settle() has not seen them */
+    uintptr_t *slots; /* private: a flow, or what several gave for its key */
+    uint32_t *hashes; /* by slot; 0: it is empty */
+    size_t n, n_slots;
+    struct ovs_list stale; /* of struct fshare: ftable_settle() has not seen them */
     /* Given to the table when it was empty; ftable_settle() puts them in all at once. */
     struct ffresh *fresh;
     size_t n_fresh, fresh_allocated;
-    struct fslab *slabs;  /* memory of the nodes */
-    struct fnode *spare;  /* those that hold nothing */
     struct fdelta *delta; /* changes since the last ftable_take(), or NULL: not tracked */
     size_t n_crowded;     /* keys for which more clauses are given than a flow holds */
     uint64_t crowd;       /* a sum over these clauses: another is another crowd */
 };
 
-struct fnode {
-    struct hmap_node node; /* by flow->hash */
-    struct pflow *flow;
-    union {
-        struct fshare *share; /* private: several give a flow for this key */
-        struct fnode *next_spare;
-    };
-};
-
-#define FTABLE_FOR_EACH(NODE, FTABLE) HMAP_FOR_EACH (NODE, node, &(FTABLE)->nodes)
+/* Over the flows, a struct pflow * each, while the table stays as it is. */
+#define FTABLE_FOR_EACH(FLOW, FTABLE)                                                              \
+    for (size_t ftable_at_ = 0; ((FLOW) = ftable_next(FTABLE, &ftable_at_));)
+/* The next one from '*at' on, which starts at 0; NULL: there is none. */
+struct pflow *ftable_next(const struct ftable *, size_t *at);
 
 void ftable_init(struct ftable *);
 void ftable_destroy(struct ftable *);
 static inline size_t
 ftable_count(const struct ftable *ft)
 {
-    return hmap_count(&ft->nodes);
+    return ft->n;
 }
 
 /* The flow with the key of 'key', or NULL.  Still the table's. */
@@ -194,6 +190,8 @@ void ftable_clear(struct ftable *);
 void ftable_give(struct ftable *, const struct pflow *);
 void ftable_withdraw(struct ftable *, const struct pflow *);
 void ftable_settle(struct ftable *);
+/* Memory that settled tables left for more of them. */
+void ftable_drop_spare(void);
 
 /* Clauses that one flow holds: an OpenFlow message has room for so many conjunction() actions
  * of 16 bytes, and some more.  Of more it has none: what it matches is dropped. */

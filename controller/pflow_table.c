@@ -6,29 +6,35 @@
 
 #include "openvswitch/dynamic-string.h"
 #include "pflow.h"
+#include "slab.h"
 #include "svec.h"
 #include "util.h"
 
 /* --- tables ------------------------------------------------------------------- */
 
-/* With its hash: when the table takes it, the flow itself has left the cache. */
+/* The flow itself will have left the cache when the table takes it. */
 struct ffresh {
     struct pflow *flow;
     uint32_t hash;
 };
 
+/* The givers of a key that has, or had, several.  Its slot has its address and bit 0. */
+struct fshare {
+    struct ovs_list stale_node; /* in the table's 'stale', or empty */
+    struct pflow *flow;         /* the table's: what came of those that are given */
+    struct pflow **given;       /* references */
+    size_t n_given, allocated;
+    bool crowded;   /* is one of the table's n_crowded */
+    uint64_t crowd; /* its part of the table's */
+};
+
+#define NOT_FOUND SIZE_MAX
+#define MIN_SLOTS 16
+
 void
 ftable_init(struct ftable *ft)
 {
-    hmap_init(&ft->nodes);
-    ovs_list_init(&ft->stale);
-    ft->fresh = NULL;
-    ft->n_fresh = ft->fresh_allocated = 0;
-    ft->slabs = NULL;
-    ft->spare = NULL;
-    ft->delta = NULL;
-    ft->n_crowded = 0;
-    ft->crowd = 0;
+    *ft = (struct ftable){.stale = OVS_LIST_INITIALIZER(&ft->stale)};
 }
 
 void
@@ -36,51 +42,177 @@ ftable_destroy(struct ftable *ft)
 {
     ftable_track(ft, false);
     ftable_clear(ft);
-    hmap_destroy(&ft->nodes);
 }
 
-static struct fnode *
+/* --- slots --------------------------------------------------------------------- */
+
+static uint32_t
+slot_hash(uint32_t hash)
+{
+    return hash ? hash : 1;
+}
+
+static struct fshare *
+share_at(const struct ftable *ft, size_t i)
+{
+    return ft->slots[i] & 1 ? (struct fshare *)(ft->slots[i] - 1) : NULL;
+}
+
+/* Where the table's reference is. */
+static struct pflow **
+place_of(const struct ftable *ft, size_t i)
+{
+    struct fshare *s = share_at(ft, i);
+
+    return s ? &s->flow : (struct pflow **)&ft->slots[i];
+}
+
+static size_t
+first_slot(const struct ftable *ft, uint32_t hash)
+{
+    return hash & (ft->n_slots - 1);
+}
+
+static size_t
+next_slot(const struct ftable *ft, size_t i)
+{
+    return (i + 1) & (ft->n_slots - 1);
+}
+
+static size_t
 find_hashed(const struct ftable *ft, const struct pflow *key, uint32_t hash)
 {
-    struct fnode *n;
+    if (!ft->n) {
+        return NOT_FOUND;
+    }
+    for (size_t i = first_slot(ft, hash); ft->hashes[i]; i = next_slot(ft, i)) {
+        if (ft->hashes[i] == hash && pflow_same_key(*place_of(ft, i), key)) {
+            return i;
+        }
+    }
+    return NOT_FOUND;
+}
 
-    HMAP_FOR_EACH_WITH_HASH (n, node, hash, &ft->nodes) {
-        if (pflow_same_key(n->flow, key)) {
-            return n;
+static size_t
+find_slot(const struct ftable *ft, const struct pflow *key)
+{
+    return find_hashed(ft, key, slot_hash(key->hash));
+}
+
+static void
+put_slot(struct ftable *ft, uintptr_t slot, uint32_t hash)
+{
+    size_t i = first_slot(ft, hash);
+
+    while (ft->hashes[i]) {
+        i = next_slot(ft, i);
+    }
+    ft->slots[i] = slot;
+    ft->hashes[i] = hash;
+    ft->n++;
+}
+
+/* What held the flows given to one table is the next one's slots: of many tables that are
+ * filled one after the other each would take new memory, which costs more than to fill it. */
+static void *spare;
+static size_t spare_bytes;
+
+static void
+keep_spare(void *p, size_t bytes)
+{
+    free(spare);
+    spare = p;
+    spare_bytes = bytes;
+}
+
+void
+ftable_drop_spare(void)
+{
+    keep_spare(NULL, 0);
+}
+
+static void
+new_slots(struct ftable *ft)
+{
+    size_t bytes = ft->n_slots * (sizeof *ft->slots + sizeof *ft->hashes);
+    bool fits = bytes <= spare_bytes && bytes > spare_bytes / 4;
+
+    ft->slots = xrealloc(fits ? spare : NULL, bytes);
+    if (fits) {
+        spare = NULL;
+        spare_bytes = 0;
+    }
+    ft->hashes = (uint32_t *)(ft->slots + ft->n_slots);
+    memset(ft->hashes, 0, ft->n_slots * sizeof *ft->hashes);
+}
+
+/* Room for so many flows: a fifth of the slots stays empty. */
+static void
+reserve(struct ftable *ft, size_t n)
+{
+    struct ftable old;
+
+    if (ft->n_slots && n <= ft->n_slots / 5 * 4) {
+        return;
+    }
+    old = *ft;
+    ft->n = 0;
+    ft->n_slots = MAX(old.n_slots, MIN_SLOTS);
+    while (n > ft->n_slots / 5 * 4) {
+        ft->n_slots *= 2;
+    }
+    new_slots(ft);
+    for (size_t i = 0; i < old.n_slots; i++) {
+        if (old.hashes[i]) {
+            put_slot(ft, old.slots[i], old.hashes[i]);
+        }
+    }
+    free(old.slots);
+}
+
+/* Those behind move up to where they are found without it. */
+static void
+empty_slot(struct ftable *ft, size_t hole)
+{
+    for (size_t i = next_slot(ft, hole); ft->hashes[i]; i = next_slot(ft, i)) {
+        size_t way = i - first_slot(ft, ft->hashes[i]), to_hole = i - hole;
+
+        if ((way & (ft->n_slots - 1)) >= (to_hole & (ft->n_slots - 1))) {
+            ft->slots[hole] = ft->slots[i];
+            ft->hashes[hole] = ft->hashes[i];
+            hole = i;
+        }
+    }
+    ft->hashes[hole] = 0;
+    ft->n--;
+}
+
+/* --- flows --------------------------------------------------------------------- */
+
+struct pflow *
+ftable_next(const struct ftable *ft, size_t *at)
+{
+    while (*at < ft->n_slots) {
+        size_t i = (*at)++;
+
+        if (ft->hashes[i]) {
+            return *place_of(ft, i);
         }
     }
     return NULL;
 }
 
-static struct fnode *
-find_node(const struct ftable *ft, const struct pflow *key)
-{
-    return find_hashed(ft, key, key->hash);
-}
-
 struct pflow *
 ftable_find(const struct ftable *ft, const struct pflow *key)
 {
-    struct fnode *n = find_node(ft, key);
+    size_t i = find_slot(ft, key);
 
-    return n ? n->flow : NULL;
+    return i == NOT_FOUND ? NULL : *place_of(ft, i);
 }
 
-/* The givers of a key that has, or had, several. */
-struct fshare {
-    struct ovs_list stale_node; /* in the table's 'stale', or empty */
-    struct fnode *n;
-    struct pflow **given; /* references */
-    size_t n_given, allocated;
-    bool crowded;   /* is one of the table's n_crowded */
-    uint64_t crowd; /* its part of the table's */
-};
-
 static void
-free_share(struct fnode *n)
+free_share(struct fshare *s)
 {
-    struct fshare *s = n->share;
-
     if (s) {
         for (size_t i = 0; i < s->n_given; i++) {
             pflow_unref(s->given[i]);
@@ -88,7 +220,6 @@ free_share(struct fnode *n)
         ovs_list_remove(&s->stale_node);
         free(s->given);
         free(s);
-        n->share = NULL;
     }
 }
 
@@ -100,77 +231,34 @@ note(struct ftable *ft, const struct pflow *before, const struct pflow *after)
     }
 }
 
-/* Nodes are made many at a time: a table has tens of thousands. */
-struct fslab {
-    struct fslab *next;
-    struct fnode nodes[];
-};
-
-#define SLAB_NODES 64
-
-static void
-add_slab(struct ftable *ft, size_t n)
-{
-    struct fslab *slab = xmalloc(sizeof *slab + n * sizeof slab->nodes[0]);
-
-    slab->next = ft->slabs;
-    ft->slabs = slab;
-    while (n) {
-        slab->nodes[--n].next_spare = ft->spare;
-        ft->spare = &slab->nodes[n];
-    }
-}
-
-/* None of the nodes is in use. */
-static void
-free_slabs(struct ftable *ft)
-{
-    struct fslab *slab;
-
-    while ((slab = ft->slabs)) {
-        ft->slabs = slab->next;
-        free(slab);
-    }
-    ft->spare = NULL;
-}
-
 /* Takes over the caller's reference of 'f', as replace_flow() does. */
-static struct fnode *
-insert_node(struct ftable *ft, struct pflow *f, uint32_t hash)
+static void
+insert_flow(struct ftable *ft, struct pflow *f, uint32_t hash)
 {
-    struct fnode *n;
-
-    if (!ft->spare) {
-        add_slab(ft, SLAB_NODES);
-    }
-    n = ft->spare;
-    ft->spare = n->next_spare;
-    n->flow = f;
-    n->share = NULL;
-    hmap_insert(&ft->nodes, &n->node, hash);
+    reserve(ft, ft->n + 1);
+    put_slot(ft, (uintptr_t)f, hash);
     note(ft, NULL, f);
-    return n;
 }
 
 static void
-replace_flow(struct ftable *ft, struct fnode *n, struct pflow *f)
+replace_flow(struct ftable *ft, size_t i, struct pflow *f)
 {
-    struct pflow *old = n->flow;
+    struct pflow **place = place_of(ft, i), *old = *place;
 
     note(ft, old, f);
-    n->flow = f;
+    *place = f;
     pflow_unref(old);
 }
 
 void
 ftable_set(struct ftable *ft, const struct pflow *f)
 {
-    struct fnode *n = find_node(ft, f);
+    size_t i = find_slot(ft, f);
 
-    if (!n) {
-        insert_node(ft, pflow_ref(f), f->hash);
+    if (i == NOT_FOUND) {
+        insert_flow(ft, pflow_ref(f), slot_hash(f->hash));
     } else {
-        replace_flow(ft, n, pflow_ref(f));
+        replace_flow(ft, i, pflow_ref(f));
     }
 }
 
@@ -188,45 +276,62 @@ set_crowded(struct ftable *ft, struct fshare *s, bool crowded)
     ft->crowd += s->crowd;
 }
 
+/* Its slot is the caller's to empty. */
 static void
-remove_node(struct ftable *ft, struct fnode *n)
+drop_flow(struct ftable *ft, size_t i)
 {
-    if (n->share) {
-        set_crowded(ft, n->share, false);
+    struct fshare *s = share_at(ft, i);
+    struct pflow *f = *place_of(ft, i);
+
+    if (s) {
+        set_crowded(ft, s, false);
     }
-    note(ft, n->flow, NULL);
-    hmap_remove(&ft->nodes, &n->node);
-    pflow_unref(n->flow);
-    free_share(n);
-    n->next_spare = ft->spare;
-    ft->spare = n;
+    note(ft, f, NULL);
+    pflow_unref(f);
+    free_share(s);
+}
+
+static void
+remove_flow(struct ftable *ft, size_t i)
+{
+    drop_flow(ft, i);
+    empty_slot(ft, i);
 }
 
 void
 ftable_remove(struct ftable *ft, const struct pflow *key)
 {
-    struct fnode *n = find_node(ft, key);
+    size_t i = find_slot(ft, key);
 
-    if (n) {
-        remove_node(ft, n);
+    if (i != NOT_FOUND) {
+        remove_flow(ft, i);
     }
+}
+
+static void
+clear_fresh(struct ftable *ft)
+{
+    keep_spare(ft->fresh, ft->fresh_allocated * sizeof *ft->fresh);
+    ft->fresh = NULL;
+    ft->n_fresh = ft->fresh_allocated = 0;
 }
 
 void
 ftable_clear(struct ftable *ft)
 {
-    struct fnode *n, *next;
-
     for (size_t i = 0; i < ft->n_fresh; i++) {
         pflow_unref(ft->fresh[i].flow);
     }
-    free(ft->fresh);
-    ft->fresh = NULL;
-    ft->n_fresh = ft->fresh_allocated = 0;
-    HMAP_FOR_EACH_SAFE (n, next, node, &ft->nodes) {
-        remove_node(ft, n);
+    clear_fresh(ft);
+    for (size_t i = 0; i < ft->n_slots; i++) {
+        if (ft->hashes[i]) {
+            drop_flow(ft, i);
+        }
     }
-    free_slabs(ft);
+    free(ft->slots);
+    ft->slots = NULL;
+    ft->hashes = NULL;
+    ft->n = ft->n_slots = 0;
 }
 
 /* --- several givers ----------------------------------------------------------- */
@@ -253,81 +358,84 @@ share_stale(struct ftable *ft, struct fshare *s)
 static void
 give(struct ftable *ft, struct pflow *f, uint32_t hash)
 {
-    struct fnode *n = find_hashed(ft, f, hash);
+    size_t i = find_hashed(ft, f, hash);
+    struct fshare *s;
 
-    if (!n) {
-        insert_node(ft, f, hash);
+    if (i == NOT_FOUND) {
+        insert_flow(ft, f, hash);
         return;
     }
-    if (!n->share) {
-        n->share = xzalloc(sizeof *n->share);
-        n->share->n = n;
-        ovs_list_init(&n->share->stale_node);
-        share_add(n->share, pflow_ref(n->flow));
+    s = share_at(ft, i);
+    if (!s) {
+        s = xzalloc(sizeof *s);
+        s->flow = *place_of(ft, i);
+        ovs_list_init(&s->stale_node);
+        share_add(s, pflow_ref(s->flow));
+        ft->slots[i] = (uintptr_t)s | 1;
     }
-    share_add(n->share, f);
-    share_stale(ft, n->share);
+    share_add(s, f);
+    share_stale(ft, s);
 }
 
-/* Buckets asked for before they are needed. */
+/* Slots asked for before they are needed. */
 #define AHEAD 16
 
-/* One table after the other, each in a bucket array of its final size: while they
- * grow side by side, every step misses the cache. */
+/* One table after the other, of its final size: while they grow side by side, every
+ * step misses the cache. */
 static void
 take_fresh(struct ftable *ft)
 {
-    struct ffresh *fresh = ft->fresh;
     size_t n = ft->n_fresh;
 
     if (!n) {
         return;
     }
-    ft->fresh = NULL;
-    ft->n_fresh = ft->fresh_allocated = 0;
-    hmap_reserve(&ft->nodes, 2 * n);
-    add_slab(ft, n);
+    reserve(ft, n);
     for (size_t i = 0; i < n; i++) {
         if (i + AHEAD < n) {
-            OVS_PREFETCH(&ft->nodes.buckets[fresh[i + AHEAD].hash & ft->nodes.mask]);
+            size_t slot = first_slot(ft, ft->fresh[i + AHEAD].hash);
+
+            OVS_PREFETCH(&ft->hashes[slot]);
+            OVS_PREFETCH_WRITE(&ft->slots[slot]);
         }
-        give(ft, fresh[i].flow, fresh[i].hash);
+        give(ft, ft->fresh[i].flow, ft->fresh[i].hash);
     }
-    free(fresh);
+    clear_fresh(ft);
 }
 
 void
 ftable_give(struct ftable *ft, const struct pflow *f)
 {
-    if (!hmap_is_empty(&ft->nodes)) {
-        give(ft, pflow_ref(f), f->hash);
+    if (ft->n) {
+        give(ft, pflow_ref(f), slot_hash(f->hash));
         return;
     }
     if (ft->n_fresh == ft->fresh_allocated) {
         ft->fresh = x2nrealloc(ft->fresh, &ft->fresh_allocated, sizeof *ft->fresh);
     }
-    ft->fresh[ft->n_fresh++] = (struct ffresh){pflow_ref(f), f->hash};
+    ft->fresh[ft->n_fresh++] = (struct ffresh){pflow_ref(f), slot_hash(f->hash)};
 }
 
 void
 ftable_withdraw(struct ftable *ft, const struct pflow *f)
 {
-    struct fnode *n;
     struct fshare *s;
+    size_t i;
 
     take_fresh(ft);
-    n = find_node(ft, f);
-    s = n ? n->share : NULL;
+    i = find_slot(ft, f);
+    ovs_assert(i != NOT_FOUND);
+    s = share_at(ft, i);
     if (!s) {
-        ovs_assert(n && n->flow == f);
-        remove_node(ft, n);
+        ovs_assert(*place_of(ft, i) == f);
+        remove_flow(ft, i);
         return;
     }
-    for (size_t i = s->n_given; i-- > 0;) {
-        if (s->given[i] == f) {
-            s->given[i] = s->given[--s->n_given];
-            pflow_unref(CONST_CAST(struct pflow *, f));
+    for (size_t j = s->n_given; j-- > 0;) {
+        if (s->given[j] == f) {
+            s->given[j] = s->given[--s->n_given];
             share_stale(ft, s);
+            pflow_unref(CONST_CAST(struct pflow *, f));
             return;
         }
     }
@@ -379,26 +487,38 @@ join_clauses(struct pflow **given, size_t n)
     return f;
 }
 
-static void
-settle(struct ftable *ft, struct fnode *n)
+static size_t
+slot_of(const struct ftable *ft, const struct fshare *s)
 {
-    struct fshare *s = n->share;
+    size_t i = first_slot(ft, slot_hash(s->flow->hash));
+
+    while (share_at(ft, i) != s) {
+        i = next_slot(ft, i);
+    }
+    return i;
+}
+
+static void
+settle(struct ftable *ft, struct fshare *s)
+{
+    size_t i = slot_of(ft, s);
 
     ovs_list_remove(&s->stale_node);
     ovs_list_init(&s->stale_node);
     if (!s->n_given) {
-        remove_node(ft, n);
+        remove_flow(ft, i);
         return;
     }
     qsort(s->given, s->n_given, sizeof *s->given, compare_given);
     set_crowded(ft, s, s->given[0]->clause && s->n_given > FTABLE_CLAUSES_MAX);
     if (s->given[0]->clause && s->n_given > 1) {
-        replace_flow(ft, n, join_clauses(s->given, s->n_given));
+        replace_flow(ft, i, join_clauses(s->given, s->n_given));
     } else {
-        replace_flow(ft, n, pflow_ref(s->given[0]));
+        replace_flow(ft, i, pflow_ref(s->given[0]));
     }
     if (s->n_given == 1) {
-        free_share(n);
+        ft->slots[i] = (uintptr_t)s->flow;
+        free_share(s);
     }
 }
 
@@ -407,9 +527,7 @@ ftable_settle(struct ftable *ft)
 {
     take_fresh(ft);
     while (!ovs_list_is_empty(&ft->stale)) {
-        struct fshare *s = CONTAINER_OF(ovs_list_front(&ft->stale), struct fshare, stale_node);
-
-        settle(ft, s->n);
+        settle(ft, CONTAINER_OF(ovs_list_front(&ft->stale), struct fshare, stale_node));
     }
 }
 
@@ -417,17 +535,16 @@ size_t
 ftable_crowded(const struct ftable *ft, uint64_t **cookies)
 {
     size_t n_cookies = 0, allocated = 0;
-    struct fnode *n;
 
     *cookies = NULL;
-    if (ft->n_crowded) {
-        FTABLE_FOR_EACH (n, ft) {
-            for (size_t i = 0; n->share && n->share->crowded && i < n->share->n_given; i++) {
-                if (n_cookies == allocated) {
-                    *cookies = x2nrealloc(*cookies, &allocated, sizeof **cookies);
-                }
-                (*cookies)[n_cookies++] = n->share->given[i]->cookie;
+    for (size_t i = 0; ft->n_crowded && i < ft->n_slots; i++) {
+        const struct fshare *s = ft->hashes[i] ? share_at(ft, i) : NULL;
+
+        for (size_t j = 0; s && s->crowded && j < s->n_given; j++) {
+            if (n_cookies == allocated) {
+                *cookies = x2nrealloc(*cookies, &allocated, sizeof **cookies);
             }
+            (*cookies)[n_cookies++] = s->given[j]->cookie;
         }
     }
     return n_cookies;
@@ -461,16 +578,16 @@ void
 ftable_format(const struct ftable *ft, struct ds *s)
 {
     struct svec lines = SVEC_EMPTY_INITIALIZER;
-    struct fnode *n;
+    const struct pflow *f;
     const char *line;
     size_t i;
 
-    FTABLE_FOR_EACH (n, ft) {
+    FTABLE_FOR_EACH (f, ft) {
         struct ds d = DS_EMPTY_INITIALIZER;
 
         /* Sorted by table, then from the highest priority down. */
-        ds_put_format(&d, "%03u%05u ", n->flow->table, UINT16_MAX - n->flow->priority);
-        pflow_format(n->flow, &d);
+        ds_put_format(&d, "%03u%05u ", f->table, UINT16_MAX - f->priority);
+        pflow_format(f, &d);
         svec_add_nocopy(&lines, ds_steal_cstr(&d));
     }
     svec_sort(&lines);
@@ -502,7 +619,7 @@ drop(struct fdelta *d, struct fchange *c)
     hmap_remove(&d->nodes, &c->node);
     pflow_unref(c->before);
     pflow_unref(c->after);
-    free(c);
+    slab_free(c, sizeof *c);
 }
 
 void
@@ -551,7 +668,7 @@ fdelta_add(struct fdelta *d, const struct pflow *before, const struct pflow *aft
     struct fchange *c = find_change(d, key);
 
     if (!c) {
-        c = xmalloc(sizeof *c);
+        c = slab_alloc(sizeof *c);
         c->before = pflow_ref(before);
         c->after = pflow_ref(after);
         hmap_insert(&d->nodes, &c->node, key->hash);
@@ -584,14 +701,14 @@ fdelta_merge(struct fdelta *d, struct fdelta *later)
 void
 fdelta_diff(struct fdelta *d, const struct ftable *have, const struct ftable *want)
 {
-    struct fnode *n;
+    const struct pflow *f;
 
-    FTABLE_FOR_EACH (n, have) {
-        fdelta_add(d, n->flow, ftable_find(want, n->flow));
+    FTABLE_FOR_EACH (f, have) {
+        fdelta_add(d, f, ftable_find(want, f));
     }
-    FTABLE_FOR_EACH (n, want) {
-        if (!ftable_find(have, n->flow)) {
-            fdelta_add(d, NULL, n->flow);
+    FTABLE_FOR_EACH (f, want) {
+        if (!ftable_find(have, f)) {
+            fdelta_add(d, NULL, f);
         }
     }
 }

@@ -79,17 +79,17 @@ all_through_messages(const struct ftable *ft)
 {
     static const enum ofp_version versions[] = {OFP13_VERSION, OFP14_VERSION, OFP15_VERSION};
     bool good = true;
-    struct fnode *n;
+    const struct pflow *f;
 
-    FTABLE_FOR_EACH (n, ft) {
+    FTABLE_FOR_EACH (f, ft) {
         for (unsigned i = 0; i < ARRAY_SIZE(versions); i++) {
-            struct pflow *read = through_message(n->flow, versions[i]);
+            struct pflow *read = through_message(f, versions[i]);
 
-            good &= read && pflow_equal(read, n->flow);
-            if (!read || !pflow_equal(read, n->flow)) {
+            good &= read && pflow_equal(read, f);
+            if (!read || !pflow_equal(read, f)) {
                 struct ds s = DS_EMPTY_INITIALIZER;
 
-                pflow_format(n->flow, &s);
+                pflow_format(f, &s);
                 printf("# %#x: %s\n", versions[i], ds_cstr(&s));
                 ds_destroy(&s);
             }

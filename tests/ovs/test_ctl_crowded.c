@@ -86,10 +86,10 @@ shared_actions(void)
 {
     struct ftable *ft = compile_host_flows(compile, obj(REC_HOST, 1)->key);
     size_t most = 0;
-    struct fnode *n;
+    const struct pflow *f;
 
-    FTABLE_FOR_EACH (n, ft) {
-        most = n->flow->clause ? MAX(most, n->flow->actions_len) : most;
+    FTABLE_FOR_EACH (f, ft) {
+        most = f->clause ? MAX(most, f->actions_len) : most;
     }
     return most;
 }
