@@ -201,7 +201,7 @@ run_first_vifs(struct compile *c, struct model_obj **vifs, size_t n)
         order[i] = (struct vif_order){host << 32 | v->network->obj.key, v->obj.key, v};
     }
     qsort(order, n, sizeof *order, compare_order);
-    hmap_reserve(&c->vifs, n);
+    hmap_reserve(&c->vifs, 4 * n);
     for (size_t i = 0; i < n; i++) {
         place_vif(c, order[i].vif);
     }

@@ -200,9 +200,7 @@ free_host(struct compile *c, struct chost *h)
     ovs_assert(ovs_list_is_empty(&h->presences));
     ftable_track(&h->table, false);
     HMAP_FOR_EACH_SAFE (u, next, node, &h->units) {
-        flows_clear(&u->flows);
-        hmap_remove(&h->units, &u->node);
-        free(u);
+        unit_free(h, u);
     }
     hmap_destroy(&h->units);
     ovs_list_remove(&h->touched_node);

@@ -71,7 +71,11 @@ struct unit {
     struct hmap_node node;
     enum unit_kind kind;
     uint32_t a, b; /* keys of the objects; b mostly 0 */
-    struct flows flows;
+    uint32_t n_flows;
+    union {
+        struct pflow *flow; /* if there is but one, as mostly */
+        struct pflow **flows;
+    };
 };
 
 /* Where a mirror's copies come back into the bridge, to leave with a tag. */
@@ -205,6 +209,12 @@ struct compile {
 /* In place of what the unit had; takes over 'flows', which ends empty. */
 void unit_set(struct compile *, struct chost *, enum unit_kind, uint32_t a, uint32_t b,
               struct flows *);
+/* The same of a unit that is known not to be there; 'flows', of which there are some, stay
+ * the caller's. */
+void unit_add(struct compile *, struct chost *, enum unit_kind, uint32_t a, uint32_t b,
+              const struct flows *);
+/* As the host goes: of its table it takes nothing. */
+void unit_free(struct chost *, struct unit *);
 void unit_clear(struct compile *, struct chost *, enum unit_kind, uint32_t a, uint32_t b);
 bool unit_exists(const struct chost *, enum unit_kind, uint32_t a, uint32_t b);
 /* Shared flows, not owned by a unit. */

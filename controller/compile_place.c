@@ -5,6 +5,8 @@
 
 #include "compile_impl.h"
 #include "hash.h"
+#include "index.h"
+#include "slab.h"
 #include "util.h"
 
 /* OpenFlow ports above are reserved. */
@@ -141,7 +143,7 @@ find_place(const struct cvif *v, const struct chost *h)
 static struct cplace *
 add_place(struct compile *c, struct cvif *v, struct chost *h)
 {
-    struct cplace *place = xzalloc(sizeof *place);
+    struct cplace *place = slab_zalloc(sizeof *place);
 
     place->vif = v;
     place->presence = get_presence(c, v->net, h);
@@ -193,7 +195,7 @@ drop_place(struct compile *c, struct cvif *v, size_t i)
     v->places[i] = v->places[--v->n_places];
     ovs_list_remove(&place->presence_node);
     p->sum -= place->reachable ? mix64(v->key, 0) : 0;
-    free(place);
+    slab_free(place, sizeof *place);
     if (--p->n_places) {
         dirty_presence(c, p);
         dirty_flood(c, p);
@@ -279,13 +281,13 @@ place_port(struct compile *c, struct cvif *v, struct model_vif *mv, const struct
 void
 place_vif(struct compile *c, struct model_vif *mv)
 {
-    struct cvif *v = find_cvif(c, mv->obj.key);
+    struct cvif *v = c->started ? find_cvif(c, mv->obj.key) : NULL; /* at first each comes once */
     struct model_port *port;
 
     if (!v) {
-        v = xzalloc(sizeof *v);
+        v = slab_zalloc(sizeof *v);
         v->key = mv->obj.key;
-        hmap_insert(&c->vifs, &v->node, hash_int(v->key, 0));
+        index_insert(&c->vifs, &v->node, hash_int(v->key, 0));
     }
     v->now = mv;
     v->run = c->stats.runs;
@@ -329,7 +331,7 @@ forget_vif(struct compile *c, uint32_t key)
     hmap_remove(&c->vifs, &v->node);
     free(v->places);
     free(v->scopes);
-    free(v);
+    slab_free(v, sizeof *v);
 }
 
 /* --- on other hosts ------------------------------------------------------------------ */
@@ -370,10 +372,16 @@ place_remote(struct compile *c, struct cvif *v, struct remotes *r, struct cprese
         return;
     }
     shared = remote_flows(c, r, p->host);
-    for (size_t i = 0; i < shared->n; i++) {
-        flows_add(&flows, pflow_ref(shared->f[i]));
+    if (!c->started) {
+        if (shared->n) {
+            unit_add(c, p->host, UNIT_REMOTE, v->key, 0, shared); /* each comes by once */
+        }
+        return;
     }
-    if (flows.n || unit_exists(p->host, UNIT_REMOTE, v->key, 0)) {
+    if (shared->n || unit_exists(p->host, UNIT_REMOTE, v->key, 0)) {
+        for (size_t i = 0; i < shared->n; i++) {
+            flows_add(&flows, pflow_ref(shared->f[i]));
+        }
         unit_set(c, p->host, UNIT_REMOTE, v->key, 0, &flows);
     }
 }
@@ -386,11 +394,46 @@ remotes_end(struct remotes *r)
     }
 }
 
+/* All vifs of a network on one host after the other, so that what is worked on lies close
+ * together. */
+static void
+place_first_remotes(struct compile *c, const struct cnet *net)
+{
+    struct remotes *r = xcalloc(ovs_list_size(&net->vifs) + 1, sizeof *r);
+    struct cpresence *p;
+    struct cvif *v;
+    size_t n = 0;
+
+    LIST_FOR_EACH (v, net_node, &net->vifs) {
+        r[n++].vif = v->now;
+    }
+    LIST_FOR_EACH (p, net_node, &net->presences) {
+        n = 0;
+        LIST_FOR_EACH (v, net_node, &net->vifs) {
+            place_remote(c, v, &r[n++], p);
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        remotes_end(&r[i]);
+    }
+    free(r);
+}
+
 void
 place_remotes(struct compile *c)
 {
+    struct cnet *net;
     struct cvif *v;
 
+    if (!c->started) {
+        HMAP_FOR_EACH (net, node, &c->nets) {
+            place_first_remotes(c, net);
+        }
+        LIST_FOR_EACH_POP (v, run_node, &c->placed) {
+            v->now = NULL;
+        }
+        return;
+    }
     LIST_FOR_EACH_POP (v, run_node, &c->placed) {
         struct remotes r = {.vif = v->now};
         struct cpresence *p;
@@ -416,6 +459,9 @@ place_fresh(struct compile *c)
         p->fresh = false;
         dirty_flood(c, p);
         dirty_presence(c, p);
+        if (!c->started) {
+            continue;
+        }
         LIST_FOR_EACH (v, net_node, &p->net->vifs) {
             if (v->run != c->stats.runs) {
                 struct remotes r = {.vif = model_vif(model_by_key(c->model, v->key))};

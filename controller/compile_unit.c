@@ -2,9 +2,12 @@
 #include <config.h>
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "compile_impl.h"
 #include "hash.h"
+#include "index.h"
+#include "slab.h"
 #include "util.h"
 
 struct chost *
@@ -107,50 +110,113 @@ unit_exists(const struct chost *h, enum unit_kind kind, uint32_t a, uint32_t b)
     return find_unit(h, kind, a, b) != NULL;
 }
 
+static struct pflow *const *
+unit_flows(const struct unit *u)
+{
+    return u->n_flows == 1 ? &u->flow : u->flows;
+}
+
+/* Copies the list, and takes over its references. */
+static void
+put_flows(struct unit *u, const struct flows *flows)
+{
+    u->n_flows = flows->n;
+    if (flows->n == 1) {
+        u->flow = flows->f[0];
+    } else {
+        u->flows = slab_alloc(flows->n * sizeof *u->flows);
+        memcpy(u->flows, flows->f, flows->n * sizeof *u->flows);
+    }
+}
+
+static void
+drop_flows(struct unit *u)
+{
+    struct pflow *const *flows = unit_flows(u);
+
+    for (size_t i = 0; i < u->n_flows; i++) {
+        pflow_unref(flows[i]);
+    }
+    if (u->n_flows != 1) {
+        slab_free(u->flows, u->n_flows * sizeof *u->flows);
+    }
+}
+
+static void
+create_unit(struct compile *c, struct chost *h, enum unit_kind kind, uint32_t a, uint32_t b,
+            const struct flows *flows)
+{
+    struct unit *u = slab_alloc(sizeof *u);
+
+    u->kind = kind;
+    u->a = a;
+    u->b = b;
+    put_flows(u, flows);
+    index_insert(&h->units, &u->node, unit_hash(kind, a, b));
+    for (size_t i = 0; i < flows->n; i++) {
+        host_give(c, h, flows->f[i]);
+    }
+    c->stats.units++;
+}
+
+void
+unit_add(struct compile *c, struct chost *h, enum unit_kind kind, uint32_t a, uint32_t b,
+         const struct flows *flows)
+{
+    for (size_t i = 0; i < flows->n; i++) {
+        pflow_ref(flows->f[i]);
+    }
+    create_unit(c, h, kind, a, b, flows);
+}
+
+void
+unit_free(struct chost *h, struct unit *u)
+{
+    drop_flows(u);
+    hmap_remove(&h->units, &u->node);
+    slab_free(u, sizeof *u);
+}
+
+static void
+replace_flows(struct compile *c, struct chost *h, struct unit *u, struct flows *flows)
+{
+    struct pflow *const *old = unit_flows(u);
+
+    /* A unit makes its flows in the same order each time: what is the same, or
+     * nearly, is mostly so position by position. */
+    for (size_t i = 0; i < flows->n; i++) {
+        if (i < u->n_flows && pflow_equal(old[i], flows->f[i])) {
+            pflow_unref(flows->f[i]);
+            flows->f[i] = pflow_ref(old[i]);
+        } else {
+            host_give(c, h, flows->f[i]);
+        }
+    }
+    for (size_t i = 0; i < u->n_flows; i++) {
+        if (i >= flows->n || flows->f[i] != old[i]) {
+            host_withdraw(c, h, old[i]);
+        }
+    }
+    drop_flows(u);
+    put_flows(u, flows);
+    c->stats.units++;
+}
+
 void
 unit_set(struct compile *c, struct chost *h, enum unit_kind kind, uint32_t a, uint32_t b,
          struct flows *flows)
 {
     struct unit *u = find_unit(h, kind, a, b);
-    struct flows old = {0};
 
-    c->stats.units++;
     if (!flows->n) {
+        c->stats.units++;
         unit_clear(c, h, kind, a, b);
-        flows_clear(flows);
-        return;
-    }
-    if (!u) {
-        u = xzalloc(sizeof *u);
-        u->kind = kind;
-        u->a = a;
-        u->b = b;
-        hmap_insert(&h->units, &u->node, unit_hash(kind, a, b));
+    } else if (!u) {
+        create_unit(c, h, kind, a, b, flows);
     } else {
-        old = u->flows;
+        replace_flows(c, h, u, flows);
     }
-
-    /* A unit makes its flows in the same order each time: what is the same, or
-     * nearly, is mostly so position by position. */
-    for (size_t i = 0; i < flows->n; i++) {
-        if (i < old.n && pflow_equal(old.f[i], flows->f[i])) {
-            pflow_unref(flows->f[i]);
-            flows->f[i] = pflow_ref(old.f[i]);
-        } else {
-            host_give(c, h, flows->f[i]);
-        }
-    }
-    for (size_t i = 0; i < old.n; i++) {
-        if (i >= flows->n || flows->f[i] != old.f[i]) {
-            host_withdraw(c, h, old.f[i]);
-        }
-    }
-    flows_clear(&old);
-    u->flows = *flows;
-    if (u->flows.n < u->flows.allocated) {
-        u->flows.f = xrealloc(u->flows.f, u->flows.n * sizeof *u->flows.f);
-        u->flows.allocated = u->flows.n;
-    }
+    free(flows->f);
     *flows = (struct flows){0};
 }
 
@@ -160,11 +226,11 @@ unit_clear(struct compile *c, struct chost *h, enum unit_kind kind, uint32_t a, 
     struct unit *u = find_unit(h, kind, a, b);
 
     if (u) {
-        for (size_t i = 0; i < u->flows.n; i++) {
-            host_withdraw(c, h, u->flows.f[i]);
+        struct pflow *const *flows = unit_flows(u);
+
+        for (size_t i = 0; i < u->n_flows; i++) {
+            host_withdraw(c, h, flows[i]);
         }
-        flows_clear(&u->flows);
-        hmap_remove(&h->units, &u->node);
-        free(u);
+        unit_free(h, u);
     }
 }
