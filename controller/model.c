@@ -114,7 +114,7 @@ init_lists(struct model_obj *obj)
 static struct model_obj *
 obj_create(struct model *m, enum rec_kind kind, const struct uuid *uuid)
 {
-    struct model_obj *obj = xzalloc(obj_sizes[kind]);
+    struct model_obj *obj = slab_zalloc(obj_sizes[kind]);
 
     obj->kind = kind;
     obj->uuid = *uuid;
@@ -125,19 +125,22 @@ obj_create(struct model *m, enum rec_kind kind, const struct uuid *uuid)
     ovs_list_init(&obj->refs_out);
     ovs_list_init(&obj->claims);
     init_lists(obj);
-    hmap_insert(&m->objs[kind], &obj->uuid_node, uuid_hash(uuid));
+    /* Found by its uuid in 'wants'; here side by side, in the order in which they came. */
+    hmap_insert(&m->objs[kind], &obj->kind_node, m->objs_came++);
+    model_want_add(m, obj);
     /* Its row may show the status of another day. */
     model_note(m, obj);
     return obj;
 }
 
-/* It is in no other object's list, and none wants it by pointer. */
+/* It is in no other object's list. */
 static void
 obj_destroy(struct model *m, struct model_obj *obj)
 {
     model_drop_refs(m, obj);
     model_drop_claims(m, obj);
-    hmap_remove(&m->objs[obj->kind], &obj->uuid_node);
+    model_want_remove(m, obj);
+    hmap_remove(&m->objs[obj->kind], &obj->kind_node);
     ovs_list_remove(&obj->change_node);
     ovs_list_remove(&obj->dirty_node);
     ovs_list_remove(&obj->status_node);
@@ -147,7 +150,7 @@ obj_destroy(struct model *m, struct model_obj *obj)
     free(obj->warning);
     free(obj->refused);
     free(obj->fault);
-    free(obj);
+    slab_free(obj, obj_sizes[obj->kind]);
 }
 
 void
@@ -159,7 +162,7 @@ model_destroy(struct model *m)
         return;
     }
     for (int k = REC_N_KINDS - 1; k >= 0; k--) {
-        HMAP_FOR_EACH (obj, uuid_node, &m->objs[k]) {
+        MODEL_FOR_EACH (obj, m, k) {
             model_remove(m, k, &obj->uuid);
         }
     }
@@ -223,6 +226,7 @@ put_faulty(struct model *m, struct model_obj *obj, const struct rec *r)
     if (obj->key) {
         model_claim(m, obj, "key", model_number_claim("key", obj->key));
     }
+    model_claims_end(m, obj);
 }
 
 void
@@ -231,11 +235,14 @@ model_put(struct model *m, const struct uuid *uuid, const struct rec *r)
     struct model_obj *obj;
     const char *field;
     char why[512];
+    bool good;
 
     if (r->kind == REC_POOL) {
         put_pool(m, r);
         return;
     }
+    OVS_PREFETCH(&m->wants.buckets[uuid_hash(uuid) & m->wants.mask]);
+    good = rec_check(r, &field, why, sizeof why);
     obj = model_any_by_uuid(m, r->kind, uuid);
     if (!obj) {
         obj = obj_create(m, r->kind, uuid);
@@ -243,7 +250,7 @@ model_put(struct model *m, const struct uuid *uuid, const struct rec *r)
     obj->present = true;
     free(obj->fault);
     obj->fault = NULL;
-    if (!rec_check(r, &field, why, sizeof why)) {
+    if (!good) {
         obj->fault = xasprintf("%s: %s", field, why);
         obj->widened = model_parse_widened(m, obj, r);
         if (obj->widened) {
@@ -277,14 +284,9 @@ model_remove(struct model *m, enum rec_kind kind, const struct uuid *uuid)
 struct model_obj *
 model_any_by_uuid(const struct model *m, enum rec_kind kind, const struct uuid *uuid)
 {
-    struct model_obj *obj;
+    const struct model_want *want = model_want_find(m, uuid);
 
-    HMAP_FOR_EACH_WITH_HASH (obj, uuid_node, uuid_hash(uuid), &m->objs[kind]) {
-        if (uuid_equals(&obj->uuid, uuid)) {
-            return obj;
-        }
-    }
-    return NULL;
+    return want ? model_want_obj(want, kind) : NULL;
 }
 
 struct model_obj *

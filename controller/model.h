@@ -64,7 +64,9 @@ struct model_obj {
     bool refused_told; /* private to pool_db.c: the database says so */
 
     /* private to model*.c and pool_db.c */
-    struct hmap_node uuid_node, key_node;
+    struct hmap_node kind_node, key_node;
+    struct model_want *want;      /* by its uuid; who names it */
+    struct model_obj *next_alike; /* of another kind with this uuid, as 'want' has them */
     struct ovs_list change_node, dirty_node, status_node;
     struct ovs_list refs_out; /* of model_ref by from_node */
     struct ovs_list claims;
@@ -420,17 +422,24 @@ struct model {
     struct ovs_list global_policies, pool_policies; /* struct model_policy by node */
     unsigned change;                                /* MODEL_CFG, MODEL_POLICIES */
     struct ovs_list changed[REC_N_KINDS];           /* struct model_obj by change_node */
-    struct hmap objs[REC_N_KINDS];                  /* every object by uuid, live or not */
+    struct hmap objs[REC_N_KINDS];                  /* every object, live or not */
 
     /* private */
     struct hmap by_key, wants, claims;
+    size_t n_contested; /* claims that several objects have */
+    struct model_asked {
+        const char *field;
+        char *what;
+        uint32_t hash;
+    } asked[8]; /* claims of the object that is being put */
+    size_t n_asked;
     struct hmap vif_by_xs, vif_by_mac;
     struct hmap ports, ports_by_xs, ports_by_mac, presences;
     struct ovs_list dirty[REC_N_KINDS];
     struct ovs_list status;    /* objects whose status the database lacks */
     struct ovs_list gone;      /* objects without a row, kept for the change set */
     struct ovs_list residents; /* struct model_vm with a resident_on */
-    unsigned long long int round, port_round, ports_came;
+    unsigned long long int round, port_round, ports_came, objs_came;
     /* Called by model_settle() for each object that comes to be in error. */
     void (*on_error)(struct model_obj *, const char *before, void *aux);
     void *on_error_aux;
@@ -487,7 +496,7 @@ struct model_obj *model_any_by_name(const struct model *, enum rec_kind, const c
                                     const struct uuid *policy);
 
 /* Over all objects of a kind; skip those that are not ->live. */
-#define MODEL_FOR_EACH(OBJ, MODEL, KIND) HMAP_FOR_EACH (OBJ, uuid_node, &(MODEL)->objs[KIND])
+#define MODEL_FOR_EACH(OBJ, MODEL, KIND) HMAP_FOR_EACH (OBJ, kind_node, &(MODEL)->objs[KIND])
 
 /* --- the change set ---------------------------------------------------------------------- */
 

@@ -42,10 +42,13 @@ wrong(char **why, const char *field, const char *format, ...)
 }
 
 static enum model_state
-check_claims(struct model_obj *obj, char **why)
+check_claims(const struct model *m, struct model_obj *obj, char **why)
 {
     struct model_claim *mine, *other;
 
+    if (!m->n_contested) {
+        return GOOD; /* in a cold start each claim would be a cache miss */
+    }
     LIST_FOR_EACH (mine, obj_node, &obj->claims) {
         LIST_FOR_EACH (other, set_node, &mine->set->claims) {
             if (other->obj != obj && older(other->obj, obj)) {
@@ -65,17 +68,16 @@ check_refs(struct model *m, struct model_obj *obj, char **why)
 
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
         const char *field = model_field_name(ref->field);
-        enum rec_kind kind = model_field_of(ref->field)->ref;
-        struct model_obj *to = model_find(m, kind, &ref->want->uuid);
-        const char *noun = rec_tables[kind].noun;
+        const char *noun = rec_tables[model_field_of(ref->field)->ref].noun;
+        const struct model_obj *to = model_ref_any(ref);
 
         if (!to) {
-            struct model_obj *went = model_any_by_uuid(m, kind, &ref->want->uuid);
-
-            return went ? wrong(why, field, "names %s \"%s\", which is not there any more", noun,
-                                went->name)
-                        : wrong(why, field, "names a %s that is not there, " UUID_FMT, noun,
-                                UUID_ARGS(&ref->want->uuid));
+            return wrong(why, field, "names a %s that is not there, " UUID_FMT, noun,
+                         UUID_ARGS(&ref->want->uuid));
+        }
+        if (!to->present) {
+            return wrong(why, field, "names %s \"%s\", which is not there any more", noun,
+                         to->name);
         }
         if ((to->live && to->state != SICK) || model_fields[ref->field].member) {
             continue;
@@ -89,31 +91,31 @@ check_refs(struct model *m, struct model_obj *obj, char **why)
 }
 
 static struct model_obj *
-target_of(const struct model *m, const struct model_obj *obj, enum model_field field)
+target_of(const struct model_obj *obj, enum model_field field)
 {
     struct model_ref *ref;
 
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
         if (ref->field == field) {
-            return model_by_uuid(m, model_field_of(field)->ref, &ref->want->uuid);
+            return model_ref_live(ref);
         }
     }
     return NULL;
 }
 
 static struct model_obj *
-tenant_of(const struct model *m, const struct model_obj *obj)
+tenant_of(const struct model_obj *obj)
 {
     switch (obj->kind) {
     case REC_NETWORK:
-        return target_of(m, obj, FIELD_NETWORK_TENANT);
+        return target_of(obj, FIELD_NETWORK_TENANT);
     case REC_VM:
-        return target_of(m, obj, FIELD_VM_TENANT);
+        return target_of(obj, FIELD_VM_TENANT);
     case REC_GROUP:
-        return target_of(m, obj, FIELD_GROUP_TENANT);
+        return target_of(obj, FIELD_GROUP_TENANT);
     case REC_VIF:
-        obj = target_of(m, obj, FIELD_VIF_VM);
-        return obj ? tenant_of(m, obj) : NULL;
+        obj = target_of(obj, FIELD_VIF_VM);
+        return obj ? tenant_of(obj) : NULL;
     default:
         return NULL;
     }
@@ -127,13 +129,15 @@ tenant_name(const struct model_obj *tenant)
 
 /* What the object names in the field, live or not. */
 static struct model_obj *
-named_by(const struct model *m, const struct model_obj *obj, enum model_field field)
+named_by(const struct model_obj *obj, enum model_field field)
 {
     struct model_ref *ref;
 
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
         if (ref->field == field) {
-            return model_find(m, model_field_of(field)->ref, &ref->want->uuid);
+            struct model_obj *to = model_ref_any(ref);
+
+            return to && to->present ? to : NULL;
         }
     }
     return NULL;
@@ -143,9 +147,9 @@ named_by(const struct model *m, const struct model_obj *obj, enum model_field fi
 static enum model_state
 check_parent(struct model *m, struct model_obj *obj, char **why)
 {
-    struct model_obj *parent = obj->kind == REC_VIF ? named_by(m, obj, FIELD_VIF_PARENT) : NULL;
+    struct model_obj *parent = obj->kind == REC_VIF ? named_by(obj, FIELD_VIF_PARENT) : NULL;
 
-    if (parent && named_by(m, parent, FIELD_VIF_PARENT)) {
+    if (parent && named_by(parent, FIELD_VIF_PARENT)) {
         return wrong(why, "parent", "vif \"%s\" has a parent itself", parent->name);
     }
     return GOOD;
@@ -154,14 +158,14 @@ check_parent(struct model *m, struct model_obj *obj, char **why)
 static enum model_state
 check_vif(struct model *m, struct model_obj *obj, char **why)
 {
-    struct model_obj *network = target_of(m, obj, FIELD_VIF_NETWORK);
-    struct model_obj *owner = tenant_of(m, network), *tenant = tenant_of(m, obj);
-    struct model_obj *parent = target_of(m, obj, FIELD_VIF_PARENT);
+    struct model_obj *network = target_of(obj, FIELD_VIF_NETWORK);
+    struct model_obj *owner = tenant_of(network), *tenant = tenant_of(obj);
+    struct model_obj *parent = target_of(obj, FIELD_VIF_PARENT);
 
-    if (parent && target_of(m, parent, FIELD_VIF_VM) != target_of(m, obj, FIELD_VIF_VM)) {
+    if (parent && target_of(parent, FIELD_VIF_VM) != target_of(obj, FIELD_VIF_VM)) {
         return wrong(why, "parent", "vif \"%s\" is another VM's", parent->name);
     }
-    if (parent && target_of(m, parent, FIELD_VIF_NETWORK) == network) {
+    if (parent && target_of(parent, FIELD_VIF_NETWORK) == network) {
         return wrong(why, "network", "is that of the parent, vif \"%s\"", parent->name);
     }
 
@@ -175,7 +179,7 @@ check_vif(struct model *m, struct model_obj *obj, char **why)
 bool
 model_may_hold(struct model *m, struct model_obj *group, struct model_obj *member)
 {
-    struct model_obj *owner = tenant_of(m, group), *tenant = tenant_of(m, member);
+    struct model_obj *owner = tenant_of(group), *tenant = tenant_of(member);
 
     return !owner || owner == tenant || (member->kind == REC_GROUP && !tenant);
 }
@@ -185,11 +189,11 @@ check_group(struct model *m, struct model_obj *obj, char **why)
 {
     struct model_ref *ref;
 
-    if (!tenant_of(m, obj)) {
+    if (!tenant_of(obj)) {
         return GOOD;
     }
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        struct model_obj *to = model_by_uuid(m, model_field_of(ref->field)->ref, &ref->want->uuid);
+        struct model_obj *to = model_ref_live(ref);
 
         if (to && ref->field != FIELD_GROUP_TENANT && !model_may_hold(m, obj, to)) {
             return wrong(why, model_field_name(ref->field), "%s \"%s\" is of another tenant",
@@ -203,8 +207,8 @@ check_group(struct model *m, struct model_obj *obj, char **why)
 static enum model_state
 check_mirror(struct model *m, struct model_obj *obj, char **why)
 {
-    struct model_obj *output = target_of(m, obj, FIELD_MIRROR_OUTPUT_VIF);
-    struct model_obj *network = output ? target_of(m, output, FIELD_VIF_NETWORK) : NULL;
+    struct model_obj *output = target_of(obj, FIELD_MIRROR_OUTPUT_VIF);
+    struct model_obj *network = output ? target_of(output, FIELD_VIF_NETWORK) : NULL;
     struct model_ref *ref;
 
     if (output && (model_vif(output)->tag || !ovs_list_is_empty(&model_vif(output)->children))) {
@@ -250,7 +254,7 @@ examine(struct model *m, struct model_obj *obj, char **why)
         *why = xstrdup(obj->fault);
         return WRONG;
     }
-    state = check_claims(obj, why);
+    state = check_claims(m, obj, why);
     if (state == GOOD) {
         state = check_loop(m, obj, why);
     }
@@ -291,7 +295,7 @@ has_its_key(const struct model_obj *obj)
 
 /* Whether 'obj', which is wrong, is to be gone by where something is denied. */
 static bool
-denies_still(const struct model *m, const struct model_obj *obj)
+denies_still(const struct model_obj *obj)
 {
     struct model_ref *ref;
 
@@ -302,8 +306,7 @@ denies_still(const struct model *m, const struct model_obj *obj)
     }
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
         if (ref->field != FIELD_RULE_REMOTE_GROUP && ref->field != FIELD_GROUP_GROUP &&
-            !model_fields[ref->field].member &&
-            !model_by_uuid(m, model_field_of(ref->field)->ref, &ref->want->uuid)) {
+            !model_fields[ref->field].member && !model_ref_live(ref)) {
             return false;
         }
     }
@@ -315,7 +318,7 @@ model_check(struct model *m, struct model_obj *obj, char **why)
 {
     enum model_state state = examine(m, obj, why);
 
-    if (state != WRONG || !denies_still(m, obj)) {
+    if (state != WRONG || !denies_still(obj)) {
         return state;
     }
     if (obj->kind == REC_RULE) {

@@ -145,7 +145,8 @@ model_group_loops(struct model *m, struct model_group *start, struct model_group
             if (ref->field != FIELD_GROUP_GROUP) {
                 continue;
             }
-            to = model_group(model_find(m, REC_GROUP, &ref->want->uuid));
+            to = model_group(model_ref_any(ref));
+            to = to && to->obj.present ? to : NULL;
             if (to == start) {
                 *via = group;
                 loops = true;

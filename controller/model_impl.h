@@ -15,8 +15,10 @@
 #ifndef MODEL_IMPL_H
 #define MODEL_IMPL_H
 
+#include "index.h"
 #include "model.h"
 #include "packets.h"
+#include "slab.h"
 #include "uuid.h"
 
 /* What the last look at an object said. */
@@ -64,24 +66,26 @@ extern const struct model_field_info model_fields[N_FIELDS];
 const struct rec_field *model_field_of(enum model_field);
 const char *model_field_name(enum model_field);
 
-/* All references to one uuid. */
+/* All that there is of one uuid: objects, of different kinds, and references. */
 struct model_want {
     struct hmap_node node; /* in model->wants */
     struct uuid uuid;
-    struct ovs_list refs; /* struct model_ref by want_node */
+    struct model_obj *objs; /* by next_alike */
+    struct ovs_list refs;   /* struct model_ref by want_node */
 };
 
-/* All who claim the same. */
-struct model_claim_set {
-    struct hmap_node node;  /* in model->claims */
-    struct ovs_list claims; /* struct model_claim by set_node */
-    char what[];
-};
 struct model_claim {
     struct model_obj *obj;
     struct model_claim_set *set;
     const char *field;
     struct ovs_list set_node, obj_node;
+};
+/* All who claim the same: most often one. */
+struct model_claim_set {
+    struct hmap_node node;    /* in model->claims */
+    struct ovs_list claims;   /* struct model_claim by set_node */
+    struct model_claim first; /* of who came when there was no set */
+    char what[];
 };
 
 /* --- model.c -------------------------------------------------------------------- */
@@ -124,6 +128,13 @@ bool model_may_hold(struct model *, struct model_obj *group, struct model_obj *m
 
 /* --- model_link.c ------------------------------------------------------------------- */
 
+struct model_want *model_want_find(const struct model *, const struct uuid *);
+/* The object of that kind, live or not; or NULL. */
+struct model_obj *model_want_obj(const struct model_want *, enum rec_kind);
+/* An object enters and leaves its uuid's want. */
+void model_want_add(struct model *, struct model_obj *);
+void model_want_remove(struct model *, struct model_obj *);
+
 /* States the references of the field to be exactly 'targets' (sorted, none twice). */
 struct model_edges {
     unsigned field;
@@ -132,9 +143,14 @@ struct model_edges {
 };
 void model_set_refs(struct model *, struct model_obj *, const struct model_edges *, size_t n);
 void model_drop_refs(struct model *, struct model_obj *);
+/* What the reference names, or NULL; of the second, if it is live. */
+struct model_obj *model_ref_any(const struct model_ref *);
+struct model_obj *model_ref_live(const struct model_ref *);
 void model_drop_claims(struct model *, struct model_obj *);
-/* Takes 'what'. */
+/* Takes 'what'.  Claims are made together by model_claims_end(), so that they are looked up
+ * side by side: a cold start waits for memory here more than anywhere else. */
 void model_claim(struct model *, struct model_obj *, const char *field, char *what);
+void model_claims_end(struct model *, struct model_obj *);
 void model_dirty_referrers(struct model *, struct model_obj *);
 /* An object that is not live points to nothing any more. */
 void model_forget(struct model_obj *);

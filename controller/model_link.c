@@ -61,22 +61,28 @@ dirty_claimants(struct model *m, struct model_claim_set *set, const struct model
     }
 }
 
-void
-model_claim(struct model *m, struct model_obj *obj, const char *field, char *what)
+static size_t
+set_size(const char *what)
 {
-    uint32_t hash = hash_string(what, 0);
+    return sizeof(struct model_claim_set) + strlen(what) + 1;
+}
+
+static void
+claim_hashed(struct model *m, struct model_obj *obj, const char *field, char *what, uint32_t hash)
+{
     struct model_claim_set *set = model_claim_find_hashed(m, what, hash);
-    struct model_claim *claim = xmalloc(sizeof *claim);
+    struct model_claim *claim;
 
     if (!set) {
-        size_t n = strlen(what) + 1;
-
-        set = xmalloc(sizeof *set + n);
-        memcpy(set->what, what, n);
+        set = slab_alloc(set_size(what));
+        strcpy(set->what, what);
         ovs_list_init(&set->claims);
-        hmap_insert(&m->claims, &set->node, hash);
+        index_insert(&m->claims, &set->node, hash);
+        claim = &set->first;
     } else {
+        m->n_contested += ovs_list_is_singleton(&set->claims);
         dirty_claimants(m, set, obj);
+        claim = slab_alloc(sizeof *claim);
     }
     free(what);
     claim->obj = obj;
@@ -84,6 +90,27 @@ model_claim(struct model *m, struct model_obj *obj, const char *field, char *wha
     claim->field = field;
     ovs_list_push_back(&set->claims, &claim->set_node);
     ovs_list_push_back(&obj->claims, &claim->obj_node);
+}
+
+void
+model_claim(struct model *m, struct model_obj *obj, const char *field, char *what)
+{
+    uint32_t hash = hash_string(what, 0);
+
+    if (m->n_asked == ARRAY_SIZE(m->asked)) {
+        model_claims_end(m, obj);
+    }
+    OVS_PREFETCH(&m->claims.buckets[hash & m->claims.mask]);
+    m->asked[m->n_asked++] = (struct model_asked){field, what, hash};
+}
+
+void
+model_claims_end(struct model *m, struct model_obj *obj)
+{
+    for (size_t i = 0; i < m->n_asked; i++) {
+        claim_hashed(m, obj, m->asked[i].field, m->asked[i].what, m->asked[i].hash);
+    }
+    m->n_asked = 0;
 }
 
 void
@@ -95,11 +122,14 @@ model_drop_claims(struct model *m, struct model_obj *obj)
         struct model_claim_set *set = claim->set;
 
         ovs_list_remove(&claim->set_node);
-        free(claim);
+        if (claim != &set->first) {
+            slab_free(claim, sizeof *claim);
+        }
         if (ovs_list_is_empty(&set->claims)) {
             hmap_remove(&m->claims, &set->node);
-            free(set);
+            slab_free(set, set_size(set->what));
         } else {
+            m->n_contested -= ovs_list_is_singleton(&set->claims);
             dirty_claimants(m, set, obj);
         }
     }
@@ -226,8 +256,8 @@ set_pointer(enum model_field f, struct model_obj *from, struct model_obj *to)
     }
 }
 
-static struct model_want *
-find_want(const struct model *m, const struct uuid *uuid)
+struct model_want *
+model_want_find(const struct model *m, const struct uuid *uuid)
 {
     struct model_want *want;
 
@@ -239,18 +269,86 @@ find_want(const struct model *m, const struct uuid *uuid)
     return NULL;
 }
 
+static struct model_want *
+get_want(struct model *m, const struct uuid *uuid)
+{
+    struct model_want *want = model_want_find(m, uuid);
+
+    if (!want) {
+        want = slab_alloc(sizeof *want);
+        want->uuid = *uuid;
+        want->objs = NULL;
+        ovs_list_init(&want->refs);
+        index_insert(&m->wants, &want->node, uuid_hash(uuid));
+    }
+    return want;
+}
+
+/* Frees it if nothing is left of it. */
+static void
+put_want(struct model *m, struct model_want *want)
+{
+    if (!want->objs && ovs_list_is_empty(&want->refs)) {
+        hmap_remove(&m->wants, &want->node);
+        slab_free(want, sizeof *want);
+    }
+}
+
+void
+model_want_add(struct model *m, struct model_obj *obj)
+{
+    obj->want = get_want(m, &obj->uuid);
+    obj->next_alike = obj->want->objs;
+    obj->want->objs = obj;
+}
+
+void
+model_want_remove(struct model *m, struct model_obj *obj)
+{
+    struct model_obj **p = &obj->want->objs;
+
+    while (*p != obj) {
+        p = &(*p)->next_alike;
+    }
+    *p = obj->next_alike;
+    put_want(m, obj->want);
+    obj->want = NULL;
+}
+
+struct model_obj *
+model_want_obj(const struct model_want *want, enum rec_kind kind)
+{
+    struct model_obj *obj = want->objs;
+
+    while (obj && obj->kind != kind) {
+        obj = obj->next_alike;
+    }
+    return obj;
+}
+
+struct model_obj *
+model_ref_any(const struct model_ref *ref)
+{
+    return model_want_obj(ref->want, model_field_of(ref->field)->ref);
+}
+
+struct model_obj *
+model_ref_live(const struct model_ref *ref)
+{
+    struct model_obj *obj = model_ref_any(ref);
+
+    return obj && obj->live ? obj : NULL;
+}
+
 /* Who names 'obj' in the field, live or not. */
 static void
 dirty_namers(struct model *m, const struct model_obj *obj, enum model_field field)
 {
-    const struct model_want *want = find_want(m, &obj->uuid);
     const struct model_ref *ref;
 
-    if (want) {
-        LIST_FOR_EACH (ref, want_node, &want->refs) {
-            if (ref->field == field) {
-                model_dirty(m, ref->from);
-            }
+    LIST_FOR_EACH (ref, want_node, &obj->want->refs) {
+        if (ref->field == field) {
+            model_dirty(m, ref->from);
         }
     }
 }
@@ -338,15 +436,9 @@ static struct model_ref *
 add_ref(struct model *m, struct model_obj *from, unsigned field, const struct uuid *target,
         struct ovs_list *before)
 {
-    struct model_want *want = find_want(m, target);
-    struct model_ref *ref = xzalloc(sizeof *ref);
+    struct model_want *want = get_want(m, target);
+    struct model_ref *ref = slab_zalloc(sizeof *ref);
 
-    if (!want) {
-        want = xmalloc(sizeof *want);
-        want->uuid = *target;
-        ovs_list_init(&want->refs);
-        hmap_insert(&m->wants, &want->node, uuid_hash(target));
-    }
     ref->from = from;
     ref->field = field;
     ref->want = want;
@@ -363,11 +455,8 @@ drop_ref(struct model *m, struct model_ref *ref)
     unlink_ref(m, ref);
     ovs_list_remove(&ref->from_node);
     ovs_list_remove(&ref->want_node);
-    if (ovs_list_is_empty(&want->refs)) {
-        hmap_remove(&m->wants, &want->node);
-        free(want);
-    }
-    free(ref);
+    put_want(m, want);
+    slab_free(ref, sizeof *ref);
 }
 
 void
@@ -420,13 +509,10 @@ model_set_refs(struct model *m, struct model_obj *obj, const struct model_edges 
 void
 model_dirty_referrers(struct model *m, struct model_obj *obj)
 {
-    struct model_want *want = find_want(m, &obj->uuid);
     struct model_ref *ref;
 
-    if (want) {
-        LIST_FOR_EACH (ref, want_node, &want->refs) {
-            model_dirty(m, ref->from);
-        }
+    LIST_FOR_EACH (ref, want_node, &obj->want->refs) {
+        model_dirty(m, ref->from);
     }
 }
 
@@ -447,13 +533,9 @@ model_forget(struct model_obj *obj)
 static void
 tell_referrers(struct model *m, struct model_obj *obj)
 {
-    struct model_want *want = find_want(m, &obj->uuid);
     struct model_ref *ref;
 
-    if (!want) {
-        return;
-    }
-    LIST_FOR_EACH (ref, want_node, &want->refs) {
+    LIST_FOR_EACH (ref, want_node, &obj->want->refs) {
         if (model_field_of(ref->field)->ref != obj->kind) {
             continue;
         }
@@ -476,7 +558,7 @@ link_all(struct model *m, struct model_obj *obj)
 
     model_forget(obj);
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
-        struct model_obj *to = model_by_uuid(m, model_field_of(ref->field)->ref, &ref->want->uuid);
+        struct model_obj *to = model_ref_live(ref);
 
         if (to && to->state == SICK && ref->field == FIELD_RULE_REMOTE_GROUP) {
             /* Whom it holds is in doubt: the rule, which denies, is about everybody. */
@@ -566,7 +648,7 @@ static void
 go_up(struct model *m, struct model_obj *obj)
 {
     obj->live = true;
-    hmap_insert(&m->by_key, &obj->key_node, hash_int(obj->key, 0));
+    index_insert(&m->by_key, &obj->key_node, hash_int(obj->key, 0));
     model_mark(m, obj, MODEL_CREATED);
 }
 

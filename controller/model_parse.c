@@ -427,6 +427,7 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     if (obj->key) {
         model_claim(m, obj, "key", model_number_claim("key", obj->key));
     }
+    model_claims_end(m, obj);
 }
 
 static void

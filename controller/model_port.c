@@ -271,7 +271,7 @@ forget_remembered(struct model *m, struct model_host *host)
 static void
 add_sub(struct model *m, struct model_port *trunk, struct model_vif *child)
 {
-    struct model_port *sub = xzalloc(sizeof *sub);
+    struct model_port *sub = slab_zalloc(sizeof *sub);
 
     sub->host = trunk->host;
     sub->name = trunk->name;
@@ -302,7 +302,7 @@ drop_sub(struct model *m, struct model_port *sub)
     presence_put(m, sub->presence);
     model_mark(m, &child->obj, MODEL_PLACE);
     model_mark(m, &sub->host->obj, MODEL_MEMBERS);
-    free(sub);
+    slab_free(sub, sizeof *sub);
     place(m, child);
 }
 
@@ -452,8 +452,8 @@ model_vif_enter(struct model *m, struct model_vif *vif)
     struct model_ref *ref;
 
     if (!vif->indexed) {
-        hmap_insert(&m->vif_by_xs, &vif->xs_node, uuid_hash(&vif->xs_uuid));
-        hmap_insert(&m->vif_by_mac, &vif->mac_node, hash_addr(&vif->mac));
+        index_insert(&m->vif_by_xs, &vif->xs_node, uuid_hash(&vif->xs_uuid));
+        index_insert(&m->vif_by_mac, &vif->mac_node, hash_addr(&vif->mac));
         vif->indexed = true;
     }
     rematch(m, vif);
@@ -501,10 +501,10 @@ static void
 index_port(struct model *m, struct model_port *port)
 {
     if (port->has_xs_uuid) {
-        hmap_insert(&m->ports_by_xs, &port->xs_node, uuid_hash(&port->xs_uuid));
+        index_insert(&m->ports_by_xs, &port->xs_node, uuid_hash(&port->xs_uuid));
     }
     if (port->has_mac) {
-        hmap_insert(&m->ports_by_mac, &port->mac_node, hash_addr(&port->mac));
+        index_insert(&m->ports_by_mac, &port->mac_node, hash_addr(&port->mac));
     }
 }
 
@@ -528,7 +528,7 @@ destroy_port(struct model *m, struct model_port *port)
     hmap_remove(&m->ports, &port->node);
     ovs_list_remove(&port->host_node);
     free(port->name);
-    free(port);
+    slab_free(port, sizeof *port);
 }
 
 static void
@@ -559,10 +559,10 @@ model_port_report(struct model *m, struct model_host *host, const char *name,
         return;
     }
     if (!port) {
-        port = xzalloc(sizeof *port);
+        port = slab_zalloc(sizeof *port);
         port->host = host;
         port->name = xstrdup(name);
-        hmap_insert(&m->ports, &port->node, hash_port(host, name));
+        index_insert(&m->ports, &port->node, hash_port(host, name));
         ovs_list_push_back(&host->ports, &port->host_node);
         port->came = ++m->ports_came;
         ovs_list_init(&port->subs);

@@ -575,7 +575,7 @@ label_object(const struct model *m, const struct model_obj *obj, char *label, si
 
     LIST_FOR_EACH (ref, from_node, &obj->refs_out) {
         if (ref->field == FIELD_RULE_POLICY) {
-            to = model_any_by_uuid(m, REC_POLICY, &ref->want->uuid);
+            to = model_ref_any(ref);
             policy = to ? to->name : "";
         }
     }
