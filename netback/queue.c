@@ -281,7 +281,7 @@ release_here(struct queue *q, void *aux)
     if (q->held) {
         q->held = false;
         q->dead = false;
-        q->blocked_since_ns = 0;
+        atomic_store_explicit(&q->blocked_since_ns, 0, memory_order_relaxed);
     }
     return 0;
 }
@@ -356,9 +356,11 @@ sleep_limit(struct queue *q)
     const struct netback_config *c = &q->vif->nb->config;
     uint64_t now = nb_now(q->vif->nb), until = q->dead ? 0 : gtx_credit_wait(&q->gtx);
 
-    if (q->blocked_since_ns && queue_first_waiting(q)) {
+    uint64_t since = atomic_load_explicit(&q->blocked_since_ns, memory_order_relaxed);
+
+    if (since && queue_first_waiting(q)) {
         uint64_t expires = queue_first_since(q) + c->grx_expire_ms * 1000000ull;
-        uint64_t stalls = q->blocked_since_ns + c->grx_stall_ms * 1000000ull;
+        uint64_t stalls = since + c->grx_stall_ms * 1000000ull;
         uint64_t first = (expires < stalls ? expires : stalls) + 1000000;
         until = !until || first < until ? first : until;
     }

@@ -146,17 +146,26 @@ queue_set_stalled(struct queue *q, bool stalled)
     }
 }
 
+static void
+set_blocked_since(struct queue *q, uint64_t ns)
+{
+    if (atomic_load_explicit(&q->blocked_since_ns, memory_order_relaxed) != ns) {
+        atomic_store_explicit(&q->blocked_since_ns, ns, memory_order_relaxed);
+    }
+}
+
 /* The guest has no room for the first packet: how long has this lasted? */
 static void
 guest_blocks(struct queue *q)
 {
     const struct netback_config *c = &q->vif->nb->config;
     uint64_t now = nb_now(q->vif->nb);
+    uint64_t since = atomic_load_explicit(&q->blocked_since_ns, memory_order_relaxed);
 
-    if (!q->blocked_since_ns) {
-        q->blocked_since_ns = now;
+    if (!since) {
+        set_blocked_since(q, since = now);
     }
-    if (now - q->blocked_since_ns > c->grx_stall_ms * 1000000ull) {
+    if (now - since > c->grx_stall_ms * 1000000ull) {
         queue_set_stalled(q, true);
         queue_drop_waiting(q, DROP_GRX_STALLED);
         return;
@@ -175,7 +184,7 @@ still_stalled(struct queue *q)
     }
     int slots = grx_slots(&q->grx);
     if (slots >= (int)XEN_NETIF_NR_SLOTS_MIN) {
-        q->blocked_since_ns = 0;
+        set_blocked_since(q, 0);
         queue_set_stalled(q, false);
         return false;
     }
@@ -235,10 +244,14 @@ queue_deliver(struct queue *q, struct courier *courier, struct rte_mbuf **pkts, 
     } else {
         lend(q, &here->pool, here->grants, here->gtx.n_partial ? &here->gtx : NULL);
     }
+    RING_IDX answered = q->grx.ring.rsp_prod_pvt;
     int done = grx_burst(&q->grx, pkts, n, &notify);
     if (done < 0) {
         queue_give_up(q, "receive");
         return 0;
+    }
+    if (done || q->grx.ring.rsp_prod_pvt != answered) {
+        set_blocked_since(q, 0);
     }
     if (notify) {
         ops->evtchn_notify(q->evtchns, q->rx_port);
@@ -279,7 +292,7 @@ deliver(struct queue *q, bool *notify)
     /* A packet that is being cut makes progress before it is done. */
     bool progress = done || q->grx.ring.rsp_prod_pvt != answered;
     if (progress) {
-        q->blocked_since_ns = 0;
+        set_blocked_since(q, 0);
         lane_moved(q->vif, q->lane, true);
     } else {
         guest_blocks(q);

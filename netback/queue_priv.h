@@ -63,9 +63,9 @@ struct queue {
         uint32_t end;
     } marks[QUEUE_MARKS];
     unsigned mark_first, n_marks;
-    uint32_t n_taken, n_left;  /* running numbers */
-    uint64_t blocked_since_ns; /* 0: the guest takes packets */
-    _Atomic bool dead;         /* ring broken or on hold: serves calls only */
+    uint32_t n_taken, n_left;          /* running numbers */
+    _Atomic uint64_t blocked_since_ns; /* by who holds the lane; 0: the guest takes packets */
+    _Atomic bool dead;                 /* ring broken or on hold: serves calls only */
     bool held;
     unsigned idle_wakes; /* in a row, by the guest */
     bool trimmed;        /* gave its cached buffers back */

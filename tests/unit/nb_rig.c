@@ -30,6 +30,7 @@
 #define LOG_LINES 512u
 
 struct netback *rig_nb;
+unsigned rig_expire_ms = RIG_EXPIRE_MS;
 struct rte_mempool *rig_small, *rig_large;
 
 static char dir[64], journal_dir[96], hv_spec[96];
@@ -378,7 +379,7 @@ rig_netback(void)
         .gref_budget = RIG_GREF_BUDGET,
         .gref_per_queue = RIG_GREF_PER_QUEUE,
         .grx_queue_bytes = RIG_QUEUE_BYTES,
-        .grx_expire_ms = RIG_EXPIRE_MS,
+        .grx_expire_ms = rig_expire_ms,
         .grx_stall_ms = RIG_STALL_MS,
         .log = keep_line,
     };

@@ -32,6 +32,7 @@ struct xs_handle;
 #define RIG_PATIENCE_MS 20000
 
 extern struct netback *rig_nb;
+extern unsigned rig_expire_ms; /* of what rig_netback() starts */
 extern struct rte_mempool *rig_small, *rig_large;
 
 /* Exits the program on failure. */

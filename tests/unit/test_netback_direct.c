@@ -488,6 +488,61 @@ deliver_some(void)
     part(&p);
 }
 
+/* More than a little, so that who delivers all delivers it. */
+static void
+push_burst(struct pair *p)
+{
+    struct rte_mbuf *m[24];
+    uint8_t frame[FRAME_LEN];
+
+    number_frame(frame, 1, 0);
+    for (unsigned i = 0; i < RTE_DIM(m); i++) {
+        m[i] = rig_mbuf(frame, FRAME_LEN);
+    }
+    netback_tx_burst(p->vb, m, RTE_DIM(m));
+}
+
+/* The guest has no room, and packets wait until they are too old. */
+static bool
+expire_some(struct pair *p)
+{
+    uint64_t before = rig_drops(p->vb, DROP_GRX_EXPIRED);
+
+    for (unsigned n = 0; n < NB_SLOTS + 24; n += 24) {
+        push_burst(p);
+    }
+    return RIG_UNTIL(rig_drops(p->vb, DROP_GRX_EXPIRED) > before, RIG_PATIENCE_MS);
+}
+
+static void
+test_blocked_long_ago(void)
+{
+    rig_netback_stop(true);
+    rig_expire_ms = 50;
+    rig_netback();
+
+    struct pair p = connect_pair(NULL);
+    struct nb_queue *q = &p.b->q[0];
+
+    CASE("a guest that blocked long ago, and has been delivered to since, is not stalled for that");
+    netback_deliver_here(NETBACK_DELIVER_ALL);
+    CHECK(expire_some(&p));
+    uint64_t until = rig_now_ns() + (RIG_STALL_MS + 100) * 1000000ull;
+    while (rig_now_ns() < until) {
+        nb_rx_discard(q);
+        push_burst(&p);
+        rig_yield();
+    }
+    nb_rx_discard(q);
+    CHECK(expire_some(&p));
+    CHECK(!rig_stats(p.vb).stalls && rig_status(p.vb).carrier);
+    netback_deliver_here(NETBACK_DELIVER_NONE);
+    part(&p);
+    rig_netback_stop(true);
+    rig_expire_ms = RIG_EXPIRE_MS;
+    rig_netback();
+}
+
 static void
 test_courier_outlives(void)
 {
@@ -549,6 +604,7 @@ main(void)
     CASE("after all this nothing is left in use");
     CHECK(rig_settles(&base));
 
+    test_blocked_long_ago();
     test_courier_outlives();
 
     CASE("netback ends while the switch on one vif's thread delivers to another");
