@@ -27,17 +27,30 @@ COVERAGE_DEFINE(tap_truncated); /* frames longer than we can take, dropped */
 #define LARGE_FRAME (UINT16_MAX - LARGE_HEADROOM)
 /* What is read at once, but for the last frame: a receive ring of netback's holds 1 MiB. */
 #define BURST_BYTES (256u << 10)
-/* Guests that take nothing may not keep all of the pool: what guests send lies there, too. */
-#define LARGE_LEFT 4
+/* Guests that take nothing may not keep all of a pool: what guests send lies there, too. */
+#define PART_LEFT 4
+
+static bool
+has_spare(struct rte_mempool *mp)
+{
+    /* Not rte_mempool_avail_count(), which looks into the caches of 128 lcores. */
+    return mp && rte_mempool_get_ops(mp->ops_index)->get_count(mp) >= mp->size / PART_LEFT;
+}
+
+static struct dp_packet *
+alloc_small(void)
+{
+    return has_spare(pools_small())
+               ? pools_alloc(POOLS_SMALL_FRAME)
+               : dp_packet_new_with_headroom(POOLS_SMALL_FRAME, NETBACK_HEADROOM);
+}
 
 static struct dp_packet *
 alloc_large(void)
 {
-    struct rte_mempool *mp = pools_large();
     struct dp_packet *b;
 
-    /* Not rte_mempool_avail_count(), which looks into the caches of 128 lcores. */
-    if (!mp || rte_mempool_get_ops(mp->ops_index)->get_count(mp) < mp->size / LARGE_LEFT) {
+    if (!has_spare(pools_large())) {
         return dp_packet_new_with_headroom(LARGE_FRAME, LARGE_HEADROOM);
     }
     b = pools_alloc(NETBACK_FRAME_MAX);
@@ -94,7 +107,7 @@ tap_recv(int fd, struct rte_mbuf **pkts, unsigned max, int *error)
         struct dp_packet *b;
         ssize_t got;
 
-        small = small ? small : pools_alloc(POOLS_SMALL_FRAME);
+        small = small ? small : alloc_small();
         large = large ? large : alloc_large();
         struct iovec iov[] = {
             {&vnet, sizeof vnet},
