@@ -385,6 +385,10 @@ admit(struct dbgate *g, struct session *s)
         VLOG_INFO_RL(&rl, "%s: the pool has no such host", name);
         return EACCES;
     }
+    /* It was looked at when it came, which may be before the newest list. */
+    if (!host_peer_still_good(s->ssl)) {
+        return EACCES;
+    }
     if (g->n_sessions >= MAX_SESSIONS || count_of(g, name) >= MAX_PER_HOST) {
         return EMFILE;
     }

@@ -513,19 +513,23 @@ hosts_main(int argc, char **argv)
     int code, error;
 
     if (!parse(
-            &a, "hosts", CRL, 2, "DIR CA-FILE|none [--crl FILE]",
+            &a, "hosts", CRL, 2, "DIR CA-FILE|none [--crl FILE|none]",
             "  weft pool db hosts /var/lib/weft/pool /etc/weft/pki-hosts/ca.crt\n"
             "  weft pool db hosts /var/lib/weft/pool /etc/weft/pki-hosts/ca.crt \\\n"
             "      --crl /etc/weft/pki-hosts/crl.pem\n"
             "  weft pool db hosts /var/lib/weft/pool none\n"
             "An authority of the hosts' own: whoever has a certificate of it reads all, and is\n"
-            "the host that the certificate names: it can write that host's rows and no others.\n",
+            "the host that the certificate names: it can write that host's rows and no others.\n"
+            "A list of revocations that was named before stays, unless --crl says otherwise; it\n"
+            "has to be (also) this authority's.\n",
             argc, argv, &code)) {
         return code;
     }
     error = pdb_load(&p, a.operands[0], why);
-    p.hosts_ca[0] = p.hosts_crl[0] = '\0';
-    if (!error && a.crl) {
+    p.hosts_ca[0] = '\0';
+    if (!strcmp(a.crl ? a.crl : a.operands[1], "none")) {
+        p.hosts_crl[0] = '\0';
+    } else if (!error && a.crl) {
         error = absolute(a.crl, p.hosts_crl, why);
     }
     if (!error && strcmp(a.operands[1], "none") != 0) {

@@ -173,7 +173,8 @@ host_is_thrown_out() { # N ADDRESS
         cp "$pki/h3.key" "$pki/h3.crt" "$work" && "$bin/weft" pki revoke h3 --dir "$pki" &&
         cp "$work/h3.key" "$work/h3.crt" "$pki" && may h3 "$2" "$read_pool" &&
         db hosts "$work/s$1" "$pki/ca.crt" --crl "$pki/crl.pem" &&
-        try until_true 10 may h1 "$2" "$read_pool" && ! as_host h3 "$2" "$read_pool"
+        try until_true 10 may h1 "$2" "$read_pool" && ! as_host h3 "$2" "$read_pool" &&
+        db hosts "$work/s$1" "$pki/ca.crt" | tee "$work/hosts" && grep -q "not on $pki/crl.pem" "$work/hosts"
 }
 # What a host that lies may try: each must leave others' rows as they are, answered as it
 # may be.  "_version" is what a copy of the database and its server have different.
