@@ -297,6 +297,7 @@ tidy_migrations(struct store *store)
         }
         if (vm && !strcmp(vm->migration, m->migration)) {
             poolrec_vm_verify_migration(vm);
+            poolrec_vm_verify_destination(vm);
             poolrec_vm_set_destination(vm, "");
             poolrec_vm_set_migration(vm, "");
         }
