@@ -2,7 +2,7 @@
  *
  * Half of what a cold start looks up is not there, and then a lookup walks the whole
  * chain, each step of it a cache miss.  An hmap has up to two nodes for a bucket; these
- * have one to four buckets for a node, and grow four times at once.
+ * have one to eight buckets for a node, and grow eight times at once.
  *
  * Threads: none of its own. */
 #ifndef CTL_INDEX_H
