@@ -6,13 +6,13 @@
 #
 # A test prints "ok NAME", "not ok NAME: why" or "skip NAME: why", a line a
 # case, and exits non-zero when a case failed.
-# FUZZ_SECONDS (default 7) bounds each fuzz target; with one FUZZ_SEED (default 1)
+# FUZZ_SECONDS (default 6) bounds each fuzz target; with one FUZZ_SEED (default 1)
 # the same inputs come in the same order on every machine, a faster one gets
 # further; another seed explores elsewhere.  TEST_JOBS (default: cores + 1) run
 # at once.
 set -u
 cd "$(dirname "$0")/.."
-fuzz_seconds=${FUZZ_SECONDS:-7}
+fuzz_seconds=${FUZZ_SECONDS:-6}
 variant=${VARIANT:-plain}
 parts=" ${*:-unit fuzz smoke} "
 out=$(mktemp -d)

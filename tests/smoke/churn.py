@@ -32,7 +32,7 @@ import types
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../perf"))
 from rig import BRIDGE, ROOT, BenchError, Rig, mac_of, run  # noqa: E402
 
-SECONDS = float(os.environ.get("CHURN_SECONDS", "25"))
+SECONDS = float(os.environ.get("CHURN_SECONDS", "18"))
 PROGRAMS = os.path.abspath(os.environ.get("WEFT_BIN", f"{ROOT}/build/bin"))
 # Nothing is late before this has passed, on however busy a machine.
 PATIENCE = 300

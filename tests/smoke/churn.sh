@@ -2,7 +2,7 @@
 # weft-vswitchd with everything changing at once under traffic: see churn.py.
 #
 # WEFT_BIN is the directory of the programs under test, which may be a
-# sanitizer's build; CHURN_SECONDS (default 25) is how long things change.
+# sanitizer's build; CHURN_SECONDS (default 18) is how long things change.
 set -u
 cd "$(dirname "$0")/../.."
 if [ "$(id -u)" -ne 0 ]; then
