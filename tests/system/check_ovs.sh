@@ -12,8 +12,9 @@
 #
 # Variables:
 #   TESTS="1-20 77"  only these; default: all
-#   SHARDS=2         run so many parts at a time, each in network and mount
-#                    namespaces of its own
+#   SHARDS=N         run so many parts at a time, each in network and mount
+#                    namespaces of its own; default: two a core, for they
+#                    mostly wait
 #   DATAPATH=netdev  on Open vSwitch's datapath; default: weft, by means of a
 #                    copy of the suite with the datapath's name replaced
 #   SWITCH=PROGRAM   another ovs-vswitchd
@@ -31,7 +32,7 @@ build=$top/build/ovs/build
 kind=${1:-userspace}
 expected=$here/ovs-$kind.expected
 differs=$here/ovs-$kind.differs
-shards=${SHARDS:-2}
+shards=${SHARDS:-$((2 * $(nproc)))}
 datapath=${DATAPATH:-weft}
 switch=$(readlink -f "${SWITCH:-$top/build/bin/weft-vswitchd}")
 
