@@ -2,6 +2,7 @@
 
 #include "synth_buffers.h"
 
+#include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_mempool.h>
 #include <stdio.h>
@@ -17,7 +18,9 @@
 VLOG_DEFINE_THIS_MODULE(synth_buffers);
 
 /* An odd number of lines from one element to the next, as in pools.c: an
- * element and the line that a mempool puts in front of it. */
+ * element and the line that a mempool puts in front of it.  On ordinary pages
+ * that takes a flag: without it, DPDK would let none lie across two pages, so
+ * that each would start one, and all of them share a set of the cache. */
 #define LINE 64u
 #define ROOM (NETBACK_HEADROOM + SYNTH_SIZE_MAX)
 #define ELEMENT (((sizeof(struct dp_packet) + ROOM + LINE - 1) / LINE + 1) / 2 * 2 * LINE)
@@ -145,6 +148,8 @@ struct synth_buffers *
 synth_buffers_create(unsigned n, const void *frame, unsigned size)
 {
     struct synth_buffers *b = xzalloc(sizeof *b);
+    unsigned flags =
+        RTE_MEMPOOL_F_NO_SPREAD | (rte_eal_has_hugepages() ? 0 : RTE_MEMPOOL_F_NO_IOVA_CONTIG);
     char name[RTE_MEMPOOL_NAMESIZE];
     static unsigned serial;
 
@@ -152,7 +157,7 @@ synth_buffers_create(unsigned n, const void *frame, unsigned size)
     b->ring = xcalloc(n, sizeof *b->ring);
     snprintf(name, sizeof name, "synth-%u", serial++);
     b->mp = rte_mempool_create_empty(name, n, ELEMENT, 0, sizeof(struct rte_pktmbuf_pool_private),
-                                     SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_SPREAD);
+                                     SOCKET_ID_ANY, flags);
     if (!b->mp || !populate(b, frame, size)) {
         VLOG_ERR("no pool of %u buffers: %s", n, rte_strerror(rte_errno));
         destroy(b);

@@ -386,6 +386,23 @@ test_buffers(void)
 }
 
 static void
+test_spread(void)
+{
+    const char *const options[] = {"flows=10", NULL};
+    unsigned here[4096 / 64] = {0}; /* buffers by their line in a page */
+    struct dp_packet *b[N_DESC];
+
+    CASE("buffers are spread over the sets of a cache");
+    open_queue(options, false);
+    CHECK(synth_queue_burst(&queue, SYNTH_UNLIMITED, b, N_DESC) == N_DESC);
+    for (unsigned i = 0; i < N_DESC; i++) {
+        CHECK(++here[(uintptr_t)b[i] % 4096 / 64] <= 2 * N_DESC / ARRAY_SIZE(here));
+    }
+    give(b, N_DESC);
+    synth_queue_uninit(&queue);
+}
+
+static void
 test_retirement(void)
 {
     const char *const options[] = {"flows=10", NULL};
@@ -452,6 +469,7 @@ main(int argc OVS_UNUSED, char *argv[])
     test_pace();
     test_stamps();
     test_buffers();
+    test_spread();
     test_retirement();
     test_latency();
     free_cacheline(flows);
