@@ -146,21 +146,13 @@ new_slots(struct ftable *ft)
     memset(ft->hashes, 0, ft->n_slots * sizeof *ft->hashes);
 }
 
-/* Room for so many flows: a fifth of the slots stays empty. */
 static void
-reserve(struct ftable *ft, size_t n)
+set_slots(struct ftable *ft, size_t n_slots)
 {
-    struct ftable old;
+    struct ftable old = *ft;
 
-    if (ft->n_slots && n <= ft->n_slots / 5 * 4) {
-        return;
-    }
-    old = *ft;
     ft->n = 0;
-    ft->n_slots = MAX(old.n_slots, MIN_SLOTS);
-    while (n > ft->n_slots / 5 * 4) {
-        ft->n_slots *= 2;
-    }
+    ft->n_slots = n_slots;
     new_slots(ft);
     for (size_t i = 0; i < old.n_slots; i++) {
         if (old.hashes[i]) {
@@ -168,6 +160,35 @@ reserve(struct ftable *ft, size_t n)
         }
     }
     free(old.slots);
+}
+
+/* Room for so many flows: a fifth of the slots stays empty. */
+static void
+reserve(struct ftable *ft, size_t n)
+{
+    size_t n_slots = MAX(ft->n_slots, MIN_SLOTS);
+
+    while (n > n_slots / 5 * 4) {
+        n_slots *= 2;
+    }
+    if (n_slots != ft->n_slots) {
+        set_slots(ft, n_slots);
+    }
+}
+
+/* A host whose vifs have left keeps neither the memory nor what it costs to walk over it.
+ * Half of the slots that stay are empty: it may grow again. */
+static void
+shrink(struct ftable *ft)
+{
+    size_t n_slots = ft->n_slots;
+
+    while (n_slots > MIN_SLOTS && ft->n < n_slots / 8) {
+        n_slots /= 4;
+    }
+    if (n_slots != ft->n_slots) {
+        set_slots(ft, MAX(n_slots, MIN_SLOTS));
+    }
 }
 
 /* Those behind move up to where they are found without it. */
@@ -529,6 +550,7 @@ ftable_settle(struct ftable *ft)
     while (!ovs_list_is_empty(&ft->stale)) {
         settle(ft, CONTAINER_OF(ovs_list_front(&ft->stale), struct fshare, stale_node));
     }
+    shrink(ft);
 }
 
 size_t
