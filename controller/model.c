@@ -214,6 +214,7 @@ static void
 put_faulty(struct model *m, struct model_obj *obj, const struct rec *r)
 {
     struct uuid policy = UUID_ZERO;
+    struct model_claimed name;
 
     if (r->kind == REC_RULE) {
         uuid_from_string(&policy, r->v[REC_RULE_POLICY].s);
@@ -221,10 +222,11 @@ put_faulty(struct model *m, struct model_obj *obj, const struct rec *r)
     free(obj->name);
     obj->name = xstrdup(r->name);
     model_drop_claims(m, obj);
-    model_claim(m, obj, "name", model_name_claim(r->kind, r->name, &policy));
+    name = model_claimed_name(r->kind, r->name, &policy);
+    model_claim(m, obj, "name", &name);
     obj->key = obj->key ? obj->key : r->key;
     if (obj->key) {
-        model_claim(m, obj, "key", model_number_claim("key", obj->key));
+        model_claim_number(m, obj, "key", obj->key);
     }
     model_claims_end(m, obj);
 }
@@ -318,48 +320,66 @@ model_by_key(const struct model *m, uint32_t key)
     return NULL;
 }
 
+size_t
+model_claimed_size(const struct model_claimed *what)
+{
+    return strlen(what->kind) + strlen(what->of) + 2 * what->n + 3;
+}
+
 /* A cold start makes some for each object: with printf the model takes a quarter longer. */
-char *
-model_claim_text(const char *kind, const char *of, const void *bytes, size_t n)
+void
+model_claimed_put(char *text, const struct model_claimed *what)
 {
     static const char digits[] = "0123456789abcdef";
-    size_t kind_len = strlen(kind), of_len = strlen(of);
-    char *text = xmalloc(kind_len + of_len + 2 * n + 3), *p = text;
-    const uint8_t *b = bytes;
+    const uint8_t *bytes = what->bytes;
+    char *p = text;
 
-    memcpy(p, kind, kind_len);
-    p += kind_len;
+    p = stpcpy(p, what->kind);
     *p++ = ' ';
-    memcpy(p, of, of_len);
-    p += of_len;
+    p = stpcpy(p, what->of);
     *p++ = ' ';
-    for (size_t i = 0; i < n; i++) {
-        *p++ = digits[b[i] >> 4];
-        *p++ = digits[b[i] & 15];
+    for (size_t i = 0; i < what->n; i++) {
+        *p++ = digits[bytes[i] >> 4];
+        *p++ = digits[bytes[i] & 15];
     }
     *p = '\0';
+}
+
+static char *
+claim_text(const struct model_claimed *what)
+{
+    char *text = xmalloc(model_claimed_size(what));
+
+    model_claimed_put(text, what);
     return text;
 }
 
 char *
 model_number_claim(const char *what, uint32_t number)
 {
-    return model_claim_text(what, "", &number, sizeof number);
+    return claim_text(&(struct model_claimed){what, "", &number, sizeof number});
+}
+
+struct model_claimed
+model_claimed_name(enum rec_kind kind, const char *name, const struct uuid *policy)
+{
+    /* Tables' names are in capitals, unlike what other claims begin with. */
+    return (struct model_claimed){rec_tables[kind].table, name, policy,
+                                  kind == REC_RULE ? sizeof *policy : 0};
 }
 
 char *
 model_name_claim(enum rec_kind kind, const char *name, const struct uuid *policy)
 {
-    bool rule = kind == REC_RULE;
+    struct model_claimed what = model_claimed_name(kind, name, policy);
 
-    /* Tables' names are in capitals, unlike what other claims begin with. */
-    return model_claim_text(rec_tables[kind].table, name, policy, rule ? sizeof *policy : 0);
+    return claim_text(&what);
 }
 
 struct model_claim_set *
 model_claim_find(const struct model *m, const char *what)
 {
-    return model_claim_find_hashed(m, what, hash_string(what, 0));
+    return model_claim_find_hashed(m, what, model_claim_hash(what));
 }
 
 struct model_claim_set *

@@ -429,7 +429,7 @@ struct model {
     size_t n_contested; /* claims that several objects have */
     struct model_asked {
         const char *field;
-        char *what;
+        struct model_claim_set *set; /* in no table yet */
         uint32_t hash;
     } asked[8]; /* claims of the object that is being put */
     size_t n_asked;

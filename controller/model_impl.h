@@ -15,8 +15,12 @@
 #ifndef MODEL_IMPL_H
 #define MODEL_IMPL_H
 
+#include <string.h>
+
+#include "fold_hash.h"
 #include "index.h"
 #include "model.h"
+#include "openvswitch/compiler.h"
 #include "packets.h"
 #include "slab.h"
 #include "uuid.h"
@@ -97,12 +101,25 @@ void model_note(struct model *, struct model_obj *);
 /* Also objects that are not live; NULL if there is no row. */
 struct model_obj *model_find(const struct model *, enum rec_kind, const struct uuid *);
 struct model_claim_set *model_claim_find(const struct model *, const char *what);
-/* The same, with hash_string(what, 0). */
+/* The same, with model_claim_hash(what). */
 struct model_claim_set *model_claim_find_hashed(const struct model *, const char *what,
                                                 uint32_t hash);
-/* "KIND OF BYTES", the bytes as hexadecimal digits, for the caller to free. */
-char *model_claim_text(const char *kind, const char *of, const void *bytes, size_t n);
-/* The texts of claims to a key or a zone, and to a name. */
+static inline uint32_t
+model_claim_hash(const char *what)
+{
+    return fold_hash(what, strlen(what), 0);
+}
+/* What is claimed: "KIND OF BYTES", the bytes as hexadecimal digits. */
+struct model_claimed {
+    const char *kind, *of;
+    const void *bytes;
+    size_t n;
+};
+size_t model_claimed_size(const struct model_claimed *); /* of the text, with its end */
+void model_claimed_put(char *text, const struct model_claimed *);
+/* Of an object's name. */
+struct model_claimed model_claimed_name(enum rec_kind, const char *name, const struct uuid *policy);
+/* The texts of claims to a key or a zone, and to a name, for the caller to free. */
 char *model_number_claim(const char *what, uint32_t number);
 char *model_name_claim(enum rec_kind, const char *name, const struct uuid *policy);
 
@@ -147,9 +164,14 @@ void model_drop_refs(struct model *, struct model_obj *);
 struct model_obj *model_ref_any(const struct model_ref *);
 struct model_obj *model_ref_live(const struct model_ref *);
 void model_drop_claims(struct model *, struct model_obj *);
-/* Takes 'what'.  Claims are made together by model_claims_end(), so that they are looked up
- * side by side: a cold start waits for memory here more than anywhere else. */
-void model_claim(struct model *, struct model_obj *, const char *field, char *what);
+/* Claims are made together by model_claims_end(), so that they are looked up side by side: a
+ * cold start waits for memory here more than anywhere else. */
+void model_claim(struct model *, struct model_obj *, const char *field,
+                 const struct model_claimed *);
+void model_claim_number(struct model *, struct model_obj *, const char *field, uint32_t number);
+/* Of a few: what is claimed is printed. */
+void model_claim_printed(struct model *, struct model_obj *, const char *field, const char *format,
+                         ...) OVS_PRINTF_FORMAT(4, 5);
 void model_claims_end(struct model *, struct model_obj *);
 void model_dirty_referrers(struct model *, struct model_obj *);
 /* An object that is not live points to nothing any more. */

@@ -1,6 +1,7 @@
 /* Claims and references; what comes, goes and is linked by them. */
 #include <config.h>
 
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,48 +68,81 @@ set_size(const char *what)
     return sizeof(struct model_claim_set) + strlen(what) + 1;
 }
 
+/* Takes over 'set', which is in no table. */
 static void
-claim_hashed(struct model *m, struct model_obj *obj, const char *field, char *what, uint32_t hash)
+claim_hashed(struct model *m, struct model_obj *obj, const struct model_asked *asked)
 {
-    struct model_claim_set *set = model_claim_find_hashed(m, what, hash);
+    struct model_claim_set *set = model_claim_find_hashed(m, asked->set->what, asked->hash);
     struct model_claim *claim;
 
     if (!set) {
-        set = slab_alloc(set_size(what));
-        strcpy(set->what, what);
+        set = asked->set;
         ovs_list_init(&set->claims);
-        index_insert(&m->claims, &set->node, hash);
+        index_insert(&m->claims, &set->node, asked->hash);
         claim = &set->first;
     } else {
         m->n_contested += ovs_list_is_singleton(&set->claims);
         dirty_claimants(m, set, obj);
         claim = slab_alloc(sizeof *claim);
+        slab_free(asked->set, set_size(asked->set->what));
     }
-    free(what);
     claim->obj = obj;
     claim->set = set;
-    claim->field = field;
+    claim->field = asked->field;
     ovs_list_push_back(&set->claims, &claim->set_node);
     ovs_list_push_back(&obj->claims, &claim->obj_node);
 }
 
-void
-model_claim(struct model *m, struct model_obj *obj, const char *field, char *what)
+static void
+ask(struct model *m, struct model_obj *obj, const char *field, struct model_claim_set *set)
 {
-    uint32_t hash = hash_string(what, 0);
+    uint32_t hash = model_claim_hash(set->what);
 
     if (m->n_asked == ARRAY_SIZE(m->asked)) {
         model_claims_end(m, obj);
     }
     OVS_PREFETCH(&m->claims.buckets[hash & m->claims.mask]);
-    m->asked[m->n_asked++] = (struct model_asked){field, what, hash};
+    m->asked[m->n_asked++] = (struct model_asked){field, set, hash};
+}
+
+void
+model_claim(struct model *m, struct model_obj *obj, const char *field,
+            const struct model_claimed *what)
+{
+    struct model_claim_set *set = slab_alloc(sizeof *set + model_claimed_size(what));
+
+    model_claimed_put(set->what, what);
+    ask(m, obj, field, set);
+}
+
+void
+model_claim_number(struct model *m, struct model_obj *obj, const char *field, uint32_t number)
+{
+    model_claim(m, obj, field, &(struct model_claimed){field, "", &number, sizeof number});
+}
+
+void
+model_claim_printed(struct model *m, struct model_obj *obj, const char *field, const char *format,
+                    ...)
+{
+    struct model_claim_set *set;
+    va_list args;
+    char *what;
+
+    va_start(args, format);
+    what = xvasprintf(format, args);
+    va_end(args);
+    set = slab_alloc(set_size(what));
+    strcpy(set->what, what);
+    free(what);
+    ask(m, obj, field, set);
 }
 
 void
 model_claims_end(struct model *m, struct model_obj *obj)
 {
     for (size_t i = 0; i < m->n_asked; i++) {
-        claim_hashed(m, obj, m->asked[i].field, m->asked[i].what, m->asked[i].hash);
+        claim_hashed(m, obj, &m->asked[i]);
     }
     m->n_asked = 0;
 }

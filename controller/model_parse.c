@@ -106,12 +106,12 @@ parse_network(struct model *m, struct model_network *net, const struct rec *r)
     net->zone = net->zone ? net->zone : r->zone;
     parse_rates(m, &net->obj, &net->rates, r, REC_NETWORK_RATE_IN);
     if (net->type == MODEL_VLAN) {
-        model_claim(m, &net->obj, "tag", xasprintf("tag %u", net->tag));
+        model_claim_printed(m, &net->obj, "tag", "tag %u", net->tag);
     } else {
-        model_claim(m, &net->obj, "vni", xasprintf("vni %u", net->vni));
+        model_claim_printed(m, &net->obj, "vni", "vni %u", net->vni);
     }
     if (net->zone) {
-        model_claim(m, &net->obj, "zone", model_number_claim("zone", net->zone));
+        model_claim_number(m, &net->obj, "zone", net->zone);
     }
 }
 
@@ -177,13 +177,14 @@ parse_vif(struct model *m, struct model_vif *vif, const struct rec *r)
     if (vif->tag) {
         const char *parent = r->v[REC_VIF_PARENT].s;
 
-        model_claim(m, &vif->obj, "tag", xasprintf("trunk %s tag %u", parent, vif->tag));
-        model_claim(m, &vif->obj, "network",
-                    xasprintf("trunk %s network %s", parent, r->v[REC_VIF_NETWORK].s));
+        model_claim_printed(m, &vif->obj, "tag", "trunk %s tag %u", parent, vif->tag);
+        model_claim_printed(m, &vif->obj, "network", "trunk %s network %s", parent,
+                            r->v[REC_VIF_NETWORK].s);
     }
     model_claim(m, &vif->obj, "mac",
-                model_claim_text("mac", r->v[REC_VIF_NETWORK].s, &mac, sizeof mac));
-    model_claim(m, &vif->obj, "xs_uuid", model_claim_text("uuid", "", &xs_uuid, sizeof xs_uuid));
+                &(struct model_claimed){"mac", r->v[REC_VIF_NETWORK].s, &mac, sizeof mac});
+    model_claim(m, &vif->obj, "xs_uuid",
+                &(struct model_claimed){"uuid", "", &xs_uuid, sizeof xs_uuid});
 }
 
 static void
@@ -219,7 +220,7 @@ parse_mirror(struct model *m, struct model_mirror *mirror, const struct rec *r)
     mirror->snaplen = r->v[REC_MIRROR_SNAPLEN].i;
     mirror->obj.enabled = r->v[REC_MIRROR_ENABLED].i;
     if (vlan > 0) {
-        model_claim(m, &mirror->obj, "output_vlan", xasprintf("tag %u", mirror->output_vlan));
+        model_claim_printed(m, &mirror->obj, "output_vlan", "tag %u", mirror->output_vlan);
     }
 }
 
@@ -246,9 +247,8 @@ parse_exporter(struct model *m, struct model_exporter *e, const struct rec *r)
     e->obj.enabled = r->v[REC_EXPORTER_ENABLED].i;
     e->scoped = r->v[REC_EXPORTER_NETWORKS].n;
     if (!e->scoped) {
-        model_claim(
-            m, &e->obj, "protocol",
-            xasprintf("exporter %s %s", r->v[REC_EXPORTER_PROTOCOL].s, r->v[REC_EXPORTER_HOST].s));
+        model_claim_printed(m, &e->obj, "protocol", "exporter %s %s", r->v[REC_EXPORTER_PROTOCOL].s,
+                            r->v[REC_EXPORTER_HOST].s);
     }
 }
 
@@ -256,7 +256,7 @@ static void
 parse_pif(struct model *m, struct model_pif *pif, const struct rec *r)
 {
     set_text(&pif->device, r->v[REC_PIF_DEVICE].s);
-    model_claim(m, &pif->obj, "device", xasprintf("pif %s %s", r->v[REC_PIF_HOST].s, pif->device));
+    model_claim_printed(m, &pif->obj, "device", "pif %s %s", r->v[REC_PIF_HOST].s, pif->device);
 }
 
 /* A device is in one bond. */
@@ -273,10 +273,10 @@ parse_bond(struct model *m, struct model_bond *bond, const struct rec *r)
     bond->lacp_fast = r->v[REC_BOND_LACP_FAST].i;
     bond->updelay = r->v[REC_BOND_UPDELAY].i;
     bond->downdelay = r->v[REC_BOND_DOWNDELAY].i;
-    model_claim(m, &bond->obj, "port", xasprintf("bond %s %s", host, bond->port));
+    model_claim_printed(m, &bond->obj, "port", "bond %s %s", host, bond->port);
     for (size_t i = 0; i < bond->interfaces.n; i++) {
-        model_claim(m, &bond->obj, "interfaces",
-                    xasprintf("interface %s %s", host, bond->interfaces.names[i]));
+        model_claim_printed(m, &bond->obj, "interfaces", "interface %s %s", host,
+                            bond->interfaces.names[i]);
     }
 }
 
@@ -378,6 +378,7 @@ void
 model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
 {
     struct uuid policy = UUID_ZERO;
+    struct model_claimed name;
 
     model_drop_claims(m, obj);
     set_text(&obj->name, r->name);
@@ -423,9 +424,10 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     default:
         break;
     }
-    model_claim(m, obj, "name", model_name_claim(obj->kind, obj->name, &policy));
+    name = model_claimed_name(obj->kind, obj->name, &policy);
+    model_claim(m, obj, "name", &name);
     if (obj->key) {
-        model_claim(m, obj, "key", model_number_claim("key", obj->key));
+        model_claim_number(m, obj, "key", obj->key);
     }
     model_claims_end(m, obj);
 }

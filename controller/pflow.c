@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "byte-order.h"
-#include "hash.h"
+#include "fold_hash.h"
 #include "openflow/openflow.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/match.h"
@@ -79,7 +79,7 @@ flow_table_is_ours(uint8_t table)
 static uint32_t
 key_hash(const struct pflow *f)
 {
-    return hash_bytes(f->bytes, f->match_len, hash_2words(f->table, f->priority));
+    return fold_hash(f->bytes, f->match_len, (uint32_t)f->table << 16 | f->priority);
 }
 
 static size_t
