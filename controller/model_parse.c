@@ -333,19 +333,21 @@ compare_uuids(const void *a, const void *b)
     return uuid_compare_3way(a, b);
 }
 
+/* One target has room in place, at 'one'. */
 static struct model_edges
-parse_refs(const struct rec_value *v, enum rec_type type, unsigned field)
+parse_refs(const struct rec_value *v, enum rec_type type, unsigned field, struct uuid *one)
 {
-    size_t n = type == REC_REF ? *v->s != '\0' : v->n;
-    struct uuid *targets = xcalloc(n + 1, sizeof *targets);
-    size_t n_unique = 0;
+    size_t n = type == REC_REF ? *v->s != '\0' : v->n, n_unique = 0;
+    struct uuid *targets = n > 1 ? xcalloc(n, sizeof *targets) : one;
 
     for (size_t i = 0; i < n; i++) {
         bool ok = uuid_from_string(&targets[i], type == REC_REF ? v->s : v->list[i]);
 
         ovs_assert(ok);
     }
-    qsort(targets, n, sizeof *targets, compare_uuids);
+    if (n > 1) {
+        qsort(targets, n, sizeof *targets, compare_uuids);
+    }
     for (size_t i = 0; i < n; i++) {
         if (!n_unique || !uuid_equals(&targets[n_unique - 1], &targets[i])) {
             targets[n_unique++] = targets[i];
@@ -358,19 +360,23 @@ static void
 parse_edges(struct model *m, struct model_obj *obj, const struct rec *r)
 {
     struct model_edges edges[N_FIELDS];
+    struct uuid ones[N_FIELDS];
     size_t n = 0;
 
     for (unsigned f = 0; f < N_FIELDS; f++) {
         unsigned rec_field = model_fields[f].rec_field;
 
         if (model_fields[f].kind == obj->kind) {
-            edges[n++] =
-                parse_refs(&r->v[rec_field], rec_tables[obj->kind].fields[rec_field].type, f);
+            edges[n] = parse_refs(&r->v[rec_field], rec_tables[obj->kind].fields[rec_field].type, f,
+                                  &ones[n]);
+            n++;
         }
     }
     model_set_refs(m, obj, edges, n);
     for (size_t i = 0; i < n; i++) {
-        free(CONST_CAST(struct uuid *, edges[i].targets));
+        if (edges[i].targets != &ones[i]) {
+            free(CONST_CAST(struct uuid *, edges[i].targets));
+        }
     }
 }
 

@@ -14,6 +14,24 @@ need(void *p)
 
 /* --- life ----------------------------------------------------------------------- */
 
+/* A string that nobody stated is the table's own, in no memory of the record's: of a record's
+ * fields most are such, and of large pools many records are made and dropped. */
+static char *
+default_string(enum rec_kind kind, unsigned f)
+{
+    const char *def = rec_tables[kind].fields[f].def;
+
+    return (char *)(def ? def : "");
+}
+
+static void
+drop_string(const struct rec *r, unsigned f)
+{
+    if (r->v[f].s != default_string(r->kind, f)) {
+        free(r->v[f].s);
+    }
+}
+
 void
 rec_init(struct rec *r, enum rec_kind kind)
 {
@@ -29,7 +47,7 @@ rec_init(struct rec *r, enum rec_kind kind)
         case REC_STRING:
         case REC_ENUM:
         case REC_REF:
-            r->v[f].s = need(strdup(field->def ? field->def : ""));
+            r->v[f].s = default_string(kind, f);
             break;
         case REC_INT:
         case REC_BOOL:
@@ -46,9 +64,11 @@ rec_init(struct rec *r, enum rec_kind kind)
 }
 
 static void
-value_destroy(struct rec_value *v)
+value_destroy(struct rec *r, unsigned f)
 {
-    free(v->s);
+    struct rec_value *v = &r->v[f];
+
+    drop_string(r, f);
     for (size_t i = 0; i < v->n; i++) {
         free(v->list[i]);
     }
@@ -66,16 +86,19 @@ rec_destroy(struct rec *r)
     free(r->seen_host);
     free(r->resident_on);
     free(r->destination);
-    for (unsigned f = 0; f < REC_MAX_FIELDS; f++) {
-        value_destroy(&r->v[f]);
+    for (unsigned f = 0; f < rec_tables[r->kind].n_fields; f++) {
+        value_destroy(r, f);
     }
     memset(r, 0, sizeof *r);
 }
 
 static void
-value_copy(struct rec_value *to, const struct rec_value *from)
+value_copy(struct rec *r, const struct rec *other, unsigned f)
 {
-    to->s = from->s ? need(strdup(from->s)) : NULL;
+    struct rec_value *to = &r->v[f];
+    const struct rec_value *from = &other->v[f];
+
+    to->s = from->s && from->s != default_string(r->kind, f) ? need(strdup(from->s)) : from->s;
     to->i = from->i;
     to->n = from->n;
     to->list = from->n ? need(calloc(from->n, sizeof *to->list)) : NULL;
@@ -98,8 +121,8 @@ rec_copy(struct rec *r, const struct rec *from)
     r->seen_host = copy_or_null(from->seen_host);
     r->resident_on = copy_or_null(from->resident_on);
     r->destination = copy_or_null(from->destination);
-    for (unsigned f = 0; f < REC_MAX_FIELDS; f++) {
-        value_copy(&r->v[f], &from->v[f]);
+    for (unsigned f = 0; f < rec_tables[r->kind].n_fields; f++) {
+        value_copy(r, from, f);
     }
 }
 
@@ -121,8 +144,8 @@ rec_overlay(struct rec *r, const struct rec *over)
 {
     for (unsigned f = 0; f < rec_tables[r->kind].n_fields; f++) {
         if (over->given & 1u << f) {
-            value_destroy(&r->v[f]);
-            value_copy(&r->v[f], &over->v[f]);
+            value_destroy(r, f);
+            value_copy(r, over, f);
             r->given |= 1u << f;
         }
     }
@@ -161,7 +184,7 @@ rec_set_string(struct rec *r, unsigned field, const char *s)
 {
     char *copy = need(strdup(s));
 
-    free(r->v[field].s);
+    drop_string(r, field);
     r->v[field].s = copy;
     r->given |= 1u << field;
 }

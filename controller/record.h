@@ -179,7 +179,7 @@ struct rec_table {
 extern const struct rec_table rec_tables[REC_N_KINDS];
 
 struct rec_value {
-    char *s;
+    char *s; /* not to be written to: it may be the table's */
     int64_t i;
     char **list;
     size_t n;
