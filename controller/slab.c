@@ -234,8 +234,89 @@ slab_free(void *p_, size_t size)
     }
 }
 
+/* --- arrays -------------------------------------------------------------------- */
+
+#define PAGE_BYTES 4096 /* or a multiple of it is the kernel's */
+#define ARRAY_BYTES SLAB_BYTES
+
+static size_t array_bytes; /* of large ones */
+
+static bool
+is_large(size_t n)
+{
+    return !EACH_BY_MALLOC && n >= ARRAY_BYTES;
+}
+
+static size_t
+whole_pages(size_t n)
+{
+    return ROUND_UP(n, ARRAY_BYTES);
+}
+
+static void *
+resize_large(void *p, size_t before, size_t n)
+{
+    before = whole_pages(before);
+    n = whole_pages(n);
+    if (before != n) {
+        p = before ? mremap(p, before, n, MREMAP_MAYMOVE)
+                   : mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED) {
+            out_of_memory();
+        }
+    }
+    if (before < n) {
+        madvise((uint8_t *)p + before, n - before, MADV_POPULATE_WRITE);
+    }
+    array_bytes += n - before;
+    return p;
+}
+
+static void
+free_array(void *p, size_t n)
+{
+    if (is_large(n)) {
+        munmap(p, whole_pages(n));
+        array_bytes -= whole_pages(n);
+    } else {
+        free(p);
+    }
+}
+
+void *
+slab_resize(void *p, size_t before, size_t n)
+{
+    void *new;
+
+    if (!n) {
+        free_array(p, before);
+        return NULL;
+    }
+    if (is_large(n) && (!before || is_large(before))) {
+        return resize_large(p, before, n);
+    }
+    if (!is_large(n) && !is_large(before)) {
+        return xrealloc(p, n);
+    }
+    new = is_large(n) ? resize_large(NULL, 0, n) : xmalloc(n);
+    memcpy(new, p, MIN(before, n));
+    free_array(p, before);
+    return new;
+}
+
+void
+slab_touch(void *p, size_t n)
+{
+    uintptr_t start = ROUND_UP((uintptr_t)p, PAGE_BYTES);
+    uintptr_t end = ROUND_DOWN((uintptr_t)p + n, PAGE_BYTES);
+
+    if (is_large(n)) {
+        madvise((void *)start, end - start, MADV_POPULATE_WRITE);
+    }
+}
+
 size_t
 slab_bytes(void)
 {
-    return n_regions * (size_t)REGION_BYTES;
+    return n_regions * (size_t)REGION_BYTES + array_bytes;
 }

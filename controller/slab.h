@@ -29,7 +29,14 @@ void *slab_zalloc(size_t size);
 /* 'size' is what was asked for.  NULL is fine. */
 void slab_free(void *, size_t size);
 
-/* Memory that regions take. */
+/* An array of 'n' bytes, of which there were 'before' (0: then 'p' is NULL), all of them soon
+ * written to; NULL if 'n' is 0.  Large ones are pages of their own: they move without being
+ * copied, and the kernel gives what is new of them at once. */
+void *slab_resize(void *p, size_t before, size_t n);
+/* The kernel is to give these pages of new memory from malloc() at once. */
+void slab_touch(void *p, size_t n);
+
+/* Memory that regions and large arrays take. */
 size_t slab_bytes(void);
 
 #endif

@@ -121,11 +121,73 @@ test_return(void)
     }
 }
 
+/* Sizes around those where an array becomes pages of its own. */
+static size_t
+array_size(void)
+{
+    static const size_t ends[] = {100, 3000, 65536, 66000, 300000};
+
+    return random_range(ends[random_range(5)]) + random_range(2) * 65536;
+}
+
+static void
+resize_piece(struct piece *x, size_t size)
+{
+    size_t before = x->size;
+
+    x->p = slab_resize(x->p, before, size);
+    x->size = size;
+    if (size > before) {
+        memset(x->p + before, x->mark, size - before);
+    }
+}
+
+static void
+test_arrays(void)
+{
+    size_t before = slab_bytes(), n_bad = 0, n = 200;
+
+    CASE("arrays keep what is in them as they grow and shrink");
+    for (size_t i = 0; i < n; i++) {
+        pieces[i] = (struct piece){.mark = i + 1};
+    }
+    for (size_t i = 0; i < 50 * n; i++) {
+        struct piece *x = &pieces[random_range(n)];
+
+        resize_piece(x, random_range(10) ? array_size() : 0);
+        n_bad += !is_whole(x) || !x->p != !x->size;
+    }
+    for (size_t i = 0; i < n; i++) {
+        n_bad += !is_whole(&pieces[i]);
+    }
+    CHECK(!n_bad);
+    CHECK(EACH_BY_MALLOC || slab_bytes() > before);
+    for (size_t i = 0; i < n; i++) {
+        resize_piece(&pieces[i], 0);
+    }
+    CHECK(slab_bytes() == before);
+
+    CASE("memory that is asked for at once has what was in it");
+    for (size_t i = 0; i < 100; i++) {
+        size_t size = 1 + array_size();
+        uint8_t *p = xmalloc(size);
+
+        memset(p, i, size / 2);
+        slab_touch(p, size);
+        for (size_t j = 0; j < size / 2; j++) {
+            n_bad += p[j] != i;
+        }
+        free(p);
+    }
+    CHECK(!n_bad);
+}
+
 int
 main(void)
 {
     random_set_seed(1);
     test_return();
     test_pieces();
+    test_arrays();
     return check_done();
 }
