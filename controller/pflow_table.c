@@ -120,7 +120,7 @@ static size_t spare_bytes;
 static void
 keep_spare(void *p, size_t bytes)
 {
-    free(spare);
+    slab_resize(spare, spare_bytes, 0);
     spare = p;
     spare_bytes = bytes;
 }
@@ -131,19 +131,31 @@ ftable_drop_spare(void)
     keep_spare(NULL, 0);
 }
 
+static size_t
+slots_bytes(size_t n_slots)
+{
+    return n_slots * (sizeof(uintptr_t) + sizeof(uint32_t));
+}
+
 static void
 new_slots(struct ftable *ft)
 {
-    size_t bytes = ft->n_slots * (sizeof *ft->slots + sizeof *ft->hashes);
-    bool fits = bytes <= spare_bytes && bytes > spare_bytes / 4;
+    size_t bytes = slots_bytes(ft->n_slots);
+    bool fits = bytes / 2 <= spare_bytes && bytes > spare_bytes / 4;
 
-    ft->slots = xrealloc(fits ? spare : NULL, bytes);
+    ft->slots = slab_resize(fits ? spare : NULL, fits ? spare_bytes : 0, bytes);
     if (fits) {
         spare = NULL;
         spare_bytes = 0;
     }
     ft->hashes = (uint32_t *)(ft->slots + ft->n_slots);
     memset(ft->hashes, 0, ft->n_slots * sizeof *ft->hashes);
+}
+
+static void
+free_slots(struct ftable *ft)
+{
+    slab_resize(ft->slots, slots_bytes(ft->n_slots), 0);
 }
 
 static void
@@ -159,7 +171,7 @@ set_slots(struct ftable *ft, size_t n_slots)
             put_slot(ft, old.slots[i], old.hashes[i]);
         }
     }
-    free(old.slots);
+    free_slots(&old);
 }
 
 /* Room for so many flows: a fifth of the slots stays empty. */
@@ -240,7 +252,7 @@ free_share(struct fshare *s)
         }
         ovs_list_remove(&s->stale_node);
         free(s->given);
-        free(s);
+        slab_free(s, sizeof *s);
     }
 }
 
@@ -349,7 +361,7 @@ ftable_clear(struct ftable *ft)
             drop_flow(ft, i);
         }
     }
-    free(ft->slots);
+    free_slots(ft);
     ft->slots = NULL;
     ft->hashes = NULL;
     ft->n = ft->n_slots = 0;
@@ -388,9 +400,11 @@ give(struct ftable *ft, struct pflow *f, uint32_t hash)
     }
     s = share_at(ft, i);
     if (!s) {
-        s = xzalloc(sizeof *s);
+        s = slab_zalloc(sizeof *s);
         s->flow = *place_of(ft, i);
         ovs_list_init(&s->stale_node);
+        s->allocated = 2;
+        s->given = xmalloc(s->allocated * sizeof *s->given);
         share_add(s, pflow_ref(s->flow));
         ft->slots[i] = (uintptr_t)s | 1;
     }
@@ -424,6 +438,16 @@ take_fresh(struct ftable *ft)
     clear_fresh(ft);
 }
 
+/* By at most 128 KiB, which are new memory. */
+static void
+grow_fresh(struct ftable *ft)
+{
+    size_t before = ft->fresh_allocated, n = before + MAX(MIN(before, 8192), MIN_SLOTS);
+
+    ft->fresh = slab_resize(ft->fresh, before * sizeof *ft->fresh, n * sizeof *ft->fresh);
+    ft->fresh_allocated = n;
+}
+
 void
 ftable_give(struct ftable *ft, const struct pflow *f)
 {
@@ -432,7 +456,7 @@ ftable_give(struct ftable *ft, const struct pflow *f)
         return;
     }
     if (ft->n_fresh == ft->fresh_allocated) {
-        ft->fresh = x2nrealloc(ft->fresh, &ft->fresh_allocated, sizeof *ft->fresh);
+        grow_fresh(ft);
     }
     ft->fresh[ft->n_fresh++] = (struct ffresh){pflow_ref(f), slot_hash(f->hash)};
 }
@@ -479,6 +503,25 @@ compare_given(const void *a_, const void *b_)
         return a->actions_len < b->actions_len ? -1 : 1;
     }
     return memcmp(a->bytes, b->bytes, a->match_len + a->actions_len);
+}
+
+/* Mostly of two, for which qsort() takes longer than all that is done to them else. */
+static void
+sort_given(struct pflow **given, size_t n)
+{
+    if (n > 8) {
+        qsort(given, n, sizeof *given, compare_given);
+        return;
+    }
+    for (size_t i = 1; i < n; i++) {
+        struct pflow *f = given[i];
+        size_t j = i;
+
+        for (; j && compare_given(&given[j - 1], &f) > 0; j--) {
+            given[j] = given[j - 1];
+        }
+        given[j] = f;
+    }
 }
 
 static bool
@@ -530,7 +573,7 @@ settle(struct ftable *ft, struct fshare *s)
         remove_flow(ft, i);
         return;
     }
-    qsort(s->given, s->n_given, sizeof *s->given, compare_given);
+    sort_given(s->given, s->n_given);
     set_crowded(ft, s, s->given[0]->clause && s->n_given > FTABLE_CLAUSES_MAX);
     if (s->given[0]->clause && s->n_given > 1) {
         replace_flow(ft, i, join_clauses(s->given, s->n_given));
