@@ -13,6 +13,9 @@
  * vifs are here, unless the remainder is one flow. */
 #include <config.h>
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "compile_impl.h"
 #include "hash.h"
 #include "util.h"
@@ -33,6 +36,9 @@ struct dims {
     size_t n_remotes;
     struct service *services;
     size_t n_services, allocated;
+    /* What most rules need of both: they are looked at for each vif of a group. */
+    const struct model_prefix *few_remotes[8];
+    struct service few_services[32];
 };
 
 static bool
@@ -50,7 +56,13 @@ static void
 add_service(struct dims *d, struct service s)
 {
     if (d->n_services == d->allocated) {
-        d->services = x2nrealloc(d->services, &d->allocated, sizeof *d->services);
+        bool few = d->services == d->few_services;
+
+        d->allocated *= 2;
+        d->services = xrealloc(few ? NULL : d->services, d->allocated * sizeof *d->services);
+        if (few) {
+            memcpy(d->services, d->few_services, sizeof d->few_services);
+        }
     }
     d->services[d->n_services++] = s;
 }
@@ -100,11 +112,16 @@ dims_init(struct dims *d, struct compile *c, const struct model_rule *r)
     bool v4 = !limited && r->ethertype != MODEL_ETH_IPV6;
     bool v6 = !limited && r->ethertype != MODEL_ETH_IPV4;
 
-    *d = (struct dims){.rule = r,
-                       .out = !r->in,
-                       .priority = model_rule_band(r) * 5000 + 2 * (MODEL_ORDER_MAX - r->order) +
-                                   (r->action == MODEL_DENY) + 1};
-    d->remotes = limited ? xmalloc((remotes->n + 1) * sizeof *d->remotes) : NULL;
+    d->rule = r;
+    d->out = !r->in;
+    d->priority = model_rule_band(r) * 5000 + 2 * (MODEL_ORDER_MAX - r->order) +
+                  (r->action == MODEL_DENY) + 1;
+    d->n_remotes = d->n_services = 0;
+    d->services = d->few_services;
+    d->allocated = ARRAY_SIZE(d->few_services);
+    d->remotes = limited && remotes->n > ARRAY_SIZE(d->few_remotes)
+                     ? xmalloc(remotes->n * sizeof *d->remotes)
+                     : d->few_remotes;
     for (size_t i = 0; limited && i < remotes->n; i++) {
         bool is_v4 = model_prefix_is_v4(&remotes->p[i]);
 
@@ -133,8 +150,12 @@ dims_init(struct dims *d, struct compile *c, const struct model_rule *r)
 static void
 dims_uninit(struct dims *d)
 {
-    free(d->remotes);
-    free(d->services);
+    if (d->remotes != d->few_remotes) {
+        free(d->remotes);
+    }
+    if (d->services != d->few_services) {
+        free(d->services);
+    }
 }
 
 /* --- matches ------------------------------------------------------------------------ */

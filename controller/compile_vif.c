@@ -167,10 +167,11 @@ make_nd(struct build *b, const struct model_vif *v, uint8_t type, const struct m
 static void
 make_dad(struct build *b, const struct model_vif *v, const struct model_prefix *target)
 {
-    struct in6_addr solicited, mask, target_mask = ipv6_create_mask(target->plen);
+    /* ff02::1:ff00:0/104 */
+    static const struct in6_addr solicited = {{{0xff, 2, [11] = 1, [12] = 0xff}}};
+    static const struct in6_addr mask = {{{[0 ... 12] = 0xff}}};
+    struct in6_addr target_mask = ipv6_create_mask(target->plen);
 
-    ipv6_parse("ff02::1:ff00:0", &solicited);
-    mask = ipv6_create_mask(104);
     from(b, v);
     fm_dl_type(&b->m, htons(ETH_TYPE_IPV6));
     fm_nw_proto(&b->m, IPPROTO_ICMPV6);

@@ -325,6 +325,12 @@ put_field(uint8_t *p, const struct fmatch *m, enum fmatch_field f, enum mf_field
     return p;
 }
 
+static inline bool
+has_any(const struct fmatch *m, uint32_t fields)
+{
+    return m->has & fields;
+}
+
 static uint8_t *
 put_transport(uint8_t *p, const struct fmatch *m, bool v4)
 {
@@ -395,17 +401,15 @@ put_network(uint8_t *p, const struct fmatch *m)
 static uint8_t *
 put_pairs(uint8_t *p, const struct fmatch *m)
 {
-    for (unsigned i = 0; m->regs >> 2 * i; i++) {
-        unsigned both = m->regs >> 2 * i & 3;
+    for (unsigned left = m->regs; left;) {
+        unsigned i = raw_ctz(left) / 2, both = left >> 2 * i & 3;
+        uint32_t hi = both & 1 ? UINT32_MAX : 0, lo = both & 2 ? UINT32_MAX : 0;
+        uint32_t value_hi = hi ? m->reg[2 * i] : 0, value_lo = lo ? m->reg[2 * i + 1] : 0;
+        ovs_be64 value = htonll((uint64_t)value_hi << 32 | value_lo);
+        ovs_be64 mask = htonll((uint64_t)hi << 32 | lo);
 
-        if (both) {
-            uint32_t hi = both & 1 ? UINT32_MAX : 0, lo = both & 2 ? UINT32_MAX : 0;
-            uint32_t value_hi = hi ? m->reg[2 * i] : 0, value_lo = lo ? m->reg[2 * i + 1] : 0;
-            ovs_be64 value = htonll((uint64_t)value_hi << 32 | value_lo);
-            ovs_be64 mask = htonll((uint64_t)hi << 32 | lo);
-
-            p = put(p, MFF_XREG0 + i, &value, &mask, sizeof value);
-        }
+        p = put(p, MFF_XREG0 + i, &value, &mask, sizeof value);
+        left &= ~(3u << 2 * i);
     }
     return p;
 }
@@ -416,20 +420,26 @@ pflow_encode_fmatch(uint8_t bytes[PFLOW_MATCH_BYTES], const struct fmatch *m)
     uint8_t *p = bytes;
 
     init_once();
-    p = put_field(p, m, FM_CONJ_ID, MFF_CONJ_ID, 4);
-    p = put_field(p, m, FM_IN_PORT, MFF_IN_PORT_OXM, 4);
+    if (has_any(m, 1u << FM_CONJ_ID | 1u << FM_IN_PORT)) {
+        p = put_field(p, m, FM_CONJ_ID, MFF_CONJ_ID, 4);
+        p = put_field(p, m, FM_IN_PORT, MFF_IN_PORT_OXM, 4);
+    }
     p = put_field(p, m, FM_DL_SRC, MFF_ETH_SRC, 6);
     p = put_field(p, m, FM_DL_DST, MFF_ETH_DST, 6);
     p = put_field(p, m, FM_DL_TYPE, MFF_ETH_TYPE, 2);
     p = put_field(p, m, FM_VLAN_VID, MFF_VLAN_VID, 2);
     p = put_network(p, m);
-    p = put_field(p, m, FM_TUN_ID, MFF_TUN_ID, 8);
-    p = put_field(p, m, FM_TUN_SRC, MFF_TUN_SRC, 4);
-    p = put_field(p, m, FM_TUN_IPV6_SRC, MFF_TUN_IPV6_SRC, 16);
+    if (has_any(m, 1u << FM_TUN_ID | 1u << FM_TUN_SRC | 1u << FM_TUN_IPV6_SRC)) {
+        p = put_field(p, m, FM_TUN_ID, MFF_TUN_ID, 8);
+        p = put_field(p, m, FM_TUN_SRC, MFF_TUN_SRC, 4);
+        p = put_field(p, m, FM_TUN_IPV6_SRC, MFF_TUN_IPV6_SRC, 16);
+    }
     p = put_pairs(p, m);
-    p = put_field(p, m, FM_CT_STATE, MFF_CT_STATE, 4);
-    p = put_field(p, m, FM_CT_MARK, MFF_CT_MARK, 4);
-    p = put_field(p, m, FM_CT_LABEL, MFF_CT_LABEL, 16);
+    if (has_any(m, 1u << FM_CT_STATE | 1u << FM_CT_MARK | 1u << FM_CT_LABEL)) {
+        p = put_field(p, m, FM_CT_STATE, MFF_CT_STATE, 4);
+        p = put_field(p, m, FM_CT_MARK, MFF_CT_MARK, 4);
+        p = put_field(p, m, FM_CT_LABEL, MFF_CT_LABEL, 16);
+    }
     p = put_field(p, m, FM_METADATA, MFF_METADATA, 8);
     return p - bytes;
 }
@@ -510,6 +520,20 @@ quick_instructions(struct ofpbuf *b, const struct ofpact *actions, size_t len)
     return true;
 }
 
+/* Most flows of vifs go on to the next table, and that is all. */
+static bool
+only_goto(struct ofpbuf *b, const struct ofpact *a, size_t len)
+{
+    uint8_t bytes[8] = {0};
+
+    if (a->type != OFPACT_GOTO_TABLE || len != OFPACT_ALIGN(sizeof(struct ofpact_goto_table))) {
+        return false;
+    }
+    put_header(bytes, OFPIT11_GOTO_TABLE, sizeof bytes)[0] = ofpact_get_GOTO_TABLE(a)->table_id;
+    ofpbuf_put(b, bytes, sizeof bytes);
+    return true;
+}
+
 /* What other short lists of actions became; many flows have one of a few. */
 #define N_SEEN 256
 
@@ -526,7 +550,7 @@ pflow_put_instructions(struct ofpbuf *b, const struct ofpact *actions, size_t le
     size_t start = b->size;
 
     init_once();
-    if (!len || quick_instructions(b, actions, len)) {
+    if (!len || only_goto(b, actions, len) || quick_instructions(b, actions, len)) {
         return;
     }
     if (len <= sizeof s->actions) {

@@ -27,9 +27,22 @@ default_string(enum rec_kind kind, unsigned f)
 static void
 drop_string(const struct rec *r, unsigned f)
 {
-    if (r->v[f].s != default_string(r->kind, f)) {
-        free(r->v[f].s);
+    char *s = r->v[f].s;
+
+    if (s && s != default_string(r->kind, f)) {
+        free(s);
     }
+}
+
+static int64_t
+default_number(const char *digits)
+{
+    int64_t n = 0;
+
+    while (*digits) {
+        n = n * 10 + (*digits++ - '0');
+    }
+    return n;
 }
 
 void
@@ -51,7 +64,7 @@ rec_init(struct rec *r, enum rec_kind kind)
             break;
         case REC_INT:
         case REC_BOOL:
-            r->v[f].i = field->def ? strtoll(field->def, NULL, 10) : 0;
+            r->v[f].i = field->def ? default_number(field->def) : 0;
             break;
         case REC_OPT_INT:
             r->v[f].i = -1;
@@ -72,8 +85,9 @@ value_destroy(struct rec *r, unsigned f)
     for (size_t i = 0; i < v->n; i++) {
         free(v->list[i]);
     }
-    free(v->list);
-    memset(v, 0, sizeof *v);
+    if (v->list) { /* mostly not: of 16 fields each a call adds up */
+        free(v->list);
+    }
 }
 
 void
