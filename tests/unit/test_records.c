@@ -485,6 +485,56 @@ test_many_sampled(void)
     end();
 }
 
+/* --- sums ----------------------------------------------------------------------------------- */
+
+/* 'n' times 'bytes' of the key with that port in a table's record. */
+static void
+count_many(struct recording *r, struct record_table *t, uint16_t sport, unsigned n,
+           uint32_t packets, uint32_t bytes)
+{
+    struct key_wide k = {.key = {.eth_type = 0x0008, .tp_src = sport, .in_port = 1}};
+
+    for (unsigned i = 0; i < n; i++) {
+        struct record_hot *h = record_get(r, t, &k, record_id_of(&k), 1000);
+        struct sum *s = sum_of(&k);
+
+        record_begin(h, record_cold(record_view(t), h), 1000);
+        if (record_count(h, packets, bytes, 0, 1000)) {
+            record_carry(t, h);
+        }
+        s->packets += packets;
+        s->bytes += bytes;
+    }
+}
+
+/* Records have 32 bits at hand for each sum, and more elsewhere. */
+static void
+test_sums(void)
+{
+    struct recording *r;
+    struct record_table *t;
+
+    CASE("records: sums beyond 32 bits");
+    start(false);
+    r = malloc(sizeof *r);
+    CHECK(!recording_init(r));
+    t = record_table_create(64);
+    count_many(r, t, 1, 3, 1, 0x7fffffff);
+    count_many(r, t, 2, 1000, 1, 0x7fffffff);
+    count_many(r, t, 3, 1000, 0x7fffffff, 1);
+    count_many(r, t, 4, 1000, 0x7fffffff, 0x7fffffff);
+    count_many(r, t, 5, 1, 1, 60);
+    record_table_end(r, t, 1000, RECORD_END_FORCED);
+    for (struct record_block *b = atomic_load(&r->ended); b; b = b->next) {
+        take(b, NULL);
+    }
+    CHECK(told_records == 5 && n_sums == 5);
+    CHECK(all_equal());
+    recording_done(r);
+    free(r);
+    end();
+}
+
 /* --- keys ----------------------------------------------------------------------------------- */
 
 static void
@@ -519,6 +569,47 @@ test_keys(void)
         free(copy);
     }
     CHECK(same > 100000 && odd > 50000);
+}
+
+static bool
+ids_are_equal(__m128i a, __m128i b)
+{
+    return _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xffff;
+}
+
+/* A record is known by its key's fingerprint alone. */
+static void
+test_fingerprints(void)
+{
+    _Alignas(64) struct key_wide k = {.key = {.eth_type = 0x0008}};
+    __m128i narrow[257], wide[513];
+    unsigned equal = 0;
+
+    CASE("records: each bit of a key is in its fingerprint");
+    narrow[256] = record_id(k.key.v, k.ip6.v, false);
+    wide[512] = record_id(k.key.v, k.ip6.v, true);
+    for (unsigned bit = 0; bit < 512; bit++) {
+        uint64_t *word = bit < 256 ? &k.key.w[bit / 64] : &k.ip6.w[bit / 64 - 4];
+
+        *word ^= UINT64_C(1) << bit % 64;
+        wide[bit] = record_id(k.key.v, k.ip6.v, true);
+        if (bit < 256) {
+            narrow[bit] = record_id(k.key.v, k.ip6.v, false);
+            CHECK(record_id_hash(narrow[bit]) == key_hash(&k.key));
+        }
+        CHECK(record_id_hash(wide[bit]) == key_hash_wide(&k));
+        *word ^= UINT64_C(1) << bit % 64;
+    }
+    for (unsigned i = 0; i < 513; i++) {
+        for (unsigned j = 0; j < i; j++) {
+            equal += ids_are_equal(wide[i], wide[j]);
+            /* Neither half is of one kind for both. */
+            equal += _mm_cvtsi128_si64(wide[i]) == _mm_extract_epi64(wide[j], 1);
+            equal += i < 257 && ids_are_equal(narrow[i], narrow[j]);
+        }
+        equal += i < 257 && ids_are_equal(narrow[i], wide[i]);
+    }
+    CHECK(!equal);
 }
 
 /* --- threads -------------------------------------------------------------------------------- */
@@ -595,6 +686,8 @@ int
 main(void)
 {
     test_keys();
+    test_fingerprints();
+    test_sums();
     test_counts("records: where the cache knows whole 5-tuples", true, 8192, 60000, true);
     test_counts("records: where many share an entry", false, 8192, 60000, true);
     test_counts("records: of packets the cache never knows", false, 64, 60000, false);

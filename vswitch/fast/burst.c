@@ -202,25 +202,12 @@ record_key_at(const struct key *whole, unsigned i, bool wide)
     };
 }
 
-static inline __attribute__((always_inline)) uint32_t
-record_key_hash(struct record_key k, bool wide)
+static inline __attribute__((always_inline)) __m128i
+record_id_at(const struct key *whole, unsigned i, bool wide)
 {
-    __m256i products = key_nh_(k.v, key_secret[0]);
+    const struct record_key k = record_key_at(whole, i, wide);
 
-    return key_nh_end_(wide ? _mm256_add_epi64(products, key_nh_(k.v6, key_secret[1])) : products);
-}
-
-static inline __attribute__((always_inline)) bool
-record_has_key(const struct record_view *v, const struct record_line *r, struct record_key k,
-               bool wide)
-{
-    __m256i differ = _mm256_xor_si256(_mm256_load_si256(&r->key.v), k.v);
-
-    if (wide) {
-        differ = _mm256_or_si256(
-            differ, _mm256_xor_si256(_mm256_load_si256(&record_rest(v, r)->ip6.v), k.v6));
-    }
-    return _mm256_testz_si256(differ, differ);
+    return record_id(k.v, k.v6, wide);
 }
 
 static inline bool
@@ -254,20 +241,20 @@ divide(struct worker *w, struct lane *l, const struct key *keys, struct record_l
     __m256i differ = _mm256_setzero_si256(), differ6 = differ;
     const unsigned n = l->n;
 
-    r->bytes = l->bytes = l->tcp_flags_or = 0;
+    l->bytes = l->tcp_flags_or = 0;
     for (unsigned i = 0; i < n; i++) {
         const struct key *k = key_at(keys, i, wide);
-        const struct record_key rk = record_key_at(keys, i, wide);
         uint32_t bytes = record_bytes(l->pkts[i], k, wide);
 
         differ = _mm256_or_si256(differ, _mm256_xor_si256(k->v, keys->v));
         if (wide) {
-            differ6 = _mm256_or_si256(
-                differ6, _mm256_xor_si256(rk.v6, ((const struct key_wide *)keys)->ip6.v));
+            differ6 =
+                _mm256_or_si256(differ6, _mm256_xor_si256(((const struct key_wide *)k)->ip6.v,
+                                                          ((const struct key_wide *)keys)->ip6.v));
         }
         r->bytes_of[i] = bytes;
-        r->bytes += bytes;
-        r->hashes[i] = record_key_hash(rk, wide);
+        r->ids[i] = record_id_at(keys, i, wide);
+        r->hashes[i] = record_id_hash(r->ids[i]);
         record_prefetch(&view, r->hashes[i]);
         l->bytes += l->pkts[i]->data_len;
         l->tcp_flags_or |= l->tcp_flags[i];
@@ -280,21 +267,25 @@ divide(struct worker *w, struct lane *l, const struct key *keys, struct record_l
 }
 
 /* What may be the records of a lane, whose keys are hashed, is asked to come near. */
-static inline __attribute__((always_inline)) void
-guess(struct worker *w, const struct lane *l, struct record_lane *r, bool wide)
+static inline void
+guess(struct worker *w, const struct lane *l, struct record_lane *r)
 {
     const uint32_t rate =
         atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
     const struct record_view view = *record_view(w->records);
 
     w->records_differ = !r->same;
+    r->bytes = 0;
+    for (unsigned i = 0; i < l->n && r->same; i++) {
+        r->bytes += r->bytes_of[i];
+    }
     r->skip[0] = r->skip[1] = 0;
     r->sampled = rate != 1;
     if (unlikely_(r->sampled)) {
         sample(w, r, l->n, rate);
     }
     for (unsigned i = 0; i < l->n; i++) {
-        r->records[i] = record_guess(&view, r->hashes[i], wide);
+        r->records[i] = record_guess(&view, r->hashes[i]);
     }
 }
 
@@ -322,34 +313,52 @@ mask_keys(struct worker *w, struct record_lane *r, unsigned n, bool wide)
     return &r->masked[0].key;
 }
 
-static __attribute__((noinline)) struct record_line *
-note_new(struct worker *w, const struct record_lane *r, unsigned i, bool wide)
+/* The record of the lane's i-th packet, which goes where 'e' says, ready for it to be counted:
+ * perhaps a new one, or with its first packet, or of another way until now.  NULL: no memory. */
+static __attribute__((noinline)) struct record_hot *
+note_first(struct worker *w, const struct record_lane *r, unsigned i, const struct exact_entry *e,
+           bool wide)
 {
-    struct record_key k = record_key_at(r->whole, i, wide);
-    struct key_wide kw = {.key.v = k.v, .ip6.v = k.v6};
+    struct record_hot *h = r->records[i];
+    struct record_cold *c;
 
-    return record_new(w, &kw, r->hashes[i], key_at(r->whole, i, wide)->nw_tos);
+    if (h->out == RECORD_OUT_FREE || !record_is(h, r->ids[i])) {
+        struct record_key k = record_key_at(r->whole, i, wide);
+        struct key_wide kw = {.key.v = k.v, .ip6.v = k.v6};
+
+        h = record_new(w, &kw, r->ids[i], key_at(r->whole, i, wide)->nw_tos);
+        if (!h) {
+            return NULL;
+        }
+    }
+    c = record_cold(record_view(w->records), h);
+    if (c->out != e->port || !c->status) {
+        record_other_way(w, h, e);
+    }
+    record_begin(h, c, w->now);
+    h->out =
+        c->status && c->out == e->port && e->port <= ENGINE_PORTS_MAX ? e->port : RECORD_OUT_ASK;
+    return h;
 }
 
-/* Counts packets that have the key of the lane's i-th in its record. */
+/* Counts packets that have the key of the lane's i-th in its record.  'port', 'now': e's and
+ * the worker's. */
 static inline __attribute__((always_inline)) void
 note(struct worker *w, const struct record_lane *r, unsigned i, const struct exact_entry *e,
-     unsigned packets, uint64_t bytes, uint16_t tcp_flags, bool wide)
+     uint16_t port, unsigned packets, uint32_t bytes, uint16_t tcp_flags, uint32_t now, bool wide)
 {
-    struct record_line *rec = r->records[i];
+    struct record_hot *h = r->records[i];
 
-    if (unlikely_(!rec || !record_has_key(record_view(w->records), rec,
-                                          record_key_at(r->whole, i, wide), wide))) {
-        rec = note_new(w, r, i, wide);
-        if (!rec) {
+    if (unlikely_(h->out != port || !record_is(h, r->ids[i]))) {
+        h = note_first(w, r, i, e, wide);
+        if (!h) {
             record_lost(w, packets, bytes);
             return;
         }
     }
-    if (unlikely_(rec->out != e->port || !rec->status)) {
-        record_other_way(w, rec, e);
+    if (record_count(h, packets, bytes, tcp_flags, now)) {
+        record_carry(w->records, h);
     }
-    record_count(rec, packets, bytes, tcp_flags, w->now);
 }
 
 /* The same for all packets of a lane, which the cache has in one entry. */
@@ -357,16 +366,21 @@ static inline __attribute__((always_inline)) void
 note_all(struct worker *w, const struct lane *l, const struct record_lane *r,
          const struct exact_entry *e, bool wide)
 {
+    const unsigned n = l->n;
+    const uint16_t port = e->port;
+    const uint32_t now = w->now;
+
     if (r->same) {
-        note(w, r, 0, e, l->n, r->bytes, l->tcp_flags_or, wide);
-        return;
-    }
-    for (unsigned i = 0; i < l->n && !r->sampled; i++) {
-        note(w, r, i, e, 1, r->bytes_of[i], l->tcp_flags[i], wide);
-    }
-    for (unsigned i = 0; i < l->n && r->sampled; i++) {
-        if (!is_skipped(r, i)) {
-            note(w, r, i, e, 1, r->bytes_of[i], l->tcp_flags[i], wide);
+        note(w, r, 0, e, port, n, r->bytes, l->tcp_flags_or, now, wide);
+    } else if (likely_(!r->sampled)) {
+        for (unsigned i = 0; i < n; i++) {
+            note(w, r, i, e, port, 1, r->bytes_of[i], l->tcp_flags[i], now, wide);
+        }
+    } else {
+        for (unsigned i = 0; i < n; i++) {
+            if (!is_skipped(r, i)) {
+                note(w, r, i, e, port, 1, r->bytes_of[i], l->tcp_flags[i], now, wide);
+            }
         }
     }
 }
@@ -441,8 +455,8 @@ go_recorded_together(struct worker *w, uint16_t in_port, struct lane *l, struct 
     }
     r->same = true;
     w->records_differ = false;
-    r->hashes[0] = record_key_hash(record_key_at(keys, 0, wide), wide);
-    r->records[0] = record_guess(view, r->hashes[0], wide);
+    r->ids[0] = record_id_at(keys, 0, wide);
+    r->records[0] = record_guess(view, record_id_hash(r->ids[0]));
     return go_together(w, in_port, l, mask_keys(w, r, 1, wide), wide, r);
 }
 
@@ -511,7 +525,7 @@ go_apart(struct worker *w, struct lane *l, const struct key *keys, struct entry_
         }
         flows_differ |= e->slot != first;
         if (r && !is_skipped(r, i)) {
-            note(w, r, i, e, 1, r->bytes_of[i], l->tcp_flags[i], wide);
+            note(w, r, i, e, e->port, 1, r->bytes_of[i], l->tcp_flags[i], now, wide);
         }
         slot_count(e->slot, 1, m->data_len, now, l->tcp_flags[i]);
         if (likely_((e->way & ENTRY_WAY_MASK) == ENTRY_WAY_PLAIN)) {
@@ -549,7 +563,7 @@ run_lane(struct worker *w, uint16_t in_port, struct lane *l, struct key *keys, s
             }
             divide(w, l, keys, r, wide);
         }
-        guess(w, l, r, wide);
+        guess(w, l, r);
         keys = mask_keys(w, r, l->same ? 1 : l->n, wide);
     }
     if (!l->same || !go_together(w, in_port, l, keys, wide, r)) {

@@ -46,7 +46,7 @@ struct engine;
 struct worker;
 
 #define ENGINE_BURST 128u
-#define ENGINE_PORTS_MAX 65535u /* indices 0..65,534 */
+#define ENGINE_PORTS_MAX 65533u /* indices 0..65,532 */
 #define ENGINE_FLOWS_MAX (1u << 20)
 
 /* What the key of a packet covers.  Fields a shape's key holds:

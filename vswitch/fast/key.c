@@ -27,18 +27,18 @@
 /* Not in all versions of <netinet/in.h>. */
 #define PROTO_MOBILITY 135
 
-__m256i key_secret[2];
+__m256i key_secret[4];
 
 __attribute__((constructor)) static void
 choose_secret(void)
 {
-    uint64_t words[8];
+    uint64_t words[16];
 
-    if (getrandom(words, sizeof words, GRND_NONBLOCK) != sizeof words) {
-        /* Too early in the life of the machine: the time has to do. */
+    if (getrandom(words, sizeof words, 0) != sizeof words) {
+        /* A kernel that has none: the time has to do. */
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
-        for (unsigned i = 0; i < 8; i++) {
+        for (unsigned i = 0; i < 16; i++) {
             words[i] = (t.tv_nsec + i + 1) * UINT64_C(0x9e3779b97f4a7c15);
         }
     }

@@ -219,7 +219,7 @@ key_parse_common(const uint8_t *d, uint32_t len, __m256i port, __m256i mask, str
 
 /* Random, chosen once when the process starts: who sends packets cannot choose
  * flows that share a bucket. */
-extern __m256i key_secret[2];
+extern __m256i key_secret[4];
 
 /* NH (of UMAC, Black et al. 1999): sums of products of pairs of words, each
  * with a secret added. */
@@ -233,16 +233,21 @@ key_nh_(__m256i v, __m256i secret)
 
 /* The top bit of a hash is set: tags in exact.h are never 0. */
 static inline uint32_t
-key_nh_end_(__m256i products)
+key_nh_end_sum_(uint64_t sum)
 {
-    __m128i half =
-        _mm_add_epi64(_mm256_castsi256_si128(products), _mm256_extracti128_si256(products, 1));
-    uint64_t sum = _mm_cvtsi128_si64(_mm_add_epi64(half, _mm_unpackhi_epi64(half, half)));
-
     /* A sum of products is linear where only one word of the keys varies: a run
      * of addresses would be an even stride through the buckets, or a bad one.
      * CRC32C is linear in another way, and both together are not. */
     return (uint32_t)_mm_crc32_u64(0, sum) | 1u << 31;
+}
+
+static inline uint32_t
+key_nh_end_(__m256i products)
+{
+    __m128i half =
+        _mm_add_epi64(_mm256_castsi256_si128(products), _mm256_extracti128_si256(products, 1));
+
+    return key_nh_end_sum_(_mm_cvtsi128_si64(_mm_add_epi64(half, _mm_unpackhi_epi64(half, half))));
 }
 
 static inline uint32_t

@@ -35,12 +35,13 @@ struct wide_lane {
 /* The records of a lane's packets. */
 struct record_lane {
     bool same;               /* all packets are of one record */
-    bool hashed;             /* the parser has set 'hashes', 'bytes' and 'bytes_of' */
+    bool hashed;             /* the parser has set 'ids', 'hashes' and 'bytes_of' */
     bool sampled;            /* not all are recorded: 'skip' */
     uint64_t bytes;          /* of all */
     uint64_t skip[2];        /* bits of packets that are not sampled */
     const struct key *whole; /* the lane's keys, as parsed */
-    struct record_line *records[ENGINE_BURST]; /* perhaps; NULL */
+    struct record_hot *records[ENGINE_BURST]; /* perhaps; record_none */
+    __m128i ids[ENGINE_BURST];
     uint32_t hashes[ENGINE_BURST];
     uint16_t bytes_of[ENGINE_BURST];
     struct key_wide masked[ENGINE_BURST]; /* as the cache knows them, where they differ */

@@ -12,15 +12,15 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
     const struct smc_bucket *near = w->smc.mask ? w->smc.buckets : (void *)w->narrow.buckets;
     const uint32_t near_mask = w->smc.mask ? w->smc.mask : w->narrow.mask;
     struct key *keys = p->narrow->keys;
-    const struct key *like = p->hot ? &p->hot->e.key : &keys[0];
-    const __m256i like_mask =
-        p->hot ? _mm256_load_si256(&p->hot->mask.v) : _mm256_set1_epi8((char)0xff);
+    struct smc_entry *hot = r ? NULL : p->hot;
+    const struct key *like = hot ? &hot->e.key : &keys[0];
+    const __m256i like_mask = hot ? _mm256_load_si256(&hot->mask.v) : _mm256_set1_epi8((char)0xff);
     const struct record_view view = r ? *record_view(w->records) : (struct record_view){0};
     const __m256i record_mask = _mm256_load_si256(&record_masks.narrow.v);
     uint16_t *tcp_flags = p->narrow->l.tcp_flags, flags_or = 0, l3_bytes;
     __m256i differ = _mm256_setzero_si256();
     unsigned n_others = 0;
-    uint64_t bytes = 0, record_bytes = 0;
+    uint64_t bytes = 0;
 
     for (unsigned i = 0; i < n && i < AHEAD; i++) {
         __builtin_prefetch(rte_pktmbuf_mtod(pkts[i], void *));
@@ -35,12 +35,13 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
         if (likely_(key_parse_sized(rte_pktmbuf_mtod(m, const uint8_t *), len, port, mask, &keys[i],
                                     &tcp_flags[i], &l3_bytes))) {
             if (r) {
-                uint32_t hash =
-                    key_nh_end_(key_nh_(_mm256_and_si256(keys[i].v, record_mask), key_secret[0]));
+                __m256i v = _mm256_and_si256(keys[i].v, record_mask);
+                __m128i id = record_id(v, v, false);
+                uint32_t hash = record_id_hash(id);
                 record_prefetch(&view, hash);
+                r->ids[i] = id;
                 r->hashes[i] = hash;
                 r->bytes_of[i] = l3_bytes;
-                record_bytes += l3_bytes;
             }
             if (diverse) {
                 uint32_t hash = key_hash(&keys[i]);
@@ -59,7 +60,7 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
     p->narrow->l.n = n;
     p->narrow->l.pkts = pkts;
     p->narrow->l.same = !diverse && _mm256_testz_si256(differ, differ);
-    p->narrow->l.hot = diverse ? NULL : p->hot;
+    p->narrow->l.hot = diverse ? NULL : hot;
     p->narrow->l.hashed = diverse;
     p->narrow->l.bytes = bytes;
     p->narrow->l.tcp_flags_or = flags_or;
@@ -70,7 +71,6 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
         p->narrow->l.same = _mm256_testz_si256(differ, masks->narrow.v);
         r->same = _mm256_testz_si256(differ, record_mask);
         r->hashed = !n_others;
-        r->bytes = record_bytes;
     }
     return n_others;
 }

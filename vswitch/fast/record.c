@@ -13,19 +13,20 @@
 #define MOVES 1u          /* old buckets an insertion moves */
 #define LOOKS 32u         /* records looked at for the oldest, when one has to leave */
 #define SWEEP_STEP_MS 4   /* between two looks at some */
+#define SWEEP_AHEAD 16u   /* records to prefetch ahead */
 #define ROUND_MIN_MS 250u /* a round of looks at all, at least and at most */
 #define ROUND_MAX_MS 4000u
 #define CLOSED_MS 1000u /* of silence after TCP's FIN or RST: it was the last */
 #define HUGE_FROM ((size_t)2 << 20)
 #define TCP_FIN_RST 0x005
 
-enum { FREE = 0x80, IN_USE = 0 }; /* record.end */
+struct record_hot record_none = {.out = RECORD_OUT_FREE};
 
 struct record_table {
-    struct record_view v; /* records: addresses for 'max', memory for 'capacity' */
+    struct record_view v; /* hot, cold: addresses for 'max', memory for 'capacity' */
     uint32_t max, capacity, n;
     uint32_t fresh;            /* from here on never used */
-    uint32_t free;             /* list through 'first'; NONE */
+    uint32_t free;             /* list through 'last'; NONE */
     uint32_t hand;             /* next to look at */
     struct record_bucket *old; /* being moved from; NULL */
     uint32_t old_mask, old_next;
@@ -121,11 +122,33 @@ have_room(struct recording *r, struct record_table *t, int64_t now)
     return false;
 }
 
+/* The second line of 'c' is in use from now on. */
+static void
+use_more(struct record_cold *c)
+{
+    if (!c->more) {
+        memset(&c->ip6, 0, sizeof *c - offsetof(struct record_cold, ip6));
+        c->more = true;
+    }
+}
+
+void
+record_carry(const struct record_table *t, struct record_hot *h)
+{
+    struct record_cold *c = record_cold(&t->v, h);
+
+    use_more(c);
+    c->packets += h->sums >> 32;
+    c->bytes += (uint32_t)h->sums;
+    h->sums = 0;
+}
+
 /* A copy of it on its way; NULL: no room. */
 static struct record *
-tell_next(struct recording *r, struct record_table *t, const struct record_line *rec, int64_t now,
+tell_next(struct recording *r, struct record_table *t, const struct record_hot *h, int64_t now,
           enum record_end end)
 {
+    const struct record_cold *c = record_cold(&t->v, h);
     struct record *to;
 
     if (t->block && t->block->n == RECORD_BLOCK) {
@@ -136,44 +159,63 @@ tell_next(struct recording *r, struct record_table *t, const struct record_line 
     }
     t->block->now = now;
     to = &t->block->records[t->block->n++];
-    memcpy(to, rec, sizeof *rec);
-    memcpy(&to->ip6, record_rest(&t->v, rec), sizeof *t->v.rests);
-    to->end = end;
+    *to = (struct record){
+        .key = c->key,
+        .packets = record_packets(c, h),
+        .bytes = record_bytes_of(c, h),
+        .last = h->last,
+        .first = c->first,
+        .tcp_flags = h->tcp_flags,
+        .out = c->out,
+        .status = c->status,
+        .drop = c->drop,
+        .tos = c->tos,
+        .end = end,
+        .rule_out = c->rule_out,
+        .rule_in = c->rule_in,
+        .hash = record_id_hash(h->id),
+    };
+    if (c->more) {
+        to->ip6 = c->ip6;
+    }
     return to;
 }
 
 /* Those that a meter dropped; from now on they are not the record's. */
 static bool
-tell_metered(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
+tell_metered(struct recording *r, struct record_table *t, struct record_hot *h, int64_t now,
              enum record_end end)
 {
-    struct record_rest *rest = record_rest(&t->v, rec);
-    struct record *to = tell_next(r, t, rec, now, end);
+    struct record_cold *c = record_cold(&t->v, h);
+    struct record *to = tell_next(r, t, h, now, end);
 
     if (!to) {
         return false;
     }
-    to->packets = rest->metered;
-    to->bytes = rest->metered_bytes;
+    to->packets = c->metered;
+    to->bytes = c->metered_bytes;
     to->status = RECORD_DROPPED;
     to->drop = RECORD_DROP_METER;
     to->out = ENGINE_PORTS_MAX;
-    rec->packets -= rest->metered;
-    rec->bytes -= rest->metered_bytes;
-    rest->metered = rest->metered_bytes = 0;
+    record_carry(t, h);
+    c->packets -= c->metered;
+    c->bytes -= c->metered_bytes;
+    c->metered = c->metered_bytes = 0;
+    h->out = RECORD_OUT_ASK; /* perhaps none are left */
     return true;
 }
 
 /* False: no room. */
 static bool
-tell(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
+tell(struct recording *r, struct record_table *t, struct record_hot *h, int64_t now,
      enum record_end end)
 {
-    if (__builtin_expect(record_rest(&t->v, rec)->metered, 0) &&
-        !tell_metered(r, t, rec, now, end)) {
+    const struct record_cold *c = record_cold(&t->v, h);
+
+    if (__builtin_expect(c->metered, 0) && !tell_metered(r, t, h, now, end)) {
         return false;
     }
-    if (rec->packets && !tell_next(r, t, rec, now, end)) {
+    if (record_packets(c, h) && !tell_next(r, t, h, now, end)) {
         return false;
     }
     if (t->block && t->block->n == RECORD_BLOCK) {
@@ -183,36 +225,43 @@ tell(struct recording *r, struct record_table *t, struct record_line *rec, int64
 }
 
 static void
-tell_or_lose(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
+tell_or_lose(struct recording *r, struct record_table *t, struct record_hot *h, int64_t now,
              enum record_end end)
 {
-    if (rec->packets && !tell(r, t, rec, now, end)) {
+    const struct record_cold *c = record_cold(&t->v, h);
+
+    if (record_packets(c, h) && !tell(r, t, h, now, end)) {
         atomic_fetch_add_explicit(&r->lost_records, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&r->lost_packets, rec->packets, memory_order_relaxed);
-        atomic_fetch_add_explicit(&r->lost_bytes, rec->bytes, memory_order_relaxed);
+        atomic_fetch_add_explicit(&r->lost_packets, record_packets(c, h), memory_order_relaxed);
+        atomic_fetch_add_explicit(&r->lost_bytes, record_bytes_of(c, h), memory_order_relaxed);
     }
 }
 
 /* The next period of a flow that goes on. */
 static void
-begin_again(const struct record_table *t, struct record_line *rec)
+begin_again(const struct record_table *t, struct record_hot *h)
 {
-    struct record_rest *rest = record_rest(&t->v, rec);
+    struct record_cold *c = record_cold(&t->v, h);
 
-    rec->packets = rec->bytes = rest->metered = rest->metered_bytes = 0;
-    rec->tcp_flags = 0;
+    h->sums = 0;
+    h->tcp_flags = 0;
+    h->out = RECORD_OUT_ASK; /* its next packet is its first */
+    c->metered = c->metered_bytes = 0;
+    if (c->more) {
+        c->packets = c->bytes = 0;
+    }
 }
 
 void
-record_split(struct recording *r, struct record_table *t, struct record_line *rec, int64_t now,
+record_split(struct recording *r, struct record_table *t, struct record_hot *h, int64_t now,
              enum record_end end)
 {
-    struct record_rest *rest = record_rest(&t->v, rec);
+    struct record_cold *c = record_cold(&t->v, h);
 
-    tell_or_lose(r, t, rec, now, end);
-    begin_again(t, rec);
-    rest->rule_out = rest->rule_in = 0;
-    rec->drop = 0;
+    tell_or_lose(r, t, h, now, end);
+    begin_again(t, h);
+    c->rule_out = c->rule_in = 0;
+    c->drop = 0;
 }
 
 /* --- buckets ------------------------------------------------------------------------ */
@@ -273,11 +322,10 @@ put_in(struct record_bucket *b, uint32_t slot)
 static void
 release(struct record_table *t, uint32_t index)
 {
-    struct record_line *rec = &t->v.records[index];
+    struct record_hot *h = &t->v.hot[index];
 
-    rec->end = FREE;
-    rec->key.in_port = UINT16_MAX; /* a guess made before finds nothing here */
-    rec->first = t->free;
+    h->out = RECORD_OUT_FREE; /* a guess made before finds nothing here */
+    h->last = t->free;
     t->free = index;
     t->n--;
 }
@@ -314,7 +362,7 @@ put(struct recording *r, struct record_table *t, uint32_t hash, uint32_t index, 
         return;
     }
     gone = t->v.buckets[b].slot[way] & RECORD_INDEX_MASK;
-    tell_or_lose(r, t, &t->v.records[gone], now, RECORD_END_RESOURCES);
+    tell_or_lose(r, t, &t->v.hot[gone], now, RECORD_END_RESOURCES);
     atomic_fetch_add_explicit(&r->pushed_out, 1, memory_order_relaxed);
     release(t, gone);
     t->v.buckets[b].slot[way] = slot;
@@ -326,7 +374,7 @@ prefetch_hashes(const struct record_table *t, const struct record_bucket *b)
 {
     for (unsigned i = 0; i < RECORD_WAYS; i++) {
         if (b->slot[i]) {
-            __builtin_prefetch(&t->v.rests[b->slot[i] & RECORD_INDEX_MASK]);
+            __builtin_prefetch(&t->v.hot[b->slot[i] & RECORD_INDEX_MASK]);
         }
     }
 }
@@ -342,7 +390,7 @@ move_old(struct recording *r, struct record_table *t, uint32_t n, int64_t now)
             uint32_t index = b->slot[i] & RECORD_INDEX_MASK;
             if (b->slot[i]) {
                 b->slot[i] = 0;
-                put(r, t, t->v.rests[index].hash, index, now);
+                put(r, t, record_id_hash(t->v.hot[index].id), index, now);
             }
         }
     }
@@ -373,17 +421,15 @@ grow(struct recording *r, struct record_table *t, int64_t now)
 /* --- finding ---------------------------------------------------------------------------- */
 
 static struct record_bucket *
-look_in(const struct record_table *t, struct record_bucket *buckets, uint32_t mask,
-        const struct key_wide *k, uint32_t hash, unsigned *way)
+look_in(const struct record_table *t, struct record_bucket *buckets, uint32_t mask, __m128i id,
+        uint32_t hash, unsigned *way)
 {
-    uint32_t b = hash & mask, index;
-    bool wide = record_is_wide(&k->key);
+    uint32_t b = hash & mask;
 
     for (unsigned turn = 0; turn < 2; turn++, b = alternate(b, hash, mask)) {
         for (uint32_t m = record_match(&buckets[b], hash); m; m &= m - 1) {
             *way = __builtin_ctz(m);
-            index = buckets[b].slot[*way] & RECORD_INDEX_MASK;
-            if (record_is(&t->v.records[index], &t->v.rests[index], k, wide)) {
+            if (record_is(&t->v.hot[buckets[b].slot[*way] & RECORD_INDEX_MASK], id)) {
                 return &buckets[b];
             }
         }
@@ -392,43 +438,43 @@ look_in(const struct record_table *t, struct record_bucket *buckets, uint32_t ma
 }
 
 static struct record_bucket *
-look(const struct record_table *t, const struct key_wide *k, uint32_t hash, unsigned *way)
+look(const struct record_table *t, __m128i id, unsigned *way)
 {
-    struct record_bucket *b = look_in(t, t->v.buckets, t->v.mask, k, hash, way);
+    uint32_t hash = record_id_hash(id);
+    struct record_bucket *b = look_in(t, t->v.buckets, t->v.mask, id, hash, way);
 
-    return b || !t->old ? b : look_in(t, t->old, t->old_mask, k, hash, way);
+    return b || !t->old ? b : look_in(t, t->old, t->old_mask, id, hash, way);
 }
 
-struct record_line *
-record_find(const struct record_table *t, const struct key_wide *k, uint32_t hash)
+struct record_hot *
+record_find(const struct record_table *t, __m128i id)
 {
     unsigned way;
-    struct record_bucket *b = look(t, k, hash, &way);
+    struct record_bucket *b = look(t, id, &way);
 
-    return b ? &t->v.records[b->slot[way] & RECORD_INDEX_MASK] : NULL;
+    return b ? &t->v.hot[b->slot[way] & RECORD_INDEX_MASK] : NULL;
 }
 
 uint32_t
-record_index(const struct record_table *t, const struct record_line *rec)
+record_index(const struct record_table *t, const struct record_hot *h)
 {
-    return rec - t->v.records;
+    return h - t->v.hot;
 }
 
-struct record_line *
+struct record_hot *
 record_at(const struct record_table *t, uint32_t index, uint32_t hash)
 {
-    struct record_line *rec = &t->v.records[index];
+    struct record_hot *h = &t->v.hot[index];
 
-    return index < t->fresh && rec->end == IN_USE && t->v.rests[index].hash == hash ? rec : NULL;
+    return index < t->fresh && h->out != RECORD_OUT_FREE && record_id_hash(h->id) == hash ? h
+                                                                                          : NULL;
 }
 
 static void
 leave(struct record_table *t, uint32_t index)
 {
-    const struct record_rest *rest = &t->v.rests[index];
-    struct key_wide k = {.key = t->v.records[index].key, .ip6 = rest->ip6};
     unsigned way;
-    struct record_bucket *b = look(t, &k, rest->hash, &way);
+    struct record_bucket *b = look(t, t->v.hot[index].id, &way);
 
     if (b) {
         b->slot[way] = 0;
@@ -443,31 +489,29 @@ push_out_one(struct recording *r, struct record_table *t, int64_t now)
     uint32_t oldest = NONE, age = 0;
 
     for (unsigned looks = 0; looks < LOOKS || oldest == NONE; t->hand++, looks++) {
-        struct record_line *rec;
+        const struct record_hot *h;
 
         t->hand = t->hand < t->fresh ? t->hand : 0;
-        rec = &t->v.records[t->hand];
-        if (rec->end != FREE && (oldest == NONE || (uint32_t)now - rec->last > age)) {
+        h = &t->v.hot[t->hand];
+        if (h->out != RECORD_OUT_FREE && (oldest == NONE || (uint32_t)now - h->last > age)) {
             oldest = t->hand;
-            age = (uint32_t)now - rec->last;
+            age = (uint32_t)now - h->last;
         }
     }
-    tell_or_lose(r, t, &t->v.records[oldest], now, RECORD_END_RESOURCES);
+    tell_or_lose(r, t, &t->v.hot[oldest], now, RECORD_END_RESOURCES);
     atomic_fetch_add_explicit(&r->pushed_out, 1, memory_order_relaxed);
     leave(t, oldest);
 }
 
-/* The first 'n' lines get memory, in huge pages if they are many. */
+/* The first 'bytes' get memory, in huge pages if they are many. */
 static bool
-memory_to(void *lines, uint32_t n)
+memory_to(void *from, size_t bytes)
 {
-    size_t bytes = (size_t)n * sizeof(struct record_line);
-
-    if (mprotect(lines, bytes, PROT_READ | PROT_WRITE)) {
+    if (mprotect(from, bytes, PROT_READ | PROT_WRITE)) {
         return false;
     }
     if (bytes > HUGE_FROM) {
-        madvise((char *)lines + HUGE_FROM, bytes - HUGE_FROM, MADV_HUGEPAGE);
+        madvise((char *)from + HUGE_FROM, bytes - HUGE_FROM, MADV_HUGEPAGE);
     }
     return true;
 }
@@ -480,23 +524,24 @@ extend(struct record_table *t)
     uint32_t n = t->capacity ? 2 * t->capacity : RECORDS_MIN;
 
     n = n < t->max ? n : t->max;
-    if (!memory_to(t->v.records, n) || !memory_to(t->v.rests, n)) {
+    if (!memory_to(t->v.hot, n * sizeof *t->v.hot) ||
+        !memory_to(t->v.cold, n * sizeof *t->v.cold)) {
         return false;
     }
     t->capacity = n;
     return true;
 }
 
-struct record_line *
-record_get(struct recording *r, struct record_table *t, const struct key_wide *k, uint32_t hash,
+struct record_hot *
+record_get(struct recording *r, struct record_table *t, const struct key_wide *k, __m128i id,
            int64_t now)
 {
-    struct record_line *rec = record_find(t, k, hash);
-    struct record_rest *rest;
+    struct record_hot *h = record_find(t, id);
+    struct record_cold *c;
     uint32_t index;
 
-    if (rec) {
-        return rec;
+    if (h) {
+        return h;
     }
     if (t->n >= (t->v.mask + 1) * LOAD_MAX) {
         grow(r, t, now);
@@ -516,21 +561,21 @@ record_get(struct recording *r, struct record_table *t, const struct key_wide *k
         index = t->fresh++;
     } else {
         index = t->free;
-        t->free = t->v.records[index].first;
+        t->free = t->v.hot[index].last;
     }
     t->n++;
-    rec = &t->v.records[index];
-    rest = &t->v.rests[index];
-    memset(rec, 0, sizeof *rec);
-    memset(rest, 0, sizeof *rest);
-    rec->key = k->key;
+    h = &t->v.hot[index];
+    c = &t->v.cold[index];
+    *h = (struct record_hot){.id = id, .last = now, .out = RECORD_OUT_ASK};
+    memset(c, 0, offsetof(struct record_cold, ip6));
+    c->key = k->key;
+    c->first = now;
     if (record_is_wide(&k->key)) {
-        rest->ip6 = k->ip6;
+        use_more(c);
+        c->ip6 = k->ip6;
     }
-    rest->hash = hash;
-    rec->first = rec->last = now;
-    put(r, t, hash, index, now);
-    return rec;
+    put(r, t, record_id_hash(id), index, now);
+    return h;
 }
 
 /* --- time --------------------------------------------------------------------------------- */
@@ -540,23 +585,25 @@ static bool
 look_at(struct recording *r, struct record_table *t, uint32_t index, int64_t now, uint32_t idle,
         uint32_t active)
 {
-    struct record_line *rec = &t->v.records[index];
-    uint32_t silent = (uint32_t)now - rec->last;
-    bool closed = rec->tcp_flags & TCP_FIN_RST && silent >= CLOSED_MS && silent < idle;
+    struct record_hot *h = &t->v.hot[index];
+    const struct record_cold *c = &t->v.cold[index];
+    uint32_t silent = (uint32_t)now - h->last;
+    bool closed = h->tcp_flags & TCP_FIN_RST && silent >= CLOSED_MS && silent < idle;
 
-    if (rec->end == FREE) {
+    if (h->out == RECORD_OUT_FREE) {
         return true;
     }
     if (silent >= idle || closed) {
-        if (rec->packets && !tell(r, t, rec, now, closed ? RECORD_END_DETECTED : RECORD_END_IDLE)) {
+        if (record_packets(c, h) &&
+            !tell(r, t, h, now, closed ? RECORD_END_DETECTED : RECORD_END_IDLE)) {
             return false;
         }
         leave(t, index);
-    } else if (rec->packets && (uint32_t)now - rec->first >= active) {
-        if (!tell(r, t, rec, now, RECORD_END_ACTIVE)) {
+    } else if ((uint32_t)now - c->first >= active && record_packets(c, h)) {
+        if (!tell(r, t, h, now, RECORD_END_ACTIVE)) {
             return false;
         }
-        begin_again(t, rec);
+        begin_again(t, h);
     }
     return true;
 }
@@ -580,6 +627,8 @@ record_sweep(struct recording *r, struct record_table *t, int64_t now, bool all)
     t->swept = now;
     for (; looks && t->n; looks--, t->hand++) {
         t->hand = t->hand < t->fresh ? t->hand : 0;
+        __builtin_prefetch(&t->v.hot[t->hand + SWEEP_AHEAD]); /* harmless beyond the end */
+        __builtin_prefetch(&t->v.cold[t->hand + SWEEP_AHEAD]);
         if (!look_at(r, t, t->hand, now, idle, active)) {
             break;
         }
@@ -601,8 +650,8 @@ destroy(struct record_table *t)
     if (t->old) {
         buckets_destroy(t->old, t->old_mask);
     }
-    unreserve(t->v.records, t->max * sizeof *t->v.records);
-    unreserve(t->v.rests, t->max * sizeof *t->v.rests);
+    unreserve(t->v.hot, t->max * sizeof *t->v.hot);
+    unreserve(t->v.cold, t->max * sizeof *t->v.cold);
     free(t);
 }
 
@@ -610,7 +659,6 @@ struct record_table *
 record_table_create(uint32_t max)
 {
     struct record_table *t = calloc(1, sizeof *t);
-    size_t bytes = max * sizeof *t->v.records;
 
     if (!t) {
         return NULL;
@@ -619,9 +667,9 @@ record_table_create(uint32_t max)
     t->free = NONE;
     t->v.mask = BUCKETS_MIN - 1;
     t->v.buckets = buckets_create(BUCKETS_MIN);
-    t->v.records = reserve_aligned(bytes, PROT_NONE);
-    t->v.rests = reserve_aligned(bytes, PROT_NONE);
-    if (!t->v.buckets || !t->v.records || !t->v.rests) {
+    t->v.hot = reserve_aligned(max * sizeof *t->v.hot, PROT_NONE);
+    t->v.cold = reserve_aligned(max * sizeof *t->v.cold, PROT_NONE);
+    if (!t->v.buckets || !t->v.hot || !t->v.cold) {
         destroy(t);
         return NULL;
     }
@@ -632,8 +680,8 @@ void
 record_table_end(struct recording *r, struct record_table *t, int64_t now, enum record_end end)
 {
     for (uint32_t i = 0; i < t->fresh; i++) {
-        if (t->v.records[i].end != FREE) {
-            tell_or_lose(r, t, &t->v.records[i], now, end);
+        if (t->v.hot[i].out != RECORD_OUT_FREE) {
+            tell_or_lose(r, t, &t->v.hot[i], now, end);
         }
     }
     record_flush(r, t);

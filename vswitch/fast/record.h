@@ -3,11 +3,12 @@
  *
  * Theory of operation.  The exact-match cache knows packets by what flows look
  * at, which is often less than a 5-tuple; records know them by what people ask
- * for, and so have a table beside it: buckets of tags and indices, and two
- * arrays of a line for each record, of which the common packet needs one.  A
- * burst is looked up in both tables at once (burst.c), so that what the one
- * waits for arrives while the other is at work.  What the cache does not know
- * is recorded by who classifies it (worker_record()).
+ * for, and so have a table beside it: buckets of tags and indices, and an array
+ * of what each packet needs of its record, 32 bytes; the rest is apart.  There the
+ * key is a fingerprint of 128 bits under a secret of the process (record_id()),
+ * which alone decides whose a packet is.  A burst is looked up in both tables at
+ * once (burst.c), so that what the one waits for arrives while the other is at work.
+ * What the cache does not know is recorded by who classifies it (worker_record()).
  *
  * A packet is counted once, where it came in, in the record of its port, its
  * Ethernet addresses, VLAN and 5-tuple.  TOS, priority and flow label do not
@@ -66,45 +67,64 @@ struct record_more {
 };
 _Static_assert(sizeof(struct record_more) == sizeof(struct key_addr), "in its place");
 
-/* What every packet needs. */
-#define RECORD_LINE                                                                                \
-    struct key key;                                                                                \
-    uint64_t packets, bytes; /* L3's bytes, or the frame's if it is not IP */                      \
-    uint32_t last, first;    /* ms of the worker's clock, low bits */                              \
-    uint16_t tcp_flags;                                                                            \
-    uint16_t out;   /* port */                                                                     \
-    uint8_t status; /* enum record_status */                                                       \
-    uint8_t drop;   /* enum record_drop */                                                         \
-    uint8_t tos;    /* of the first packet */                                                      \
-    uint8_t end;    /* enum record_end, once it has; in the table: RECORD_IN_USE, _FREE */
-
-#define RECORD_REST                                                                                \
-    union {                                                                                        \
-        struct key_addr ip6;                                                                       \
-        struct record_more more;                                                                   \
-    };                                                                                             \
-    uint32_t rule_out, rule_in; /* who decided, on the source's and destination's side */          \
-    uint32_t hash;                                                                                 \
-    uint32_t metered, metered_bytes; /* of the packets: a meter dropped them; told of apart */     \
-    uint32_t pad[3];
-
-/* In the table: apart, as every other line would be idle, and with it one half of the
- * near caches' sets. */
-struct record_line {
-    RECORD_LINE
+/* What every packet needs, two of them to a line.  The key stands here as a fingerprint of
+ * 128 bits, record_id(): 'id' alone decides whose packet it is. */
+struct record_hot {
+    __m128i id;
+    uint64_t sums; /* not yet in record_cold's: packets << 32 | bytes, both below 2^31 */
+    uint32_t last; /* ms of the worker's clock, low bits; of a free one: the next, or none */
+    uint16_t out;  /* what an entry's port must be, and no more to be asked; RECORD_OUT_... */
+    uint16_t tcp_flags;
 };
-struct record_rest {
-    RECORD_REST
+_Static_assert(sizeof(struct record_hot) == 32, "two to a line");
+
+/* No entry's port. */
+enum {
+    RECORD_OUT_ASK = ENGINE_PORTS_MAX + 1u,  /* record_cold says, or has no packets yet */
+    RECORD_OUT_FREE = ENGINE_PORTS_MAX + 2u, /* not in use */
 };
+_Static_assert(RECORD_OUT_FREE <= UINT16_MAX, "fits");
+
+/* What few packets need.  The second line counts only if 'more'; else it stands for zeros,
+ * whatever is in it. */
+struct record_cold {
+    struct key key;
+    uint32_t first;                  /* as record_hot.last */
+    uint32_t rule_out, rule_in;      /* who decided, on the source's and destination's side */
+    uint32_t metered, metered_bytes; /* of the packets: a meter dropped them; told of apart */
+    uint16_t out;                    /* port */
+    uint8_t status;                  /* enum record_status */
+    uint8_t drop;                    /* enum record_drop */
+    uint8_t tos;                     /* of the first packet */
+    bool more;
+    uint8_t pad[6];
+    union {
+        struct key_addr ip6;
+        struct record_more tags;
+    };
+    uint64_t packets, bytes; /* L3's bytes, or the frame's if it is not IP */
+    uint64_t pad2[2];
+};
+_Static_assert(sizeof(struct record_cold) == 128 && offsetof(struct record_cold, ip6) == 64,
+               "two lines");
 
 /* On its way to the collector. */
 struct record {
-    RECORD_LINE
-    RECORD_REST
+    struct key key;
+    uint64_t packets, bytes; /* as in record_cold */
+    uint32_t last, first;
+    uint16_t tcp_flags, out;
+    uint8_t status, drop, tos;
+    uint8_t end; /* enum record_end */
+    union {
+        struct key_addr ip6;
+        struct record_more more;
+    };
+    uint32_t rule_out, rule_in;
+    uint32_t hash;
+    uint32_t pad[5];
 };
-_Static_assert(sizeof(struct record_line) == 64 && sizeof(struct record_rest) == 64 &&
-                   offsetof(struct record, ip6) == 64 && sizeof(struct record) == 128,
-               "a line each");
+_Static_assert(sizeof(struct record) == 128, "two lines");
 
 #define RECORD_BLOCK 31u
 struct record_block {
@@ -135,8 +155,8 @@ _Static_assert(sizeof(struct record_bucket) == 64, "a line");
 /* What a lookup needs of a table: all that stays as it is while a burst's packets
  * are looked up. */
 struct record_view {
-    struct record_line *records; /* addresses for all, memory for those in use */
-    struct record_rest *rests;   /* of them; likewise */
+    struct record_hot *hot;   /* addresses for all, memory for those in use */
+    struct record_cold *cold; /* of them; likewise */
     struct record_bucket *buckets;
     uint32_t mask;
 };
@@ -189,10 +209,10 @@ record_view(const struct record_table *t)
     return (const struct record_view *)t;
 }
 
-static inline struct record_rest *
-record_rest(const struct record_view *v, const struct record_line *rec)
+static inline struct record_cold *
+record_cold(const struct record_view *v, const struct record_hot *h)
 {
-    return &v->rests[rec - v->records];
+    return &v->cold[h - v->hot];
 }
 
 /* Prefetches what record_guess() and record_find() will want. */
@@ -216,42 +236,44 @@ record_match(const struct record_bucket *b, uint32_t hash)
            (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(high)) << 8;
 }
 
-/* Perhaps the record of a key with that hash, prefetched; or NULL. */
-static inline struct record_line *
-record_guess(const struct record_view *v, uint32_t hash, bool wide)
+/* Has no key, and is free. */
+extern struct record_hot record_none;
+
+/* Perhaps the record of a key with that hash, prefetched; or record_none. */
+static inline struct record_hot *
+record_guess(const struct record_view *v, uint32_t hash)
 {
     const struct record_bucket *b = &v->buckets[hash & v->mask];
     uint32_t m = record_match(b, hash);
-    struct record_line *rec;
+    struct record_hot *h;
 
     if (__builtin_expect(!m, 0)) {
-        return NULL;
+        return &record_none;
     }
-    rec = &v->records[b->slot[__builtin_ctz(m)] & RECORD_INDEX_MASK];
-    __builtin_prefetch(rec, 1);
-    if (wide) {
-        __builtin_prefetch(record_rest(v, rec));
-    }
-    return rec;
+    h = &v->hot[b->slot[__builtin_ctz(m)] & RECORD_INDEX_MASK];
+    __builtin_prefetch(h, 1);
+    return h;
 }
 
-/* 'k' is a struct key_wide.  NULL: there is none. */
-struct record_line *record_find(const struct record_table *, const struct key_wide *k,
-                                uint32_t hash);
+/* NULL: there is none. */
+struct record_hot *record_find(const struct record_table *, __m128i id);
 /* Its place, and what is there now if it has that hash; NULL. */
-uint32_t record_index(const struct record_table *, const struct record_line *);
-struct record_line *record_at(const struct record_table *, uint32_t index, uint32_t hash);
-/* record_find(), or a new one without packets; one may have to leave.  NULL: no memory. */
-struct record_line *record_get(struct recording *, struct record_table *, const struct key_wide *k,
-                               uint32_t hash, int64_t now);
+uint32_t record_index(const struct record_table *, const struct record_hot *);
+struct record_hot *record_at(const struct record_table *, uint32_t index, uint32_t hash);
+/* record_find() of k's id, or a new one without packets; one may have to leave.  NULL: no
+ * memory. */
+struct record_hot *record_get(struct recording *, struct record_table *, const struct key_wide *k,
+                              __m128i id, int64_t now);
 /* Ends those that are due; 'all': looks at all of them, else at some, by the
  * time that has passed. */
 void record_sweep(struct recording *, struct record_table *, int64_t now, bool all);
 /* Hands over what has been gathered. */
 void record_flush(struct recording *, struct record_table *);
 /* What has its packets so far ends, and it goes on. */
-void record_split(struct recording *, struct record_table *, struct record_line *, int64_t now,
+void record_split(struct recording *, struct record_table *, struct record_hot *, int64_t now,
                   enum record_end);
+/* Sums go where there is more room for them. */
+void record_carry(const struct record_table *, struct record_hot *);
 
 /* A key has its ip6 (or more) part. */
 static inline bool
@@ -266,30 +288,80 @@ record_hash(const struct key_wide *k)
     return record_is_wide(&k->key) ? key_hash_wide(k) : key_hash(&k->key);
 }
 
-static inline bool
-record_is(const struct record_line *r, const struct record_rest *rest, const struct key_wide *k,
-          bool wide)
+/* Sums of products with the first and with the second secret of each half of a key. */
+static inline __m128i
+record_id_end_(__m256i a, __m256i b)
 {
-    __m256i differ = _mm256_xor_si256(_mm256_load_si256(&r->key.v), _mm256_load_si256(&k->key.v));
+    __m256i s = _mm256_add_epi64(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
 
-    if (wide) {
-        differ = _mm256_or_si256(differ, _mm256_xor_si256(_mm256_load_si256(&rest->ip6.v),
-                                                          _mm256_load_si256(&k->ip6.v)));
-    }
-    return _mm256_testz_si256(differ, differ);
+    return _mm_add_epi64(_mm256_castsi256_si128(s), _mm256_extracti128_si256(s, 1));
 }
 
+/* The fingerprint of a record's key, of which 'v6' is its ip6 part if it is 'wide'.  For any
+ * two keys one secret in 2^64 gives the same (NH, twice with secrets of their own). */
+static inline __attribute__((always_inline)) __m128i
+record_id(__m256i v, __m256i v6, bool wide)
+{
+    __m256i a = key_nh_(v, key_secret[0]), b = key_nh_(v, key_secret[2]);
+
+    if (wide) {
+        a = _mm256_add_epi64(a, key_nh_(v6, key_secret[1]));
+        b = _mm256_add_epi64(b, key_nh_(v6, key_secret[3]));
+    }
+    return record_id_end_(a, b);
+}
+
+static inline __m128i
+record_id_of(const struct key_wide *k)
+{
+    return record_id(k->key.v, k->ip6.v, record_is_wide(&k->key));
+}
+
+/* record_hash() of its key. */
+static inline uint32_t
+record_id_hash(__m128i id)
+{
+    return key_nh_end_sum_(_mm_cvtsi128_si64(id));
+}
+
+static inline bool
+record_is(const struct record_hot *h, __m128i id)
+{
+    __m128i differ = _mm_xor_si128(_mm_load_si128(&h->id), id);
+
+    return _mm_testz_si128(differ, differ);
+}
+
+static inline uint64_t
+record_packets(const struct record_cold *c, const struct record_hot *h)
+{
+    return (c->more ? c->packets : 0) + (h->sums >> 32);
+}
+
+static inline uint64_t
+record_bytes_of(const struct record_cold *c, const struct record_hot *h)
+{
+    return (c->more ? c->bytes : 0) + (uint32_t)h->sums;
+}
+
+/* Before it counts what may be its first packet. */
 static inline void
-record_count(struct record_line *r, unsigned packets, uint64_t bytes, uint16_t tcp_flags,
+record_begin(const struct record_hot *h, struct record_cold *c, uint32_t now)
+{
+    if (!record_packets(c, h)) {
+        c->first = now;
+    }
+}
+
+/* 'packets' and 'bytes' are below 2^31.  True: record_carry() is due. */
+static inline bool
+record_count(struct record_hot *h, uint32_t packets, uint32_t bytes, uint16_t tcp_flags,
              uint32_t now)
 {
-    if (__builtin_expect(!r->packets, 0)) {
-        r->first = now;
-    }
-    r->packets += packets;
-    r->bytes += bytes;
-    r->last = now;
-    r->tcp_flags |= tcp_flags;
+    h->sums += (uint64_t)packets << 32 | bytes;
+    h->last = now;
+    h->tcp_flags |= tcp_flags;
+    return __builtin_expect(!!(h->sums & UINT64_C(0x8000000080000000)), 0);
 }
 
 /* --- answers (record_answer.c) -------------------------------------------------- */

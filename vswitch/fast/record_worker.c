@@ -171,30 +171,32 @@ record_remove_worker(struct worker *w)
 
 /* --- ways ------------------------------------------------------------------------- */
 
-struct record_line *
-record_new(struct worker *w, const struct key_wide *k, uint32_t hash, uint8_t tos)
+struct record_hot *
+record_new(struct worker *w, const struct key_wide *k, __m128i id, uint8_t tos)
 {
-    struct record_line *r = record_get(&w->engine->recording, w->records, k, hash, w->now);
+    struct record_hot *h = record_get(&w->engine->recording, w->records, k, id, w->now);
+    struct record_cold *c = h ? record_cold(record_view(w->records), h) : NULL;
 
-    if (r && !r->packets && !r->status) {
-        r->tos = tos;
+    if (h && !c->status && !record_packets(c, h)) {
+        c->tos = tos;
     }
-    return r;
+    return h;
 }
 
 static void
-set_way(struct worker *w, struct record_line *r, const struct record_way *way)
+set_way(struct worker *w, struct record_hot *h, const struct record_way *way)
 {
-    struct record_rest *rest = record_rest(record_view(w->records), r);
+    struct record_cold *c = record_cold(record_view(w->records), h);
 
-    if (r->packets && r->status && (r->status != way->status || r->out != way->out)) {
-        record_split(&w->engine->recording, w->records, r, w->now, RECORD_END_FORCED);
+    if (c->status && (c->status != way->status || c->out != way->out) && record_packets(c, h)) {
+        record_split(&w->engine->recording, w->records, h, w->now, RECORD_END_FORCED);
     }
-    r->status = way->status;
-    r->out = way->out;
-    r->drop = way->drop;
-    rest->rule_out = way->rule_out ? way->rule_out : rest->rule_out;
-    rest->rule_in = way->rule_in ? way->rule_in : rest->rule_in;
+    h->out = RECORD_OUT_ASK;
+    c->status = way->status;
+    c->out = way->out;
+    c->drop = way->drop;
+    c->rule_out = way->rule_out ? way->rule_out : c->rule_out;
+    c->rule_in = way->rule_in ? way->rule_in : c->rule_in;
 }
 
 /* What an entry says is what happens to its packets; of an entry for the slow path
@@ -211,7 +213,7 @@ is_outdated(const struct exact_entry *e)
 }
 
 void
-record_other_way(struct worker *w, struct record_line *r, const struct exact_entry *e)
+record_other_way(struct worker *w, struct record_hot *h, const struct exact_entry *e)
 {
     struct record_way way = {.status = RECORD_FORWARDED, .out = e->port};
 
@@ -229,7 +231,7 @@ record_other_way(struct worker *w, struct record_line *r, const struct exact_ent
                             &way);
     }
     if (way.status != RECORD_UNKNOWN) {
-        set_way(w, r, &way);
+        set_way(w, h, &way);
     }
 }
 
@@ -268,7 +270,7 @@ static void
 record_one(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, uint64_t tunnel,
            bool tunneled, const struct record_way *way)
 {
-    struct record_line *r;
+    struct record_hot *h;
     struct key_wide k;
     uint16_t tcp_flags;
     uint32_t bytes;
@@ -279,15 +281,18 @@ record_one(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, uint64_
     }
     bytes = record_parse(rte_pktmbuf_mtod(m, const uint8_t *), m->data_len, in_port, tunnel,
                          tunneled, &k, &tcp_flags, &tos);
-    r = record_new(w, &k, record_hash(&k), tos);
-    if (!r) {
+    h = record_new(w, &k, record_id_of(&k), tos);
+    if (!h) {
         record_lost(w, 1, bytes);
         return;
     }
     if (way) {
-        set_way(w, r, way);
+        set_way(w, h, way);
     }
-    record_count(r, 1, bytes, tcp_flags, w->now);
+    record_begin(h, record_cold(record_view(w->records), h), w->now);
+    if (record_count(h, 1, bytes, tcp_flags, w->now)) {
+        record_carry(w->records, h);
+    }
 }
 
 void
@@ -308,57 +313,64 @@ bool
 worker_record_find(struct worker *w, uint16_t in_port, const struct rte_mbuf *m, bool tunneled,
                    uint64_t tunnel, struct record_ref *ref)
 {
-    const struct record_line *r;
+    const struct record_hot *h;
     struct key_wide k;
     uint16_t tcp_flags;
     uint8_t tos;
+    __m128i id;
 
     if (m->data_len < 14) {
         return false;
     }
     record_parse(rte_pktmbuf_mtod(m, const uint8_t *), m->data_len, in_port, tunnel, tunneled, &k,
                  &tcp_flags, &tos);
-    ref->hash = record_hash(&k);
-    r = record_find(w->records, &k, ref->hash);
-    if (r) {
-        ref->index = record_index(w->records, r);
+    id = record_id_of(&k);
+    h = record_find(w->records, id);
+    if (h) {
+        ref->hash = record_id_hash(id);
+        ref->index = record_index(w->records, h);
     }
-    return r;
+    return h;
 }
 
 bool
 worker_record_key(const struct worker *w, struct record_ref ref, struct key_wide *k)
 {
-    const struct record_line *r = record_at(w->records, ref.index, ref.hash);
+    const struct record_hot *h = record_at(w->records, ref.index, ref.hash);
 
-    if (r) {
-        *k = (struct key_wide){.key = r->key, .ip6 = record_rest(record_view(w->records), r)->ip6};
+    if (h) {
+        const struct record_cold *c = record_cold(record_view(w->records), h);
+
+        *k = (struct key_wide){.key = c->key};
+        if (c->more) {
+            k->ip6 = c->ip6;
+        }
     }
-    return r;
+    return h;
 }
 
 void
 worker_record_metered(struct worker *w, struct record_ref ref, uint32_t bytes)
 {
-    struct record_line *r = record_at(w->records, ref.index, ref.hash);
-    struct record_rest *rest;
+    struct record_hot *h = record_at(w->records, ref.index, ref.hash);
+    struct record_cold *c;
     uint32_t rate = atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed);
 
     /* Whether this one was sampled nobody knows any more: one in so many was. */
     if (rate != 1 && ++w->metered % rate) {
         return;
     }
-    rest = r ? record_rest(record_view(w->records), r) : NULL;
+    c = h ? record_cold(record_view(w->records), h) : NULL;
     /* Else they have been told of, as what they were until then. */
-    if (r && r->packets > rest->metered && rest->metered_bytes <= UINT32_MAX - bytes) {
-        uint64_t most = r->bytes - rest->metered_bytes;
+    if (h && record_packets(c, h) > c->metered && c->metered_bytes <= UINT32_MAX - bytes) {
+        uint64_t most = record_bytes_of(c, h) - c->metered_bytes;
 
         /* It may be longer than what was counted: another packet, or with another tag. */
         bytes = bytes < most ? bytes : most;
-        rest->metered++;
-        rest->metered_bytes += bytes;
-        if (rest->metered_bytes > UINT32_MAX / 2) {
-            record_split(&w->engine->recording, w->records, r, w->now, RECORD_END_ACTIVE);
+        c->metered++;
+        c->metered_bytes += bytes;
+        if (c->metered_bytes > UINT32_MAX / 2) {
+            record_split(&w->engine->recording, w->records, h, w->now, RECORD_END_ACTIVE);
         }
     }
 }
@@ -366,10 +378,10 @@ worker_record_metered(struct worker *w, struct record_ref ref, uint32_t bytes)
 void
 worker_record_way(struct worker *w, struct record_ref ref, const struct record_way *way)
 {
-    struct record_line *r = record_at(w->records, ref.index, ref.hash);
+    struct record_hot *h = record_at(w->records, ref.index, ref.hash);
 
-    if (r) {
-        set_way(w, r, way);
+    if (h) {
+        set_way(w, h, way);
     }
 }
 

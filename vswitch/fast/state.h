@@ -130,10 +130,9 @@ void record_turn(struct worker *);
 void record_turn_end(struct worker *);
 void record_park(struct worker *);
 /* The record of a packet that the cache found in 'e'; NULL: no memory. */
-struct record_line *record_new(struct worker *, const struct key_wide *, uint32_t hash,
-                               uint8_t tos);
+struct record_hot *record_new(struct worker *, const struct key_wide *, __m128i id, uint8_t tos);
 /* Where e's packets go is not where those of 'r' went. */
-void record_other_way(struct worker *, struct record_line *r, const struct exact_entry *e);
+void record_other_way(struct worker *, struct record_hot *, const struct exact_entry *e);
 void record_lost(struct worker *, unsigned packets, uint64_t bytes);
 void record_add_worker(struct worker *);
 void record_remove_worker(struct worker *);
