@@ -45,6 +45,7 @@
 #include "flow.h"
 #include "netdev.h"
 #include "openvswitch/hmap.h"
+#include "openvswitch/match.h"
 #include "ovs-atomic.h"
 #include "ovs-thread.h"
 
@@ -261,8 +262,6 @@ struct dp_flow {
     struct dp *dp;
     struct cmap_node ufid_node; /* in dp->flows */
     ovs_u128 ufid;
-    struct flow match; /* masked */
-    struct flow_wildcards wc;
     uint8_t covers_tracked; /* 1 << shape: as fast.covers, for a packet that came from
                              * conntrack: ct_* and recirc_id may be matched, too */
     bool dead;              /* left dp->flows */
@@ -308,10 +307,13 @@ struct dp_flow *dp_flow_classify(const struct dp *, const struct flow *);
 void dp_flow_classify_batch(const struct dp *, const struct flow *const flows[], unsigned n,
                             struct dp_flow *out[]);
 
-/* dp_match.c.  Fills fast.rule, fast.covers and covers_tracked from match and
- * wc, and adds the mask to those in use.  Under flows_lock. */
-void dp_match_init(struct dp *, struct dp_flow *);
+/* dp_match.c.  Fills fast.rule, fast.covers and covers_tracked, and adds the
+ * mask to those in use.  Under flows_lock. */
+void dp_match_init(struct dp *, struct dp_flow *, const struct match *);
 void dp_match_uninit(struct dp *, struct dp_flow *);
+/* The flow's whole mask, as long as the flow is not given back: see
+ * dp_flow_stats(). */
+const struct flow_wildcards *dp_match_wc(const struct dp_flow *);
 void dp_masks_init(struct dp *);
 void dp_masks_destroy(struct dp *);
 size_t dp_masks_count(const struct dp *);

@@ -218,15 +218,10 @@ create(struct dp *dp, const struct match *match, const ovs_u128 *ufid,
 
     flow->dp = dp;
     flow->ufid = *ufid;
-    flow->wc = match->wc;
-    for (unsigned i = 0; i < FLOW_U64S; i++) {
-        ((uint64_t *)&flow->match)[i] =
-            ((const uint64_t *)&match->flow)[i] & ((const uint64_t *)&match->wc.masks)[i];
-    }
     flow->created = time_msec();
 
     /* From here on the union of masks has the flow's. */
-    dp_match_init(dp, flow);
+    dp_match_init(dp, flow, match);
     program = dp_actions_compile(flow, put->actions, put->actions_len);
     error = engine_flow_add(dp->engine, &flow->fast, program);
     if (error) {

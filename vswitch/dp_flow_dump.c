@@ -63,7 +63,7 @@ dp_flow_describe(const struct dp_flow *flow, struct ofpbuf *key, struct ofpbuf *
         struct flow unmasked;
         struct odp_flow_key_parms parms = {
             .flow = &unmasked,
-            .mask = &flow->wc.masks,
+            .mask = &dp_match_wc(flow)->masks,
             .support = dp_odp_support,
         };
         size_t key_ofs = key->size, mask_ofs;

@@ -68,8 +68,9 @@ struct dp_mask {
     unsigned n_first;      /* of those, that cover a shape: 'first' is in U */
     unsigned n_tracked;    /* ... that cover one after tracking: 'tracked' is in U */
     struct key_mask first, tracked;
-    unsigned n_words;
-    uint64_t *words; /* behind the struct; the indices behind them */
+    struct flow_wildcards wc;
+    unsigned n_words; /* of it that are not zero */
+    uint64_t *words;  /* behind the struct; the indices behind them */
     uint16_t *idx;
 };
 
@@ -224,23 +225,24 @@ tracked_fields(struct flow *held)
 }
 
 static bool
-covered(const struct flow *match, const struct flow *mask, const struct flow *held,
-        const struct flow *unknown)
+covered(const struct cls_rule *rule, const struct flow *held, const struct flow *unknown)
 {
-    const uint64_t *f = (const uint64_t *)match, *m = (const uint64_t *)mask;
     const uint64_t *h = (const uint64_t *)held, *u = (const uint64_t *)unknown;
     uint64_t bad = 0;
 
-    for (unsigned i = 0; i < FLOW_U64S; i++) {
-        bad |= (m[i] & u[i]) | (f[i] & m[i] & ~h[i]);
+    for (unsigned i = 0; i < rule->n_words; i++) {
+        unsigned word = rule->idx[i];
+        bad |= (rule->mask[i] & u[word]) | (rule->value[i] & ~h[word]);
     }
     return !bad;
 }
 
+/* Of a flow whose rule is filled in. */
 static void
-decide_coverage(struct dp_flow *flow)
+decide_coverage(struct dp_flow *flow, const struct flow *match)
 {
-    const struct flow *match = &flow->match, *mask = &flow->wc.masks;
+    const struct flow *mask = &flow->mask->wc.masks;
+    bool recirculated = match->recirc_id & mask->recirc_id;
 
     flow->fast.covers = 0;
     flow->covers_tracked = 0;
@@ -250,13 +252,13 @@ decide_coverage(struct dp_flow *flow)
         if (!shape_fields(shape, match, mask, &held, &unknown)) {
             continue;
         }
-        if (covered(match, mask, &held, &unknown)) {
+        if (covered(&flow->fast.rule, &held, &unknown)) {
             flow->fast.covers |= 1u << shape;
         }
         tracked_fields(&held);
         /* Only after a recirculation, and not one for a bond's hash. */
-        if (match->recirc_id && !mask->dp_hash && shape != SHAPE_L2 &&
-            covered(match, mask, &held, &unknown)) {
+        if (recirculated && !mask->dp_hash && shape != SHAPE_L2 &&
+            covered(&flow->fast.rule, &held, &unknown)) {
             flow->covers_tracked |= 1u << shape;
         }
     }
@@ -341,9 +343,9 @@ mask_find(const struct dp_masks *masks, uint32_t hash, const uint64_t *words, co
 }
 
 static struct dp_mask *
-mask_get(struct dp_masks *masks, const struct flow *wc)
+mask_get(struct dp_masks *masks, const struct flow_wildcards *wc)
 {
-    const uint64_t *m = (const uint64_t *)wc;
+    const uint64_t *m = (const uint64_t *)&wc->masks;
     uint64_t words[FLOW_U64S];
     uint16_t idx[FLOW_U64S];
     unsigned n = 0;
@@ -360,13 +362,14 @@ mask_get(struct dp_masks *masks, const struct flow *wc)
     mask = mask_find(masks, hash, words, idx, n);
     if (!mask) {
         mask = xzalloc(sizeof *mask + n * (sizeof *words + sizeof *idx));
+        mask->wc = *wc;
         mask->n_words = n;
         mask->words = (uint64_t *)(mask + 1);
         mask->idx = (uint16_t *)(mask->words + n);
         memcpy(mask->words, words, n * sizeof *words);
         memcpy(mask->idx, idx, n * sizeof *idx);
-        key_mask_first(wc, &mask->first);
-        key_mask_tracked(wc, &mask->tracked);
+        key_mask_first(&wc->masks, &mask->first);
+        key_mask_tracked(&wc->masks, &mask->tracked);
         hmap_insert(&masks->masks, &mask->node, hash);
     }
     mask->n_flows++;
@@ -385,10 +388,10 @@ mask_put(struct dp_masks *masks, struct dp_mask *mask)
 /* --- public ------------------------------------------------------------------ */
 
 void
-dp_match_init(struct dp *dp, struct dp_flow *flow)
+dp_match_init(struct dp *dp, struct dp_flow *flow, const struct match *match)
 {
-    struct dp_mask *mask = mask_get(dp->masks, &flow->wc.masks);
-    const uint64_t *f = (const uint64_t *)&flow->match;
+    struct dp_mask *mask = mask_get(dp->masks, &match->wc);
+    const uint64_t *f = (const uint64_t *)&match->flow;
     uint64_t *value = mask->n_words <= ARRAY_SIZE(flow->value)
                           ? flow->value
                           : xmalloc(mask->n_words * sizeof *value);
@@ -403,7 +406,7 @@ dp_match_init(struct dp *dp, struct dp_flow *flow)
     flow->fast.rule.value = value;
 
     flow->fast.mask = &mask->first;
-    decide_coverage(flow);
+    decide_coverage(flow, &match->flow);
     if (flow->fast.covers && !mask->n_first++) {
         use_bits(dp, &mask->first, 1);
     }
@@ -429,6 +432,12 @@ dp_match_uninit(struct dp *dp, struct dp_flow *flow)
         free(CONST_CAST(uint64_t *, flow->fast.rule.value));
     }
     flow->fast.rule.value = NULL;
+}
+
+const struct flow_wildcards *
+dp_match_wc(const struct dp_flow *flow)
+{
+    return &flow->mask->wc;
 }
 
 void

@@ -61,29 +61,44 @@ rule_matches(const struct cls_rule *rule, const struct flow *flow)
     return true;
 }
 
+/* A flow, and what it is to match. */
+struct rule {
+    struct dp_flow flow;
+    struct flow mask, match; /* match: masked */
+};
+
 static struct dp_flow *
 rule_create(const struct flow *value, const struct flow *mask)
 {
-    struct dp_flow *r = xzalloc(sizeof *r);
+    struct rule *r = xzalloc(sizeof *r);
+    struct match match = {.flow = *value, .wc.masks = *mask};
 
-    r->dp = dp;
-    r->wc.masks = *mask;
+    r->flow.dp = dp;
+    r->mask = *mask;
     for (size_t i = 0; i < FLOW_U64S; i++) {
         ((uint64_t *)&r->match)[i] = ((const uint64_t *)value)[i] & ((const uint64_t *)mask)[i];
     }
     ovs_mutex_lock(&dp->flows_lock);
-    dp_match_init(dp, r);
+    dp_match_init(dp, &r->flow, &match);
     ovs_mutex_unlock(&dp->flows_lock);
-    return r;
+    return &r->flow;
 }
 
 static void
-rule_destroy(struct dp_flow *r)
+rule_destroy(struct dp_flow *flow)
 {
     ovs_mutex_lock(&dp->flows_lock);
-    dp_match_uninit(dp, r);
+    dp_match_uninit(dp, flow);
     ovs_mutex_unlock(&dp->flows_lock);
-    free(r);
+    free(CONTAINER_OF(flow, struct rule, flow));
+}
+
+static bool
+flow_matches(const struct dp_flow *flow, const struct flow *packet)
+{
+    const struct rule *r = CONTAINER_OF(CONST_CAST(struct dp_flow *, flow), struct rule, flow);
+
+    return matches(&r->mask, &r->match, packet);
 }
 
 #define F(FIELD)                                                                                   \
@@ -295,10 +310,10 @@ same_connection(const struct flow *a, const struct flow *b)
 static bool
 pair_agrees(const struct dp_flow *r, const struct sample *a, const struct sample *b)
 {
-    bool ma = matches(&r->wc.masks, &r->match, &a->flow);
-    bool mb = matches(&r->wc.masks, &r->match, &b->flow);
-    bool ta = matches(&r->wc.masks, &r->match, &a->tracked);
-    bool tb = matches(&r->wc.masks, &r->match, &b->tracked);
+    bool ma = flow_matches(r, &a->flow);
+    bool mb = flow_matches(r, &b->flow);
+    bool ta = flow_matches(r, &a->tracked);
+    bool tb = flow_matches(r, &b->tracked);
 
     if (r->fast.covers & 1u << a->shape) {
         seen.covered++;
@@ -347,7 +362,7 @@ one_round(unsigned n_rules)
         sorted[i] = &samples[i];
         for (unsigned j = 0; j < n_rules; j++) {
             arrays_right &= rule_matches(&rules[j]->fast.rule, &samples[i].flow) ==
-                            matches(&rules[j]->wc.masks, &rules[j]->match, &samples[i].flow);
+                            flow_matches(rules[j], &samples[i].flow);
         }
     }
     qsort(sorted, N_FRAMES, sizeof sorted[0], compare_keys);
