@@ -2,7 +2,6 @@
 
 #include "host_peer.h"
 
-#include <errno.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
@@ -11,15 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
 
+#include "file_seen.h"
 #include "hash.h"
 #include "openvswitch/vlog.h"
 #include "packets.h"
 #include "socket-util.h"
+#include "timeval.h"
 #include "util.h"
 
 VLOG_DEFINE_THIS_MODULE(host_peer);
+
+enum { AGAIN_MS = 1000 };
 
 SSL *__real_SSL_new(SSL_CTX *);
 SSL *__wrap_SSL_new(SSL_CTX *);
@@ -29,12 +31,13 @@ int __wrap_SSL_connect(SSL *);
 static struct hmap peers = HMAP_INITIALIZER(&peers);
 static int min_version = TLS1_3_VERSION;
 static char *crl_file;
-static struct stat crl_seen; /* as it was when last read */
-static X509_STORE *lists;    /* what could be read of it last, or NULL */
-static bool new_lists;       /* that host_peer_refresh() has not told */
-static X509_STORE *joined;   /* the context's authorities with these; a reference */
-static SSL_CTX *context;     /* stream-ssl's, once it has made a connection */
-static SSL *newest;          /* of the latest stream, which owns it */
+static struct file_seen crl_seen;
+static long long crl_again; /* ms; when to try again one that cannot be read; 0: it could */
+static X509_STORE *lists;   /* what could be read of it last, or NULL */
+static bool new_lists;      /* that host_peer_refresh() has not told */
+static X509_STORE *joined;  /* the context's authorities with these; a reference */
+static SSL_CTX *context;    /* stream-ssl's, once it has made a connection */
+static SSL *newest;         /* of the latest stream, which owns it */
 
 static uint32_t
 hash_address(const struct sockaddr_storage *ss)
@@ -111,32 +114,42 @@ host_peer_allow_tls12(void)
     min_version = TLS1_2_VERSION;
 }
 
+/* Whether the file is to be read; says in '*is_new' whether it is another than the last. */
+static bool
+is_to_be_read(bool *is_new)
+{
+    int error = file_seen_look(&crl_seen, crl_file, is_new);
+
+    if (error) {
+        VLOG_ERR_ONCE("%s: %s", crl_file, ovs_strerror(error));
+    }
+    return !error && (*is_new || (crl_again && time_msec() >= crl_again));
+}
+
 /* The file's lists take the place of those before; true if they do. */
 static bool
 read_lists(void)
 {
     X509_STORE *store;
     X509_LOOKUP *lookup;
-    struct stat s;
+    bool is_new;
 
-    if (stat(crl_file, &s)) {
-        VLOG_ERR_ONCE("%s: %s", crl_file, ovs_strerror(errno));
+    if (!is_to_be_read(&is_new)) {
         return false;
     }
-    if (s.st_ino == crl_seen.st_ino && s.st_size == crl_seen.st_size &&
-        !memcmp(&s.st_mtim, &crl_seen.st_mtim, sizeof s.st_mtim)) {
-        return false;
-    }
-    crl_seen = s;
     store = X509_STORE_new();
     lookup = store ? X509_STORE_add_lookup(store, X509_LOOKUP_file()) : NULL;
     if (!lookup || X509_load_crl_file(lookup, crl_file, X509_FILETYPE_PEM) <= 0) {
-        VLOG_ERR("%s: no revocation list could be read: %s", crl_file,
-                 ERR_error_string(ERR_get_error(), NULL));
+        if (is_new) {
+            VLOG_ERR("%s: no revocation list could be read: %s", crl_file,
+                     ERR_error_string(ERR_get_error(), NULL));
+        }
         ERR_clear_error();
         X509_STORE_free(store);
+        crl_again = time_msec() + AGAIN_MS;
         return false;
     }
+    crl_again = 0;
     X509_STORE_free(lists);
     lists = store;
     return true;

@@ -7,7 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "file_seen.h"
 
 enum { KEY, CERTIFICATE, CA, CRL, N_FILES };
 
@@ -18,7 +19,8 @@ struct rest_creds {
 
 struct rest_tls {
     char *file[N_FILES]; /* CRL may be NULL */
-    struct stat seen[N_FILES];
+    struct file_seen seen[N_FILES];
+    bool unusable; /* as last read */
     pthread_mutex_t mutex;
     struct rest_creds *current; /* guarded by mutex */
 };
@@ -84,17 +86,12 @@ load(const struct rest_tls *t, char *why, size_t why_size)
 static bool
 look(struct rest_tls *t)
 {
-    bool changed = false;
+    bool changed = false, is_new;
 
     for (int i = 0; i < N_FILES; i++) {
-        struct stat st = {.st_ino = 0};
-        if (!t->file[i] || stat(t->file[i], &st)) {
-            continue;
+        if (t->file[i] && !file_seen_look(&t->seen[i], t->file[i], &is_new)) {
+            changed |= is_new;
         }
-        changed |= st.st_ino != t->seen[i].st_ino || st.st_size != t->seen[i].st_size ||
-                   st.st_mtim.tv_sec != t->seen[i].st_mtim.tv_sec ||
-                   st.st_mtim.tv_nsec != t->seen[i].st_mtim.tv_nsec;
-        t->seen[i] = st;
     }
     return changed;
 }
@@ -103,13 +100,15 @@ int
 rest_tls_refresh(struct rest_tls *t, char *why, size_t why_size)
 {
     struct rest_creds *fresh, *old;
+    bool changed = look(t);
 
-    if (!look(t)) {
+    if (!changed && !t->unusable) {
         return 0;
     }
     fresh = load(t, why, why_size);
+    t->unusable = !fresh;
     if (!fresh) {
-        return -1;
+        return changed ? -1 : 0; /* it was said */
     }
     pthread_mutex_lock(&t->mutex);
     old = t->current;

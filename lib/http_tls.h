@@ -23,8 +23,9 @@ struct rest_creds; /* counted */
 int rest_tls_create(const char *key, const char *certificate, const char *ca, const char *crl,
                     struct rest_tls **, char *why, size_t why_size);
 void rest_tls_destroy(struct rest_tls *);
-/* Reads files that have changed.  1: new credentials; 0: nothing new; -1: they
- * cannot be used, 'why' says why, the old ones stay. */
+/* Reads files that have changed, and those that could not be used.  1: new
+ * credentials; 0: nothing new; -1: new ones cannot be used, 'why' says why, the old
+ * ones stay. */
 int rest_tls_refresh(struct rest_tls *, char *why, size_t why_size);
 
 /* Before the handshake.  The caller detaches when the session is gone. */

@@ -9,6 +9,7 @@
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "openvswitch/poll-loop.h"
@@ -20,7 +21,7 @@
 VLOG_DEFINE_THIS_MODULE(tls_files);
 
 enum { LOOK_MS = 1000 };
-enum { KEY, CERTIFICATE, CA }; /* in 'seen' */
+enum { KEY, CERTIFICATE, CA }; /* in 'seen', 'respelt' */
 enum { PAIR, AUTHORITIES };    /* in 'unusable' */
 
 /* Nobody is asked for one. */
@@ -89,27 +90,37 @@ has_authority(const char *name)
     return has;
 }
 
-/* Whether the file is another than when it was last looked at. */
 static bool
-is_new(const char *name, struct stat *seen)
+is_new(struct tls_files *t, int file, const char *name)
 {
-    struct stat s;
     bool new;
 
-    if (stat(name, &s)) {
-        return false;
-    }
-    new = s.st_ino != seen->st_ino || s.st_size != seen->st_size ||
-          s.st_mtim.tv_sec != seen->st_mtim.tv_sec || s.st_mtim.tv_nsec != seen->st_mtim.tv_nsec;
-    *seen = s;
-    return new;
+    return !file_seen_look(&t->seen[file], name, &new) && new;
+}
+
+/* stream-ssl does not read a file again that has the name and the time of change that it knows:
+ * it is told the same file by another name each time. */
+static void
+take_up(struct tls_files *t, int file, const char *name, void (*take)(const char *))
+{
+    char *other = xasprintf("%s%s", name[0] == '/' ? "/." : "./", name);
+
+    t->respelt[file] = !t->respelt[file];
+    take(t->respelt[file] ? other : name);
+    free(other);
+}
+
+static void
+take_authorities(const char *name)
+{
+    stream_ssl_set_ca_cert_file(name, false);
 }
 
 static bool
 refresh_pair(struct tls_files *t)
 {
-    bool key = is_new(t->private_key, &t->seen[KEY]);
-    bool certificate = is_new(t->certificate, &t->seen[CERTIFICATE]);
+    bool key = is_new(t, KEY, t->private_key);
+    bool certificate = is_new(t, CERTIFICATE, t->certificate);
     const char *why;
 
     if (!key && !certificate && !t->unusable[PAIR]) {
@@ -126,15 +137,15 @@ refresh_pair(struct tls_files *t)
     /* Never by stream_ssl_set_key_and_cert(): asked when only one of them is new, it would
      * not look at that one again.  The certificate first: it takes a key that is not its
      * own away, and a key that is not the certificate's is refused. */
-    stream_ssl_set_certificate_file(t->certificate);
-    stream_ssl_set_private_key_file(t->private_key);
+    take_up(t, CERTIFICATE, t->certificate, stream_ssl_set_certificate_file);
+    take_up(t, KEY, t->private_key, stream_ssl_set_private_key_file);
     return true;
 }
 
 static bool
 refresh_ca(struct tls_files *t)
 {
-    bool new = is_new(t->ca_cert, &t->seen[CA]);
+    bool new = is_new(t, CA, t->ca_cert);
 
     if (!new && !t->unusable[AUTHORITIES]) {
         return false;
@@ -146,7 +157,7 @@ refresh_ca(struct tls_files *t)
         }
         return false;
     }
-    stream_ssl_set_ca_cert_file(t->ca_cert, false);
+    take_up(t, CA, t->ca_cert, take_authorities);
     return true;
 }
 

@@ -12,12 +12,14 @@
 #define OVS_TLS_FILES_H
 
 #include <stdbool.h>
-#include <sys/stat.h>
+
+#include "file_seen.h"
 
 struct tls_files {
     const char *private_key, *certificate, *ca_cert; /* NULL: none; the caller's */
     /* Private; zeros at first. */
-    struct stat seen[3];
+    struct file_seen seen[3];
+    bool respelt[3];         /* the name by which stream-ssl knows the file */
     bool unusable[2];        /* the pair, the authorities; as last read */
     int kind;                /* of key */
     long long int next_look; /* in ms */

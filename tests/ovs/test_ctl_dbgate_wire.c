@@ -331,6 +331,12 @@ lets_in_h1(const void *aux)
 }
 
 static bool
+lets_in_h3(const void *aux)
+{
+    return is_served("others", "h3");
+}
+
+static bool
 shows_serial(const void *serial_)
 {
     const long *serial = serial_;
@@ -415,6 +421,15 @@ test_renewed(void)
         "mv new server.crt"));
     CHECK(until(shows_serial, &renewed));
 
+    CASE("dbgate/wire: also one of the same time as the last");
+    renewed = 79;
+    CHECK(!ctl_sh(
+        &files,
+        "exec 2>&1; cd $DIR/db; openssl req -new -key server.key -subj /CN=server -out csr &&"
+        "openssl x509 -req -in csr -CA ca.crt -CAkey ca.key -set_serial 79 -days 9 -out new &&"
+        "touch -r server.crt new && mv new server.crt"));
+    CHECK(until(shows_serial, &renewed));
+
     CASE("dbgate/wire: a key that is not the certificate's leaves the pair as it was");
     CHECK(!ctl_sh(&files,
                   "exec 2>&1; cd $DIR/db; cp -p server.key kept; "
@@ -464,6 +479,24 @@ test_revoked(void)
     CHECK(is_closed(h3));
     CHECK(!is_served("others", "h3"));
     CHECK(served(h1) && !is_served("kept", "h2"));
+
+    CASE("dbgate/wire: authorities and lists of the same size and time as the last");
+    CHECK(!ctl_sh(&files, "cd $DIR; cat hosts/ca.crt others/ca.crt >new && touch -r cas.pem new && "
+                          "mv new cas.pem"));
+    CHECK(until(lets_in_h3, NULL));
+    client_close(h3);
+    CHECK(!ctl_sh(&files, "exec 2>&1; cd $DIR; cp -r others gone; "
+                          "$BIN/weft pki revoke h3 --dir gone && "
+                          "cat hosts/crl.pem others/crl.pem >before && "
+                          "cat hosts/crl.pem gone/crl.pem >after && "
+                          "for f in before after; do head -c $((20000 - $(stat -c %%s $f))) "
+                          "/dev/zero | tr '\\0' '\\n' >>$f; done; touch -r $BIN/weft before after; "
+                          "mv before lists.pem"));
+    h3 = client_open("others", "h3", 0);
+    CHECK(served(h3));
+    CHECK(!ctl_sh(&files, "cp -p $DIR/after $DIR/lists.pem"));
+    CHECK(is_closed(h3));
+    CHECK(!is_served("others", "h3") && served(h1));
 
     CASE("dbgate/wire: a list that breaks or goes still holds");
     CHECK(!ctl_sh(&files, "cd $DIR; echo nonsense >new && mv new lists.pem"));

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "check.h"
@@ -189,6 +190,37 @@ refused(const char *cert, const char *protocols)
     return !accepted("Protocol error");
 }
 
+static bool
+reads_new_list(void)
+{
+    long long int end = time_msec() + 10000;
+
+    while (!host_peer_refresh()) {
+        if (time_msec() > end) {
+            return false;
+        }
+        usleep(20000);
+    }
+    return true;
+}
+
+/* A new list is there, and no file can be opened, until it is told no more that it is new. */
+static void
+read_without_descriptors(void)
+{
+    long long int end = time_msec() + 100;
+    struct rlimit limit, none;
+
+    CHECK(!getrlimit(RLIMIT_NOFILE, &limit));
+    none = (struct rlimit){3, limit.rlim_max};
+    CHECK(!setrlimit(RLIMIT_NOFILE, &none));
+    do {
+        CHECK(!host_peer_refresh());
+        usleep(1000);
+    } while (time_msec() < end);
+    CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -259,6 +291,15 @@ main(int argc, char *argv[])
     CHECK(!accepted("Protocol error"));
     start_server("good", all);
     CHECK(accepted(NULL));
+
+    CASE("ctl_tls/revoked: a list that cannot be read for a moment is read then");
+    ctl_sh(&sw, "cp $DIR/crl-empty.pem $DIR/list.pem");
+    start_server("gone", all);
+    CHECK(accepted(NULL) && reads_new_list());
+    ctl_sh(&sw, "cp $DIR/crl.pem $DIR/list.pem");
+    read_without_descriptors();
+    CHECK(reads_new_list() && refused("gone", all));
+    start_server("good", all);
 
     CASE("ctl_tls/revoked: a list that goes away or breaks still holds");
     ctl_sh(&sw, "rm $DIR/list.pem");
