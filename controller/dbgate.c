@@ -69,6 +69,7 @@ struct session {
     long long int since;
     uint64_t taken; /* of host_peer_taken(), at some time before */
     bool probed;
+    long long int good_until; /* its certificate; by time_wall_msec() */
     char *host;
     struct jsonrpc *down, *up; /* to the host, to the server */
     struct host_limit limit;   /* what one message of the host's costs */
@@ -400,6 +401,7 @@ admit(struct dbgate *g, struct session *s)
     s->down = jsonrpc_open(s->stream);
     s->stream = NULL;
     s->since = time_msec();
+    s->good_until = host_peer_good_until(s->ssl);
     g->n_handshakes--;
     g->n_sessions++;
     ovs_list_remove(&s->node);
@@ -531,6 +533,8 @@ dbgate_run(struct dbgate *g)
 
         if (error) {
             end_session(g, s, ovs_retval_to_string(error));
+        } else if (time_wall_msec() >= s->good_until) {
+            end_session(g, s, "its certificate has expired");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #include "host_peer.h"
 
+#include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
@@ -277,6 +278,24 @@ host_peer_still_good(SSL *ssl)
     X509_STORE_CTX_free(ctx);
     ERR_clear_error();
     return good;
+}
+
+long long int
+host_peer_good_until(SSL *ssl)
+{
+    STACK_OF(X509) *chain = SSL_get0_verified_chain(ssl);
+    long long int now = time_wall_msec(), least = LLONG_MAX;
+    int days, seconds;
+
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        const ASN1_TIME *end = X509_get0_notAfter(sk_X509_value(chain, i));
+
+        if (!ASN1_TIME_diff(&days, &seconds, NULL, end)) {
+            return now;
+        }
+        least = MIN(least, now + (days * 86400LL + seconds) * 1000);
+    }
+    return chain ? least : now;
 }
 
 uint64_t

@@ -45,6 +45,8 @@ struct ssl_st *host_peer_newest(void);
 /* Whether its certificate, good in the handshake, would be good now: by the authorities and
  * the list that there are. */
 bool host_peer_still_good(struct ssl_st *);
+/* When it or one of those that vouch for it expires, by time_wall_msec(). */
+long long int host_peer_good_until(struct ssl_st *);
 /* Bytes, as they were on the wire, that the other end's machine has taken so far. */
 uint64_t host_peer_taken(struct ssl_st *);
 

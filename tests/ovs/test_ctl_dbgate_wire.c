@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -514,6 +515,51 @@ test_revoked(void)
     CHECK(is_served("hosts", "h1") && !is_served("kept", "h2"));
 }
 
+/* Makes h1's certificate anew, into "kept", to last for some seconds. */
+static bool
+make_short(int seconds)
+{
+    static const char *const names[] = {"hosts/ca.key", "hosts/h1.crt", "kept/short.crt"};
+    EVP_PKEY *ca_key;
+    char path[128];
+    FILE *f[3];
+    X509 *crt;
+    bool made;
+
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", files.dir, names[i]);
+        f[i] = fopen(path, i < 2 ? "r" : "w");
+        ovs_assert(f[i]);
+    }
+    ca_key = PEM_read_PrivateKey(f[0], NULL, NULL, NULL);
+    crt = PEM_read_X509(f[1], NULL, NULL, NULL);
+    made = ca_key && crt && X509_gmtime_adj(X509_getm_notAfter(crt), seconds) &&
+           X509_sign(crt, ca_key, EVP_sha256()) && PEM_write_X509(f[2], crt);
+    X509_free(crt);
+    EVP_PKEY_free(ca_key);
+    for (int i = 0; i < 3; i++) {
+        made &= !fclose(f[i]);
+    }
+    return made && !ctl_sh(&files, "cp $DIR/hosts/h1.key $DIR/kept/short.key");
+}
+
+static void
+test_expired(void)
+{
+    struct client *h1, *brief;
+
+    CASE("dbgate/wire: a session ends with its certificate");
+    CHECK(make_short(5));
+    h1 = client_open("hosts", "h1", 0);
+    brief = client_open("kept", "short", 0);
+    CHECK(served(h1) && served(brief));
+    CHECK(is_closed(brief) && until(logged, "its certificate has expired"));
+    CHECK(served(h1));
+    client_close(h1);
+    client_close(brief);
+    CHECK(!is_served("kept", "short"));
+}
+
 /* The certificate is good; the pool has no such host. */
 static void
 test_no_host(void)
@@ -613,6 +659,7 @@ main(int argc, char *argv[])
     }
     test_messages();
     test_renewed();
+    test_expired();
     test_revoked();
     test_no_host();
     test_slow();
