@@ -18,6 +18,8 @@
 #define WRITE_AHEAD (256u << 10)
 /* AES-GCM may encrypt 2^24.5 full records with one key (RFC 8446 5.5). */
 #define RECORDS_PER_KEY (1u << 23)
+/* KeyUpdates that a peer may send with no data between: each costs more than it takes to make. */
+#define UPDATES_IN_A_ROW 32u
 /* Shorter ones than this are opened aside: alerts and KeyUpdate are among them. */
 #define SHORT_RECORD 64u
 
@@ -31,6 +33,7 @@ struct tls_stream {
     uint8_t out[WRITE_AHEAD];
     /* The reader's. */
     struct tls_keys *rx;
+    unsigned updates; /* since the last data */
     size_t in_at, in_end;
     uint8_t in[READ_AHEAD];
     size_t plain_at, plain_end;
@@ -202,7 +205,7 @@ obey(struct tls_stream *t, uint8_t content, const uint8_t *p, size_t len, bool *
         return 0;
     }
     if (content == TLS_HANDSHAKE && len == 5 && p[0] == 24 && !p[1] && !p[2] && p[3] == 1 &&
-        p[4] <= 1) {
+        p[4] <= 1 && ++t->updates <= UPDATES_IN_A_ROW) {
         if (p[4]) {
             atomic_store(&t->update_asked, true);
         }
@@ -229,6 +232,7 @@ open_record(struct tls_stream *t, size_t len, const struct iovec *iov, size_t wa
     if (content != TLS_DATA) {
         return direct ? EBADMSG : obey(t, content, t->plain, n, closed);
     }
+    t->updates = 0;
     if (direct) {
         *got = n;
     } else {

@@ -218,6 +218,54 @@ test_contents(void)
     CHECK(!read_after(TLS_DATA, page, sizeof page, 0, &n) && n == sizeof page);
 }
 
+/* So many KeyUpdates, twice, with a byte of data between if there is to be. */
+static int
+read_after_updates(unsigned n, bool data)
+{
+    static const uint8_t update[] = {24, 0, 0, 1, 0};
+    const struct iovec from = {(void *)update, sizeof update}, to = {got, 1};
+    struct tls_secrets s = {.n = 32, .read = {9}};
+    struct tls_stream *t = NULL;
+    struct tls_keys *k = NULL;
+    uint8_t record[TLS_SEALED_MAX];
+    size_t len, had;
+    int error, fd[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, fd)) {
+        return errno;
+    }
+    error = tls_keys_create(s.read, s.n, TLS_FASTEST, &k);
+    error = error ? error : tls_stream_create(fd[0], &s, NULL, 0, &t);
+    for (unsigned i = 0; !error && i < 2 * n; i++) {
+        if (i == n && data) {
+            len = tls_seal(k, TLS_DATA, &from, 1, record);
+            error = write(fd[1], record, len) == (ssize_t)len ? 0 : EIO;
+        }
+        len = tls_seal(k, TLS_HANDSHAKE, &from, sizeof update, record);
+        error = error ? error : tls_keys_update(k);
+        error = error ? error : write(fd[1], record, len) == (ssize_t)len ? 0 : EIO;
+    }
+    close(fd[1]);
+    if (!error && data) {
+        error = tls_stream_read(t, &to, 1, 0, &had);
+        error = error ? error : had == 1 ? 0 : EIO;
+    }
+    error = error ? error : tls_stream_read(t, &to, 1, 0, &had);
+    tls_stream_destroy(t);
+    tls_keys_destroy(k);
+    close(fd[0]);
+    return error;
+}
+
+static void
+test_updates(void)
+{
+    CHECK(!read_after_updates(16, false));
+    CHECK(!read_after_updates(32, true));
+    CHECK(read_after_updates(33, true) == EBADMSG);
+    CHECK(read_after_updates(17, false) == EBADMSG);
+}
+
 /* --- OpenSSL at the other end ----------------------------------------------------- */
 
 static char dir[] = "/tmp/test_mig_tls.XXXXXX";
@@ -429,6 +477,8 @@ main(void)
     test_lengths();
     CASE("mig_tls/alerts, KeyUpdate, others");
     test_contents();
+    CASE("mig_tls/KeyUpdates without end");
+    test_updates();
     CASE("mig_tls/certificates");
     CHECK(make_certificates());
     CASE("mig_tls/OpenSSL at the other end, both suites, keys change");
