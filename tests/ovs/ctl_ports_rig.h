@@ -18,10 +18,6 @@
 #include "timeval.h"
 #include "util.h"
 
-#define VSCTL "$BIN/ovs-vsctl --db=unix:$DIR/db.sock --timeout=20 "
-#define OFCTL "$BIN/ovs-ofctl -O OpenFlow15 --timeout=20 "
-#define APPCTL "$BIN/ovs-appctl --target=$DIR/ctl --timeout=20 "
-
 static struct ctl_switch sw;
 static struct compile *compile;
 static struct fleet *fleet;
@@ -66,17 +62,7 @@ turn(void)
     poll_block();
 }
 
-#define UNTIL(cond, ms)                                                                            \
-    ({                                                                                             \
-        long long int end_ = time_msec() + (ms);                                                   \
-        while (!(cond) && time_msec() < end_) {                                                    \
-            turn();                                                                                \
-        }                                                                                          \
-        if (!(cond)) {                                                                             \
-            explain();                                                                             \
-        }                                                                                          \
-        (cond);                                                                                    \
-    })
+#define UNTIL(cond, ms) CTL_UNTIL(cond, ms, turn(), explain())
 
 static inline void
 explain(void)

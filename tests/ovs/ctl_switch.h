@@ -21,6 +21,25 @@
 
 #include "util.h"
 
+/* For ctl_sh(). */
+#define VSCTL "$BIN/ovs-vsctl --db=unix:$DIR/db.sock --timeout=20 "
+#define OFCTL "$BIN/ovs-ofctl -O OpenFlow15 --timeout=30 "
+#define APPCTL "$BIN/ovs-appctl --target=$DIR/ctl --timeout=20 "
+
+/* Goes on with 'turn' until 'cond' is true, 'ms' at most; 'otherwise' is done if it does not
+ * become so.  The condition. */
+#define CTL_UNTIL(cond, ms, turn, otherwise)                                                       \
+    ({                                                                                             \
+        long long int end_ = time_msec() + (ms);                                                   \
+        while (!(cond) && time_msec() < end_) {                                                    \
+            turn;                                                                                  \
+        }                                                                                          \
+        if (!(cond)) {                                                                             \
+            otherwise;                                                                             \
+        }                                                                                          \
+        (cond);                                                                                    \
+    })
+
 struct ctl_switch {
     char dir[64];
     pid_t db, vswitchd; /* 0: not running */

@@ -9,6 +9,7 @@
 #include "check.h"
 #include "rest_fake.h"
 #include "rest_priv.h"
+#include "tcp_port.h"
 
 #define OBJECTS                                                                                    \
     "{\"pool\": [{\"default_action\": \"deny\", \"generation\": 1}],"                              \
@@ -116,20 +117,6 @@ fds_back_to(unsigned n)
     return false;
 }
 
-static inline unsigned
-free_port(void)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000001)};
-    socklen_t n = sizeof in;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    if (bind(fd, (struct sockaddr *)&in, n) || getsockname(fd, (struct sockaddr *)&in, &n)) {
-        abort();
-    }
-    close(fd);
-    return ntohs(in.sin_port);
-}
-
 static inline void
 remove_all(void)
 {
@@ -157,9 +144,9 @@ rig_start(struct rest_config *config)
     for (int i = SOCK; i <= CRL; i++) {
         snprintf(paths[i], sizeof paths[i], "%s/%s", dir, names[i]);
     }
-    port = free_port();
+    port = tcp_port_free();
     do {
-        token_port = free_port();
+        token_port = tcp_port_free();
     } while (token_port == port);
     snprintf(paths[UNIX], sizeof paths[UNIX], "unix:%.100s", paths[SOCK]);
     snprintf(paths[SSL], sizeof paths[SSL], "ssl:%u:127.0.0.1", port);

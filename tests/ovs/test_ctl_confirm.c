@@ -21,7 +21,6 @@
 #include "util.h"
 
 #define PATIENCE_MS 30000
-#define VSCTL "$BIN/ovs-vsctl --db=unix:$DIR/db.sock --timeout=20 "
 #define PORT "vif1.0"
 
 static struct ctl_db server;
@@ -95,17 +94,7 @@ turn(void)
     poll_block();
 }
 
-#define UNTIL(cond)                                                                                \
-    ({                                                                                             \
-        long long int end_ = time_msec() + PATIENCE_MS;                                            \
-        while (!(cond) && time_msec() < end_) {                                                    \
-            turn();                                                                                \
-        }                                                                                          \
-        if (!(cond)) {                                                                             \
-            explain(#cond);                                                                        \
-        }                                                                                          \
-        (cond);                                                                                    \
-    })
+#define UNTIL(cond) CTL_UNTIL(cond, PATIENCE_MS, turn(), explain(#cond))
 
 /* What the database says of the vif, as "h1 h2 ". */
 static const char *

@@ -15,6 +15,7 @@
 #include "openvswitch/json.h"
 #include "openvswitch/shash.h"
 #include "openvswitch/vlog.h"
+#include "tcp_port.h"
 #include "timeval.h"
 #include "util.h"
 
@@ -252,39 +253,13 @@ closes_after(const char *text)
 
 /* --- the gate ------------------------------------------------------------------------------ */
 
-static int
-free_port(void)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof in;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    ovs_assert(!bind(fd, (struct sockaddr *)&in, sizeof in) &&
-               !getsockname(fd, (struct sockaddr *)&in, &len));
-    close(fd);
-    return ntohs(in.sin_port);
-}
-
-static bool
-listens(void)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    bool does;
-
-    in.sin_port = htons(port);
-    does = !connect(fd, (struct sockaddr *)&in, sizeof in);
-    close(fd);
-    return does;
-}
-
 static bool
 start_gate(const char *lists, const char *probe)
 {
     char text[8][160];
 
     ctl_kill_(&gate);
-    port = free_port();
+    port = tcp_port_free();
     snprintf(text[0], sizeof text[0], "--listen=pssl:%d:127.0.0.1", port);
     snprintf(text[1], sizeof text[1], "--server=unix:%s/db.sock", files.dir);
     snprintf(text[2], sizeof text[2], "--private-key=%s/db/server.key", files.dir);
@@ -296,7 +271,7 @@ start_gate(const char *lists, const char *probe)
     gate = ctl_spawn_(&files, "gate.out", "weft-dbgate", text[0], text[1], text[2], text[3],
                       text[4], text[5], text[6], text[7], "-vconsole:off", "-vsyslog:off", NULL);
     for (int i = 0; i < 1000; i++) {
-        if (listens()) {
+        if (tcp_port_listens(port)) {
             return true;
         }
         usleep(10000);

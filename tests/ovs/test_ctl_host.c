@@ -21,11 +21,6 @@
 #include "timeval.h"
 #include "util.h"
 
-#define VSCTL "$BIN/ovs-vsctl --db=unix:$DIR/db.sock --timeout=20 "
-#define OFCTL "$BIN/ovs-ofctl -O OpenFlow15 --timeout=20 "
-
-#define APPCTL "$BIN/ovs-appctl --target=$DIR/ctl --timeout=20 "
-
 static struct ctl_switch sw;
 static struct host *host;
 static struct ftable want;
@@ -82,17 +77,7 @@ turn(struct host *h)
 }
 
 /* Until 'cond', at most 'ms'. */
-#define UNTIL(cond, ms)                                                                            \
-    ({                                                                                             \
-        long long int end_ = time_msec() + (ms);                                                   \
-        while (!(cond) && time_msec() < end_) {                                                    \
-            turn(host);                                                                            \
-        }                                                                                          \
-        if (!(cond)) {                                                                             \
-            explain(#cond);                                                                        \
-        }                                                                                          \
-        (cond);                                                                                    \
-    })
+#define UNTIL(cond, ms) CTL_UNTIL(cond, ms, turn(host), explain(#cond))
 
 static void
 explain(const char *cond)

@@ -29,10 +29,6 @@
 #include "trace.h"
 #include "util.h"
 
-#define VSCTL "$BIN/ovs-vsctl --db=unix:$DIR/db.sock --timeout=20 "
-#define OFCTL "$BIN/ovs-ofctl -O OpenFlow15 --timeout=20 "
-#define APPCTL "$BIN/ovs-appctl --target=$DIR/ctl --timeout=20 "
-
 #define PORT_A 10
 #define PORT_B 11
 #define FLOOD 3000
@@ -101,14 +97,7 @@ turn(void)
     poll_block();
 }
 
-#define UNTIL(cond, ms)                                                                            \
-    ({                                                                                             \
-        long long int end_ = time_msec() + (ms);                                                   \
-        while (!(cond) && time_msec() < end_) {                                                    \
-            turn();                                                                                \
-        }                                                                                          \
-        (cond);                                                                                    \
-    })
+#define UNTIL(cond, ms) CTL_UNTIL(cond, ms, turn(), (void)0)
 
 /* --- the pool -------------------------------------------------------------------------- */
 

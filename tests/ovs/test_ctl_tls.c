@@ -2,10 +2,7 @@
  * controller connects to. */
 #include <config.h>
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 
 #include "check.h"
 #include "ctl_switch.h"
@@ -15,6 +12,7 @@
 #include "openvswitch/vlog.h"
 #include "pflow.h"
 #include "stream-ssl.h"
+#include "tcp_port.h"
 #include "timeval.h"
 #include "util.h"
 
@@ -55,32 +53,6 @@ static const char pki[] =
     "  -out cn.csr\n"
     "openssl ca -batch -notext -config ca/cnf -in cn.csr -out cn.pem\n";
 
-static int
-free_port(void)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof in;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    ovs_assert(!bind(fd, (struct sockaddr *)&in, sizeof in) &&
-               !getsockname(fd, (struct sockaddr *)&in, &len));
-    close(fd);
-    return ntohs(in.sin_port);
-}
-
-static bool
-listens(void)
-{
-    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    bool ok;
-
-    in.sin_port = htons(port);
-    ok = !connect(fd, (struct sockaddr *)&in, sizeof in);
-    close(fd);
-    return ok;
-}
-
 /* A database behind TLS with the certificate 'cert'. */
 static void
 start_server(const char *cert, const char *protocols)
@@ -88,7 +60,7 @@ start_server(const char *cert, const char *protocols)
     char file[96], remote[96], local[96], key[96], pem[96], ca[96], ctl[96], proto[64];
 
     snprintf(file, sizeof file, "%s/conf.db", sw.dir);
-    snprintf(remote, sizeof remote, "--remote=pssl:%d:127.0.0.1", port = free_port());
+    snprintf(remote, sizeof remote, "--remote=pssl:%d:127.0.0.1", port = tcp_port_free());
     snprintf(local, sizeof local, "--remote=punix:%s/db.sock", sw.dir);
     snprintf(key, sizeof key, "--private-key=%s/%s.key", sw.dir, cert);
     snprintf(pem, sizeof pem, "--certificate=%s/%s.pem", sw.dir, cert);
@@ -99,7 +71,7 @@ start_server(const char *cert, const char *protocols)
     ctl_sh(&sw, "rm -f $DIR/db.sock $DIR/.conf.db.~lock~");
     sw.db = ctl_spawn_(&sw, "ovsdb.log", "ovsdb-server", file, remote, local, key, pem, ca, ctl,
                        "-vsyslog:off", proto, NULL);
-    for (int i = 0; i < 500 && !listens(); i++) {
+    for (int i = 0; i < 500 && !tcp_port_listens(port); i++) {
         usleep(10000);
     }
 }
@@ -151,7 +123,7 @@ whole_host(int ms)
     bool ok;
 
     snprintf(db, sizeof db, "ssl:127.0.0.1:%d", port);
-    snprintf(of, sizeof of, "ssl:127.0.0.1:%d", free_port());
+    snprintf(of, sizeof of, "ssl:127.0.0.1:%d", tcp_port_free());
     const struct host_config c = {
         .name = "host1",
         .ovsdb = db,

@@ -18,9 +18,6 @@
 
 #define N_PACKETS 40
 
-#define VSCTL "$BIN/ovs-vsctl --db=unix:$DIR/db.sock --timeout=20 "
-#define OFCTL "$BIN/ovs-ofctl -O OpenFlow15 --timeout=30 "
-
 static struct ctl_switch sw;
 static struct eval eval;
 static int of_ports[256]; /* by the datapath's numbers; 0: none */
