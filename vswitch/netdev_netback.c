@@ -28,7 +28,7 @@
  * are in both directions. */
 #include <config.h>
 
-#include "netdev_netback.h"
+#include "netdev_netback_priv.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -45,7 +45,6 @@
 #include "openvswitch/list.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
-#include "ovs-numa.h"
 #include "ovs-thread.h"
 #include "smap.h"
 #include "svec.h"
@@ -60,62 +59,17 @@ COVERAGE_DEFINE(weft_drop_no_vif);
 
 /* Xen's DOMID_FIRST_RESERVED. */
 #define DOMID_MAX 0x7fefu
-#define MTU_MIN 68
-#define MTU_MAX 65000
 #define MTU_DEFAULT 1500
 /* How soon the main loop sees a vif's carrier, MAC or presence change. */
 #define CHANGE_CHECK_MS 100
 #define REATTACH_MS 500
 
-static struct ovs_mutex all_mutex = OVS_MUTEX_INITIALIZER;
-static struct ovs_list all OVS_GUARDED_BY(all_mutex) = OVS_LIST_INITIALIZER(&all);
+struct ovs_mutex netdev_netback_all_mutex = OVS_MUTEX_INITIALIZER;
+static struct ovs_list all OVS_GUARDED_BY(netdev_netback_all_mutex) = OVS_LIST_INITIALIZER(&all);
 /* A port was refused because another one, perhaps about to go, has its vif. */
-static bool refused_duplicate OVS_GUARDED_BY(all_mutex);
-
-struct vif_id {
-    uint16_t domid;
-    uint32_t handle;
-};
-
-struct netdev_netback {
-    struct netdev up;
-    struct ovs_list in_all OVS_GUARDED_BY(all_mutex);
-
-    /* Read without 'mutex': see the Theory of Operation. */
-    ATOMIC(struct netback_vif *) live;
-    atomic_int mtu; /* written under it */
-    /* Set once the main loop has come round: the datapath polls a new port
-     * before ofproto knows it, and would drop the guest's first packets. */
-    atomic_bool known;
-
-    struct ovs_mutex mutex OVS_ACQ_AFTER(all_mutex);
-    struct netback_vif *vif OVS_GUARDED;
-    struct vif_move *move OVS_GUARDED;  /* of 'vif'; NULL: goes nowhere */
-    struct vif_id wanted OVS_GUARDED;   /* valid once 'configured' */
-    struct vif_id attached OVS_GUARDED; /* valid if 'vif' */
-    bool configured OVS_GUARDED;
-    unsigned requested_n_txq OVS_GUARDED;
-    struct eth_addr mac OVS_GUARDED;
-    enum netdev_flags flags OVS_GUARDED;
-    const struct netback_receiver *receiver OVS_GUARDED; /* may be NULL */
-    void *receiver_aux OVS_GUARDED;
-    bool receiving OVS_GUARDED; /* 'vif' has it */
-
-    /* What run() saw last. */
-    uint64_t change_seq OVS_GUARDED;
-    bool carrier OVS_GUARDED;
-    long long int carrier_resets OVS_GUARDED;
-    long long int reattach_at OVS_GUARDED; /* 0: nothing to retry */
-};
+static bool refused_duplicate OVS_GUARDED_BY(netdev_netback_all_mutex);
 
 static const struct netdev_class netback_class;
-
-static struct netdev_netback *
-netdev_netback_cast(const struct netdev *netdev)
-{
-    ovs_assert(netdev_is_netback(netdev));
-    return CONTAINER_OF(netdev, struct netdev_netback, up);
-}
 
 bool
 netdev_is_netback(const struct netdev *netdev)
@@ -157,9 +111,9 @@ netback_construct(struct netdev *netdev)
     netdev->ol_flags =
         NETDEV_TX_OFFLOAD_TCP_CKSUM | NETDEV_TX_OFFLOAD_UDP_CKSUM | NETDEV_TX_OFFLOAD_TCP_TSO;
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     ovs_list_push_back(&all, &dev->in_all);
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
     return 0;
 }
 
@@ -168,7 +122,7 @@ netback_destruct(struct netdev *netdev)
 {
     struct netdev_netback *dev = netdev_netback_cast(netdev);
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     ovs_list_remove(&dev->in_all);
     vif_move_destroy(dev->move);
     backend_detach(dev->vif);
@@ -176,7 +130,7 @@ netback_destruct(struct netdev *netdev)
         refused_duplicate = false;
         if_notifier_manual_report();
     }
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
     ovs_mutex_destroy(&dev->mutex);
 }
 
@@ -242,7 +196,8 @@ parse_options(const char *name, const struct smap *args, struct vif_id *id, char
 
 /* Another port that has or wants vif 'id', or NULL. */
 static struct netdev_netback *
-find_rival(const struct netdev_netback *self, struct vif_id id) OVS_REQUIRES(all_mutex)
+find_rival(const struct netdev_netback *self, struct vif_id id)
+    OVS_REQUIRES(netdev_netback_all_mutex)
 {
     struct netdev_netback *dev;
 
@@ -264,15 +219,6 @@ find_rival(const struct netdev_netback *self, struct vif_id id) OVS_REQUIRES(all
 }
 
 static int
-mtu_of(const struct netdev_netback *dev)
-{
-    int mtu;
-
-    atomic_read_relaxed(&CONST_CAST(struct netdev_netback *, dev)->mtu, &mtu);
-    return mtu;
-}
-
-static int
 attach(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
 {
     int error = backend_attach(dev->wanted.domid, dev->wanted.handle, &dev->vif);
@@ -283,7 +229,7 @@ attach(struct netdev_netback *dev) OVS_REQUIRES(dev->mutex)
     }
     dev->attached = dev->wanted;
     dev->receiving = false;
-    netback_set_mtu(dev->vif, mtu_of(dev));
+    netback_set_mtu(dev->vif, netdev_netback_mtu(dev));
     netback_set_carrier(dev->vif, dev->flags & NETDEV_UP);
     /* Unlike any real one, so that run() looks at the vif. */
     dev->change_seq = netback_change_seq(dev->vif) - 1;
@@ -323,13 +269,13 @@ netback_set_config(struct netdev *netdev, const struct smap *args, char **errp)
         return error;
     }
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     rival = find_rival(dev, id);
     if (rival) {
         *errp = xasprintf("%s: vif %" PRIu16 ".%" PRIu32 " is already port %s", name, id.domid,
                           id.handle, netdev_get_name(&rival->up));
         refused_duplicate = true;
-        ovs_mutex_unlock(&all_mutex);
+        ovs_mutex_unlock(&netdev_netback_all_mutex);
         return EBUSY;
     }
     ovs_mutex_lock(&dev->mutex);
@@ -345,7 +291,7 @@ netback_set_config(struct netdev *netdev, const struct smap *args, char **errp)
         }
     }
     ovs_mutex_unlock(&dev->mutex);
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
     return error;
 }
 
@@ -427,13 +373,13 @@ netback_run(const struct netdev_class *class OVS_UNUSED)
 {
     struct netdev_netback *dev;
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     LIST_FOR_EACH (dev, in_all, &all) {
         ovs_mutex_lock(&dev->mutex);
         check_changes(dev);
         ovs_mutex_unlock(&dev->mutex);
     }
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
 }
 
 static void
@@ -441,7 +387,7 @@ netback_wait(const struct netdev_class *class OVS_UNUSED)
 {
     struct netdev_netback *dev;
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     if (!ovs_list_is_empty(&all)) {
         poll_timer_wait(CHANGE_CHECK_MS);
     }
@@ -452,7 +398,7 @@ netback_wait(const struct netdev_class *class OVS_UNUSED)
         }
         ovs_mutex_unlock(&dev->mutex);
     }
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
 }
 
 void
@@ -476,7 +422,7 @@ netdev_netback_exit(void)
 {
     struct netdev_netback *dev;
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     LIST_FOR_EACH (dev, in_all, &all) {
         atomic_store_relaxed(&dev->live, NULL);
         ovs_mutex_lock(&dev->mutex);
@@ -484,7 +430,7 @@ netdev_netback_exit(void)
         dev->move = NULL;
         ovs_mutex_unlock(&dev->mutex);
     }
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
     epoch_synchronize();
 }
 
@@ -497,7 +443,7 @@ netdev_netback_visit(const char *port,
     struct netdev_netback *dev;
     bool found = false;
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     LIST_FOR_EACH (dev, in_all, &all) {
         if (!strcmp(port, netdev_get_name(&dev->up))) {
             ovs_mutex_lock(&dev->mutex);
@@ -506,7 +452,7 @@ netdev_netback_visit(const char *port,
             found = true;
         }
     }
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
     return found;
 }
 
@@ -640,230 +586,6 @@ netdev_netback_tx(struct netdev *netdev, struct rte_mbuf **pkts, unsigned n)
     }
 }
 
-/* --- properties ------------------------------------------------------------ */
-
-static int
-netback_get_numa_id(const struct netdev *netdev OVS_UNUSED)
-{
-    /* Guests are not bound to nodes.  Only where there are several does that
-     * deserve the log line that the datapath writes for it. */
-    return ovs_numa_get_n_numas() > 1 ? NETDEV_NUMA_UNSPEC : 0;
-}
-
-static int
-netback_set_etheraddr(struct netdev *netdev, const struct eth_addr mac)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-
-    ovs_mutex_lock(&dev->mutex);
-    if (!eth_addr_equals(dev->mac, mac)) {
-        dev->mac = mac;
-        netdev_change_seq_changed(netdev);
-    }
-    ovs_mutex_unlock(&dev->mutex);
-    return 0;
-}
-
-static int
-netback_get_etheraddr(const struct netdev *netdev, struct eth_addr *mac)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-
-    ovs_mutex_lock(&dev->mutex);
-    *mac = dev->mac;
-    ovs_mutex_unlock(&dev->mutex);
-    return 0;
-}
-
-static int
-netback_get_mtu(const struct netdev *netdev, int *mtu)
-{
-    *mtu = mtu_of(netdev_netback_cast(netdev));
-    return 0;
-}
-
-static int
-netback_set_mtu_(struct netdev *netdev, int mtu)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-    int error = 0;
-
-    if (mtu < MTU_MIN || mtu > MTU_MAX) {
-        VLOG_WARN("%s: MTU %d is out of range: use %d to %d", netdev_get_name(netdev), mtu, MTU_MIN,
-                  MTU_MAX);
-        return EINVAL;
-    }
-    ovs_mutex_lock(&dev->mutex);
-    if (mtu_of(dev) != mtu) {
-        error = dev->vif ? netback_set_mtu(dev->vif, mtu) : 0;
-        if (!error) {
-            atomic_store_relaxed(&dev->mtu, mtu);
-            netdev_change_seq_changed(netdev);
-        }
-    }
-    ovs_mutex_unlock(&dev->mutex);
-    return error;
-}
-
-static int
-netback_get_carrier(const struct netdev *netdev, bool *carrier)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-    struct netback_status status = {.carrier = false};
-
-    ovs_mutex_lock(&dev->mutex);
-    if (dev->vif) {
-        netback_status(dev->vif, &status);
-    }
-    ovs_mutex_unlock(&dev->mutex);
-    *carrier = status.carrier;
-    return 0;
-}
-
-static long long int
-netback_get_carrier_resets(const struct netdev *netdev)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-    long long int n;
-
-    ovs_mutex_lock(&dev->mutex);
-    n = dev->carrier_resets;
-    ovs_mutex_unlock(&dev->mutex);
-    return n;
-}
-
-static int
-netback_update_flags(struct netdev *netdev, enum netdev_flags off, enum netdev_flags on,
-                     enum netdev_flags *old)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-
-    if ((off | on) & ~(NETDEV_UP | NETDEV_PROMISC)) {
-        return EINVAL;
-    }
-    ovs_mutex_lock(&dev->mutex);
-    *old = dev->flags;
-    dev->flags = (dev->flags & ~off) | on;
-    if (dev->flags != *old) {
-        if (dev->vif) {
-            netback_set_carrier(dev->vif, dev->flags & NETDEV_UP);
-        }
-        netdev_change_seq_changed(netdev);
-    }
-    ovs_mutex_unlock(&dev->mutex);
-    return 0;
-}
-
-static int
-netback_get_status(const struct netdev *netdev, struct smap *smap)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-    struct netback_status s;
-
-    ovs_mutex_lock(&dev->mutex);
-    smap_add(smap, "driver_name", "netback");
-    if (dev->vif) {
-        netback_status(dev->vif, &s);
-        smap_add(smap, "present", s.present ? "true" : "false");
-        smap_add(smap, "connected", s.connected ? "true" : "false");
-        smap_add(smap, "carrier", s.carrier ? "true" : "false");
-        smap_add_format(smap, "mac", ETH_ADDR_FMT, ETH_ADDR_BYTES_ARGS(s.mac));
-        smap_add_format(smap, "guest_mtu", "%" PRIu16, s.mtu);
-        smap_add_format(smap, "queues", "%u", s.n_queues);
-        smap_add(smap, "static_grants", s.static_grants ? "true" : "false");
-        smap_add(smap, "multicast_control", s.multicast_control ? "true" : "false");
-        smap_add_format(smap, "connects", "%" PRIu64, s.connects);
-    }
-    ovs_mutex_unlock(&dev->mutex);
-    return 0;
-}
-
-/* --- counters -------------------------------------------------------------- */
-
-/* Of a guest's packets that went nowhere, those that broke the protocol. */
-static bool
-is_guest_error(enum drop_reason r)
-{
-    return r == DROP_GTX_BAD_SLOT || r == DROP_GTX_TOO_MANY_SLOTS || r == DROP_GTX_BAD_EXTRA ||
-           r == DROP_GTX_BAD_GSO || r == DROP_GTX_BAD_GRANT || r == DROP_GTX_TOO_SHORT ||
-           r == DROP_GTX_TOO_LONG;
-}
-
-static void
-add_drops(const struct netback_stats *s, struct netdev_stats *stats)
-{
-    for (int r = 0; r < DROP_N_REASONS; r++) {
-        if (is_guest_error(r)) {
-            stats->rx_errors += s->drops[r];
-        } else if (r == DROP_GTX_NO_BUFFER) {
-            stats->rx_dropped += s->drops[r];
-        } else if (r == DROP_GRX_BAD_GRANT) {
-            stats->tx_errors += s->drops[r];
-        } else {
-            stats->tx_dropped += s->drops[r];
-        }
-    }
-}
-
-static void
-read_counters(const struct netdev *netdev, struct netback_stats *s)
-{
-    struct netdev_netback *dev = netdev_netback_cast(netdev);
-
-    memset(s, 0, sizeof *s);
-    ovs_mutex_lock(&dev->mutex);
-    if (dev->vif) {
-        netback_stats(dev->vif, s);
-    }
-    ovs_mutex_unlock(&dev->mutex);
-}
-
-static int
-netback_get_stats(const struct netdev *netdev, struct netdev_stats *stats)
-{
-    struct netback_stats s;
-
-    read_counters(netdev, &s);
-    /* All ones: not counted here. */
-    memset(stats, 0xff, sizeof *stats);
-    stats->rx_packets = s.rx_packets;
-    stats->rx_bytes = s.rx_bytes;
-    stats->multicast = s.rx_multicast;
-    stats->tx_packets = s.tx_packets;
-    stats->tx_bytes = s.tx_bytes;
-    stats->rx_errors = stats->rx_dropped = stats->tx_errors = stats->tx_dropped = 0;
-    add_drops(&s, stats);
-    return 0;
-}
-
-static void
-add_counter(struct netdev_custom_stats *stats, const char *prefix, const char *name, uint64_t value)
-{
-    struct netdev_custom_counter *c = &stats->counters[stats->size++];
-
-    snprintf(c->name, sizeof c->name, "%s%s", prefix, name);
-    c->value = value;
-}
-
-static int
-netback_get_custom_stats(const struct netdev *netdev, struct netdev_custom_stats *stats)
-{
-    struct netback_stats s;
-    size_t n = sizeof s / sizeof(uint64_t);
-
-    read_counters(netdev, &s);
-    stats->size = 0;
-    stats->counters = xcalloc(n, sizeof *stats->counters);
-#define X(name) add_counter(stats, "netback_", #name, s.name);
-    NETBACK_COUNTERS(X)
-#undef X
-    for (int r = 0; r < DROP_N_REASONS; r++) {
-        add_counter(stats, "drop_", drop_reason_name(r), s.drops[r]);
-    }
-    ovs_assert(stats->size == n);
-    return 0;
-}
-
 /* --- ovs-appctl netback/show ----------------------------------------------- */
 
 static char *
@@ -897,7 +619,7 @@ netback_show(struct unixctl_conn *conn, int argc, const char *argv[], void *aux 
     struct netdev_netback *dev;
     char *out;
 
-    ovs_mutex_lock(&all_mutex);
+    ovs_mutex_lock(&netdev_netback_all_mutex);
     LIST_FOR_EACH (dev, in_all, &all) {
         if (argc < 2 || !strcmp(argv[1], netdev_get_name(&dev->up))) {
             ovs_mutex_lock(&dev->mutex);
@@ -905,7 +627,7 @@ netback_show(struct unixctl_conn *conn, int argc, const char *argv[], void *aux 
             ovs_mutex_unlock(&dev->mutex);
         }
     }
-    ovs_mutex_unlock(&all_mutex);
+    ovs_mutex_unlock(&netdev_netback_all_mutex);
     if (argc == 2 && svec_is_empty(&lines)) {
         unixctl_command_reply_error(conn, "no such port of type netback");
     } else {
@@ -928,19 +650,19 @@ static const struct netdev_class netback_class = {
     .dealloc = netback_dealloc,
     .get_config = netback_get_config,
     .set_config = netback_set_config,
-    .get_numa_id = netback_get_numa_id,
+    .get_numa_id = netdev_netback_get_numa_id,
     .set_tx_multiq = netback_set_tx_multiq,
     .send = netback_send,
-    .set_etheraddr = netback_set_etheraddr,
-    .get_etheraddr = netback_get_etheraddr,
-    .get_mtu = netback_get_mtu,
-    .set_mtu = netback_set_mtu_,
-    .get_carrier = netback_get_carrier,
-    .get_carrier_resets = netback_get_carrier_resets,
-    .get_stats = netback_get_stats,
-    .get_custom_stats = netback_get_custom_stats,
-    .get_status = netback_get_status,
-    .update_flags = netback_update_flags,
+    .set_etheraddr = netdev_netback_set_etheraddr,
+    .get_etheraddr = netdev_netback_get_etheraddr,
+    .get_mtu = netdev_netback_get_mtu,
+    .set_mtu = netdev_netback_set_mtu,
+    .get_carrier = netdev_netback_get_carrier,
+    .get_carrier_resets = netdev_netback_get_carrier_resets,
+    .get_stats = netdev_netback_get_stats,
+    .get_custom_stats = netdev_netback_get_custom_stats,
+    .get_status = netdev_netback_get_status,
+    .update_flags = netdev_netback_update_flags,
     .reconfigure = netback_reconfigure,
     .rxq_alloc = netback_rxq_alloc,
     .rxq_construct = netback_rxq_construct,
