@@ -60,6 +60,7 @@ struct nf_config {
     uint8_t mcast_join[NF_MCAST_MAX][6];
     unsigned n_mcast_join;
     unsigned poll_us; /* NF_POLL_DEFAULT: the mode's */
+    bool poll;        /* never sleep: ask for no event */
 
     /* The toolstack's part, with --create. */
     bool create;

@@ -339,6 +339,7 @@ static const struct option options[] = {
     DO("mcast-join", "MAC", add_mcast, "one more multicast address (repeatable)"),
     NUM("poll-us", "USECS", poll_us, 0, 1000000,
         "poll this long before sleeping (tap, idle: 0; else 20)"),
+    ON("poll", poll, "never sleep and ask for no event, as a poll mode driver"),
 
     HEAD("With --create, the toolstack's part:"),
     ON("create", create, "make the vif in the store, remove it at the end"),
@@ -598,6 +599,9 @@ check(struct parser *p)
     c->vif.backend_keys = c->backend_keys;
     c->vif.n_backend_keys = c->n_backend_keys;
     default_addresses(c);
+    if (c->poll && c->poll_us != NF_POLL_DEFAULT) {
+        return bad(p, "--poll never sleeps: leave --poll-us out");
+    }
     if (c->poll_us == NF_POLL_DEFAULT) {
         c->poll_us = c->mode->poll_us;
     }

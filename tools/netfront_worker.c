@@ -7,7 +7,7 @@
  * does not, the worker polls for a short time (--poll-us), giving way to others, then arms the
  * rings' event indices, looks once more, and sleeps in ppoll(2) on its event channels, the mode's
  * descriptors and its wake descriptor.  While it is awake no event index is armed, so the backend
- * does not notify it. */
+ * does not notify it.  With --poll it always is. */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -151,6 +151,7 @@ work(struct nf_worker *w)
 {
     const struct nf_mode *mode = w->guest->cfg->mode;
     uint64_t poll_ns = w->guest->cfg->poll_us * 1000ull;
+    bool polls = w->guest->cfg->poll;
     uint64_t idle_since = 0;
 
     announce_if_due(w, nf_now_ns());
@@ -170,6 +171,11 @@ work(struct nf_worker *w)
             idle_since = 0;
             mark_moved(w, now);
             announce_if_due(w, now);
+            continue;
+        }
+        if (polls) {
+            announce_if_due(w, nf_now_ns());
+            sched_yield();
             continue;
         }
         if (poll_ns) {

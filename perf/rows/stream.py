@@ -81,9 +81,9 @@ def window(bench, rig, port, label):
                   cpu.seconds_between(cpu0, cpu1))
 
 
-def weft(bench, rig, label, size, gso=0, static=False):
-    """Guest (blast) to guest (sink), through the rings."""
-    how = ["--static-grants"] if static else []
+def weft(bench, rig, label, size, gso=0, static=False, poll=False):
+    """Guest (blast) to guest (sink), through the rings.  'poll': neither ever sleeps."""
+    how = ["--static-grants"] * static + ["--poll"] * poll
     with contextlib.ExitStack() as stack:
         sink = rig.start_guest(stack, "sink", *how)
         sink.wait_ready()

@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "netfront.h"
@@ -561,6 +564,87 @@ test_wakeups(bool split)
     rig_down(&r);
 }
 
+/* --- workers ----------------------------------------------------------------------------- */
+
+#define WORKER_FRAMES 200u
+
+static uint64_t
+now_ms(void)
+{
+    return nf_now_ns() / 1000000;
+}
+
+/* Looks until it holds, or too long. */
+#define UNTIL(cond, ms)                                                                            \
+    ({                                                                                             \
+        uint64_t end_ = now_ms() + (ms);                                                           \
+        bool held_;                                                                                \
+        while (!(held_ = (cond)) && now_ms() < end_) {                                             \
+            sched_yield();                                                                         \
+        }                                                                                          \
+        held_;                                                                                     \
+    })
+
+/* Takes and answers what there is; returns how many were announcements. */
+static unsigned
+take_announcements(struct peer *peer)
+{
+    static struct peer_packet pkt;
+    unsigned n = 0;
+
+    while (peer_take(peer, &pkt)) {
+        n += pkt.len == NF_ANNOUNCE_LEN;
+        peer_answer(peer, &pkt, NETIF_RSP_OKAY);
+    }
+    peer_push_tx(peer);
+    return n;
+}
+
+/* A guest's worker that drops what it gets; each frame comes when it has
+ * nothing else to do. */
+static void
+test_worker(bool polls)
+{
+    static struct nf_guest g;
+    static uint8_t frame[64];
+    struct nf_config cfg = {.mode = &nf_mode_idle, .poll = polls};
+    struct nf_queue *q = &g.queue[0];
+    unsigned notified = 0, announced = 0;
+    struct peer peer;
+
+    CASE(polls ? "a worker that polls says its MAC again although nothing moves"
+               : "a worker that sleeps says its MAC again");
+    memset(&g, 0, sizeof g);
+    g.cfg = &cfg;
+    g.n_queues = 1;
+    g.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    CHECK(!local_domain_create(peer_dir(), 9, NF_QUEUE_PAGES, NF_QUEUE_PAGES, &g.dom));
+    nf_queue_init(q, g.dom, 0);
+    CHECK(!nf_queue_connect(q, 0, true) && !peer_connect(&peer, q));
+    CHECK(!nf_worker_init(&g.worker[0], &g, 0) && !nf_worker_start(&g.worker[0]));
+    /* Within a second; if the first was not answered by then, within a minute. */
+    CHECK(UNTIL((announced += take_announcements(&peer)) >= 2, 80000));
+
+    CASE(polls ? "and is never notified" : "and is notified");
+    for (unsigned i = 0; i < WORKER_FRAMES; i++) {
+        CHECK(polls || UNTIL(__atomic_load_n(&peer.rx.sring->rsp_event, __ATOMIC_RELAXED) ==
+                                 peer.rx.rsp_prod_pvt + 1,
+                             4 * WAKE_PATIENCE_MS));
+        CHECK(peer_give(&peer, frame, sizeof frame, 0, NULL));
+        notified += peer_push_rx(&peer);
+        CHECK(UNTIL(NF_GET(q->stats.rx_packets) == i + 1, 4 * WAKE_PATIENCE_MS));
+    }
+    /* A new ring asks for its first answer's event by itself. */
+    CHECK(notified == (polls ? 1 : WORKER_FRAMES));
+    nf_worker_stop(&g.worker[0]);
+    CHECK(polls ? NF_GET(q->stats.wakeups) == 0 : NF_GET(q->stats.wakeups) > 0);
+    nf_worker_fini(&g.worker[0]);
+    peer_disconnect(&peer);
+    CHECK(nf_queue_disconnect(q) == 0);
+    local_domain_destroy(g.dom);
+    close(g.event_fd);
+}
+
 /* --- control ring ---------------------------------------------------------------------- */
 
 /* The backend's half on a thread of its own: answers with a status by type,
@@ -740,6 +824,8 @@ main(void)
     test_echo();
     test_wakeups(true);
     test_wakeups(false);
+    test_worker(false);
+    test_worker(true);
     test_ctrl();
     int failed = check_done();
     peer_broker_stop();
