@@ -418,8 +418,10 @@ queue_sleep(struct queue *q)
         if (q->receiver) {
             q->receiver->sleep(q->receiver_ctx);
         }
+        atomic_fetch_sub_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
         nap_after_idle_wakes(q);
         doze(q, fds);
+        atomic_fetch_add_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
         /* Only the guest's own ringing counts against it. */
         q->idle_wakes += fds[1].revents && !fds[0].revents;
     }
@@ -435,6 +437,43 @@ queue_sleep(struct queue *q)
     }
 }
 
+/* --- giving way ---------------------------------------------------------- */
+
+/* Who gives way forfeits the rest of its time slice (sched_yield() of Linux 6.18), a
+ * millisecond or more.  Among threads that all do so nobody notices.  But beside a
+ * process that never does, a thread that gives way every few microseconds gets a
+ * fiftieth of what is its due.  So who was not let in again for longer than our own
+ * threads take for their turns has waited for a stranger, and keeps the core for as
+ * long, if the kernel lets it; at most KEEP_MAX_NS, divided among our threads. */
+#define STRANGER_NS 1000000u
+#define TURN_LONG_NS 100000u
+#define KEEP_MAX_NS 4000000u
+
+static void
+yield_core(struct queue *q, uint64_t now)
+{
+    struct netback *nb = q->vif->nb;
+
+    sched_yield();
+    q->let_in_ns = nb_now(nb);
+    uint64_t took = q->let_in_ns - now;
+    unsigned awake = atomic_load_explicit(&nb->n_awake, memory_order_relaxed);
+    if (took > STRANGER_NS + awake * TURN_LONG_NS) {
+        uint64_t most = KEEP_MAX_NS / (awake ? awake : 1);
+        q->keep_ns = took < most ? took : most;
+    }
+}
+
+/* True if the thread may keep the core now; 'ns' of it are spent. */
+static bool
+keeps_core(struct queue *q, uint64_t ns)
+{
+    bool keeps = q->keep_ns;
+
+    q->keep_ns -= ns < q->keep_ns ? ns : q->keep_ns;
+    return keeps;
+}
+
 /* After a turn's share of work, in however many turns, it is the turn of
  * others on this core.  Without a receiver the switch has threads of its own,
  * and what we do at once it need not do in small pieces. */
@@ -443,13 +482,37 @@ give_way(struct queue *q)
 {
     const struct netback_config *c = &q->vif->nb->config;
 
-    if (q->spent_packets >= c->turn_packets || q->spent_bytes >= c->turn_bytes) {
-        q->spent_packets = q->spent_bytes = 0;
-        if (q->receiver) {
-            sched_yield();
+    if (q->spent_packets < c->turn_packets && q->spent_bytes < c->turn_bytes) {
+        return;
+    }
+    q->spent_packets = q->spent_bytes = 0;
+    if (q->receiver) {
+        uint64_t now = nb_now(q->vif->nb), ran = now - q->let_in_ns;
+
+        q->let_in_ns = now;
+        /* A turn that took longer was interrupted. */
+        if (!keeps_core(q, ran < TURN_LONG_NS ? ran : TURN_LONG_NS)) {
+            yield_core(q, now);
         }
     }
 }
+
+/* True if a thread that found no work shall look again instead of sleeping. */
+static bool
+polls_on(struct queue *q, uint64_t *idle_since, uint64_t poll_ns)
+{
+    uint64_t now = nb_now(q->vif->nb);
+
+    *idle_since = *idle_since ? *idle_since : now;
+    if (now - *idle_since >= poll_ns || keeps_core(q, poll_ns)) {
+        return false;
+    }
+    /* Whoever shares the core may be about to bring work. */
+    yield_core(q, now);
+    return true;
+}
+
+/* --- the thread's life ------------------------------------------------------ */
 
 void *
 queue_main(void *q_)
@@ -460,6 +523,7 @@ queue_main(void *q_)
 
     queue_set_here(q);
     queue_change_receiver(q, q->first.receiver, q->first.aux);
+    atomic_fetch_add_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
     /* What an earlier process answered may never have been announced. */
     notify_guest(q, true, q->split, q->has_ctrl);
     while (!atomic_load_explicit(&q->stop, memory_order_acquire)) {
@@ -471,18 +535,13 @@ queue_main(void *q_)
             give_way(q);
             continue;
         }
-        if (q->idle_wakes == 0) {
-            uint64_t now = nb_now(q->vif->nb);
-            idle_since = idle_since ? idle_since : now;
-            if (now - idle_since < poll_ns) {
-                /* Whoever shares the core may be about to bring work. */
-                sched_yield();
-                continue;
-            }
+        if (q->idle_wakes == 0 && polls_on(q, &idle_since, poll_ns)) {
+            continue;
         }
         idle_since = 0;
         queue_sleep(q);
     }
+    atomic_fetch_sub_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
     queue_change_receiver(q, NULL, NULL);
     atomic_store(&q->alive, false);
     queue_serve_call(q);

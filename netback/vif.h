@@ -283,6 +283,8 @@ struct netback {
     _Atomic uint64_t tick_ns;
     _Atomic bool ticker_stop;
     pthread_t ticker;
+
+    _Alignas(64) _Atomic unsigned n_awake; /* queues' threads */
 };
 
 /* Runs 'fn' on the xenbus thread and returns its result. */

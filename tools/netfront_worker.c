@@ -7,7 +7,11 @@
  * does not, the worker polls for a short time (--poll-us), giving way to others, then arms the
  * rings' event indices, looks once more, and sleeps in ppoll(2) on its event channels, the mode's
  * descriptors and its wake descriptor.  While it is awake no event index is armed, so the backend
- * does not notify it.  With --poll it always is. */
+ * does not notify it.  With --poll it always is.
+ *
+ * Who gives way beside a process that never does is let in again after milliseconds, and has
+ * forfeited as much (netback/queue.c has the same).  Then, for as long, a worker sleeps at once,
+ * for who sleeps is let in when it is woken. */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -137,6 +141,26 @@ nap(struct nf_worker *w)
 
 /* --- the thread ------------------------------------------------------------------- */
 
+/* Longer than who gives way to other workers waits for them. */
+#define STRANGER_NS 1000000u
+#define KEEP_MAX_NS 4000000u
+
+/* A worker that may sleep found nothing to do: lets others run, unless that cost too much
+ * the last time; then false.  '*keep_until' is the worker's own. */
+static bool
+give_way(uint64_t now, uint64_t *keep_until)
+{
+    if (now < *keep_until) {
+        return false;
+    }
+    sched_yield();
+    uint64_t then = nf_now_ns(), took = then - now;
+    if (took > STRANGER_NS) {
+        *keep_until = then + (took < KEEP_MAX_NS ? took : KEEP_MAX_NS);
+    }
+    return true;
+}
+
 static void
 mark_moved(struct nf_worker *w, uint64_t now)
 {
@@ -152,7 +176,7 @@ work(struct nf_worker *w)
     const struct nf_mode *mode = w->guest->cfg->mode;
     uint64_t poll_ns = w->guest->cfg->poll_us * 1000ull;
     bool polls = w->guest->cfg->poll;
-    uint64_t idle_since = 0;
+    uint64_t idle_since = 0, keep_until = 0;
 
     announce_if_due(w, nf_now_ns());
     while (!atomic_load_explicit(&w->stop, memory_order_acquire)) {
@@ -181,9 +205,8 @@ work(struct nf_worker *w)
         if (poll_ns) {
             uint64_t now = nf_now_ns();
             idle_since = idle_since ? idle_since : now;
-            if (now - idle_since < poll_ns) {
-                /* The core may be shared with who is about to bring work. */
-                sched_yield();
+            /* The core may be shared with who is about to bring work. */
+            if (now - idle_since < poll_ns && give_way(now, &keep_until)) {
                 continue;
             }
             idle_since = 0;
