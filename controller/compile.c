@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "compile_impl.h"
+#include "index.h"
 #include "openvswitch/dynamic-string.h"
 #include "util.h"
 
@@ -188,6 +189,9 @@ compare_order(const void *a_, const void *b_)
     return a->key < b->key ? -1 : a->key > b->key;
 }
 
+/* Vifs asked for before they are looked at. */
+#define AHEAD 3
+
 /* All vifs, by host and network, so that what is worked on lies close together. */
 static void
 run_first_vifs(struct compile *c, struct model_obj **vifs, size_t n)
@@ -203,6 +207,9 @@ run_first_vifs(struct compile *c, struct model_obj **vifs, size_t n)
     qsort(order, n, sizeof *order, compare_order);
     hmap_reserve(&c->vifs, 4 * n);
     for (size_t i = 0; i < n; i++) {
+        if (i + AHEAD < n) {
+            prefetch(order[i + AHEAD].vif, sizeof *order[i].vif);
+        }
         place_vif(c, order[i].vif);
     }
     free(order);
@@ -226,7 +233,9 @@ run_vifs(struct compile *c)
         struct cnet *net = find_cnet(c, nets[i]->key);
 
         if (net && nets[i]->change & (MODEL_CFG | MODEL_CREATED | MODEL_DELETED)) {
-            run_vifs_of_net(c, net);
+            if (c->started) { /* at first all have been placed */
+                run_vifs_of_net(c, net);
+            }
             dirty_network(c, net);
             dirty_floods(c, net);
         }

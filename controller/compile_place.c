@@ -405,6 +405,8 @@ place_first_remotes(struct compile *c, const struct cnet *net)
     size_t n = 0;
 
     LIST_FOR_EACH (v, net_node, &net->vifs) {
+        OVS_PREFETCH(v->places);
+        prefetch(v->now, sizeof *v->now);
         r[n++].vif = v->now;
     }
     LIST_FOR_EACH (p, net_node, &net->presences) {

@@ -243,7 +243,7 @@ model_put(struct model *m, const struct uuid *uuid, const struct rec *r)
         put_pool(m, r);
         return;
     }
-    OVS_PREFETCH(&m->wants.buckets[uuid_hash(uuid) & m->wants.mask]);
+    index_prefetch(&m->wants, uuid_hash(uuid));
     good = rec_check(r, &field, why, sizeof why);
     obj = model_any_by_uuid(m, r->kind, uuid);
     if (!obj) {

@@ -194,6 +194,7 @@ void model_derive_limits(struct model *, struct model_vif *); /* it is live */
 
 /* --- model_port.c ----------------------------------------------------------------------- */
 
+void model_vif_prefetch(const struct model *, const struct model_vif *); /* it may soon enter */
 void model_vif_enter(struct model *, struct model_vif *); /* it is live: finds its ports */
 void model_vif_leave(struct model *, struct model_vif *);
 void model_host_enter(struct model *); /* one is live, perhaps renamed */

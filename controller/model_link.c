@@ -101,7 +101,7 @@ ask(struct model *m, struct model_obj *obj, const char *field, struct model_clai
     if (m->n_asked == ARRAY_SIZE(m->asked)) {
         model_claims_end(m, obj);
     }
-    OVS_PREFETCH(&m->claims.buckets[hash & m->claims.mask]);
+    index_prefetch(&m->claims, hash);
     m->asked[m->n_asked++] = (struct model_asked){field, set, hash};
 }
 
@@ -141,6 +141,9 @@ model_claim_printed(struct model *m, struct model_obj *obj, const char *field, c
 void
 model_claims_end(struct model *m, struct model_obj *obj)
 {
+    for (size_t i = 0; i < m->n_asked; i++) {
+        index_prefetch_node(&m->claims, m->asked[i].hash);
+    }
     for (size_t i = 0; i < m->n_asked; i++) {
         claim_hashed(m, obj, &m->asked[i]);
     }
@@ -729,8 +732,15 @@ evaluate(struct model *m, struct model_obj *obj)
     unsigned char was = obj->state;
     bool was_live = obj->live;
     char *why = NULL;
-    enum model_state state = model_check(m, obj, &why);
+    enum model_state state;
 
+    if (!was_live) {
+        index_prefetch(&m->by_key, hash_int(obj->key, 0));
+    }
+    if (obj->kind == REC_VIF) {
+        model_vif_prefetch(m, model_vif(obj));
+    }
+    state = model_check(m, obj, &why);
     set_why(m, obj, why);
     obj->state = state;
     if (state == GOOD || state == SICK) {
@@ -781,6 +791,9 @@ model_settle(struct model *m)
             while (!ovs_list_is_empty(&m->dirty[k])) {
                 struct ovs_list *node = ovs_list_pop_front(&m->dirty[k]);
 
+                /* It may be the list's head: nothing is read. */
+                prefetch(CONTAINER_OF(m->dirty[k].next, struct model_obj, dirty_node),
+                         sizeof(struct model_obj));
                 ovs_list_init(node);
                 evaluate(m, CONTAINER_OF(node, struct model_obj, dirty_node));
                 again = true;

@@ -446,6 +446,15 @@ rematch(struct model *m, const struct model_vif *vif)
 }
 
 void
+model_vif_prefetch(const struct model *m, const struct model_vif *vif)
+{
+    index_prefetch(&m->vif_by_xs, uuid_hash(&vif->xs_uuid));
+    index_prefetch(&m->vif_by_mac, hash_addr(&vif->mac));
+    index_prefetch(&m->ports_by_xs, uuid_hash(&vif->xs_uuid));
+    index_prefetch(&m->ports_by_mac, hash_addr(&vif->mac));
+}
+
+void
 model_vif_enter(struct model *m, struct model_vif *vif)
 {
     struct model_port *port;
@@ -553,10 +562,18 @@ void
 model_port_report(struct model *m, struct model_host *host, const char *name,
                   const struct uuid *xs_vif_uuid, const struct eth_addr *mac, uint32_t ofport)
 {
-    struct model_port *port = model_port_by_name(m, host, name);
+    struct model_port *port;
 
+    if (xs_vif_uuid) {
+        index_prefetch(&m->vif_by_xs, uuid_hash(xs_vif_uuid));
+        index_prefetch(&m->ports_by_xs, uuid_hash(xs_vif_uuid));
+    }
+    port = model_port_by_name(m, host, name);
     if (!host->obj.live) {
         return;
+    }
+    if (xs_vif_uuid) {
+        index_prefetch_node(&m->vif_by_xs, uuid_hash(xs_vif_uuid));
     }
     if (!port) {
         port = slab_zalloc(sizeof *port);
