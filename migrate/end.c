@@ -121,6 +121,7 @@ end_transport_config(const struct mig_end *e, struct transport_tls *tls)
                                  .chunks = e->ops->kind == MIG_STREAM,
                                  .delta_cache_bytes = job->delta_cache_bytes,
                                  .compress = job->compress,
+                                 .congestion = job->congestion,
                                  .capture = job->capture};
 
     mig_uuid_parse(job->vm, c.identity.vm);

@@ -60,6 +60,7 @@ static const struct key keys[] = {
     {"postcopy", BOOL, AT(postcopy)},
     {"journal", TEXT, AT(journal)},
     {"capture", TEXT, AT(capture)},
+    {"congestion", TEXT, AT(congestion)},
     {"answer_ms", U32, AT(answer_ms), 0, 1, 600000},
     {"accept_ms", U32, AT(accept_ms), 0, 1, 3600000},
     {"pause_at", TEXT, AT(pause_at)},

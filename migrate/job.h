@@ -45,6 +45,7 @@ struct mig_job {
     bool postcopy; /* allowed */
     char *journal; /* NULL: none */
     char *capture;
+    char *congestion; /* the source's TCP; NULL: the system's, but not BBR */
     /* How long a far end that is connected may take to answer (tests shorten it). */
     uint32_t answer_ms, accept_ms;
 

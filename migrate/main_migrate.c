@@ -43,6 +43,7 @@ usage(FILE *f)
         "    [--tls-crl F], or --plain\n"
         "  --journal FILE                           needed for recover\n"
         "  --limit-mbps N --cpu-percent N           0: no limit\n"
+        "  --congestion NAME                        of TCP; else the system's, but not BBR\n"
         "  --max-blackout-ms 50 --max-rounds 30 --max-throttle 99\n"
         "  --compress auto|none|lz4|zstd --delta-cache-bytes N\n"
         "  --offline                                stop and copy, no rounds\n"

@@ -69,8 +69,9 @@ struct transport_config {
     bool chunks;                     /* a stream driver; both ends the same */
     enum mig_compress compress;
     size_t delta_cache_bytes; /* of all connections together; 0: no deltas */
-    const char *capture;      /* directory: what this end sends is also written to its
-                               * files conn<index>.source or .destination; or NULL */
+    const char *congestion; /* source: TCP's congestion control; NULL: the system's, but not BBR */
+    const char *capture;    /* directory: what this end sends is also written to its
+                             * files conn<index>.source or .destination; or NULL */
 };
 
 struct transport;

@@ -224,38 +224,52 @@ open_capture(struct connection *c, const struct transport_config *config)
 
 /* --- the source ----------------------------------------------------------- */
 
+/* The socket blocks from here on. */
 static int
-connect_socket(const char *address, uint64_t deadline_ns, int *out)
+connect_by(int fd, const struct sockaddr_storage *ss, socklen_t len, uint64_t deadline_ns)
 {
-    struct sockaddr_storage ss;
-    struct pollfd p = {.events = POLLOUT};
-    socklen_t len, size = sizeof(int);
     int64_t left_ms = (int64_t)(deadline_ns - transport_now()) / 1000000;
-    int error = parse_address(address, &ss, &len);
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    socklen_t size = sizeof(int);
+    int error;
 
-    *out = -1;
-    if (error) {
-        return error;
-    }
-    p.fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (p.fd < 0) {
+    if (connect(fd, (const struct sockaddr *)ss, len) && errno != EINPROGRESS) {
         return errno;
     }
-    if (connect(p.fd, (struct sockaddr *)&ss, len) && errno != EINPROGRESS) {
-        error = errno;
-    } else if (poll(&p, 1, left_ms > 0 ? left_ms : 0) != 1) {
-        error = ETIMEDOUT;
-    } else if (getsockopt(p.fd, SOL_SOCKET, SO_ERROR, &error, &size)) {
-        error = errno;
+    if (poll(&p, 1, left_ms > 0 ? left_ms : 0) != 1) {
+        return ETIMEDOUT;
     }
-    if (!error && fcntl(p.fd, F_SETFL, 0)) {
-        error = errno;
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size)) {
+        return errno;
     }
-    if (error) {
-        close(p.fd);
+    return error ? error : fcntl(fd, F_SETFL, 0) ? errno : 0;
+}
+
+static int
+connect_socket(const char *address, const char *congestion, uint64_t deadline_ns, int *out,
+               char why[TRANSPORT_WHY])
+{
+    struct sockaddr_storage ss;
+    socklen_t len;
+    int fd, error = parse_address(address, &ss, &len);
+
+    *out = -1;
+    fd = error ? -1 : socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    error = error ? error : fd < 0 ? errno : io_congestion(fd, congestion);
+    if (error && fd >= 0) {
+        snprintf(why, TRANSPORT_WHY, "congestion control %s: %s", congestion, strerror(error));
+        close(fd);
         return error;
     }
-    *out = p.fd;
+    error = error ? error : connect_by(fd, &ss, len, deadline_ns);
+    if (error) {
+        snprintf(why, TRANSPORT_WHY, "%s: %s", address, strerror(error));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return error;
+    }
+    *out = fd;
     return 0;
 }
 
@@ -282,10 +296,9 @@ connect_one(struct connection *c, const char *address, const struct transport_co
 {
     struct mig_hello own = c->t->hello, got;
     const char *fault = NULL;
-    int fd, error = connect_socket(address, deadline_ns, &fd);
+    int fd, error = connect_socket(address, config->congestion, deadline_ns, &fd, why);
 
     if (error) {
-        snprintf(why, TRANSPORT_WHY, "%s: %s", address, strerror(error));
         return error;
     }
     io_init(&c->io, fd, dead_peer_ms(config));

@@ -52,6 +52,29 @@ io_destroy(struct io *io)
     io->flat = NULL;
 }
 
+/* BBR spreads what it sends by a timer for every few segments: on a network of the migration's own
+ * CPU time for nothing. */
+int
+io_congestion(int fd, const char *name)
+{
+    static const char *const unpaced[] = {"cubic", "reno" /* needs no privilege */};
+    char now[64] = "";
+    socklen_t len = sizeof now - 1;
+
+    if (name) {
+        return setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, strlen(name)) ? errno : 0;
+    }
+    if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, now, &len) || strncmp(now, "bbr", 3)) {
+        return 0;
+    }
+    for (unsigned i = 0; i < sizeof unpaced / sizeof *unpaced; i++) {
+        if (!io_congestion(fd, unpaced[i])) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
 void
 io_cut(struct io *io)
 {

@@ -46,6 +46,9 @@ int io_read_bytes(struct io *, void *, size_t n);
 
 /* Takes 'n' bytes off the front of an array of *n_iov.  Returns what is left of it. */
 struct iovec *io_advance(struct iovec *, unsigned *n_iov, size_t n);
+/* Of a socket that is not yet connected: TCP's congestion control 'name'; NULL: the system's,
+ * unless that is BBR.  0 or an errno; ENOENT: the kernel has none of that name. */
+int io_congestion(int fd, const char *name);
 /* Until poll(2) has one of 'events', or CLOCK_MONOTONIC 'deadline_ns' (0: none; ETIMEDOUT). */
 int io_wait(int fd, short events, uint64_t deadline_ns);
 

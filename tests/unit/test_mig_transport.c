@@ -2,6 +2,8 @@
  * at the other, in order, whatever the number of connections; what is cut fails. */
 #include <errno.h>
 #include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -659,6 +661,45 @@ test_postcopy(void)
     mig_pair_close(&p);
 }
 
+static bool
+has_congestion(int fd, const char *name)
+{
+    char now[64] = "";
+    socklen_t len = sizeof now - 1;
+
+    return !getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, now, &len) && !strcmp(now, name);
+}
+
+static void
+test_congestion(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct mig_pair p;
+
+    CASE("mig_transport/congestion control");
+    if (!io_congestion(fd, "bbr")) { /* where the kernel has it */
+        CHECK(has_congestion(fd, "bbr"));
+        CHECK(!io_congestion(fd, NULL) && !has_congestion(fd, "bbr"));
+    }
+    CHECK(!io_congestion(fd, "reno") && !io_congestion(fd, NULL) && has_congestion(fd, "reno"));
+    CHECK(io_congestion(fd, "no-such") == ENOENT && has_congestion(fd, "reno"));
+    close(fd);
+
+    CASE("mig_transport/congestion control of a connection");
+    mig_pair_init(&p, 2, 64);
+    p.from.congestion = "reno";
+    CHECK(mig_pair_open(&p));
+    CHECK(has_congestion(p.source->c[0].io.fd, "reno"));
+    CHECK(has_congestion(p.source->c[1].io.fd, "reno"));
+    mig_pair_close(&p);
+
+    CASE("mig_transport/no such congestion control");
+    mig_pair_init(&p, 1, 64);
+    p.from.congestion = "no-such";
+    CHECK(!mig_pair_open(&p) && p.from_error == ENOENT && strstr(p.from_why, "no-such"));
+    mig_pair_close(&p);
+}
+
 int
 main(void)
 {
@@ -672,6 +713,7 @@ main(void)
     test_limits();
     test_cpu_limits();
     test_postcopy();
+    test_congestion();
     CASE("mig_transport/authorities");
     CHECK(make_authorities());
     test_tls();
