@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -63,18 +64,47 @@ sum_subtract(struct mig_sum *sum, const uint64_t key[2], uint64_t pfn, uint64_t 
     sum->word[1] -= term.word[1];
 }
 
+/* The table of a memory of a gigabyte and more lies in huge pages: an entry is read before it is
+ * written, and with small ones that is two faults for 512 entries, the second of which interrupts
+ * the other cores. */
+#define HUGE_PAGE (2u << 20)
+
+static size_t
+table_bytes(const struct mig_digest *d)
+{
+    return (d->n_pages ? d->n_pages : 1) * sizeof *d->hash;
+}
+
 int
 mig_digest_init(struct mig_digest *d, uint64_t n_pages, const uint64_t key[2])
 {
+    size_t n;
+
     *d = (struct mig_digest){.key = {key[0], key[1]}, .n_pages = n_pages};
-    d->hash = calloc(n_pages ? n_pages : 1, sizeof *d->hash);
-    return d->hash ? 0 : ENOMEM;
+    n = table_bytes(d);
+    if (n < HUGE_PAGE) {
+        d->hash = calloc(1, n);
+        return d->hash ? 0 : ENOMEM;
+    }
+    d->hash = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (d->hash == MAP_FAILED) {
+        d->hash = NULL;
+        return ENOMEM;
+    }
+    madvise(d->hash, n, MADV_HUGEPAGE); /* if the kernel has them */
+    return 0;
 }
 
 void
 mig_digest_destroy(struct mig_digest *d)
 {
-    free(d->hash);
+    size_t n = table_bytes(d);
+
+    if (n < HUGE_PAGE) {
+        free(d->hash);
+    } else if (d->hash) {
+        munmap(d->hash, n);
+    }
     d->hash = NULL;
 }
 

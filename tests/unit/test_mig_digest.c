@@ -1,5 +1,6 @@
 /* The digest of a memory: a sum that needs no order, forgets what was replaced and
  * tells apart what must be told apart. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,10 +105,47 @@ test_sum(void)
     free(memory);
 }
 
+/* Tables that lie in pages of their own, up to their last entry, and back. */
+static void
+test_table(void)
+{
+    const uint64_t sizes[] = {1 << 18, (1 << 18) + 1, 3 << 18};
+    const uint64_t key[2] = {3, 9};
+    struct mig_digest d;
+
+    CASE("the table of a large memory begins with zeros and counts to its end");
+    for (unsigned i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const uint64_t at[] = {0, 511, 512, sizes[i] / 2, sizes[i] - 1};
+        struct mig_sum sum = {{0, 0}}, expected = {{0, 0}}, zeros = {{0, 0}};
+
+        CHECK(!mig_digest_init(&d, sizes[i], key));
+        for (uint64_t pfn = 0; pfn < sizes[i]; pfn += 256) {
+            CHECK(!d.hash[pfn]);
+        }
+        for (unsigned k = 0; k < sizeof at / sizeof *at; k++) {
+            CHECK(!d.hash[at[k]]);
+            mig_digest_set(&d, &sum, at[k], 5 + k);
+            mig_sum_add(&expected, key, at[k], 5 + k);
+        }
+        mig_digest_fold(&d, &sum);
+        CHECK(same(mig_digest_value(&d), expected));
+        for (unsigned k = 0; k < sizeof at / sizeof *at; k++) {
+            mig_digest_set(&d, &sum, at[k], 0);
+        }
+        mig_digest_fold(&d, &sum);
+        CHECK(same(mig_digest_value(&d), zeros));
+        mig_digest_destroy(&d);
+        CHECK(!d.hash);
+    }
+    CHECK(mig_digest_init(&d, UINT64_MAX / 64, key) == ENOMEM && !d.hash);
+    mig_digest_destroy(&d);
+}
+
 int
 main(void)
 {
     test_hash();
     test_sum();
+    test_table();
     return check_done();
 }
