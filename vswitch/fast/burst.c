@@ -449,8 +449,9 @@ go_recorded_together(struct worker *w, uint16_t in_port, struct lane *l, struct 
     if (atomic_load_explicit(&w->engine->recording.sampling, memory_order_relaxed) != 1) {
         return false;
     }
-    r->bytes = 0;
-    for (unsigned i = 0; i < l->n; i++) {
+    /* A narrow lane that is all the same is the burst, as it came from the parser. */
+    r->bytes = wide ? 0 : l->l3_bytes;
+    for (unsigned i = 0; i < l->n && wide; i++) {
         r->bytes += record_bytes(l->pkts[i], keys, wide);
     }
     r->same = true;
@@ -674,6 +675,7 @@ run_recorded(struct worker *w, uint16_t in_port, struct rte_mbuf **pkts, unsigne
         .brief = &brief,
         .masks = &w->engine->exact,
         .records = w->records_differ ? &records : NULL,
+        .sized = true,
         .in_port = in_port,
     };
 

@@ -14,6 +14,7 @@ struct lane {
     struct smc_entry *hot;
     uint16_t tcp_flags_or;
     uint64_t bytes;
+    uint64_t l3_bytes; /* as the headers have them; parse.sized, and all frames are common ones */
     struct rte_mbuf **pkts;
     struct exact_entry *entries[ENGINE_BURST];
     const struct key *masks[ENGINE_BURST]; /* of entries' keys; narrow lanes only */
@@ -77,6 +78,7 @@ struct parse {
     const struct key_masks *masks;
     struct record_lane *records; /* of the narrow lane, to be filled in; NULL */
     struct smc_entry *hot;       /* what the burst may be of; NULL */
+    bool sized;                  /* without 'records': the narrow lane's l3_bytes are wanted */
     uint16_t in_port;
 };
 

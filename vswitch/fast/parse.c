@@ -6,7 +6,7 @@
 /* 'r': NULL, or p->records. */
 static inline __attribute__((always_inline)) unsigned
 parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkts, unsigned n,
-            uint8_t *others, bool diverse, struct record_lane *r)
+            uint8_t *others, bool diverse, bool sized, struct record_lane *r)
 {
     const __m256i mask = _mm256_load_si256(&p->masks->narrow.v), port = key_port(p->in_port);
     const struct smc_bucket *near = w->smc.mask ? w->smc.buckets : (void *)w->narrow.buckets;
@@ -20,7 +20,7 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
     uint16_t *tcp_flags = p->narrow->l.tcp_flags, flags_or = 0, l3_bytes;
     __m256i differ = _mm256_setzero_si256();
     unsigned n_others = 0;
-    uint64_t bytes = 0;
+    uint64_t bytes = 0, l3_sum = 0;
 
     for (unsigned i = 0; i < n && i < AHEAD; i++) {
         __builtin_prefetch(rte_pktmbuf_mtod(pkts[i], void *));
@@ -43,6 +43,9 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
                 r->hashes[i] = hash;
                 r->bytes_of[i] = l3_bytes;
             }
+            if (sized) {
+                l3_sum += l3_bytes;
+            }
             if (diverse) {
                 uint32_t hash = key_hash(&keys[i]);
                 __builtin_prefetch(&near[hash & near_mask]);
@@ -63,6 +66,9 @@ parse_burst(const struct worker *w, const struct parse *p, struct rte_mbuf **pkt
     p->narrow->l.hot = diverse ? NULL : hot;
     p->narrow->l.hashed = diverse;
     p->narrow->l.bytes = bytes;
+    if (sized) {
+        p->narrow->l.l3_bytes = l3_sum;
+    }
     p->narrow->l.tcp_flags_or = flags_or;
     if (r) {
         const struct key_masks *masks =
@@ -80,10 +86,13 @@ parse_common(const struct worker *w, const struct parse *p, struct rte_mbuf **pk
              uint8_t *others, bool diverse)
 {
     if (p->records) {
-        return parse_burst(w, p, pkts, n, others, false, p->records);
+        return parse_burst(w, p, pkts, n, others, false, false, p->records);
     }
-    return diverse ? parse_burst(w, p, pkts, n, others, true, NULL)
-                   : parse_burst(w, p, pkts, n, others, false, NULL);
+    if (p->sized) {
+        return parse_burst(w, p, pkts, n, others, false, true, NULL);
+    }
+    return diverse ? parse_burst(w, p, pkts, n, others, true, false, NULL)
+                   : parse_burst(w, p, pkts, n, others, false, false, NULL);
 }
 
 static void
