@@ -311,7 +311,6 @@ $(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a $
 	@echo "  LINK  $@"
 	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libfuzzed.a $(GEN)/libjansson.a $(FUZZ_OVS) -Wl,--as-needed $(DPDK_LIBS) $(MIGRATE_LIBS) $(XEN_LIBS) -lpcap -lssl -lcrypto $(if $(FUZZ_OVS),-lnuma) -lm
 
-.SECONDARY:
 -include $(shell find build -name '*.d' -type f -not -path 'build/ovs/*' 2>/dev/null)
 
 # --- source hygiene -----------------------------------------------------------
