@@ -2,7 +2,9 @@
 
 Datagrams to its echo port, and connections to its web server, each given up after a
 while; ends when FILE.end exists.  FILE then holds what was tried and what was answered,
-as JSON."""
+as JSON; "how" has the connections' answers by name: which error, if any."""
+import collections
+import errno
 import json
 import os
 import select
@@ -25,7 +27,8 @@ def dial():
 
 
 def main():
-    seen = {"datagrams": 0, "echoes": 0, "connections": 0, "connected": 0}
+    seen = {"datagrams": 0, "echoes": 0, "connections": 0, "connected": 0,
+            "how": collections.Counter()}
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     udp.connect((GUEST, 7))
     tcp, until = dial(), time.monotonic() + PATIENCE
@@ -40,7 +43,10 @@ def main():
         answered = select.select([], [tcp], [], 0)[1]
         if answered or time.monotonic() > until:
             seen["connections"] += 1
-            seen["connected"] += bool(answered)
+            if answered:
+                error = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                seen["connected"] += 1
+                seen["how"][errno.errorcode.get(error, "connected")] += 1
             tcp.close()
             tcp, until = dial(), time.monotonic() + PATIENCE
         time.sleep(EVERY)
