@@ -39,13 +39,14 @@ def main():
             seen["echoes"] += len(udp.recv(100)) > 0
         except OSError:
             pass
-        # Writable is connected, or refused: an answer in either case.
+        # Writable is connected or refused, an answer in either case, or without a neighbour:
+        # while the cell was silent, this host gave up asking for its address.
         answered = select.select([], [tcp], [], 0)[1]
         if answered or time.monotonic() > until:
             seen["connections"] += 1
             if answered:
                 error = tcp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                seen["connected"] += 1
+                seen["connected"] += error != errno.EHOSTUNREACH
                 seen["how"][errno.errorcode.get(error, "connected")] += 1
             tcp.close()
             tcp, until = dial(), time.monotonic() + PATIENCE
