@@ -8,8 +8,8 @@
 # case, and exits non-zero when a case failed.
 # FUZZ_SECONDS (default 6) bounds each fuzz target; with one FUZZ_SEED (default 1)
 # the same inputs come in the same order on every machine, a faster one gets
-# further; another seed explores elsewhere.  TEST_JOBS (default: cores + 1) run
-# at once.
+# further; another seed explores elsewhere.  TEST_JOBS (default: two a core, for
+# tests mostly wait) run at once.
 set -u
 cd "$(dirname "$0")/.."
 fuzz_seconds=${FUZZ_SECONDS:-6}
@@ -79,8 +79,8 @@ fuzz_one() {
     [ "$(cat "$log.status")" -eq 0 ] && echo "ok $name" >>"$log"
 }
 
-# --- one more at once than there are cores, as many wait; tests keep out of each other's way ------
-jobs_max=${TEST_JOBS:-$(($(nproc) + 1))}
+# --- two at once for each core, as they mostly wait; tests keep out of each other's way -----------
+jobs_max=${TEST_JOBS:-$((2 * $(nproc)))}
 declare -A label_of=() began=()
 
 # Waits for one of the running tests to end and adds it up.
