@@ -418,10 +418,8 @@ queue_sleep(struct queue *q)
         if (q->receiver) {
             q->receiver->sleep(q->receiver_ctx);
         }
-        atomic_fetch_sub_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
         nap_after_idle_wakes(q);
         doze(q, fds);
-        atomic_fetch_add_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
         /* Only the guest's own ringing counts against it. */
         q->idle_wakes += fds[1].revents && !fds[0].revents;
     }
@@ -442,32 +440,61 @@ queue_sleep(struct queue *q)
 /* Who gives way forfeits the rest of its time slice (sched_yield() of Linux 6.18), a
  * millisecond or more.  Among threads that all do so nobody notices.  But beside a
  * process that never does, a thread that gives way every few microseconds gets a
- * fiftieth of what is its due.  So who was not let in again for longer than our own
- * threads take for their turns has waited for a stranger, and keeps the core for as
- * long, if the kernel lets it; at most KEEP_MAX_NS, divided among our threads. */
+ * fiftieth of what is its due.  So who was let in again long after what our own
+ * threads worked on that core in between has waited for a stranger, and works for as
+ * long without giving way, if the kernel lets it: KEEP_MAX_NS at most, and divided
+ * among those of ours that were let in in between, for they do the same. */
 #define STRANGER_NS 1000000u
-#define TURN_LONG_NS 100000u
 #define KEEP_MAX_NS 4000000u
+#define KEEP_LASTS_NS (10 * KEEP_MAX_NS)
+/* What seems to have been worked for longer was interrupted. */
+#define TURN_LONG_NS 500000u
+
+static struct core_share *
+this_core(struct netback *nb)
+{
+    return &nb->cores[(unsigned)sched_getcpu() % NETBACK_CORES];
+}
+
+/* Until 'now' the thread has worked: for how long. */
+static uint64_t
+worked(struct queue *q, uint64_t now)
+{
+    uint64_t ran = now - q->let_in_ns;
+
+    ran = ran < TURN_LONG_NS ? ran : TURN_LONG_NS;
+    q->let_in_ns = now;
+    atomic_fetch_add_explicit(&this_core(q->vif->nb)->ran_ns, ran, memory_order_relaxed);
+    return ran;
+}
 
 static void
 yield_core(struct queue *q, uint64_t now)
 {
-    struct netback *nb = q->vif->nb;
+    struct core_share *core = this_core(q->vif->nb);
+    uint64_t ran = atomic_load_explicit(&core->ran_ns, memory_order_relaxed);
+    unsigned yields = atomic_fetch_add_explicit(&core->yields, 1, memory_order_relaxed) + 1;
 
     sched_yield();
-    q->let_in_ns = nb_now(nb);
+    q->let_in_ns = nb_now(q->vif->nb);
     uint64_t took = q->let_in_ns - now;
-    unsigned awake = atomic_load_explicit(&nb->n_awake, memory_order_relaxed);
-    if (took > STRANGER_NS + awake * TURN_LONG_NS) {
-        uint64_t most = KEEP_MAX_NS / (awake ? awake : 1);
-        q->keep_ns = took < most ? took : most;
+    uint64_t ours = atomic_load_explicit(&core->ran_ns, memory_order_relaxed) - ran;
+    if (took > ours + STRANGER_NS) {
+        uint64_t theirs = took - ours;
+        unsigned others = atomic_load_explicit(&core->yields, memory_order_relaxed) - yields;
+
+        q->keep_ns = (theirs < KEEP_MAX_NS ? theirs : KEEP_MAX_NS) / (others + 1ull);
+        q->keep_from_ns = q->let_in_ns;
     }
 }
 
-/* True if the thread may keep the core now; 'ns' of it are spent. */
+/* True if the thread may keep the core 'now'; 'ns' of it are spent. */
 static bool
-keeps_core(struct queue *q, uint64_t ns)
+keeps_core(struct queue *q, uint64_t now, uint64_t ns)
 {
+    if (q->keep_ns && now - q->keep_from_ns > KEEP_LASTS_NS) {
+        q->keep_ns = 0;
+    }
     bool keeps = q->keep_ns;
 
     q->keep_ns -= ns < q->keep_ns ? ns : q->keep_ns;
@@ -487,11 +514,9 @@ give_way(struct queue *q)
     }
     q->spent_packets = q->spent_bytes = 0;
     if (q->receiver) {
-        uint64_t now = nb_now(q->vif->nb), ran = now - q->let_in_ns;
+        uint64_t now = nb_now(q->vif->nb);
 
-        q->let_in_ns = now;
-        /* A turn that took longer was interrupted. */
-        if (!keeps_core(q, ran < TURN_LONG_NS ? ran : TURN_LONG_NS)) {
+        if (!keeps_core(q, now, worked(q, now))) {
             yield_core(q, now);
         }
     }
@@ -504,10 +529,11 @@ polls_on(struct queue *q, uint64_t *idle_since, uint64_t poll_ns)
     uint64_t now = nb_now(q->vif->nb);
 
     *idle_since = *idle_since ? *idle_since : now;
-    if (now - *idle_since >= poll_ns || keeps_core(q, poll_ns)) {
+    if (now - *idle_since >= poll_ns || keeps_core(q, now, poll_ns)) {
         return false;
     }
     /* Whoever shares the core may be about to bring work. */
+    worked(q, now);
     yield_core(q, now);
     return true;
 }
@@ -523,7 +549,7 @@ queue_main(void *q_)
 
     queue_set_here(q);
     queue_change_receiver(q, q->first.receiver, q->first.aux);
-    atomic_fetch_add_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
+    q->let_in_ns = nb_now(q->vif->nb);
     /* What an earlier process answered may never have been announced. */
     notify_guest(q, true, q->split, q->has_ctrl);
     while (!atomic_load_explicit(&q->stop, memory_order_acquire)) {
@@ -539,9 +565,10 @@ queue_main(void *q_)
             continue;
         }
         idle_since = 0;
+        worked(q, nb_now(q->vif->nb));
         queue_sleep(q);
+        q->let_in_ns = nb_now(q->vif->nb);
     }
-    atomic_fetch_sub_explicit(&q->vif->nb->n_awake, 1, memory_order_relaxed);
     queue_change_receiver(q, NULL, NULL);
     atomic_store(&q->alive, false);
     queue_serve_call(q);

@@ -50,8 +50,9 @@ struct queue {
     /* Moved either way since the thread last gave way. */
     unsigned spent_packets;
     size_t spent_bytes;
-    uint64_t let_in_ns; /* when it last got the core back, or was asked to give way */
-    uint64_t keep_ns;   /* what it may work, or not poll, without giving way */
+    uint64_t let_in_ns;    /* what it worked until then is in core_share */
+    uint64_t keep_ns;      /* what it may work, or not poll, without giving way */
+    uint64_t keep_from_ns; /* since then */
 
     /* taken from the inbox and not delivered: 'burst' first, then the chain */
     struct rte_mbuf *burst[QUEUE_BURST];

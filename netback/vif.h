@@ -262,6 +262,13 @@ void vif_detach(struct netback_vif *);
 
 /* --- the instance -------------------------------------------------------- */
 
+/* What queues' threads have had of a core; queue.c: giving way. */
+#define NETBACK_CORES 256u
+struct core_share {
+    _Alignas(64) _Atomic uint64_t ran_ns;
+    _Atomic unsigned yields;
+};
+
 struct netback {
     struct netback_config config;
     struct hv *hv;
@@ -284,7 +291,7 @@ struct netback {
     _Atomic bool ticker_stop;
     pthread_t ticker;
 
-    _Alignas(64) _Atomic unsigned n_awake; /* queues' threads */
+    struct core_share cores[NETBACK_CORES]; /* by the core's number, modulo */
 };
 
 /* Runs 'fn' on the xenbus thread and returns its result. */

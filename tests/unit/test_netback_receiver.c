@@ -367,6 +367,7 @@ test_ends_in_the_middle(void)
  * guest's next frames itself, so that its queue always has work. */
 struct crowded {
     struct nb_queue *q;
+    int policy;
     _Atomic bool stop;
     _Atomic unsigned bursts;
     pthread_t thread;
@@ -415,15 +416,23 @@ crowded_start(void *c_, unsigned q)
 
     c->thread = pthread_self();
     share_core();
+    pthread_setschedparam(c->thread, c->policy,
+                          &(struct sched_param){.sched_priority = !!c->policy});
     send_more(c->q);
     return c;
 }
+
+/* How often another of them was there than the last time, and all of their bursts. */
+static struct crowded *_Atomic crowded_last;
+static _Atomic unsigned crowded_changes, crowded_bursts;
 
 static void
 crowded_burst(void *c_, struct rte_mbuf **pkts, unsigned n)
 {
     struct crowded *c = c_;
 
+    crowded_changes += atomic_exchange(&crowded_last, c) != c;
+    crowded_bursts++;
     rig_free(pkts, n);
     for (uint64_t until = rig_now_ns() + TURN_WORK_NS; rig_now_ns() < until;) {
         continue;
@@ -485,6 +494,64 @@ test_stranger(void)
     nb_guest_free(g);
 }
 
+#define PASSES_CPU_NS 5000000u
+#define AFTER_BURSTS 4000u
+
+/* A stranger that is there for a while. */
+static void *
+passing_main(void *bursts)
+{
+    uint64_t until;
+
+    share_core();
+    pthread_setschedparam(pthread_self(), SCHED_FIFO, &(struct sched_param){.sched_priority = 1});
+    for (until = rig_now_ns() + PASSES_CPU_NS; rig_now_ns() < until;) {
+        continue;
+    }
+    crowded_changes = 0;
+    *(unsigned *)bursts = crowded_bursts;
+    return NULL;
+}
+
+/* Under a real-time policy, so that nobody else is on that core. */
+static void
+test_stranger_gone(void)
+{
+    struct sched_param one = {.sched_priority = 1};
+
+    if (sched_setscheduler(0, SCHED_FIFO, &one)) {
+        printf("skip once the stranger has gone: no real-time threads here\n");
+        return;
+    }
+    sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){0});
+    CASE("once the stranger has gone, queues alternate turn by turn again");
+
+    struct crowded c[2];
+    struct nb_guest *g[2];
+    struct netback_vif *v[2];
+    unsigned from = 0;
+    pthread_t stranger;
+
+    for (unsigned i = 0; i < 2; i++) {
+        g[i] = nb_guest_new(12 + i, NULL);
+        v[i] = rig_attach(12 + i);
+        c[i] = (struct crowded){.q = &g[i]->q[0], .policy = SCHED_FIFO};
+        CHECK(nb_connect(g[i], NULL));
+        netback_set_receiver(v[i], &crowded_receiver, &c[i]);
+    }
+    CHECK(RIG_UNTIL(c[0].bursts > 50 && c[1].bursts > 50, RIG_PATIENCE_MS));
+    pthread_create(&stranger, NULL, passing_main, &from);
+    pthread_join(stranger, NULL);
+    CHECK(RIG_UNTIL(crowded_bursts - from >= AFTER_BURSTS, RIG_PATIENCE_MS));
+    c[0].stop = c[1].stop = true;
+    printf("# %u bursts, another queue's %u times\n", crowded_bursts - from, crowded_changes);
+    CHECK(crowded_changes >= AFTER_BURSTS / 40);
+    for (unsigned i = 0; i < 2; i++) {
+        netback_detach(v[i]);
+        nb_guest_free(g[i]);
+    }
+}
+
 int
 main(void)
 {
@@ -496,6 +563,7 @@ main(void)
     test_switching();
     test_ends_in_the_middle();
     test_stranger();
+    test_stranger_gone();
     CASE("after all this nothing is left in use");
     CHECK(rig_settles(&base));
     int failed = check_done();
