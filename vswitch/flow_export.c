@@ -68,7 +68,7 @@ struct round {
 static uint64_t
 to_unix(const struct round *round, const struct record_block *b, uint32_t ms)
 {
-    return b->now - (uint32_t)((uint32_t)b->now - ms) + round->offset;
+    return record_time(b, ms) + round->offset;
 }
 
 static void

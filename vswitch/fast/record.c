@@ -482,6 +482,16 @@ leave(struct record_table *t, uint32_t index)
     release(t, index);
 }
 
+/* Ms between two times, low bits.  None if 'then' is later: a worker may have looked at the
+ * clock after the collector. */
+static uint32_t
+since(uint32_t now, uint32_t then)
+{
+    uint32_t ms = now - then;
+
+    return (int32_t)ms < 0 ? 0 : ms;
+}
+
 /* The oldest of the next few leaves. */
 static void
 push_out_one(struct recording *r, struct record_table *t, int64_t now)
@@ -493,9 +503,9 @@ push_out_one(struct recording *r, struct record_table *t, int64_t now)
 
         t->hand = t->hand < t->fresh ? t->hand : 0;
         h = &t->v.hot[t->hand];
-        if (h->out != RECORD_OUT_FREE && (oldest == NONE || (uint32_t)now - h->last > age)) {
+        if (h->out != RECORD_OUT_FREE && (oldest == NONE || since(now, h->last) > age)) {
             oldest = t->hand;
-            age = (uint32_t)now - h->last;
+            age = since(now, h->last);
         }
     }
     tell_or_lose(r, t, &t->v.hot[oldest], now, RECORD_END_RESOURCES);
@@ -587,7 +597,7 @@ look_at(struct recording *r, struct record_table *t, uint32_t index, int64_t now
 {
     struct record_hot *h = &t->v.hot[index];
     const struct record_cold *c = &t->v.cold[index];
-    uint32_t silent = (uint32_t)now - h->last;
+    uint32_t silent = since(now, h->last);
     bool closed = h->tcp_flags & TCP_FIN_RST && silent >= CLOSED_MS && silent < idle;
 
     if (h->out == RECORD_OUT_FREE) {
@@ -599,7 +609,7 @@ look_at(struct recording *r, struct record_table *t, uint32_t index, int64_t now
             return false;
         }
         leave(t, index);
-    } else if ((uint32_t)now - c->first >= active && record_packets(c, h)) {
+    } else if (since(now, c->first) >= active && record_packets(c, h)) {
         if (!tell(r, t, h, now, RECORD_END_ACTIVE)) {
             return false;
         }

@@ -129,10 +129,18 @@ _Static_assert(sizeof(struct record) == 128, "two lines");
 #define RECORD_BLOCK 31u
 struct record_block {
     struct record_block *next;
-    int64_t now; /* of the clock that the records' times are in */
+    int64_t now; /* of the clock that the records' times are in: record_time() */
     unsigned n;
     struct record records[RECORD_BLOCK];
 };
+
+/* One of its records' times in full; perhaps later than 'now', as a worker looked at the clock
+ * after the collector. */
+static inline int64_t
+record_time(const struct record_block *b, uint32_t ms)
+{
+    return b->now - (int32_t)((uint32_t)b->now - ms);
+}
 
 /* Where a packet went, or will. */
 struct record_way {
