@@ -371,6 +371,7 @@ worker_record_metered(struct worker *w, struct record_ref ref, uint32_t bytes)
         c->metered_bytes += bytes;
         if (c->metered_bytes > UINT32_MAX / 2) {
             record_split(&w->engine->recording, w->records, h, w->now, RECORD_END_ACTIVE);
+            c->status = RECORD_UNKNOWN; /* asked again, as its rules are gone */
         }
     }
 }
