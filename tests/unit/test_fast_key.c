@@ -1,6 +1,16 @@
 /* key: the parser against a second one, written from the text of key.h and
  * engine.h, on random frames; each in memory of its exact size. */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "fast/key.h"
@@ -384,12 +394,91 @@ test_hash(void)
     CHECK(same < 4);
 }
 
-int
-main(void)
+/* --- the secret -------------------------------------------------------------- */
+
+enum { STATUS_STEADY = 1, STATUS_NO_FILTERS = 2 };
+
+/* From now on, and in what is executed, getrandom() is not there; nor are reads of
+ * as many bytes as the secret has, if 'reads'. */
+static bool
+deny(bool reads)
 {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getrandom, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, reads ? SYS_read : SYS_getrandom, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, sizeof key_secret, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog p = {.len = sizeof filter / sizeof *filter, .filter = filter};
+
+    return !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) &&
+           !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p);
+}
+
+/* Whether each word of this process's secret follows from the one before. */
+static bool
+is_steady(void)
+{
+    uint64_t w[16];
+    bool steady = true;
+
+    _Static_assert(sizeof w == sizeof key_secret, "all of it");
+    memcpy(w, key_secret, sizeof w);
+    for (unsigned i = 2; i < 16; i++) {
+        steady &= w[i] - w[i - 1] == w[1] - w[0];
+    }
+    return steady;
+}
+
+/* Returns what became of a process like this one. */
+static int
+run_denied(bool reads)
+{
+    pid_t pid = fork();
+    int status = -1;
+
+    if (!pid) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){0});
+        close(STDERR_FILENO); /* where it says why */
+        if (!deny(reads)) {
+            _exit(STATUS_NO_FILTERS);
+        }
+        execl("/proc/self/exe", "test_fast_key", "secret", NULL);
+        _exit(127);
+    }
+    waitpid(pid, &status, 0);
+    return status;
+}
+
+static void
+test_secret(void)
+{
+    int status = run_denied(false);
+
+    if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NO_FILTERS) {
+        return; /* a kernel that has none */
+    }
+    CASE("the secret: random without getrandom()");
+    CHECK(!is_steady());
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CASE("the secret: no process without one");
+    status = run_denied(true);
+    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
+int
+main(int argc, char *argv[])
+{
+    if (argc == 2 && !strcmp(argv[1], "secret")) {
+        _exit(is_steady() ? STATUS_STEADY : 0);
+    }
     test_reference();
     test_examples();
     test_hash();
     test_spread();
+    test_secret();
     return check_done();
 }

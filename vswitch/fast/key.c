@@ -1,10 +1,13 @@
 /* key: see key.h. */
 #include "key.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <sys/random.h>
-#include <time.h>
+#include <unistd.h>
 
 #define TYPE_IPV4 0x0800
 #define TYPE_IPV6 0x86dd
@@ -29,20 +32,27 @@
 
 __m256i key_secret[4];
 
+static bool
+read_random(void *to, size_t bytes)
+{
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    bool done = fd >= 0 && read(fd, to, bytes) == (ssize_t)bytes;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return done;
+}
+
+/* Who could guess it could make up packets of many flows that count as one's. */
 __attribute__((constructor)) static void
 choose_secret(void)
 {
-    uint64_t words[16];
-
-    if (getrandom(words, sizeof words, 0) != sizeof words) {
-        /* A kernel that has none: the time has to do. */
-        struct timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        for (unsigned i = 0; i < 16; i++) {
-            words[i] = (t.tv_nsec + i + 1) * UINT64_C(0x9e3779b97f4a7c15);
-        }
+    if (getrandom(key_secret, sizeof key_secret, 0) != sizeof key_secret &&
+        !read_random(key_secret, sizeof key_secret)) {
+        fputs("no random numbers: neither getrandom() nor /dev/urandom has any\n", stderr);
+        abort();
     }
-    memcpy(key_secret, words, sizeof words);
 }
 
 void
