@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "fast/record.h"
+#include "fast/state.h"
 #include "fast_rig.h"
 
 /* --- what was told ------------------------------------------------------------ */
@@ -229,10 +230,157 @@ test_metered_much(void)
     end();
 }
 
+/* Looks at all records of a worker that takes a rest. */
+static void
+look(struct worker *w, int64_t now)
+{
+    worker_end(w);
+    engine_record_collect(engine, now, take, NULL);
+    worker_begin(w);
+    worker_run(w, 1, NULL, 0, now);
+}
+
+/* Where packet(1) is counted, its sums carried. */
+static struct record_ref
+carry(struct worker *w)
+{
+    struct rte_mbuf *m = packet(1);
+    struct record_ref ref = {0};
+
+    CHECK(worker_record_find(w, 1, m, false, 0, &ref));
+    record_carry(w->records, record_at(w->records, ref.index, ref.hash));
+    fast_rig_mbuf_free(&m, 1);
+    return ref;
+}
+
+static void
+test_metered_carried(void)
+{
+    const struct record_settings s = {
+        .idle_ms = 60000, .active_ms = 2000, .max = 64, .sampling = 1};
+    struct worker *w = start(&s);
+    struct record_ref ref;
+
+    CASE("records: a meter drops some of what was carried");
+    worker_begin(w);
+    send(w, 4, 1000);
+    send(w, 6, 1001);
+    ref = carry(w);
+    for (unsigned i = 0; i < 4; i++) {
+        worker_record_metered(w, ref, 44);
+    }
+    send(w, 1, 1002);
+    look(w, 3500);
+    CHECK(n_told == 2);
+    CHECK(is_metered(&told[0].r) && told[0].r.packets == 4 && told[0].r.bytes == 4 * 44);
+    CHECK(has_way(&told[1].r) && told[1].r.packets == 7 && told[1].r.bytes == 7 * 44);
+    CHECK(told[0].first == 1000 && told[1].first == 1000 && told[1].last == 1002);
+
+    CASE("records: a meter drops all of what was carried");
+    n_told = 0;
+    send(w, 5, 4000);
+    ref = carry(w);
+    for (unsigned i = 0; i < 7; i++) { /* two are not its any more */
+        worker_record_metered(w, ref, 44);
+    }
+    look(w, 6500);
+    CHECK(n_told == 1 && is_metered(&told[0].r));
+    CHECK(told[0].r.packets == 5 && told[0].r.bytes == 5 * 44 && told[0].first == 4000);
+
+    CASE("records: one packet after all the others were dropped");
+    n_told = 0;
+    send(w, 1, 7000);
+    finish(w, 7001);
+    CHECK(n_told == 1 && has_way(&told[0].r) && told[0].r.packets == 1 && told[0].r.bytes == 44);
+    CHECK(told[0].first == 7000 && told[0].last == 7000);
+    end();
+}
+
+/* --- places --------------------------------------------------------------------------- */
+
+static void
+count(struct recording *r, struct record_table *t, const struct key_wide *k, uint32_t packets,
+      uint32_t bytes, int64_t now)
+{
+    struct record_hot *h = record_get(r, t, k, record_id_of(k), now);
+
+    record_begin(h, record_cold(record_view(t), h), now);
+    if (record_count(h, packets, bytes, 0, now)) {
+        record_carry(t, h);
+    }
+}
+
+static void
+take_all(struct recording *r)
+{
+    struct record_block *b = atomic_exchange(&r->ended, NULL), *next;
+
+    for (; b; b = next) {
+        next = b->next;
+        take(b, NULL);
+        free(b);
+        atomic_fetch_sub(&r->n_blocks, 1);
+    }
+}
+
+/* Records that follow each other in one place; 'kept': beside one that stays. */
+static void
+test_places(const char *name, bool kept)
+{
+    static const struct record_more tunnel = {.tunnel = 42};
+    static const struct key_wide stays = {.key = {.eth_type = 0x0008, .tp_src = 99}};
+    struct key_wide keys[] = {
+        {.key = {.eth_type = 0x0008, .tp_src = 1}},
+        {.key = {.eth_type = 0x0008, .tp_src = 2}},
+        {.key = {.eth_type = 0x0008, .tp_src = 3, .nw_tos = RECORD_TUNNEL}},
+        {.key = {.eth_type = 0x0008, .tp_src = 4}},
+        {.key = {.eth_type = 0x0008, .tp_src = 5, .nw_tos = RECORD_TUNNEL}},
+    };
+    /* Of these, those of two are carried. */
+    static const uint32_t bytes[] = {0x7fffffff, 60, 61, 0x7ffffffe, 62};
+    struct recording *r = malloc(sizeof *r);
+    struct record_table *t = record_table_create(64);
+    int64_t now = 1000;
+
+    CASE(name);
+    CHECK(!recording_init(r));
+    atomic_store(&r->active_ms, 1000000);
+    memcpy(&keys[2].ip6, &tunnel, sizeof tunnel);
+    memcpy(&keys[4].ip6, &tunnel, sizeof tunnel);
+    for (unsigned i = 0; i < 5; i++, now += 20000) {
+        const struct record_hot *h;
+
+        n_told = 0;
+        if (kept) {
+            count(r, t, &stays, 1, 60, now);
+        }
+        count(r, t, &keys[i], 1, bytes[i], now);
+        count(r, t, &keys[i], 2, bytes[i], now + 1);
+        h = record_find(t, record_id_of(&keys[i]));
+        CHECK(h && record_index(t, h) == kept);
+        if (kept) {
+            count(r, t, &stays, 1, 60, now + 15001);
+        }
+        record_sweep(r, t, now + 15001, true);
+        take_all(r);
+        CHECK(n_told == 1 && told[0].r.end == RECORD_END_IDLE);
+        CHECK(!memcmp(&told[0].r.key, &keys[i].key, sizeof keys[i].key));
+        CHECK(told[0].r.packets == 3 && told[0].r.bytes == 2 * (uint64_t)bytes[i]);
+        CHECK(told[0].first == now && told[0].last == now + 1);
+        CHECK(!record_is_wide(&keys[i].key) || told[0].r.more.tunnel == 42);
+    }
+    record_table_end(r, t, now, RECORD_END_FORCED);
+    recording_done(r);
+    free(r);
+}
+
 int
 main(void)
 {
     test_ahead();
     test_metered_much();
+    test_metered_carried();
+    test_places("records: in the place of one that was carried", false);
+    test_places("records: in the place of one that was carried, beside others", true);
     return check_done();
 }

@@ -464,6 +464,52 @@ test_many(const char *name, bool whole_masks, bool ip6, uint32_t max)
     end();
 }
 
+/* A burst of one 5-tuple whose packets are of 28 to 155 bytes, some of them with
+ * something behind them. */
+static void
+send_lengths(struct worker *w, uint16_t tci, int64_t now)
+{
+    const struct frame_udp f = {.src = 5, .dst = 1, .sport = 5, .dport = 80, .tci = tci};
+    const unsigned l3 = tci ? 18 : 14;
+    struct rte_mbuf *pkts[ENGINE_BURST];
+    uint8_t d[FRAME_MAX];
+
+    for (unsigned i = 0; i < ENGINE_BURST; i++) {
+        unsigned len = l3 + 28 + i;
+
+        frame_build_udp(d, &f);
+        frame_put16(d + l3 + 2, 28 + i);
+        len = (len < 60 ? 60 : len) + (i % 3 ? 0 : 7);
+        expect(d, len, 1);
+        pkts[i] = fast_rig_mbuf(d, len);
+    }
+    worker_run(w, 1, pkts, ENGINE_BURST, now);
+}
+
+static void
+test_lengths(const char *name, bool whole_masks, uint16_t tci)
+{
+    struct record_settings settings = {
+        .idle_ms = 60000, .active_ms = 60000, .max = MANY, .sampling = 1};
+    struct worker *w;
+
+    CASE(name);
+    start(whole_masks);
+    engine_record(engine, &settings);
+    w = worker_create(engine, 65536, NULL);
+    worker_begin(w);
+    send_lengths(w, tci, 1000); /* learned */
+    send_lengths(w, tci, 1001);
+    send_lengths(w, tci, 1002);
+    send_many(w, 0, 1, false, 1003);
+    send_many(w, 0, 1, false, 1004);
+    send_lengths(w, tci, 1005);
+    finish(w, 1006);
+    CHECK(n_sums == 1 + ENGINE_BURST && told_records == n_sums);
+    CHECK(all_equal());
+    end();
+}
+
 static void
 test_many_sampled(void)
 {
@@ -698,6 +744,10 @@ main(void)
     test_many("records: many flows, an entry each", true, false, MANY);
     test_many("records: many flows, IPv6", false, true, MANY);
     test_many("records: more flows than records", false, false, MANY / 4);
+    test_lengths("records: a burst of one flow, of many lengths", false, 0);
+    test_lengths("records: a burst of one flow with a tag, of many lengths", false, 0x6005);
+    test_lengths("records: a burst of one entry, of many lengths", true, 0);
+    test_lengths("records: a burst of one entry with a tag, of many lengths", true, 0x6005);
     test_many_sampled();
     test_threads();
     return check_done();
