@@ -77,6 +77,17 @@ fast_rig_port_done(struct fast_rig_port *p, struct engine *e)
     }
 }
 
+void
+fast_rig_record_end(struct engine *e, struct worker *w, int64_t now,
+                    void (*take)(const struct record_block *, void *aux))
+{
+    engine_record(e, NULL);
+    worker_run(w, 1, NULL, 0, now);
+    worker_end(w);
+    engine_record_collect(e, now, take, NULL);
+    worker_destroy(w);
+}
+
 struct program *
 fast_rig_program(enum program_kind kind, uint16_t port)
 {

@@ -30,6 +30,10 @@ struct fast_rig_port {
 void fast_rig_port_init(struct fast_rig_port *, struct engine *, uint16_t index);
 void fast_rig_port_done(struct fast_rig_port *, struct engine *);
 
+/* Recording ends; 'take' is told of all that is left, and the worker is gone. */
+void fast_rig_record_end(struct engine *, struct worker *, int64_t now,
+                         void (*take)(const struct record_block *, void *aux));
+
 /* Programs of malloc's. */
 struct program *fast_rig_program(enum program_kind, uint16_t port);
 struct program *fast_rig_program_push(uint16_t port, uint16_t tci); /* host order */

@@ -156,17 +156,6 @@ send(struct worker *w, unsigned n, int64_t now)
     worker_run(w, 1, pkts, n, now);
 }
 
-/* All that is left is told of. */
-static void
-finish(struct worker *w, int64_t now)
-{
-    engine_record(engine, NULL);
-    worker_run(w, 1, NULL, 0, now);
-    worker_end(w);
-    engine_record_collect(engine, now, take, NULL);
-    worker_destroy(w);
-}
-
 #define BIG_BYTES 64000u /* of IP */
 
 /* Of the same flow as packet(1). */
@@ -219,7 +208,7 @@ test_metered_much(void)
         worker_record_metered(w, ref, BIG_BYTES);
     }
     send(w, 5, 1002);
-    finish(w, 1003);
+    fast_rig_record_end(engine, w, 1003, take);
     CHECK(n_told == 3);
     CHECK(is_metered(&told[0].r) && told[0].r.packets == n &&
           told[0].r.bytes == (uint64_t)n * BIG_BYTES);
@@ -290,7 +279,7 @@ test_metered_carried(void)
     CASE("records: one packet after all the others were dropped");
     n_told = 0;
     send(w, 1, 7000);
-    finish(w, 7001);
+    fast_rig_record_end(engine, w, 7001, take);
     CHECK(n_told == 1 && has_way(&told[0].r) && told[0].r.packets == 1 && told[0].r.bytes == 44);
     CHECK(told[0].first == 7000 && told[0].last == 7000);
     end();

@@ -219,17 +219,6 @@ run_random(struct worker *w, uint64_t *seed, unsigned bursts, int64_t *now)
 static const struct record_settings usual = {
     .idle_ms = 1000, .active_ms = 2000, .max = 4096, .sampling = 1};
 
-/* All that was counted is told once a table is given up. */
-static void
-finish(struct worker *w, int64_t now)
-{
-    engine_record(engine, NULL);
-    worker_run(w, 1, NULL, 0, now);
-    worker_end(w);
-    engine_record_collect(engine, now, take, NULL);
-    worker_destroy(w);
-}
-
 static void
 test_counts(const char *name, bool whole_masks, unsigned cache, uint32_t max, bool learn)
 {
@@ -248,7 +237,7 @@ test_counts(const char *name, bool whole_masks, unsigned cache, uint32_t max, bo
     w = worker_create(engine, cache, NULL);
     worker_begin(w);
     run_random(w, &seed, 1500, &now);
-    finish(w, now);
+    fast_rig_record_end(engine, w, now, take);
     engine_record_stats(engine, &stats);
     CHECK(n_sums > 200);
     CHECK(all_equal());
@@ -349,7 +338,7 @@ test_times(void)
 
     CASE("records: off ends all");
     send(w, 6, 0, 0, 2, 70000);
-    finish(w, 70001);
+    fast_rig_record_end(engine, w, 70001, take);
     CHECK(told_records == 9 && all_equal());
     CHECK(fast_rig_mbufs_alive() == 0);
     end();
@@ -374,7 +363,7 @@ test_sampling(void)
         send(w, i % 9, 0, 0, n, now++);
         sent += n;
     }
-    finish(w, now);
+    fast_rig_record_end(engine, w, now, take);
     CHECK(told_packets == (sent + 6) / 7);
     end();
 
@@ -392,7 +381,7 @@ test_sampling(void)
     for (unsigned i = 0; i < 20; i++) {
         send(w, 1, 0, 0, 35, now++);
     }
-    finish(w, now);
+    fast_rig_record_end(engine, w, now, take);
     CHECK(told_packets >= 100 && told_packets <= 101);
     end();
 }
@@ -451,7 +440,7 @@ test_many(const char *name, bool whole_masks, bool ip6, uint32_t max)
             }
         }
     }
-    finish(w, now);
+    fast_rig_record_end(engine, w, now, take);
     engine_record_stats(engine, &stats);
     CHECK(n_sums == MANY);
     CHECK(all_equal());
@@ -504,7 +493,7 @@ test_lengths(const char *name, bool whole_masks, uint16_t tci)
     send_many(w, 0, 1, false, 1003);
     send_many(w, 0, 1, false, 1004);
     send_lengths(w, tci, 1005);
-    finish(w, 1006);
+    fast_rig_record_end(engine, w, 1006, take);
     CHECK(n_sums == 1 + ENGINE_BURST && told_records == n_sums);
     CHECK(all_equal());
     end();
@@ -526,7 +515,7 @@ test_many_sampled(void)
     for (; bursts < 100; bursts++) {
         send_many(w, bursts * 131, 1, false, 1000 + bursts);
     }
-    finish(w, 2000);
+    fast_rig_record_end(engine, w, 2000, take);
     CHECK(told_packets == (bursts * ENGINE_BURST + 4) / 5);
     end();
 }
