@@ -1,11 +1,12 @@
 """A guest's memory through the migration's transport, beside QEMU's multifd.
 
 Both move the same 2 GiB image (30 % zero pages, 40 % compressible, 30 % noise) of a
-guest that does not run, over loopback, into fresh memory with huge pages: in plain
-text, and by TLS with certificates of the same kind; QEMU also with a pre-shared key,
-as in the figures by which the goal was set.  What counts is guest memory per
-CPU second of both ends; memory is warmed before each run, because a hypervisor may
-have taken free memory away, and getting it back costs more than a migration.
+guest that does not run, over loopback, out of and into memory with huge pages, as guests
+have: in plain text, and by TLS with certificates of the same kind; QEMU also with a
+pre-shared key, as in the figures by which the goal was set.  What counts is guest
+memory per CPU second of both ends; memory is warmed before each run, because a
+hypervisor may have taken free memory away, and getting it back costs more than a
+migration.
 """
 import contextlib
 import json
@@ -66,8 +67,21 @@ class Place(Certificates):
         super().__init__(stack)
         self.netns = f"{PREFIX}{os.getpid()}-migrate"
         Rig.make_netns(stack, self.netns)
-        self.image = f"{self.dir}/image"
+        self.image = self._huge_file(stack)
         command([BENCH, "make", self.image, str(MIB)], timeout=300)
+
+    def _huge_file(self, stack):
+        """An empty file in huge pages where the kernel has them; it goes when we do, for only
+        our descriptor leads to its file system."""
+        at = f"{self.dir}/image"
+        os.mkdir(at)
+        command(["mount", "-t", "tmpfs", "-o", "huge=always", "tmpfs", at])
+        try:
+            fd = os.open(f"{at}/image", os.O_RDWR | os.O_CREAT, 0o600)
+        finally:
+            command(["umount", "--lazy", at])
+        stack.callback(os.close, fd)
+        return f"/proc/{os.getpid()}/fd/{fd}"
 
 
 def warm():
