@@ -93,10 +93,11 @@ struct exporter {
     struct host *host;
     struct exporter_key key;
     struct flow_source source;
+    uint64_t odd; /* of bucket_in() */
     uint64_t first_ms, seen_ms;
     bool lasting;
     size_t bytes;
-    unsigned n_templates, n_types, n_waiting;
+    unsigned n_templates, n_samplers, n_types, n_waiting;
     struct template *templates[BUCKETS];
     struct interface *interfaces[BUCKETS];
     struct sampler *samplers[BUCKETS];
@@ -189,3 +190,12 @@ void decode_names(struct collect *, struct exporter *, const struct template *,
 uint32_t exporter_rate(const struct exporter *, uint32_t sampler);
 
 #endif
+/* Of its templates, interfaces or samplers.  Exporters choose the ids, but not who shares a
+ * bucket: the factor is a secret. */
+static inline unsigned
+bucket_in(const struct exporter *e, uint32_t id)
+{
+    return id * e->odd >> 58;
+}
+_Static_assert(BUCKETS == 1u << (64 - 58), "what the shift leaves");
+

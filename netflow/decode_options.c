@@ -14,6 +14,7 @@
 #define SAMPLING_SIZE 309u
 #define SAMPLING_POPULATION 310u
 #define TYPES_MAX 256u
+#define SAMPLERS_MAX 1024u
 
 struct text {
     const uint8_t *p;
@@ -153,7 +154,7 @@ copy_name(char to[FLOW_NAME_MAX + 1], struct text from)
 static void
 learn_interface(struct collect *c, struct exporter *e, uint32_t index, struct text said)
 {
-    struct interface **bucket = &e->interfaces[index % BUCKETS], *i = *bucket;
+    struct interface **bucket = &e->interfaces[bucket_in(e, index)], *i = *bucket;
     char name[FLOW_NAME_MAX + 1];
 
     copy_name(name, said);
@@ -182,7 +183,7 @@ static void
 learn_sampling(struct collect *c, struct exporter *e, const struct options *o)
 {
     uint64_t rate = o->rate;
-    struct sampler **bucket = &e->samplers[o->sampler % BUCKETS], *s = *bucket;
+    struct sampler **bucket = &e->samplers[bucket_in(e, o->sampler)], *s = *bucket;
 
     if (o->interval) {
         rate = ((uint64_t)o->interval + o->space) / o->interval;
@@ -201,12 +202,17 @@ learn_sampling(struct collect *c, struct exporter *e, const struct options *o)
         s = s->next;
     }
     if (!s) {
+        if (e->n_samplers == SAMPLERS_MAX) {
+            e->n.refused++;
+            return;
+        }
         if (!(s = exporter_alloc(c, e, sizeof *s))) {
             return;
         }
         s->id = o->sampler;
         s->next = *bucket;
         *bucket = s;
+        e->n_samplers++;
     }
     s->rate = rate;
     if (!e->sampling) {
@@ -289,7 +295,7 @@ collect_interface(const struct collect *c, uint32_t source_id, uint32_t index)
         for (const struct link *l = lists[i]->next; l != lists[i]; l = l->next) {
             const struct exporter *e =
                 (const struct exporter *)((const char *)l - offsetof(struct exporter, idle));
-            const struct interface *f = e->interfaces[index % BUCKETS];
+            const struct interface *f = e->interfaces[bucket_in(e, index)];
 
             while (e->source.id == source_id && f) {
                 if (f->index == index) {

@@ -209,8 +209,8 @@ wait_for_template(struct message *m, uint16_t id, struct cursor in)
 {
     struct exporter *e = m->e;
     size_t bytes = WAITING_FIXED + in.left;
-    struct waiting *w =
-        e->waiting_bytes + bytes <= m->c->limits.wait_bytes ? exporter_alloc(m->c, e, bytes) : NULL;
+    bool room = e->n_waiting < WAITING_MAX && e->waiting_bytes + bytes <= m->c->limits.wait_bytes;
+    struct waiting *w = room ? exporter_alloc(m->c, e, bytes) : NULL;
 
     m->unknown = true;
     if (!w) {

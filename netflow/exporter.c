@@ -202,6 +202,7 @@ exporter_create(struct collect *c, const struct exporter_key *k, struct exporter
         return NULL;
     }
     *e = (struct exporter){.host = h, .key = *k, .first_ms = now_ms, .next = *bucket};
+    e->odd = mix(c->seed, c->next_id) | 1;
     e->waiting_end = &e->waiting;
     e->credit_ms = now_ms;
     e->credit = c->limits.records_per_s;
@@ -331,7 +332,7 @@ exporter_drop(struct collect *c, struct exporter *e)
 static struct template **
 template_slot(struct exporter *e, uint16_t id)
 {
-    struct template **at = &e->templates[id % BUCKETS];
+    struct template **at = &e->templates[bucket_in(e, id)];
 
     while (*at && (*at)->id != id) {
         at = &(*at)->next;
@@ -342,7 +343,7 @@ template_slot(struct exporter *e, uint16_t id)
 struct template *
 exporter_template(const struct exporter *e, uint16_t id)
 {
-    struct template *t = e->templates[id % BUCKETS];
+    struct template *t = e->templates[bucket_in(e, id)];
 
     while (t && t->id != id) {
         t = t->next;
@@ -406,8 +407,9 @@ exporter_add_template(struct collect *c, struct exporter *e, struct template *t)
     e->bytes += t->mem_bytes;
     c->bytes += t->mem_bytes;
     e->n_templates++;
-    t->next = e->templates[t->id % BUCKETS];
-    e->templates[t->id % BUCKETS] = t;
+    at = &e->templates[bucket_in(e, t->id)];
+    t->next = *at;
+    *at = t;
     return true;
 }
 
@@ -439,7 +441,7 @@ exporter_expire(struct collect *c, struct exporter *e, uint64_t now_ms)
 uint32_t
 exporter_rate(const struct exporter *e, uint32_t sampler)
 {
-    const struct sampler *s = e->samplers[sampler % BUCKETS];
+    const struct sampler *s = e->samplers[bucket_in(e, sampler)];
 
     while (s && s->id != sampler) {
         s = s->next;

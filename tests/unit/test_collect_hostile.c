@@ -3,6 +3,7 @@
 #include <malloc.h>
 
 #include "check.h"
+#include "collect_priv.h"
 #include "flow_wire.h"
 
 static struct kept kept;
@@ -183,6 +184,92 @@ test_template_flood(void)
         wsend(&w, c, &bad, NOW);
     }
     CHECK(counter(c, 0, "waiting_bytes") <= 8 << 10 && counter(c, 0, "without_template") > 900);
+
+    CASE("collect/hostile: ... in their number too: each template looks through them");
+    wipfix(&w, 0, 8);
+    for (unsigned i = 0; i < 5000; i++) {
+        wset(&w, 300 + i);
+        wset_end(&w);
+    }
+    wsend(&w, c, &bad, NOW);
+    CHECK(counter(c, 0, "without_template") == 5000 - 64);
+    collect_destroy(c);
+}
+
+/* The longest list of what an exporter keeps. */
+static unsigned
+longest(const struct collect *c)
+{
+    unsigned most = 0;
+
+    for (unsigned i = 0; i <= c->table_mask; i++) {
+        for (const struct exporter *e = c->table[i]; e; e = e->next) {
+            for (unsigned b = 0; b < BUCKETS; b++) {
+                unsigned n[3] = {0};
+
+                for (const struct interface *f = e->interfaces[b]; f; f = f->next) {
+                    n[0]++;
+                }
+                for (const struct sampler *s = e->samplers[b]; s; s = s->next) {
+                    n[1]++;
+                }
+                for (const struct template *t = e->templates[b]; t; t = t->next) {
+                    n[2]++;
+                }
+                for (unsigned k = 0; k < 3; k++) {
+                    most = n[k] > most ? n[k] : most;
+                }
+            }
+        }
+    }
+    return most;
+}
+
+static void
+test_chosen_ids(void)
+{
+    struct collect_peer bad = peer_of(0x0a000002, 4739, 0);
+    struct collect *c = keep_in(&kept, &collect_limits_default);
+
+    CASE("collect/hostile: ids chosen to share a list do not, and samplers are bounded");
+    wipfix(&w, 0, 1);
+    wset(&w, 3);
+    w16(&w, 300);
+    w32(&w, 2 << 16 | 1);
+    wfield(&w, 10, 4, 0);
+    wfield(&w, 82, 1, 0);
+    w16(&w, 301);
+    w32(&w, 2 << 16 | 1);
+    wfield(&w, 302, 4, 0);
+    wfield(&w, 34, 1, 0);
+    wset_end(&w);
+    wsend(&w, c, &bad, NOW);
+    for (unsigned i = 0; i < 900; i += 100) {
+        wipfix(&w, 0, 1);
+        for (unsigned t = 0; t < 100; t++) {
+            wsimple_template(&w, 2, 320 + 64 * (i + t));
+        }
+        wsend(&w, c, &bad, NOW);
+    }
+    for (unsigned i = 0; i < 5000; i += 1000) {
+        wipfix(&w, 0, 1);
+        wset(&w, 300);
+        for (unsigned n = 0; n < 1000; n++) {
+            w32(&w, 64 * (i + n));
+            w8(&w, 'x');
+        }
+        wset_end(&w);
+        wset(&w, 301);
+        for (unsigned n = 0; n < 1000; n++) {
+            w32(&w, 64 * (i + n));
+            w8(&w, 100);
+        }
+        wset_end(&w);
+        wsend(&w, c, &bad, NOW);
+    }
+    CHECK(counter(c, 0, "templates") == 902 && counter(c, 0, "options") == 10000);
+    CHECK(!strcmp(collect_interface(c, kept.last.id ? kept.last.id : 1, 64 * 4999), "x"));
+    CHECK(counter(c, 0, "refused") == 5000 - 1024 && longest(c) < 400);
     collect_destroy(c);
 }
 
@@ -302,5 +389,6 @@ main(void)
     test_identity_flood();
     test_record_flood();
     test_names_flood();
+    test_chosen_ids();
     return check_done();
 }
