@@ -159,6 +159,9 @@ read_v5(const uint8_t *p, uint64_t export_ms, uint32_t uptime_ms, struct flow_re
         .tos = p[39],
         .eth_type = 0x0800,
     };
+    if (r->start_ms > r->end_ms) {
+        r->start_ms = r->end_ms;
+    }
     map_ip4(&r->src, p);
     map_ip4(&r->dst, p + 4);
     if (r->proto == IPPROTO_ICMP) {
@@ -289,6 +292,18 @@ collect_tick(struct collect *c, uint64_t now_ms)
             }
             exporter_expire(c, e, now_ms);
             l = l->next;
+        }
+    }
+}
+
+void
+collect_clock_stepped(struct collect *c, int64_t by_ms)
+{
+    struct link *lists[] = {&c->fresh, &c->lasting};
+
+    for (int i = 0; i < 2; i++) {
+        for (struct link *l = lists[i]; l->next != lists[i]; l = l->next) {
+            exporter_shift(next_of(l), by_ms);
         }
     }
 }

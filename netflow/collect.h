@@ -67,6 +67,10 @@ void collect_closed(struct collect *, uint64_t connection);
 /* Forgets what is too old.  Once a second or so. */
 void collect_tick(struct collect *, uint64_t now_ms);
 
+/* The clock that 'now_ms' comes from was set: what was at T is now to be taken as at
+ * T + 'by_ms', so that nothing ends early or lasts too long for it. */
+void collect_clock_stepped(struct collect *, int64_t by_ms);
+
 /* The kernel says so many datagrams were lost for want of buffers. */
 void collect_kernel_drops(struct collect *, uint64_t n);
 

@@ -155,6 +155,7 @@ void exporters_destroy(struct collect *);
 struct exporter *exporter_get(struct collect *, const struct exporter_key *, uint64_t now_ms);
 void exporter_drop(struct collect *, struct exporter *);
 void exporter_expire(struct collect *, struct exporter *, uint64_t now_ms);
+void exporter_shift(struct exporter *, int64_t by_ms); /* all its times */
 /* Memory for an exporter's state within the limits; NULL: there is none. */
 void *exporter_alloc(struct collect *, struct exporter *, size_t);
 bool exporter_reserve(struct collect *, struct exporter *, size_t);
@@ -189,7 +190,6 @@ void decode_names(struct collect *, struct exporter *, const struct template *,
                   const uint8_t *record, const struct template_layout *);
 uint32_t exporter_rate(const struct exporter *, uint32_t sampler);
 
-#endif
 /* Of its templates, interfaces or samplers.  Exporters choose the ids, but not who shares a
  * bucket: the factor is a secret. */
 static inline unsigned
@@ -199,3 +199,4 @@ bucket_in(const struct exporter *e, uint32_t id)
 }
 _Static_assert(BUCKETS == 1u << (64 - 58), "what the shift leaves");
 
+#endif

@@ -27,20 +27,26 @@ struct message {
 
 /* --- data ----------------------------------------------------------------------- */
 
+/* The Unix time of an uptime; 0: nobody says since when it is up. */
+static uint64_t
+of_uptime(const struct message *m, const struct template_extra *x, uint64_t uptime_ms)
+{
+    if (x->init_ms) {
+        return x->init_ms + uptime_ms;
+    }
+    return m->dialect == TEMPLATE_V9 ? m->export_ms - (int32_t)(m->uptime - (uint32_t)uptime_ms)
+                                     : 0;
+}
+
 static void
 set_times(const struct message *m, const struct template *t, const struct template_extra *x,
           struct flow_record *r)
 {
-    if (t->uptime_times) {
-        if (x->init_ms) {
-            r->start_ms += x->init_ms;
-            r->end_ms += x->init_ms;
-        } else if (m->dialect == TEMPLATE_V9) {
-            r->start_ms = m->export_ms - (int32_t)(m->uptime - (uint32_t)r->start_ms);
-            r->end_ms = m->export_ms - (int32_t)(m->uptime - (uint32_t)r->end_ms);
-        } else {
-            r->start_ms = r->end_ms = 0; /* uptime since nobody says when */
-        }
+    if (t->start_uptime) {
+        r->start_ms = of_uptime(m, x, r->start_ms);
+    }
+    if (t->end_uptime) {
+        r->end_ms = of_uptime(m, x, r->end_ms);
     }
     if (!r->end_ms) {
         r->end_ms = r->start_ms ? r->start_ms + x->duration_ms : m->export_ms;

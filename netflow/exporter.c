@@ -438,6 +438,22 @@ exporter_expire(struct collect *c, struct exporter *e, uint64_t now_ms)
     }
 }
 
+void
+exporter_shift(struct exporter *e, int64_t by_ms)
+{
+    e->first_ms += by_ms;
+    e->seen_ms += by_ms;
+    e->credit_ms += by_ms;
+    for (struct waiting *w = e->waiting; w; w = w->next) {
+        w->until_ms += by_ms;
+    }
+    for (unsigned i = 0; i < BUCKETS; i++) {
+        for (struct template *t = e->templates[i]; t; t = t->next) {
+            t->seen_ms += by_ms;
+        }
+    }
+}
+
 uint32_t
 exporter_rate(const struct exporter *e, uint32_t sampler)
 {

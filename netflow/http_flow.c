@@ -59,12 +59,22 @@ struct http_flow {
 
 /* --- connections ---------------------------------------------------------------------- */
 
+/* A clock that nobody sets. */
+static int64_t
+steady_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+}
+
 static void
 set_deadline(struct http_flow *h, struct conn *c, int64_t ms)
 {
     if (c) {
         pthread_mutex_lock(&h->mutex);
-        c->deadline_ms = ms == INT64_MAX ? ms : flow_now_ms() + ms;
+        c->deadline_ms = ms == INT64_MAX ? ms : steady_ms() + ms;
         pthread_mutex_unlock(&h->mutex);
     }
 }
@@ -88,7 +98,7 @@ conn_started(struct listener *l, struct MHD_Connection *mhd, void **context)
         return;
     }
     c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-    c->deadline_ms = flow_now_ms() + FIRST_MS;
+    c->deadline_ms = steady_ms() + FIRST_MS;
     if (l->tls) {
         c->creds = rest_tls_attach(
             l->http->tls,
@@ -148,7 +158,7 @@ reap(void *http)
     pthread_mutex_lock(&h->mutex);
     while (!h->stop) {
         struct timespec end;
-        int64_t now = flow_now_ms();
+        int64_t now = steady_ms();
         for (struct conn *c = h->conns; c; c = c->next) {
             if (c->deadline_ms < now) {
                 shutdown(c->fd, SHUT_RDWR);
@@ -157,7 +167,7 @@ reap(void *http)
         if (h->tls && rest_tls_refresh(h->tls, why, sizeof why) < 0) {
             fprintf(stderr, "weft-flowd: the old certificates stay: %s\n", why);
         }
-        clock_gettime(CLOCK_REALTIME, &end);
+        clock_gettime(CLOCK_MONOTONIC, &end);
         end.tv_sec += TICK_MS / 1000;
         pthread_cond_timedwait(&h->stopped, &h->mutex, &end);
     }
@@ -420,12 +430,16 @@ int
 http_flow_start(struct flow_service *s, struct http_flow **hp, char *why, size_t why_size)
 {
     struct http_flow *h = calloc(1, sizeof *h);
+    pthread_condattr_t attr;
     int error = h ? 0 : ENOMEM;
 
     *hp = NULL;
     if (h) {
         pthread_mutex_init(&h->mutex, NULL);
-        pthread_cond_init(&h->stopped, NULL);
+        pthread_condattr_init(&attr);
+        pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+        pthread_cond_init(&h->stopped, &attr);
+        pthread_condattr_destroy(&attr);
     }
     for (size_t i = 0; i < s->config.n_listen && !error; i++) {
         if (i == LISTENERS) {

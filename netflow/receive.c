@@ -16,14 +16,45 @@
 #define EVENTS 16
 #define ROUNDS 16 /* of DATAGRAMS, before other sockets have their turn */
 #define BACKLOG 64
+#define STEP_MS 2000 /* clocks are slewed by less */
+
+static int64_t
+clock_ms(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+}
 
 uint64_t
 receive_now_ms(void)
 {
-    struct timespec t;
+    return clock_ms(CLOCK_REALTIME);
+}
 
-    clock_gettime(CLOCK_REALTIME, &t);
-    return t.tv_sec * UINT64_C(1000) + t.tv_nsec / 1000000;
+void
+receive_clocks(struct receive *r, int64_t wall_ms, int64_t steady_ms)
+{
+    int64_t by_ms = wall_ms - steady_ms - r->wall_ahead_ms;
+
+    if (by_ms >= -STEP_MS && by_ms <= STEP_MS) {
+        return;
+    }
+    r->wall_ahead_ms += by_ms;
+    collect_clock_stepped(r->collect, by_ms);
+    for (struct connection *c = r->connections; c; c = c->next) {
+        c->opened_ms += by_ms;
+    }
+}
+
+uint64_t
+receive_time(struct receive *r)
+{
+    int64_t wall_ms = clock_ms(CLOCK_REALTIME);
+
+    receive_clocks(r, wall_ms, clock_ms(CLOCK_BOOTTIME));
+    return wall_ms;
 }
 
 void
@@ -51,6 +82,7 @@ receive_create(struct collect *collect, const struct receive_options *options, s
     }
     r->collect = collect;
     r->options = *options;
+    r->wall_ahead_ms = clock_ms(CLOCK_REALTIME) - clock_ms(CLOCK_BOOTTIME);
     r->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (r->epoll < 0) {
         error = errno;
@@ -372,7 +404,7 @@ receive_datagrams(struct receive *r, struct listener *l)
         if (n <= 0) {
             return; /* errors of earlier sends are of no use here */
         }
-        now_ms = receive_now_ms();
+        now_ms = receive_time(r);
         l->messages += n;
         note_drops(r, l, &ring.headers[n - 1].msg_hdr);
         for (int i = 0; i < n; i++) {
@@ -430,7 +462,7 @@ receive_run(struct receive *r)
 void
 receive_tick(struct receive *r)
 {
-    uint64_t now_ms = receive_now_ms();
+    uint64_t now_ms = receive_time(r);
 
     receive_expire(r, now_ms);
     collect_tick(r->collect, now_ms);

@@ -54,9 +54,10 @@ struct receive {
     struct connection *connections;
     unsigned n_connections;
     uint64_t last_connection;
-    uint64_t refused;     /* connections beyond the limits */
-    uint64_t not_allowed; /* datagrams and connections */
-    unsigned n_allow;     /* 0: anybody */
+    uint64_t refused;      /* connections beyond the limits */
+    uint64_t not_allowed;  /* datagrams and connections */
+    int64_t wall_ahead_ms; /* of CLOCK_BOOTTIME, when last looked */
+    unsigned n_allow;      /* 0: anybody */
     struct prefix allow[ALLOW_MAX];
     uint8_t (*datagrams)[DATAGRAM_MAX];
 };
@@ -67,6 +68,9 @@ union address {
     struct sockaddr_in6 in6;
 };
 
+/* Now.  Of a clock that was set the collector and the connections are told. */
+uint64_t receive_time(struct receive *);
+void receive_clocks(struct receive *, int64_t wall_ms, int64_t steady_ms);
 void receive_peer(const union address *, struct collect_peer *);
 /* Whether it may speak; counts it if not. */
 bool receive_allows(struct receive *, const struct in6_addr *);

@@ -56,7 +56,7 @@ open_connection(struct receive *r, const struct listener *l, int fd, const union
     receive_peer(from, &c->peer);
     c->peer.transport = l->tls ? FLOW_TLS : FLOW_TCP;
     c->peer.connection = ++r->last_connection;
-    c->opened_ms = receive_now_ms();
+    c->opened_ms = receive_time(r);
     c->watched = (struct watched){.kind = WATCH_CONNECTION, .fd = fd};
     if (l->tls && !(c->tls = tls_accept(r->options.tls, fd))) {
         free(c);
@@ -120,7 +120,7 @@ receive_close(struct receive *r, struct connection *c)
 static bool
 take_messages(struct receive *r, struct connection *c)
 {
-    uint64_t now_ms = receive_now_ms();
+    uint64_t now_ms = receive_time(r);
     size_t at = 0, len;
 
     while (c->have - at >= 4) {

@@ -148,7 +148,10 @@ add_step(struct template *t, const struct element *e, unsigned field, unsigned o
         .extra = e->extra,
     };
     t->is_flow |= e->role == ELEMENT_COUNT || e->role == ELEMENT_OTHER_COUNT;
-    t->uptime_times |= e->role == ELEMENT_UPTIME;
+    if (e->role == ELEMENT_UPTIME) {
+        *(e->dst == offsetof(struct flow_record, start_ms) ? &t->start_uptime : &t->end_uptime) =
+            true;
+    }
     t->types |= e->role == ELEMENT_TYPE;
     t->ip4 |= e->op == ELEMENT_IP4;
     t->ip6 |= e->op == ELEMENT_IP6;

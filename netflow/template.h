@@ -51,10 +51,10 @@ struct template
     uint16_t min_len; /* of a record; never 0 */
     bool variable;    /* some field is */
     bool options;
-    bool is_flow;      /* counts packets or bytes */
-    bool uptime_times; /* start and end are the exporter's uptime */
-    bool ip4, ip6;     /* has addresses of */
-    bool types;        /* has ethernetType */
+    bool is_flow;                  /* counts packets or bytes */
+    bool start_uptime, end_uptime; /* the time is of the exporter's uptime */
+    bool ip4, ip6;                 /* has addresses of */
+    bool types;                    /* has ethernetType */
     struct {
         uint16_t index, name; /* fields: an interface's number, and its name */
     } names[2];

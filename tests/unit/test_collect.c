@@ -77,6 +77,18 @@ test_v5(void)
     wsend(&w, c, &peer, NOW);
     CHECK(counter(c, 0, "lost") == 2 && counter(c, 0, "restarts") == 1);
 
+    CASE("collect/v5: ... and one that wraps, after 49.7 days, is neither");
+    build_v5(1, UINT32_MAX - 500, 1);
+    wsend(&w, c, &peer, NOW);
+    build_v5(2, 500, 2);
+    put_be32(w.b + 24 + 48 + 28, 5000); /* ends before it starts, by a clock that jumped */
+    put_be32(w.b + 24 + 48 + 24, 6000);
+    kept.n = 0;
+    wsend(&w, c, &peer, NOW);
+    CHECK(counter(c, 0, "restarts") == 1 && r->start_ms == NOW + 500 - 3000);
+    CHECK(r[1].start_ms == r[1].end_ms && r[1].end_ms == NOW + 500 + 4500);
+    CHECK(counter(c, 0, "lost") == 2);
+
     CASE("collect/v5: a count beyond the datagram is refused");
     build_v5(1, 600, 2);
     w.n -= 1;
@@ -170,6 +182,66 @@ test_v9(void)
     wv9(&w, 100, 1, 9);
     wsend(&w, c, &peer, NOW);
     CHECK(counter(c, 0, "restarts") == 1 && counter(c, 0, "templates") == 0);
+    collect_destroy(c);
+}
+
+static void
+v9_one_time(uint32_t sequence, uint32_t uptime_ms, unsigned id, unsigned element, unsigned other,
+            unsigned other_len)
+{
+    wv9(&w, uptime_ms, sequence, 9);
+    wset(&w, 0);
+    w16(&w, id);
+    w16(&w, 3);
+    wfield(&w, element, 4, 0);
+    wfield(&w, other, other_len, 0);
+    wfield(&w, 2, 4, 0);
+    wset_end(&w);
+    wset(&w, id);
+}
+
+static void
+test_v9_times(void)
+{
+    struct collect_peer peer = peer_of(0x0a000001, 2055, 0);
+    struct collect *c = fresh();
+    const struct flow_record *r = kept.r;
+
+    CASE("collect/v9: one time of uptime, the other of another kind");
+    v9_one_time(1, 100000, 300, 22, 161, 4);
+    w32(&w, 70000);
+    w32(&w, 20000); /* lasted */
+    w32(&w, 1);
+    wset_end(&w);
+    wsend(&w, c, &peer, NOW);
+    CHECK(r->start_ms == NOW - 30000 && r->end_ms == NOW - 10000);
+    v9_one_time(2, 100000, 301, 22, 153, 8);
+    w32(&w, 70000);
+    w64(&w, NOW - 5000);
+    w32(&w, 1);
+    wset_end(&w);
+    wsend(&w, c, &peer, NOW);
+    CHECK(r[1].start_ms == NOW - 30000 && r[1].end_ms == NOW - 5000);
+
+    CASE("collect/v9: across the wrap of the uptime templates stay, and times are right");
+    collect_destroy(c);
+    c = fresh();
+    v9_one_time(3, UINT32_MAX - 99, 302, 22, 21, 4);
+    w32(&w, UINT32_MAX - 5099);
+    w32(&w, UINT32_MAX - 1099);
+    w32(&w, 1);
+    wset_end(&w);
+    wsend(&w, c, &peer, NOW);
+    CHECK(r[0].start_ms == NOW - 5000 && r[0].end_ms == NOW - 1000);
+    wv9(&w, 900, 4, 9);
+    wset(&w, 302);
+    w32(&w, UINT32_MAX - 99); /* a second before */
+    w32(&w, 400);
+    w32(&w, 1);
+    wset_end(&w);
+    wsend(&w, c, &peer, NOW);
+    CHECK(kept.n == 2 && r[1].start_ms == NOW - 1000 && r[1].end_ms == NOW - 500);
+    CHECK(counter(c, 0, "templates") == 1 && counter(c, 0, "restarts") == 0);
     collect_destroy(c);
 }
 
@@ -411,6 +483,41 @@ test_ipfix_templates(void)
     collect_destroy(c);
 }
 
+/* The clock of the collector's host is set by an hour, or back by one. */
+static void
+test_clock(void)
+{
+    struct collect_limits limits = collect_limits_default;
+    struct collect_peer peer = peer_of(0x0a000001, 4739, 0);
+    const int64_t hour = 3600000;
+    struct collect *c;
+
+    limits.records_per_s = 10;
+    c = keep_in(&kept, &limits);
+    CASE("collect: a clock set forward ends no template, no wait, no exporter");
+    wipfix(&w, 0, 3);
+    wsimple_template(&w, 2, 256);
+    wsimple_data(&w, 257, 1, 7);
+    wsend(&w, c, &peer, NOW);
+    collect_clock_stepped(c, hour);
+    collect_tick(c, NOW + hour + 1000);
+    CHECK(counter(c, 0, "templates") == 1 && counter(c, 0, "without_template") == 0);
+    collect_tick(c, NOW + hour + limits.wait_ms);
+    CHECK(counter(c, 0, "without_template") == 1);
+
+    CASE("collect: set back, records go on counting");
+    collect_clock_stepped(c, -2 * hour);
+    for (unsigned i = 1; i <= 5; i++) {
+        wipfix(&w, 10 * i, 3);
+        wsimple_data(&w, 256, 10, 1);
+        wsend(&w, c, &peer, NOW - hour + 2000 * i);
+    }
+    CHECK(kept.n == 50 && counter(c, 0, "limited") == 0);
+    collect_tick(c, NOW - hour + 10000 + limits.template_ms);
+    CHECK(total(c, "exporters") == 1 && counter(c, 0, "templates") == 0);
+    collect_destroy(c);
+}
+
 /* --- sFlow ---------------------------------------------------------------------------- */
 
 static void
@@ -560,6 +667,8 @@ main(void)
 {
     test_v5();
     test_v9();
+    test_v9_times();
+    test_clock();
     test_ipfix();
     test_ipfix_options();
     test_ipfix_templates();

@@ -4,13 +4,14 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "export.h"
 #include "flow_wire.h"
 #include "pki.h"
-#include "receive.h"
+#include "receive_priv.h"
 #include "sink_forward.h"
 
 #define PATIENCE_MS 10000
@@ -141,6 +142,16 @@ test_udp(void)
     build(3, 1);
     CHECK(send(four, w.b, w.n, 0) == w.n && until_records(six >= 0 ? 7 : 4));
     CHECK(total(collect, "unknown_protocol") == 1);
+
+    CASE("collect/udp: that the clock was set is noticed, and ends no exporter");
+    struct timespec t;
+    int64_t exporters = total(collect, "exporters"), later = receive_now_ms() + 3600000;
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    receive_clocks(receive, later, t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000);
+    collect_tick(collect, later + 1000);
+    CHECK(exporters > 0 && total(collect, "exporters") == exporters);
+    receive_tick(receive); /* it is set back */
+    CHECK(total(collect, "exporters") == exporters);
     close(four);
     close(six);
 }
