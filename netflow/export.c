@@ -198,25 +198,36 @@ run_collectors(struct export *e, uint64_t now)
     }
 }
 
+/* What fits a message.  False: the version has no form for it. */
+static bool
+tell(struct export *e, const struct flow_record *r, uint64_t now)
+{
+    bool empty = export_message_is_empty(&e->message), cannot;
+
+    if (!export_message_flow(&e->message, r, &cannot)) {
+        run_collectors(e, now);
+        send_flows(e, now);
+        empty = true;
+        export_message_flow(&e->message, r, &cannot);
+    }
+    if (empty && !cannot) {
+        e->started = now;
+    }
+    return !cannot;
+}
+
 void
 export_records(struct export *e, const struct flow_record *r, size_t n, uint64_t now)
 {
     for (size_t i = 0; i < n; i++) {
-        bool cannot;
+        bool more = true, told = true;
+        struct flow_record rest = r[i], part;
 
-        if (!export_message_flow(&e->message, &r[i], &cannot)) {
-            run_collectors(e, now);
-            send_flows(e, now);
-            export_message_flow(&e->message, &r[i], &cannot);
+        while (more && told) {
+            more = export_message_part(&e->message, &rest, &part);
+            told = tell(e, &part, now);
         }
-        if (cannot) {
-            atomic_fetch_add(&e->not_v5, 1);
-            continue;
-        }
-        atomic_fetch_add(&e->records, 1);
-        if (e->message.records == 1) {
-            e->started = now;
-        }
+        atomic_fetch_add(told ? &e->records : &e->not_v5, 1);
     }
 }
 
@@ -290,6 +301,8 @@ export_stats(const struct export *e, struct export_stats *s)
         export_collector_get_stats(e->collectors[i], &c);
         s->dropped_messages += c.dropped_messages;
         s->dropped_records += c.dropped_records;
+        s->dropped_packets += c.dropped_packets;
+        s->dropped_bytes += c.dropped_bytes;
     }
 }
 

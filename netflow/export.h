@@ -51,7 +51,7 @@ struct export_interface {
 struct export_stats {
     uint64_t records, messages, bytes; /* told, to each collector once */
     uint64_t dropped_messages;         /* not sent: queue full, error, no connection */
-    uint64_t dropped_records;
+    uint64_t dropped_records, dropped_packets, dropped_bytes;
     uint64_t not_v5; /* records that the version has no form for: IPv6 or no IP */
 };
 
@@ -81,7 +81,8 @@ void export_stats(const struct export *, struct export_stats *);
 struct export_collector_stats {
     const char *target;
     bool connected;
-    uint64_t messages, records, dropped_messages, dropped_records, connects;
+    uint64_t messages, records, connects;
+    uint64_t dropped_messages, dropped_records, dropped_packets, dropped_bytes;
     size_t queued;
     int error; /* the last one; 0 */
 };

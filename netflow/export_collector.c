@@ -36,17 +36,19 @@ struct export_collector {
     unsigned retry_ms;
     uint32_t sequence;
 
-    /* Streams: what waits, from 'head' on. */
+    /* Streams: what waits, from 'head' on, which is in the message that begins at 'whole'. */
     uint8_t *queue;
-    size_t size, head, tail;
+    size_t size, whole, head, tail;
 
-    _Atomic uint64_t messages, records, dropped_messages, dropped_records, connects;
+    _Atomic uint64_t messages, records, connects;
+    _Atomic uint64_t dropped_messages, dropped_records, dropped_packets, dropped_bytes;
     _Atomic size_t queued;
     atomic_int error;
     atomic_bool connected;
 };
 
 #define ADD(c, field, n) atomic_fetch_add_explicit(&(c)->field, n, memory_order_relaxed)
+#define SUB(c, field, n) atomic_fetch_sub_explicit(&(c)->field, n, memory_order_relaxed)
 
 /* --- targets ---------------------------------------------------------------------- */
 
@@ -144,6 +146,24 @@ export_collector_create(const char *target, const struct export_config *config,
 
 /* --- connections -------------------------------------------------------------------- */
 
+/* What waits belongs to the session that ends: it had been counted as sent. */
+static void
+drop_queue(struct export_collector *c)
+{
+    uint64_t messages = 0, records = 0, packets = 0, bytes = 0;
+
+    for (; c->whole < c->tail; messages++) {
+        c->whole += export_message_count(c->queue + c->whole, &records, &packets, &bytes);
+    }
+    c->whole = c->head = c->tail = 0;
+    SUB(c, messages, messages);
+    SUB(c, records, records);
+    ADD(c, dropped_messages, messages);
+    ADD(c, dropped_records, records);
+    ADD(c, dropped_packets, packets);
+    ADD(c, dropped_bytes, bytes);
+}
+
 static void
 hang_up(struct export_collector *c, int error, uint64_t now)
 {
@@ -157,7 +177,7 @@ hang_up(struct export_collector *c, int error, uint64_t now)
     c->retry_ms = c->retry_ms ? c->retry_ms * 2 : RETRY_MIN_MS;
     c->retry_ms = c->retry_ms < RETRY_MAX_MS ? c->retry_ms : RETRY_MAX_MS;
     c->retry_at = now + c->retry_ms;
-    c->head = c->tail = 0; /* what is in it belongs to the session */
+    drop_queue(c);
     atomic_store(&c->queued, 0);
     atomic_store(&c->connected, false);
     if (error) {
@@ -287,8 +307,12 @@ push(struct export_collector *c)
             return error;
         }
         c->head += sent;
+        while (c->whole < c->tail &&
+               c->whole + export_message_len(c->queue + c->whole) <= c->head) {
+            c->whole += export_message_len(c->queue + c->whole);
+        }
     }
-    c->head = c->tail = 0;
+    c->whole = c->head = c->tail = 0;
     return 0;
 }
 
@@ -306,10 +330,11 @@ is_closed(struct export_collector *c)
 static bool
 enqueue(struct export_collector *c, const struct export_message *m)
 {
-    if (c->tail + m->len > c->size && c->head) {
-        memmove(c->queue, c->queue + c->head, c->tail - c->head);
-        c->tail -= c->head;
-        c->head = 0;
+    if (c->tail + m->len > c->size && c->whole) {
+        memmove(c->queue, c->queue + c->whole, c->tail - c->whole);
+        c->tail -= c->whole;
+        c->head -= c->whole;
+        c->whole = 0;
     }
     if (c->tail + m->len > c->size) {
         return false;
@@ -365,6 +390,8 @@ export_collector_send(struct export_collector *c, struct export_message *m)
     } else {
         ADD(c, dropped_messages, 1);
         ADD(c, dropped_records, m->flows);
+        ADD(c, dropped_packets, m->packets);
+        ADD(c, dropped_bytes, m->octets);
     }
 }
 
@@ -385,6 +412,8 @@ export_collector_get_stats(const struct export_collector *c, struct export_colle
         .records = GET(records),
         .dropped_messages = GET(dropped_messages),
         .dropped_records = GET(dropped_records),
+        .dropped_packets = GET(dropped_packets),
+        .dropped_bytes = GET(dropped_bytes),
         .connects = GET(connects),
         .queued = GET(queued),
         .error = GET(error),

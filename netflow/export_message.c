@@ -76,9 +76,10 @@ static const struct field v9_sampling[] = {{V9_SCOPE_SYSTEM, 4, false},
                                            F(IE_SAMPLING_INTERVAL, 4) F(IE_SAMPLING_ALGORITHM, 1)};
 static const struct field v9_interface[] = {{V9_SCOPE_INTERFACE, 4, false},
                                             F(IE_IF_NAME, 32) F(IE_IF_DESCRIPTION, 64)};
-static const struct field v9_statistics[] = {{V9_SCOPE_SYSTEM, 4, false},
-                                             F(IE_EXPORTED_OCTETS, 8) F(IE_EXPORTED_MESSAGES, 8)
-                                                 F(IE_EXPORTED_FLOWS, 8)};
+static const struct field v9_statistics[] = {
+    {V9_SCOPE_SYSTEM, 4, false},
+    F(IE_EXPORTED_OCTETS, 8) F(IE_EXPORTED_MESSAGES, 8) F(IE_EXPORTED_FLOWS, 8)
+        F(IE_NOT_SENT_FLOWS, 8) F(IE_NOT_SENT_PACKETS, 8) F(IE_NOT_SENT_OCTETS, 8)};
 static const struct field ipfix_sampling[] = {F(IE_DOMAIN, 4) F(IE_SAMPLING_INTERVAL, 4) F(
     IE_SAMPLING_ALGORITHM, 1) F(IE_SELECTOR_ALGORITHM, 2) F(IE_SAMPLING_PACKET_INTERVAL, 4)
                                                   F(IE_SAMPLING_PACKET_SPACE, 4)};
@@ -223,6 +224,7 @@ export_message_start(struct export_message *m)
              : m->version == EXPORT_V9 ? V9_HEADER
                                        : IPFIX_HEADER;
     m->set = m->records = m->data = m->flows = 0;
+    m->packets = m->octets = 0;
 }
 
 bool
@@ -418,24 +420,39 @@ put_v5(struct export_message *m, const struct flow_record *r, uint32_t packets, 
     m->flows++;
 }
 
-/* Counters of 32 bits: a record that has more becomes several. */
+/* How many records of v5 it takes, with counters of 32 bits. */
+static uint64_t
+parts_v5(const struct flow_record *r)
+{
+    return (r->bytes > r->packets ? r->bytes : r->packets) / UINT32_MAX + 1;
+}
+
+bool
+export_message_part(const struct export_message *m, struct flow_record *rest,
+                    struct flow_record *part)
+{
+    uint64_t messages = m->version == EXPORT_V5 ? (parts_v5(rest) - 1) / V5_RECORDS_MAX + 1 : 1;
+
+    *part = *rest;
+    part->packets = rest->packets / messages;
+    part->bytes = rest->bytes / messages;
+    rest->packets -= part->packets;
+    rest->bytes -= part->bytes;
+    return messages > 1;
+}
+
 static bool
 flow_v5(struct export_message *m, const struct flow_record *r)
 {
-    uint64_t most = r->bytes > r->packets ? r->bytes : r->packets;
-    uint64_t parts = most / UINT32_MAX + 1;
-    uint64_t packets = r->packets, bytes = r->bytes;
+    uint64_t parts = parts_v5(r), packets = r->packets, bytes = r->bytes;
 
-    if (parts > V5_RECORDS_MAX) {
-        parts = V5_RECORDS_MAX; /* 120 GB in a period: what is more is cut */
-    }
     if (m->records + parts > V5_RECORDS_MAX) {
         return false;
     }
     for (; parts; parts--) {
         uint64_t p = packets / parts, b = bytes / parts;
 
-        put_v5(m, r, p > UINT32_MAX ? UINT32_MAX : p, b > UINT32_MAX ? UINT32_MAX : b);
+        put_v5(m, r, p, b);
         packets -= p;
         bytes -= b;
     }
@@ -453,7 +470,12 @@ export_message_flow(struct export_message *m, const struct flow_record *r, bool 
         return true;
     }
     if (m->version == EXPORT_V5) {
-        return flow_v5(m, r);
+        if (!flow_v5(m, r)) {
+            return false;
+        }
+        m->packets += r->packets;
+        m->octets += r->bytes;
+        return true;
     }
     t = m->version == EXPORT_V9 ? &v9_templates[which] : &ipfix_templates[which];
     if (!open_set(m, t->id, fixed_length(t->fields, t->n))) {
@@ -465,6 +487,8 @@ export_message_flow(struct export_message *m, const struct flow_record *r, bool 
     m->records++;
     m->data++;
     m->flows++;
+    m->packets += r->packets;
+    m->octets += r->bytes;
     return true;
 }
 
@@ -529,11 +553,9 @@ export_message_statistics(struct export_message *m, const struct export_stats *s
     put(m, s->bytes, 8);
     put(m, s->messages, 8);
     put(m, s->records, 8);
-    if (m->version == EXPORT_IPFIX) {
-        put(m, losses->records + s->dropped_records, 8);
-        put(m, losses->packets, 8);
-        put(m, losses->bytes, 8);
-    }
+    put(m, losses->records + s->dropped_records, 8);
+    put(m, losses->packets + s->dropped_packets, 8);
+    put(m, losses->bytes + s->dropped_bytes, 8);
     return true;
 }
 
@@ -582,8 +604,11 @@ export_message_describe(struct export_message *m, unsigned i, bool *done)
 void
 export_message_end(struct export_message *m, uint64_t now)
 {
+    /* v9 tells its clock in seconds, and times by the uptime at that second: the next one, so that
+     * no record is ahead of it. */
+    uint64_t second = (now + 999) / 1000;
+    uint32_t up = uptime(m, m->version == EXPORT_V9 ? second * 1000 : now);
     unsigned len;
-    uint32_t up = uptime(m, now);
 
     close_set(m);
     len = m->len;
@@ -597,13 +622,13 @@ export_message_end(struct export_message *m, uint64_t now)
         put(m, now % 1000 * 1000000, 4);
         put(m, 0, 4);
         put(m, m->domain & 0xffff, 2);
-        /* Deterministic; 0 is what exporters that do not sample say. */
-        put(m, m->sampling > 1 ? 1u << 14 | (m->sampling & 0x3fff) : 0, 2);
+        /* Deterministic; unsampled is 1, and no mode: some read all 16 bits as the interval. */
+        put(m, m->sampling > 1 ? 1u << 14 | (m->sampling & 0x3fff) : 1, 2);
         break;
     case EXPORT_V9:
         put(m, m->records, 2);
         put(m, up, 4);
-        put(m, now / 1000, 4);
+        put(m, second, 4);
         put(m, 0, 4);
         put(m, m->domain, 4);
         break;
@@ -629,4 +654,42 @@ uint32_t
 export_message_step(const struct export_message *m)
 {
     return m->version == EXPORT_V5 ? m->flows : m->version == EXPORT_V9 ? 1 : m->data;
+}
+
+/* --- read again ---------------------------------------------------------------------------- */
+
+static void
+count_set(const struct template *t, const uint8_t *p, unsigned len, uint64_t *flows,
+          uint64_t *packets, uint64_t *octets)
+{
+    /* Behind two times of 8 bytes (IPFIX_TIMES, COMMON). */
+    const unsigned record = fixed_length(t->fields, t->n), octets_at = 16, packets_at = 24;
+
+    for (; len >= record; p += record, len -= record) {
+        ++*flows;
+        *octets += (uint64_t)get_be32(p + octets_at) << 32 | get_be32(p + octets_at + 4);
+        *packets += (uint64_t)get_be32(p + packets_at) << 32 | get_be32(p + packets_at + 4);
+    }
+}
+
+unsigned
+export_message_len(const uint8_t *message)
+{
+    return get_be16(message + 2);
+}
+
+unsigned
+export_message_count(const uint8_t *message, uint64_t *flows, uint64_t *packets, uint64_t *octets)
+{
+    unsigned total = export_message_len(message);
+
+    for (unsigned at = IPFIX_HEADER; at + SET_HEADER <= total; at += get_be16(message + at + 2)) {
+        unsigned id = get_be16(message + at), len = get_be16(message + at + 2);
+
+        if (id >= TEMPLATE_IPV4 && id <= TEMPLATE_ETHERNET) {
+            count_set(&ipfix_templates[id - TEMPLATE_IPV4], message + at + SET_HEADER,
+                      len - SET_HEADER, flows, packets, octets);
+        }
+    }
+    return total;
 }
