@@ -411,8 +411,9 @@ void
 enrich_row(struct enrich *e, struct flow_row *row, int64_t now_ms)
 {
     const struct flow_record *r = &row->r;
-    int64_t ms =
-        r->start_ms && r->start_ms <= row->time_ms ? (int64_t)r->start_ms : (int64_t)row->time_ms;
+    /* By a clock that is wrong (it counts when it arrived) it was then, too. */
+    bool known = row->time_ms == r->end_ms && r->start_ms && r->start_ms <= row->time_ms;
+    int64_t ms = known ? (int64_t)r->start_ms : (int64_t)row->time_ms;
     const struct store_binding *b, *in, *out, *src, *dst;
     uint32_t network;
 

@@ -12,6 +12,10 @@ flow_answer_error(const char *error, const char *field, const char *message)
     json_t *o = json_pack("{s:s, s:s}", "error", error, "message", message);
     char *text;
 
+    if (!o) { /* the message quotes what is no UTF-8 */
+        o = json_pack("{s:s, s:s}", "error", error, "message", "is not understood here");
+    }
+
     if (field) {
         json_object_set_new(o, "field", json_string(field));
     }

@@ -100,7 +100,13 @@ add_to(json_t *map, const char *key, const struct store_sum *sum)
     } add[] = {{"bytes", sum->bytes}, {"packets", sum->packets}, {"flows", sum->flows}};
     for (int i = 0; i < 3; i++) {
         json_t *n = json_object_get(o, add[i].name);
-        json_integer_set(n, json_integer_value(n) + add[i].v);
+        json_int_t total;
+
+        /* Exporters may say any numbers. */
+        if (__builtin_add_overflow(json_integer_value(n), (json_int_t)add[i].v, &total)) {
+            total = INT64_MAX;
+        }
+        json_integer_set(n, total);
     }
 }
 

@@ -78,13 +78,21 @@ forward_reload_tls(struct forward *f, char *why, size_t why_size)
     return export_reload_tls(f->export, f->config, why, why_size);
 }
 
+static uint64_t
+multiply(uint64_t a, uint64_t b)
+{
+    uint64_t product;
+
+    return __builtin_mul_overflow(a, b, &product) ? UINT64_MAX : product;
+}
+
 /* What passed, by the counters of one packet in so many. */
 static void
 unsample(struct flow_record *r)
 {
     if (r->sampling > 1) {
-        r->packets *= r->sampling;
-        r->bytes *= r->sampling;
+        r->packets = multiply(r->packets, r->sampling);
+        r->bytes = multiply(r->bytes, r->sampling);
     }
     r->sampling = 1;
 }

@@ -166,6 +166,9 @@ test_refusals(struct flow_service *s)
     CHECK(status == 400);
     json_decref(ask(s, &status, "/v1/nothing", ARGS("last", "1h")));
     CHECK(status == 404);
+    json_t *o = ask(s, &status, "/v1/top", ARGS("by", "\xff\xfe"));
+    CHECK(status == 400 && json_object_get(o, "message"));
+    json_decref(o);
 }
 
 static void
@@ -241,6 +244,16 @@ test_times(void)
     json_decref(o);
     o = ask(s, NULL, "/v1/top", ARGS("last", "20d", "by", "src"));
     CHECK(number(o, "top", 0, "flows") == 3);
+    json_decref(o);
+    for (int i = 0; i < 2; i++) { /* several sums of a label, each as large as can be */
+        static const char *const paths[] = {"/v1/matrix", "/v1/top"};
+        static const char *const lists[] = {"matrix", "top"};
+        o = ask(s, NULL, paths[i], ARGS("last", "1h", "of", "vm", "by", "vm"));
+        CHECK(number(o, lists[i], 0, "bytes") == INT64_MAX);
+        json_decref(o);
+    }
+    o = ask(s, NULL, "/v1/series", ARGS("last", "1h", "step", "3600"));
+    CHECK(number(o, "series", 0, "bytes") == INT64_MAX);
     json_decref(o);
     o = ask(s, NULL, "/v1/status", ARGS("last", "1h"));
     CHECK(json_integer_value(json_object_get(json_object_get(o, "records"), "wrong_time")) == 3);
@@ -463,6 +476,13 @@ check_names(void)
     CHECK(row.src.vif == 0);
     row = enriched(by_key, "192.0.2.1", 7500000); /* keys are for ever */
     CHECK(!strcmp(name(row.src.vif), "old-0"));
+
+    CASE("what an exporter with a wrong clock says has the names of when it arrived");
+    row = (struct flow_row){.r = by_vlan, .exporter = v4("192.0.2.2"), .time_ms = 7500000};
+    row.r.start_ms = 1000;
+    row.r.end_ms = 2000;
+    enrich_row(enrich, &row, 7500000);
+    CHECK(!strcmp(name(row.src.vif), "new-0"));
 }
 
 static void
