@@ -7,13 +7,56 @@
 
 #define N(array) (sizeof(array) / sizeof(array)[0])
 
-const char *const flow_record_keys[] = {
-    "time",    "start",      "end",        "src",         "sport",       "dst",        "dport",
-    "proto",   "packets",    "bytes",      "sampling",    "src_vif",     "dst_vif",    "src_vm",
-    "dst_vm",  "src_tenant", "dst_tenant", "src_network", "dst_network", "src_groups", "dst_groups",
-    "network", "host",       "exporter",   "domain",      "rule_out",    "rule_in",    "dropped",
-    "drop",    "again",      "tcp_flags",  "tos",         "vlan",        "tunnel_key", "in_if",
-    "out_if",  "src_mac",    "dst_mac",    "eth_type",    "end_reason",  "direction",  "fragments"};
+const char *const flow_record_keys[] = {"time",
+                                        "start",
+                                        "end",
+                                        "src",
+                                        "sport",
+                                        "dst",
+                                        "dport",
+                                        "proto",
+                                        "packets",
+                                        "bytes",
+                                        "sampling",
+                                        "src_vif",
+                                        "dst_vif",
+                                        "src_vm",
+                                        "dst_vm",
+                                        "src_tenant",
+                                        "dst_tenant",
+                                        "src_network",
+                                        "dst_network",
+                                        "src_groups",
+                                        "dst_groups",
+                                        "network",
+                                        "host",
+                                        "exporter",
+                                        "domain",
+                                        "rule_out",
+                                        "rule_in",
+                                        "dropped",
+                                        "drop",
+                                        "again",
+                                        "tcp_flags",
+                                        "tos",
+                                        "vlan",
+                                        "tunnel_key",
+                                        "in_if",
+                                        "out_if",
+                                        "src_mac",
+                                        "dst_mac",
+                                        "eth_type",
+                                        "end_reason",
+                                        "direction",
+                                        "fragments",
+                                        "duration",
+                                        "service",
+                                        "customer_vlan",
+                                        "forwarding",
+                                        "min_ttl",
+                                        "max_ttl",
+                                        "rule_out_author",
+                                        "rule_in_author"};
 const size_t n_flow_record_keys = N(flow_record_keys);
 
 /* "10.0.0.1:443" and the like, for tables. */
@@ -127,17 +170,28 @@ number(const json_t *o, const char *group, const char *key)
     return json_integer_value(json_object_get(json_object_get(o, group), key));
 }
 
+/* What never became a record. */
+static void
+print_lost(const json_t *collector)
+{
+    printf("datagrams %lld found the kernel's buffer full, %lld of no protocol, %lld malformed, "
+           "%lld not allowed\n",
+           number(collector, "totals", "kernel_drops"),
+           number(collector, "totals", "unknown_protocol"),
+           number(collector, "totals", "malformed"), number(collector, "receive", "not_allowed"));
+}
+
 static void
 print_status(const json_t *o)
 {
     static const struct flow_field fields[] = {
-        {"address", "EXPORTER", FLOW_TEXT},    {"domain", "DOMAIN", FLOW_INT},
-        {"protocol", "PROTOCOL", FLOW_TEXT},   {"transport", "OVER", FLOW_TEXT},
-        {"records", "RECORDS", FLOW_COUNT},    {"templates", "TEMPLATES", FLOW_INT},
-        {"sampling", "SAMPLING", FLOW_INT},    {"lost", "LOST", FLOW_COUNT},
-        {"not_sent", "NOT SENT", FLOW_COUNT},  {"without_template", "NO TEMPLATE", FLOW_COUNT},
-        {"limited", "OVER LIMIT", FLOW_COUNT}, {"malformed", "MALFORMED", FLOW_COUNT},
-        {"seen_ms_ago", "MS AGO", FLOW_INT},
+        {"address", "EXPORTER", FLOW_TEXT},     {"domain", "DOMAIN", FLOW_INT},
+        {"protocol", "PROTOCOL", FLOW_TEXT},    {"transport", "OVER", FLOW_TEXT},
+        {"records", "RECORDS", FLOW_COUNT},     {"templates", "TEMPLATES", FLOW_INT},
+        {"sampling", "SAMPLING", FLOW_INT},     {"lost", "LOST", FLOW_COUNT},
+        {"not_sent", "NOT SENT", FLOW_COUNT},   {"without_template", "NO TEMPLATE", FLOW_COUNT},
+        {"limited", "OVER LIMIT", FLOW_COUNT},  {"refused", "REFUSED", FLOW_COUNT},
+        {"malformed", "MALFORMED", FLOW_COUNT}, {"seen_ms_ago", "MS AGO", FLOW_INT},
     };
     const char *error = json_string_value(json_object_get(json_object_get(o, "store"), "error"));
     const json_t *controller = json_object_get(o, "controller");
@@ -147,6 +201,9 @@ print_status(const json_t *o)
            number(o, "records", "committed"), number(o, "records", "waiting"));
     printf("lost      %lld found the queue full; %lld had a time that cannot be\n",
            number(o, "records", "dropped"), number(o, "records", "wrong_time"));
+    if (json_object_get(o, "collector")) {
+        print_lost(json_object_get(o, "collector"));
+    }
     printf("store     %s of %s, %lld tables%s",
            flow_human((double)number(o, "store", "bytes"), "B", a),
            number(o, "store", "max_bytes")
@@ -176,10 +233,10 @@ print_status(const json_t *o)
 int
 flow_status_main(int argc, char **argv)
 {
-    static const char *const keys[] = {"address",          "port",    "domain",    "protocol",
-                                       "transport",        "records", "messages",  "templates",
-                                       "sampling",         "lost",    "reordered", "restarts",
-                                       "without_template", "limited", "not_sent",  "malformed"};
+    static const char *const keys[] = {
+        "address",          "port",      "domain",   "protocol", "transport", "records",
+        "messages",         "templates", "sampling", "lost",     "reordered", "restarts",
+        "without_template", "limited",   "not_sent", "refused",  "malformed"};
     struct flow_cli c;
     json_t *answer;
     int code;

@@ -111,31 +111,58 @@ flow_top_main(int argc, char **argv)
     return finish(&c, answer, "top", fields, n);
 }
 
+static const struct flow_field why_fields[] = {
+    {"drop", "REASON", FLOW_TEXT},
+    {"rule_out", "RULE AT SOURCE", FLOW_TEXT},
+    {"rule_out_author", "AUTHOR", FLOW_TEXT},
+    {"rule_in", "RULE AT DESTINATION", FLOW_TEXT},
+    {"rule_in_author", "AUTHOR", FLOW_TEXT},
+    {"src", "SRC", FLOW_TEXT},
+    {"dst", "DST", FLOW_TEXT},
+    {"src_vif", "FROM", FLOW_TEXT},
+    {"dst_vif", "TO", FLOW_TEXT},
+    {"service", "PORT", FLOW_INT},
+    {"host", "HOST", FLOW_TEXT},
+};
+static const struct flow_field why_sums[] = {
+    {"packets", "PACKETS", FLOW_INT},
+    {"bytes", "BYTES", FLOW_INT},
+    {"flows", "FLOWS", FLOW_INT},
+};
+
+/* The fields of an answer by these columns, which may be any; 'by' is cut up. */
+static size_t
+why_columns(char *by, struct flow_field fields[FLOW_FIELDS_MAX])
+{
+    size_t n = N(why_fields), i;
+    char *save = NULL;
+
+    memcpy(fields, why_fields, sizeof why_fields);
+    for (char *p = strtok_r(by, ",", &save); p && n < FLOW_FIELDS_MAX - N(why_sums);
+         p = strtok_r(NULL, ",", &save)) {
+        const char *key = !strcmp(p, "port") ? "service" : p;
+        for (i = 0; i < n && strcmp(fields[i].key, key) != 0; i++) {
+        }
+        if (i == n) {
+            fields[n++] = (struct flow_field){key, key, FLOW_TEXT};
+        }
+    }
+    memcpy(fields + n, why_sums, sizeof why_sums);
+    return n + N(why_sums);
+}
+
 int
 flow_why_main(int argc, char **argv)
 {
-    static const struct flow_field fields[] = {
-        {"drop", "REASON", FLOW_TEXT},
-        {"rule_out", "RULE AT SOURCE", FLOW_TEXT},
-        {"rule_out_author", "AUTHOR", FLOW_TEXT},
-        {"rule_in", "RULE AT DESTINATION", FLOW_TEXT},
-        {"rule_in_author", "AUTHOR", FLOW_TEXT},
-        {"src", "SRC", FLOW_TEXT},
-        {"dst", "DST", FLOW_TEXT},
-        {"src_vif", "FROM", FLOW_TEXT},
-        {"dst_vif", "TO", FLOW_TEXT},
-        {"service", "PORT", FLOW_INT},
-        {"host", "HOST", FLOW_TEXT},
-        {"packets", "PACKETS", FLOW_INT},
-        {"bytes", "BYTES", FLOW_INT},
-        {"flows", "FLOWS", FLOW_INT},
-    };
+    static char by_copy[200];
     const char *by = NULL, *limit = NULL;
     const struct cli_opt more[] = {
         {"by", CLI_STRING, &by, "COLUMNS", "more detail: src, dst, src_vif, dst_vif, port, host"},
         {"limit", CLI_STRING, &limit, "N", "rows (50)"},
     };
+    struct flow_field fields[FLOW_FIELDS_MAX];
     struct flow_cli c;
+    size_t n;
     int code;
 
     if (!flow_cli_open(&c, "why-dropped",
@@ -146,11 +173,13 @@ flow_why_main(int argc, char **argv)
         return code;
     }
     c.metric = "packets";
+    snprintf(by_copy, sizeof by_copy, "%s", by ? by : "");
+    n = why_columns(by_copy, fields);
     return finish(
         &c,
         flow_cli_ask(&c, "/v1/drops",
                      (const char *const[][2]){{"by", by}, {"limit", limit}, {NULL, NULL}}),
-        "drops", fields, N(fields));
+        "drops", fields, n);
 }
 
 /* --- matrix -------------------------------------------------------------------------- */

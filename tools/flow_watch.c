@@ -93,7 +93,8 @@ line_of(const struct watching *w, const json_t *o)
     if (*drop) {
         fprintf(f, "  %sDROP ", term_red(&w->term));
         flow_put_text(f, drop);
-        fprintf(f, " %s", *out ? out : in);
+        fputc(' ', f);
+        flow_put_text(f, *out ? out : in);
         fputs(term_off(&w->term), f);
     }
     fclose(f);
@@ -170,12 +171,12 @@ take_line(struct watching *w, const char *line, size_t n)
     if (!n) {
         return true;
     }
-    if (w->cli->json) {
-        fwrite(line, 1, n, stdout);
-        putchar('\n');
-        w->flows++;
-    } else if ((o = json_loadb(line, n, 0, NULL))) {
-        if (!w->cli->csv) {
+    if ((o = json_loadb(line, n, 0, NULL))) {
+        if (w->cli->json) {
+            fwrite(line, 1, n, stdout);
+            putchar('\n');
+            w->flows += json_object_get(o, "bytes") != NULL;
+        } else if (!w->cli->csv) {
             take_record(w, o);
         } else if (json_object_get(o, "bytes")) {
             flow_print_csv(flow_record_keys, n_flow_record_keys, o);
@@ -247,7 +248,9 @@ flow_watch_main(int argc, char **argv)
     query = flow_cli_query(&c, NULL);
     error = query ? pool_stream(c.client, "/v1/watch", query, take_piece, &w) : ENOMEM;
     term_frame_end(&w.term);
-    if (error && error != ECANCELED && !stop) {
+    if (!error && !stop) {
+        code = flow_cli_failed(&c, "weft-flowd has ended");
+    } else if (error && error != ECANCELED && !stop) {
         code = flow_cli_refused(&c);
     } else {
         code = CLI_OK;

@@ -369,7 +369,8 @@ pool_stream(struct pool_client *c, const char *path, const char *query,
     } else if (s.stopped) {
         error = ECANCELED;
     } else if (code) {
-        snprintf(c->why, sizeof c->why, "no answer from %s at %s: %s", c->daemon,
+        snprintf(c->why, sizeof c->why,
+                 status ? "%s at %s has ended: %s" : "no answer from %s at %s: %s", c->daemon,
                  *c->socket ? c->socket : c->base, curl_easy_strerror(code));
         error = EIO;
     }

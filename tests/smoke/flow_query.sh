@@ -99,6 +99,7 @@ has 'max ' flow graph
 has '<polyline' flow graph --by proto --svg -
 has 'outside' flow matrix
 row '^records 3 taken, 3 committed' flow status
+row '^datagrams 0 found the kernel' flow status
 LINES
 check errors-point all <<'LINES'
 has '    src 10.0.0.1 and prot tcp' flow list src 10.0.0.1 and prot tcp
@@ -156,6 +157,10 @@ row '^red 5.0 kB 50 2' flow top --by tenant forwarded and not src 10.0.0.2
 row '^b1-0 2.0 kB 20 1' flow top --by vif
 has '"bytes": 4000' flow list --json port 1002 and vm r1
 row 'base/no-ssh alice 3 180 1' flow why-dropped
+row 'AUTHOR PROTO PACKETS' flow why-dropped --by proto
+row 'alice tcp 3 180 1' flow why-dropped --by proto
+row ',forwarding,.*,rule_in_author' flow list --csv port 1003
+row ',129,.*,alice' flow list --csv port 1003
 row '^outside 72.1 kB 180 B$' flow matrix not network blue-lan
 row '^web . ' flow matrix --of group network blue-lan
 row '1001,10.0.0.9,80,tcp,20,2000' flow list --csv group web
@@ -203,13 +208,22 @@ check new-certificate-shown until_true 10 changed
 # Control-C: it ends well, and what it had taken is stored.
 taken() { [ "$(flow status --json | grep -oP '"taken": \K[0-9]+')" -gt "$was" ]; }
 was=$(flow status --json | grep -oP '"taken": \K[0-9]+')
-send 127.0.0.1 v5 <<<"src=10.0.0.5 dst=10.0.0.6 sport=1006 dport=80 proto=6 packets=1 bytes=40"
-check last-one until_true 10 taken
+flow watch port 1006 >"$dir/watched" 2>&1 &
+watch=$!
+started $watch
+last_one() {
+    send 127.0.0.1 v5 <<<"src=10.0.0.5 dst=10.0.0.6 sport=1006 dport=80 proto=6 packets=1 bytes=40"
+    grep -q 10.0.0.5 "$dir/watched"
+}
+check last-one until_true 10 last_one
+check last-one-taken until_true 10 taken
 kill -INT "$flowd_pid"
 check ends-well wait "$flowd_pid"
 totals() { tail -n 1 "$dir/flowd.log" | grep '"malformed":0'; }
 check its-last-words totals
 check starts-after flowd
+refuse watch-does-not-end-well wait $watch
+check watch-says-why grep -q 'weft-flowd .*has ended' "$dir/watched"
 check last-one-stored row '1006 10.0.0.6:80 1 40' flow list port 1006
 
 # --- SIGKILL -------------------------------------------------------------------------------------
