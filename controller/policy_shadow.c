@@ -224,9 +224,12 @@ side_json(const struct model *m, const struct score *s)
     return json;
 }
 
+/* What matters most is told of first. */
+enum { NEWLY_DENIED, NEWLY_ALLOWED, OTHERWISE, N_CHANGES };
+
 struct totals {
-    long long int flows, same, newly_denied, newly_allowed, other, unknown;
-    struct json *changes;
+    long long int flows, same, changed[N_CHANGES], unknown;
+    struct json *changes[N_CHANGES]; /* arrays of at most MAX_CHANGES */
 };
 
 static void
@@ -234,6 +237,7 @@ compare(struct totals *sum, const struct json *flow, const struct model *m, cons
         const struct model *aside, const struct score *then)
 {
     struct json *change;
+    unsigned kind = OTHERWISE;
 
     sum->flows++;
     if (now->fate == UNKNOWN && then->fate == UNKNOWN) {
@@ -244,23 +248,44 @@ compare(struct totals *sum, const struct json *flow, const struct model *m, cons
         sum->same++;
         return;
     }
-    if (now->fate == then->fate) {
-        sum->other++;
-    } else if (then->fate == ALLOWED) {
-        sum->newly_allowed++;
-    } else if (now->fate == ALLOWED) {
-        sum->newly_denied++;
-    } else {
-        sum->other++;
+    if (now->fate != then->fate && then->fate == ALLOWED) {
+        kind = NEWLY_ALLOWED;
+    } else if (now->fate != then->fate && now->fate == ALLOWED) {
+        kind = NEWLY_DENIED;
     }
-    if (json_array(sum->changes)->n >= MAX_CHANGES) {
+    sum->changed[kind]++;
+    if (json_array(sum->changes[kind])->n >= MAX_CHANGES) {
         return;
     }
     change = json_object_create();
     json_object_put(change, "flow", json_deep_clone(flow));
     json_object_put(change, "now", side_json(m, now));
     json_object_put(change, "then", side_json(aside, then));
-    json_array_add(sum->changes, change);
+    json_array_add(sum->changes[kind], change);
+}
+
+/* The first MAX_CHANGES of all. */
+static struct json *
+all_changes(const struct totals *sum)
+{
+    struct json *all = json_array_create_empty();
+
+    for (unsigned kind = 0; kind < N_CHANGES; kind++) {
+        const struct json *changes = sum->changes[kind];
+
+        for (size_t i = 0; i < json_array(changes)->n && json_array(all)->n < MAX_CHANGES; i++) {
+            json_array_add(all, json_clone(json_array(changes)->elems[i]));
+        }
+    }
+    return all;
+}
+
+static void
+totals_free(struct totals *sum)
+{
+    for (unsigned kind = 0; kind < N_CHANGES; kind++) {
+        json_destroy(sum->changes[kind]);
+    }
 }
 
 static char *
@@ -271,11 +296,11 @@ totals_text(struct totals *sum)
 
     json_object_put(json, "flows", json_integer_create(sum->flows));
     json_object_put(json, "same", json_integer_create(sum->same));
-    json_object_put(json, "newly_denied", json_integer_create(sum->newly_denied));
-    json_object_put(json, "newly_allowed", json_integer_create(sum->newly_allowed));
-    json_object_put(json, "other_rule", json_integer_create(sum->other));
+    json_object_put(json, "newly_denied", json_integer_create(sum->changed[NEWLY_DENIED]));
+    json_object_put(json, "newly_allowed", json_integer_create(sum->changed[NEWLY_ALLOWED]));
+    json_object_put(json, "other_rule", json_integer_create(sum->changed[OTHERWISE]));
     json_object_put(json, "unknown", json_integer_create(sum->unknown));
-    json_object_put(json, "changes", sum->changes);
+    json_object_put(json, "changes", all_changes(sum));
     said = json_to_string(json, JSSF_SORT);
     json_destroy(json);
     return said;
@@ -286,16 +311,19 @@ shadow_score(struct model *m, struct compile *c, struct model *aside, const char
              struct trace_fault *fault)
 {
     struct json *json = json_from_string(text);
-    struct totals sum = {.changes = json_array_create_empty()};
+    struct totals sum = {0};
     struct compile *then = NULL;
     struct tracer *t_now, *t_then;
+    char *said;
     bool ok = json->type == JSON_ARRAY && json_array(json)->n <= SHADOW_FLOWS;
 
     if (!ok) {
         trace_fault_set(fault, "flows", "must be an array of at most %u", SHADOW_FLOWS);
         json_destroy(json);
-        json_destroy(sum.changes);
         return NULL;
+    }
+    for (unsigned kind = 0; kind < N_CHANGES; kind++) {
+        sum.changes[kind] = json_array_create_empty();
     }
     then = compile_create(aside);
     compile_run(then);
@@ -320,11 +348,9 @@ shadow_score(struct model *m, struct compile *c, struct model *aside, const char
     tracer_destroy(t_then);
     compile_destroy(then);
     json_destroy(json);
-    if (!ok) {
-        json_destroy(sum.changes);
-        return NULL;
-    }
-    return totals_text(&sum);
+    said = ok ? totals_text(&sum) : NULL;
+    totals_free(&sum);
+    return said;
 }
 
 void

@@ -88,6 +88,10 @@ flow_stored(const char *prefix, const char *last)
     if (!answer) {
         return NULL;
     }
+    if (json_array_size(json_object_get(answer, "top")) == FLOWS_MAX) {
+        fprintf(stderr, "%s: more than %d connections; the most frequent ones are tried\n", prefix,
+                FLOWS_MAX);
+    }
     flows = json_array();
     json_array_foreach(json_object_get(answer, "top"), i, row)
     {

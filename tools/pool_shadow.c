@@ -59,15 +59,44 @@ print_change(const json_t *change)
     print_line(line);
 }
 
+/* A row for each connection of which something would change. */
+static void
+print_csv(const json_t *changes)
+{
+    static const char *const keys[] = {"protocol",   "port",   "icmp_type",   "icmp_code", "from",
+                                       "source",     "to",     "destination", "network",   "count",
+                                       "now_action", "now_by", "then_action", "then_by"};
+    static const char *const verdicts[] = {"now", "then"}, *const parts[] = {"action", "by"};
+    const json_t *change;
+    char key[20];
+    size_t i;
+
+    flow_print_csv_header(keys, sizeof keys / sizeof keys[0]);
+    json_array_foreach(changes, i, change)
+    {
+        json_t *row = json_copy(json_object_get(change, "flow"));
+        for (int k = 0; row && k < 4; k++) {
+            snprintf(key, sizeof key, "%s_%s", verdicts[k / 2], parts[k % 2]);
+            json_object_set(
+                row, key, json_object_get(json_object_get(change, verdicts[k / 2]), parts[k % 2]));
+        }
+        flow_print_csv(keys, sizeof keys / sizeof keys[0], row);
+        json_decref(row);
+    }
+}
+
 static int
-report(const struct pool_args *a, const json_t *answer)
+report(const struct pool_args *a, bool csv, const json_t *answer)
 {
     long long denied = number(answer, "newly_denied");
     const json_t *changes = json_object_get(answer, "changes"), *change;
+    size_t all = (size_t)(denied + number(answer, "newly_allowed") + number(answer, "other_rule"));
     size_t i;
 
     if (a->json) {
         pool_print_json(answer);
+    } else if (csv) {
+        print_csv(changes);
     } else {
         printf("%lld flows: %lld as now, %lld newly denied, %lld newly allowed, %lld decided "
                "otherwise, %lld unknown to the pool\n",
@@ -78,6 +107,9 @@ report(const struct pool_args *a, const json_t *answer)
         {
             print_change(change);
         }
+        if (all > json_array_size(changes)) {
+            printf("\nThe %zu others are not listed.\n", all - json_array_size(changes));
+        }
     }
     return denied ? CLI_FAILED : CLI_OK;
 }
@@ -86,7 +118,7 @@ report(const struct pool_args *a, const json_t *answer)
 
 /* CLI_OK after the hosts have reported for a while. */
 static int
-gather(const struct pool_args *a, struct pool_client *client, unsigned seconds)
+gather(const struct pool_args *a, bool quiet, struct pool_client *client, unsigned seconds)
 {
     char query[40];
     json_t *answer;
@@ -101,7 +133,7 @@ gather(const struct pool_args *a, struct pool_client *client, unsigned seconds)
     if (!hosts) {
         return pool_failed(a, "no host can report connections now");
     }
-    if (!a->json) {
+    if (!quiet) {
         printf("%lld hosts report new connections for %u s\n", hosts, seconds);
         fflush(stdout);
     }
@@ -111,7 +143,8 @@ gather(const struct pool_args *a, struct pool_client *client, unsigned seconds)
 
 /* Takes 'flows', NULL: the samples. */
 static int
-score(const struct pool_args *a, struct pool_client *client, json_t *document, json_t *flows)
+score(const struct pool_args *a, bool csv, struct pool_client *client, json_t *document,
+      json_t *flows)
 {
     json_t *question = json_pack("{s:O}", "document", document), *answer;
     int code;
@@ -122,7 +155,7 @@ score(const struct pool_args *a, struct pool_client *client, json_t *document, j
     if (pool_call(client, "POST", "/v1/shadow", NULL, question, POOL_CALL_S, &answer)) {
         code = pool_call_failed(a, client);
     } else {
-        code = report(a, answer);
+        code = report(a, csv, answer);
         json_decref(answer);
     }
     json_decref(question);
@@ -147,7 +180,7 @@ read_flows(const struct pool_args *a, const char *file)
 }
 
 static int
-shadow(const struct pool_args *a, unsigned seconds, const char *file, const char *stored)
+shadow(const struct pool_args *a, bool csv, unsigned seconds, const char *file, const char *stored)
 {
     json_t *document = pool_read_document(a, a->operands[0]), *flows = NULL;
     struct pool_client *client = NULL;
@@ -161,9 +194,9 @@ shadow(const struct pool_args *a, unsigned seconds, const char *file, const char
     if (!client) {
         goto done;
     }
-    code = flows ? CLI_OK : gather(a, client, seconds);
+    code = flows ? CLI_OK : gather(a, a->json || csv, client, seconds);
     if (code == CLI_OK) {
-        code = score(a, client, document, json_incref(flows));
+        code = score(a, csv, client, document, json_incref(flows));
     }
 
 done:
@@ -178,10 +211,12 @@ pool_shadow_main(int argc, char **argv)
 {
     unsigned seconds = SECONDS;
     const char *file = NULL, *stored = NULL;
+    bool csv = false;
     const struct cli_opt opts[] = {
         {"seconds", CLI_UINT, &seconds, "N", "hosts report new connections so long (10)", 1, 300},
         {"flows", CLI_STRING, &file, "FILE", "these instead: {\"flows\": [...]} (docs/rest.md)"},
         {"stored", CLI_STRING, &stored, "TIME", "what weft-flowd has of the last 24h, 7d ..."},
+        {"csv", CLI_FLAG, &csv, NULL, "a row for each connection that would change"},
     };
     struct pool_args a;
     int code;
@@ -200,5 +235,5 @@ pool_shadow_main(int argc, char **argv)
     if (file && stored) {
         return cli_usage_error(a.prefix, "--flows or --stored, not both");
     }
-    return shadow(&a, seconds, file, stored);
+    return shadow(&a, csv, seconds, file, stored);
 }

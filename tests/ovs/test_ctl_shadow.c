@@ -182,6 +182,17 @@ test_many(void)
     ds_truncate(&ds, ds.length - 1);
     ds_put_cstr(&ds, ",{}]");
     CHECK(!score(ds_cstr(&ds), &fault) && strstr(fault.message, "at most"));
+
+    CASE("shadow: what would be denied is told of before what would be allowed");
+    ds_clear(&ds);
+    for (unsigned i = 0; i < 1100; i++) {
+        ds_put_cstr(&ds, i ? "," : "[");
+        ds_put_cstr(&ds, FLOW("a", "b", "10.0.0.1", "10.0.0.2", "80"));
+    }
+    ds_put_cstr(&ds, "," FLOW("a", "b", "10.0.0.1", "10.0.0.2", "22") "]");
+    said = score(ds_cstr(&ds), &fault);
+    CHECK(said && number(said, "newly_allowed") == 1100 && strstr(said, "by rule base/one"));
+    free(said);
     ds_destroy(&ds);
 }
 

@@ -77,5 +77,7 @@ check why-dropped until_true 10 denied
 shadow() { pool policy shadow "$@" --stored 1h; }
 check shadow-same row ' 0 newly denied, 0 newly allowed' shadow "$dir/policy.json"
 check shadow row ' 1 newly denied' shadow "$dir/no-ping.json"
+check shadow-csv row '^icmp,.*,8,0,g1-eth0,10.1.0.1,g2-eth0,10.1.0.2,.*,allow,.*,deny,' \
+    shadow "$dir/no-ping.json" --csv
 check shadow-names row '^ then: deny, .*base/no-ssh.*alice' shadow "$dir/no-ping.json"
 finish

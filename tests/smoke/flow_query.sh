@@ -171,6 +171,7 @@ LINES
 # No vif is on a host here, so what would be decided is not known.
 "$weft" policy export >"$dir/pool.json"
 check shadow row '^3 flows: .* 3 unknown' "$weft" policy shadow "$dir/pool.json" --stored 1h
+check shadow-csv row '^protocol,port,.*,then_by' "$weft" policy shadow "$dir/pool.json" --stored 1h --csv
 
 # --- live, and remote --------------------------------------------------------------------------
 flow watch --json --limit 1 port 1005 >"$dir/watched" &
@@ -221,9 +222,9 @@ kill -INT "$flowd_pid"
 check ends-well wait "$flowd_pid"
 totals() { tail -n 1 "$dir/flowd.log" | grep '"malformed":0'; }
 check its-last-words totals
-check starts-after flowd
 refuse watch-does-not-end-well wait $watch
 check watch-says-why grep -q 'weft-flowd .*has ended' "$dir/watched"
+check starts-after flowd
 check last-one-stored row '1006 10.0.0.6:80 1 40' flow list port 1006
 
 # --- SIGKILL -------------------------------------------------------------------------------------
