@@ -155,6 +155,8 @@ void send_destroy(struct mig_end *);
 /* RUNNING has come. */
 void send_running(struct mig_end *);
 /* Late frames that are there; *left: more may come. */
+/* ARRIVED has come: what the destination knows of the vifs is known here. */
+void send_arrived(struct mig_end *, const struct mig_msg *);
 int send_late(struct mig_end *, int *left);
 /* A new connection, after a cut, up to ACCEPT. */
 int send_reconnect(struct mig_end *);

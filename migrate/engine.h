@@ -162,7 +162,9 @@ struct mig_result {
     uint64_t total_us;
     uint64_t blackout_us; /* guest's last instruction here to its first there; 0: unknown */
     uint64_t late_packets;
-    uint64_t vif_blackout_us[NETWORK_VIFS_MAX]; /* destination; 0: unknown */
+    bool postcopy; /* the guest ran before all of its memory was there: these were missing */
+    uint64_t postcopy_pages;
+    uint64_t vif_blackout_us[NETWORK_VIFS_MAX]; /* 0: unknown */
     /* The row, as far as this end knows it. */
     uint64_t epoch;
     char owner[MIG_HOST]; /* "": not known */

@@ -26,6 +26,8 @@ enum {
     CLOCK_FIXED = 32,
     RUNNING_FIXED = 16,
     END_FIXED = 8,
+    ARRIVED_FIXED = 8,
+    ARRIVAL = 24,
 };
 
 /* --- CONFIG, ACCEPT ------------------------------------------------------------------------- */
@@ -393,6 +395,61 @@ end_get(const uint8_t *p, struct mig_msg *m)
     return get_le32(p + 4) ? "END: reserved bytes are not zero" : NULL;
 }
 
+/* --- ARRIVED -------------------------------------------------------------------------------------
+ */
+
+void
+mig_arrival_put(uint8_t out[ARRIVAL], const struct mig_arrival *a)
+{
+    memcpy(out, a->vif, 16);
+    put_le64(out + 16, a->blackout_ns);
+}
+
+struct mig_arrival
+mig_arrival_get(const struct mig_msg *m, uint32_t i)
+{
+    const uint8_t *p = m->arrived.data.p + (size_t)i * ARRIVAL;
+    struct mig_arrival a = {.blackout_ns = get_le64(p + 16)};
+
+    memcpy(a.vif, p, 16);
+    return a;
+}
+
+struct mig_bytes
+mig_arrived_text(const struct mig_msg *m)
+{
+    uint32_t at = m->arrived.n * ARRIVAL;
+
+    return (struct mig_bytes){m->arrived.data.p + at, m->arrived.data.n - at};
+}
+
+static void
+arrived_put(uint8_t *out, const struct mig_msg *m)
+{
+    put_le32(out, m->arrived.n);
+}
+
+static const char *
+arrived_get(const uint8_t *p, struct mig_msg *m)
+{
+    struct mig_bytes text;
+
+    m->arrived.n = get_le32(p);
+    if (get_le32(p + 4)) {
+        return "ARRIVED: reserved bytes are not zero";
+    }
+    if (m->arrived.n > MIG_ARRIVED_MAX || m->arrived.n * ARRIVAL > m->arrived.data.n) {
+        return "ARRIVED: number of vifs";
+    }
+    text = mig_arrived_text(m);
+    for (uint32_t i = 0; i < text.n; i++) {
+        if (text.p[i] != '\n' && (text.p[i] < ' ' || text.p[i] > '~')) {
+            return "ARRIVED: text";
+        }
+    }
+    return text.n > MIG_ARRIVED_TEXT_MAX ? "ARRIVED: text" : NULL;
+}
+
 /* --- all of them
  * ------------------------------------------------------------------------------------------ */
 
@@ -420,6 +477,7 @@ static const struct {
     [MIG_CLOCK] = {clock_put, clock_get, CLOCK_FIXED},
     [MIG_RUNNING] = {running_put, running_get, RUNNING_FIXED},
     [MIG_END] = {end_put, end_get, END_FIXED},
+    [MIG_ARRIVED] = {arrived_put, arrived_get, ARRIVED_FIXED},
 };
 
 /* Where the bytes behind the fixed part are, or NULL if a message has none. */
@@ -441,6 +499,8 @@ bytes_of(struct mig_msg *m)
         return &m->pending.data;
     case MIG_REQUEST:
         return &m->request.data;
+    case MIG_ARRIVED:
+        return &m->arrived.data;
     default:
         return NULL;
     }

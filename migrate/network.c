@@ -101,9 +101,14 @@ network_lose(struct network *net, const struct end_vif *v, const char *what)
 }
 
 const char *
-network_lost(const struct network *net, size_t i)
+network_lost(struct network *net, size_t i)
 {
-    return i < net->n_lost ? net->lost[i] : NULL;
+    const char *text;
+
+    pthread_mutex_lock(&net->lost_lock);
+    text = i < net->n_lost ? net->lost[i] : NULL; /* written once */
+    pthread_mutex_unlock(&net->lost_lock);
+    return text;
 }
 
 /* --- commands ------------------------------------------------------------------------ */

@@ -140,6 +140,6 @@ struct network_times {
 int network_times(struct network *, struct network_times *times);
 
 /* What could not be carried, one sentence each, or NULL beyond the last. */
-const char *network_lost(const struct network *, size_t i);
+const char *network_lost(struct network *, size_t i);
 
 #endif

@@ -198,6 +198,9 @@ session(struct destination *d, uint64_t *complete_ns)
         if (!error) {
             error = hear(d);
         }
+        if (!error) {
+            error = mig_receive_arrived(d);
+        }
         if (!error && e->control->quit) {
             error = ECANCELED;
         }

@@ -62,6 +62,8 @@ hear(struct owed *o)
             error = serve(o, &m);
         } else if (m.type == MIG_RUNNING) {
             send_running(o->e);
+        } else if (m.type == MIG_ARRIVED) {
+            send_arrived(o->e, &m);
         } else if (m.type == MIG_READY && o->final) {
             o->done = true;
         } else if (m.type == MIG_ABORT) {

@@ -9,7 +9,7 @@
 #include "bytes.h"
 #include "receive.h"
 
-enum { ACCEPT_FOREVER_MS = 3600000 };
+enum { ACCEPT_FOREVER_MS = 3600000, WATCH_MS = 20 };
 
 /* --- connect, prepare -------------------------------------------------------------- */
 
@@ -385,12 +385,30 @@ mig_receive_discard(struct mig_end *e)
     e->result->status = MIG_ROLLED_BACK;
 }
 
-/* Beside everything else: a switch that is slow to take it shall keep neither the
- * guest from its missing pages nor the network from hearing of it. */
-static void *
-announcer(void *network)
+/* Has each vif moved a packet here? */
+static bool
+look_for_packets(struct destination *d)
 {
-    network_announce(network);
+    struct network_times times[NETWORK_VIFS_MAX] = {0};
+    bool all = !network_times(d->e->network, times);
+
+    for (size_t i = 0; i < d->e->job->n_vifs; i++) {
+        atomic_store(&d->first_ns[i], times[i].first_ns);
+        all &= times[i].first_ns != 0;
+    }
+    return all;
+}
+
+static void *
+announcer(void *destination)
+{
+    struct destination *d = destination;
+
+    network_announce(d->e->network);
+    while (!look_for_packets(d) && !atomic_load(&d->watches_no_more)) {
+        poll(NULL, 0, WATCH_MS);
+    }
+    atomic_store(&d->all_heard, true);
     return NULL;
 }
 
@@ -398,7 +416,7 @@ static void
 announce(struct destination *d)
 {
     if (d->e->network) {
-        d->announces = !pthread_create(&d->announcer, NULL, announcer, d->e->network);
+        d->announces = !pthread_create(&d->announcer, NULL, announcer, d);
         if (!d->announces) {
             network_announce(d->e->network);
         }
@@ -408,6 +426,7 @@ announce(struct destination *d)
 static void
 end_announce(struct destination *d)
 {
+    atomic_store(&d->watches_no_more, true);
     if (d->announces) {
         pthread_join(d->announcer, NULL);
         d->announces = false;
@@ -444,27 +463,64 @@ mig_receive_run(struct destination *d)
 
 /* --- handover -------------------------------------------------------------------------------- */
 
-/* Each vif's first packet here against its last one there. */
+/* Each vif's first packet here against its last one there.  True: there is news. */
 static bool
 note_blackouts(struct destination *d)
 {
-    struct network_times times[NETWORK_VIFS_MAX] = {0};
     struct mig_end *e = d->e;
-    bool all = true;
+    bool news = false;
 
-    end_announce(d);
-    if (network_times(e->network, times)) {
-        return false;
-    }
     for (size_t i = 0; i < e->job->n_vifs; i++) {
-        int64_t us = (int64_t)(times[i].first_ns + d->clock_ahead_ns - d->last_ns[i]) / 1000;
+        uint64_t first_ns = atomic_load(&d->first_ns[i]);
+        int64_t us = (int64_t)(first_ns + d->clock_ahead_ns - d->last_ns[i]) / 1000;
 
-        if (times[i].first_ns && d->last_ns[i] && us > 0) {
+        if (first_ns && d->last_ns[i] && us > 0 && !e->result->vif_blackout_us[i]) {
             e->result->vif_blackout_us[i] = us;
+            news = true;
         }
-        all &= times[i].first_ns != 0;
     }
-    return all;
+    return news;
+}
+
+/* Lines of what could not be carried, as long as there is room for whole ones. */
+static size_t
+lost_text(struct destination *d, char text[MIG_ARRIVED_TEXT_MAX])
+{
+    size_t n = 0, len;
+    const char *line;
+
+    for (d->n_told = 0; (line = network_lost(d->e->network, d->n_told)); d->n_told++) {
+        len = strlen(line);
+        if (n + len + 1 > MIG_ARRIVED_TEXT_MAX) {
+            continue;
+        }
+        for (size_t i = 0; i < len; i++) {
+            text[n++] = line[i] >= ' ' && line[i] <= '~' ? line[i] : '?';
+        }
+        text[n++] = '\n';
+    }
+    return n;
+}
+
+int
+mig_receive_arrived(struct destination *d)
+{
+    uint8_t body[24 * MIG_ARRIVED_MAX + MIG_ARRIVED_TEXT_MAX];
+    const struct mig_job *job = d->e->job;
+    struct mig_msg m = {.type = MIG_ARRIVED, .arrived.n = job->n_vifs};
+
+    if (!d->e->network || (!note_blackouts(d) && !network_lost(d->e->network, d->n_told))) {
+        return 0;
+    }
+    for (size_t i = 0; i < job->n_vifs; i++) {
+        struct mig_arrival a = {.blackout_ns = d->e->result->vif_blackout_us[i] * 1000};
+
+        mig_uuid_parse(job->vifs[i].uuid, a.vif);
+        mig_arrival_put(body + 24 * i, &a);
+    }
+    m.arrived.data.p = body;
+    m.arrived.data.n = 24 * job->n_vifs + lost_text(d, (char *)body + 24 * job->n_vifs);
+    return end_put(d->e, &m);
 }
 
 /* One record of what comes after COMMITTED. */
@@ -488,29 +544,31 @@ hand_over(struct destination *d)
     struct transport_message message;
     bool open = e->transport != NULL;
     struct mig_msg m;
-    int error = 0;
+    int error;
 
     end_phase(e, MIG_PHASE_HANDOVER);
     while (mig_now_ns() < deadline && !e->control->quit) {
-        if (open) {
-            error = end_take(e, &message, &m, LOOK_MS);
-            if (!error) {
-                mig_receive_late(d, &m);
-                transport_message_done(&message);
-                continue;
-            }
-            open = error == ETIMEDOUT;
-            if (!open) {
-                end_finish(e);
-            }
-        }
-        if (!open && (!e->network || note_blackouts(d))) {
+        if (!open && (!e->network || !d->announces || atomic_load(&d->all_heard))) {
             break;
         }
         if (!open) {
             poll(NULL, 0, LOOK_MS);
+            continue;
+        }
+        error = end_take(e, &message, &m, LOOK_MS);
+        if (!error) {
+            mig_receive_late(d, &m);
+            transport_message_done(&message);
+        }
+        open = !error || error == ETIMEDOUT;
+        if (open) {
+            mig_receive_arrived(d);
+        } else {
+            end_finish(e);
         }
     }
+    end_announce(d);
+    note_blackouts(d);
     *e->result->why = '\0';
 }
 

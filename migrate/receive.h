@@ -25,8 +25,14 @@ struct destination {
     int fault_fd;
     bool complete; /* postcopy_end() was called */
 
+    /* Announces, then looks for each vif's first packet: a switch may be slow to answer,
+     * and neither missing pages nor late frames wait for that. */
     pthread_t announcer;
     bool announces; /* it has to be joined */
+    atomic_bool watches_no_more;
+    atomic_bool all_heard;                       /* the announcer's: it has ended */
+    _Atomic uint64_t first_ns[NETWORK_VIFS_MAX]; /* the announcer's; 0: not yet */
+    size_t n_told;                               /* of network_lost(), to the source */
 };
 
 int mig_receive_listen(struct mig_end *, struct transport_listener **);
@@ -39,6 +45,8 @@ void mig_receive_settle(struct destination *, enum verdict, struct transport_lis
 int mig_receive_run(struct destination *);
 void mig_receive_discard(struct mig_end *);
 void mig_receive_late(struct destination *, const struct mig_msg *);
+/* Tells the source what has become known of the vifs. */
+int mig_receive_arrived(struct destination *);
 void mig_receive_free(struct destination *);
 
 /* --- postcopy_receive.c ---------------------------------------------------------- */

@@ -189,6 +189,8 @@ static const struct {
     [MIG_CLOCK] = {"CLOCK", 32, 32, FROM_EITHER, true},
     [MIG_RUNNING] = {"RUNNING", 16, 16, FROM_DESTINATION, false},
     [MIG_END] = {"END", 8, 8, FROM_EITHER, false},
+    [MIG_ARRIVED] = {"ARRIVED", 8, 8 + 24 * MIG_ARRIVED_MAX + MIG_ARRIVED_TEXT_MAX,
+                     FROM_DESTINATION, true},
 };
 
 /* Of an optional record that is not known. */

@@ -80,6 +80,7 @@ enum mig_type {
     MIG_CLOCK = 17,     /* either, optional: sample of both clocks */
     MIG_RUNNING = 18,   /* destination: the guest runs */
     MIG_END = 19,       /* either, every connection: nothing follows */
+    MIG_ARRIVED = 20,   /* destination, optional: blackouts of the vifs, what was lost */
     MIG_TYPES
 };
 
@@ -115,6 +116,8 @@ const char *mig_type_name(uint32_t type); /* "PAGES"; "?" */
 #define MIG_TEXT_MAX 512u
 #define MIG_RANGES_MAX 4096u
 #define MIG_REQUEST_MAX 256u
+#define MIG_ARRIVED_MAX 16u /* vifs */
+#define MIG_ARRIVED_TEXT_MAX 1024u
 
 /* --- messages: the bodies of all records but PAGES -------------------------------------- */
 
@@ -216,6 +219,10 @@ struct mig_msg {
         struct {
             uint32_t records; /* sent before this one: its sequence */
         } end;
+        struct {
+            uint32_t n;            /* vifs: see mig_arrival_get() */
+            struct mig_bytes data; /* of each 24 bytes, then text: lines of printable ASCII */
+        } arrived;
     };
 };
 
@@ -235,6 +242,15 @@ struct mig_range {
 };
 struct mig_range mig_range_get(const struct mig_msg *, uint32_t i);
 void mig_range_put(uint8_t out[16], struct mig_range);
+
+/* Vif 'i' < n of a parsed ARRIVED; and what is behind them, not terminated. */
+struct mig_arrival {
+    uint8_t vif[16];      /* uuid */
+    uint64_t blackout_ns; /* 0: not known */
+};
+struct mig_arrival mig_arrival_get(const struct mig_msg *, uint32_t i);
+void mig_arrival_put(uint8_t out[24], const struct mig_arrival *);
+struct mig_bytes mig_arrived_text(const struct mig_msg *);
 
 /* Page number 'i' < n of a parsed REQUEST. */
 uint64_t mig_request_get(const struct mig_msg *, uint32_t i);

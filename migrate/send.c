@@ -320,6 +320,43 @@ send_running(struct mig_end *e)
     }
 }
 
+/* One line of what was lost there; the last record has them all. */
+static void
+note_lost_there(struct mig_end *e, const char *line, size_t len)
+{
+    struct mig_result *r = e->result;
+    size_t at = strlen(r->lost);
+    int n = snprintf(r->lost + at, sizeof r->lost - at, "%s%s: %.*s", at ? "\n" : "", e->job->to,
+                     (int)len, line);
+
+    if (n < 0 || (size_t)n >= sizeof r->lost - at) {
+        r->lost[at] = '\0';
+    }
+}
+
+void
+send_arrived(struct mig_end *e, const struct mig_msg *m)
+{
+    struct mig_bytes text = mig_arrived_text(m);
+    uint8_t vif[16];
+
+    for (uint32_t k = 0; k < m->arrived.n; k++) {
+        struct mig_arrival a = mig_arrival_get(m, k);
+
+        for (size_t i = 0; i < e->job->n_vifs; i++) {
+            if (!mig_uuid_parse(e->job->vifs[i].uuid, vif) && !memcmp(vif, a.vif, sizeof vif)) {
+                e->result->vif_blackout_us[i] = a.blackout_ns / 1000;
+            }
+        }
+    }
+    e->result->lost[0] = '\0';
+    for (uint32_t at = 0, end; at < text.n; at = end + 1) {
+        for (end = at; end < text.n && text.p[end] != '\n'; end++) {
+        }
+        note_lost_there(e, (const char *)text.p + at, end - at);
+    }
+}
+
 int
 send_late(struct mig_end *e, int *left)
 {
@@ -383,6 +420,8 @@ hand_over(struct mig_end *e)
                 send_running(e);
                 quiet_ns = mig_now_ns() + QUIET_MS * 1000000ull;
                 deadline = mig_now_ns() + HANDOVER_MS * 1000000ull;
+            } else if (m.type == MIG_ARRIVED) {
+                send_arrived(e, &m);
             }
             transport_message_done(&message);
         }

@@ -189,6 +189,8 @@ split_pending(struct source *s)
     }
 out:
     free(pinned);
+    e->result->postcopy = !error;
+    e->result->postcopy_pages = send_count(s->pending, s->words);
     return error;
 }
 

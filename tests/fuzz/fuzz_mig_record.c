@@ -69,6 +69,16 @@ look_inside(const struct mig_msg *m)
         require(m->network.offset + m->network.data.n <= m->network.total);
         require(m->network.total <= MIG_NETWORK_TOTAL_MAX);
         break;
+    case MIG_ARRIVED:
+        for (uint32_t i = 0; i < m->arrived.n; i++) {
+            mig_arrival_get(m, i);
+        }
+        require(m->arrived.n <= MIG_ARRIVED_MAX && mig_arrived_text(m).n <= MIG_ARRIVED_TEXT_MAX);
+        for (uint32_t i = 0; i < mig_arrived_text(m).n; i++) {
+            require(mig_arrived_text(m).p[i] == '\n' ||
+                    (mig_arrived_text(m).p[i] >= ' ' && mig_arrived_text(m).p[i] <= '~'));
+        }
+        break;
     case MIG_ABORT:
         for (const char *p = m->abort.text; *p; p++) {
             require(*p >= ' ' && *p <= '~');

@@ -47,6 +47,7 @@ TYPES = {
     17: ("CLOCK", 1, "SD", 32, 32),
     18: ("RUNNING", 0, "D", 16, 16),
     19: ("END", 0, "SD", 8, 8),
+    20: ("ARRIVED", 1, "D", 8, 1416),
 }
 ANY_CONNECTION = {"PAGES", "CHUNK", "BARRIER", "END"}
 
@@ -366,9 +367,24 @@ def check_clock(record):
     must(received <= answered if answer else received == answered == 0, f"{record.where}: times of CLOCK")
 
 
-def check_destination(records, hello, finals):
+def check_arrived(record, seen):
+    must("RUNNING" in seen, f"{record.where}: ARRIVED before RUNNING")
+    n, reserved = struct.unpack_from("<II", record.body)
+    text = record.body[8 + 24 * n :]
+    must(reserved == 0 and n <= 16 and 8 + 24 * n <= len(record.body), f"{record.where}: vifs")
+    must(len(text) <= 1024 and all(c == 10 or 32 <= c < 127 for c in text), f"{record.where}: text")
+
+
+def check_placed(record, last, barriers):
+    now = struct.unpack("<QQQ", record.body)
+    must(all(a <= b for a, b in zip(last, now)), f"{record.where}: PLACED goes back")
+    must(now[0] <= barriers, f"{record.where}: PLACED of a BARRIER that was not sent")
+    return now
+
+
+def check_destination(records, hello, finals, barriers):
     """Connection 0's other direction.  Returns the types in it."""
-    seen = []
+    seen, placed = [], (0, 0, 0)
     for record in records:
         name, b = record.name, record.body
         if name == "ACCEPT":
@@ -389,6 +405,10 @@ def check_destination(records, hello, finals):
                  f"{record.where}: pages")
         elif name == "CLOCK":
             check_clock(record)
+        elif name == "PLACED":
+            placed = check_placed(record, placed, barriers)
+        elif name == "ARRIVED":
+            check_arrived(record, seen)
         seen.append(name)
     return seen
 
@@ -459,7 +479,8 @@ def check(files, may_cut=False):
     for end in (destination, source):
         for index, (_, records) in end.items():
             must(index == 0 or all(r.name in ANY_CONNECTION for r in records), f"conn{index}: control records")
-    answers = check_destination(destination[0][1], hello, said.finals)
+    barriers = max(len(p) for p in parts.values()) - 1
+    answers = check_destination(destination[0][1], hello, said.finals, barriers)
     if not may_cut and "ABORT" not in answers + said.seen:
         must(len(said.finals) == 1 + bool(said.n_pending), "no FINAL")
         must(answers.count("READY") == len(said.finals), "no READY")

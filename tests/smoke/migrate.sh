@@ -67,13 +67,19 @@ touch "$dir/allowed.end" "$dir/denied.end"
 numbers() {
     python3 - "$dir/moves" <<'PY'
 import json, math, sys
-ms = sorted(json.loads(json.loads(line)["other_config"]["weft-stats"])["blackout_ms"]
-            for line in open(sys.argv[1], encoding="utf-8"))
-at = lambda part: ms[max(0, math.ceil(part * len(ms)) - 1)]
-print(f"# {len(ms)} moves under load: blackout p50 {at(.5):.1f} ms, p99 {at(.99):.1f} ms")
+moves = [json.loads(json.loads(line)["other_config"]["weft-stats"])
+         for line in open(sys.argv[1], encoding="utf-8")]
+at = lambda ms, part: ms[max(0, math.ceil(part * len(ms)) - 1)]
+def tell(what, ms):
+    ms.sort()
+    print(f"# {len(ms)} moves under load: {what} p50 {at(ms, .5):.1f} ms, p99 {at(ms, .99):.1f} ms")
+tell("blackout", [move["blackout_ms"] for move in moves])
+tell("of the vif", [vif["blackout_ms"] for move in moves for vif in move["vifs"] if "blackout_ms" in vif])
+print("".join(f"# not carried: {move['lost']}\n" for move in moves if move["lost"]), end="")
 PY
 }
-numbers
+check blackouts-are-told-also-of-the-vif numbers
+grep '^#' "$dir/said"
 tried() { # FILE EXPRESSION
     until_true 10 test -s "$dir/$1"
     python3 -c 'import json,sys

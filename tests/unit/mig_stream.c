@@ -154,6 +154,8 @@ rounds(struct stream *s)
         send_msg(s, &s->source[0], (struct mig_msg){MIG_ROUND, .round = {round, PAGES}});
         send_pages(s, dirty, round, last ? MIG_BATCH_EXACT : 0);
         barrier(s);
+        send_msg(s, &s->destination[0],
+                 (struct mig_msg){MIG_PLACED, .placed = {s->barriers, PAGES * (round + 1), 0}});
     }
 }
 
@@ -198,7 +200,8 @@ static void
 finish(struct stream *s, bool postcopy)
 {
     static const uint8_t state[100] = "registers", frame[60] = "a late frame";
-    struct out *o = &s->source[0];
+    struct out *o = &s->source[0], *d = &s->destination[0];
+    uint8_t page[8], arrival[31];
     bool late[PAGES] = {false};
 
     send_msg(s, o, (struct mig_msg){MIG_STATE, .state = {100, 0, {state, 60}}});
@@ -209,11 +212,16 @@ finish(struct stream *s, bool postcopy)
     }
     final(s, postcopy ? LATE_PAGES : 0);
     send_msg(s, o, (struct mig_msg){MIG_COMMITTED, .committed = {STREAM_EPOCH + 1}});
-    send_msg(s, &s->destination[0],
-             (struct mig_msg){MIG_RUNNING, .running = {STREAM_EPOCH + 1, 1000}});
+    send_msg(s, d, (struct mig_msg){MIG_RUNNING, .running = {STREAM_EPOCH + 1, 1000}});
     send_msg(s, o, (struct mig_msg){MIG_LATE, .late = {{frame, 60}}});
     send_msg(s, o, (struct mig_msg){MIG_CLOCK, .clock = {false, 5, 0, 0}});
+    send_msg(s, d, (struct mig_msg){MIG_CLOCK, .clock = {true, 5, 6, 7}});
+    mig_arrival_put(arrival, &(struct mig_arrival){"fifteen letters", 25000000});
+    memcpy(arrival + 24, "groups\n", 7);
+    send_msg(s, d, (struct mig_msg){MIG_ARRIVED, .arrived = {1, {arrival, 31}}});
     if (postcopy) {
+        mig_request_put(page, 21);
+        send_msg(s, d, (struct mig_msg){MIG_REQUEST, .request = {1, {page, 8}}});
         send_pages(s, late, ROUNDS, MIG_BATCH_EXACT | MIG_BATCH_POSTCOPY);
         barrier(s);
         final(s, 0);

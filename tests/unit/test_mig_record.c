@@ -168,7 +168,7 @@ static unsigned
 examples(struct mig_msg *m)
 {
     static const uint8_t data[32] = "0123456789abcdef0123456789abcde";
-    static uint8_t ranges[32], pages[16];
+    static uint8_t ranges[32], pages[16], arrivals[60];
     unsigned n = 0;
 
     mig_range_put(ranges, (struct mig_range){3, 2});
@@ -198,6 +198,10 @@ examples(struct mig_msg *m)
     m[n++] = (struct mig_msg){MIG_CLOCK, .clock = {true, 10, 11, 12}};
     m[n++] = (struct mig_msg){MIG_RUNNING, .running = {42, 1000}};
     m[n++] = (struct mig_msg){MIG_END, .end = {12}};
+    mig_arrival_put(arrivals, &(struct mig_arrival){"one vif's uuid.", 25000000});
+    mig_arrival_put(arrivals + 24, &(struct mig_arrival){"another's uuid.", 0});
+    memcpy(arrivals + 48, "late frames\n", 12);
+    m[n++] = (struct mig_msg){MIG_ARRIVED, .arrived = {2, {arrivals, 60}}};
     return n;
 }
 
@@ -225,6 +229,11 @@ test_messages(void)
     mig_msg_put(wire, sizeof wire, &m[9]);
     CHECK(!mig_msg_get(MIG_PENDING, wire, 40, &got, &why));
     CHECK(mig_range_get(&got, 1).pfn == 5 && mig_range_get(&got, 1).count == 100);
+    mig_msg_put(wire, sizeof wire, &m[22]);
+    CHECK(!mig_msg_get(MIG_ARRIVED, wire, 68, &got, &why));
+    CHECK(mig_arrival_get(&got, 0).blackout_ns == 25000000 &&
+          !memcmp(mig_arrival_get(&got, 1).vif, "another's uuid.", 16));
+    CHECK(mig_arrived_text(&got).n == 12 && !memcmp(mig_arrived_text(&got).p, "late", 4));
     CHECK(!mig_msg_put(wire, sizeof wire, &(struct mig_msg){MIG_PAGES}));
     CHECK(!mig_msg_put(wire, sizeof wire, &(struct mig_msg){MIG_TYPES}));
     CHECK(!mig_msg_put(wire, sizeof wire, &(struct mig_msg){0}));
@@ -254,8 +263,8 @@ test_hostile(void)
 {
     struct mig_msg m[32];
     unsigned n = examples(m);
-    uint8_t wire[22][128];
-    size_t length[22];
+    uint8_t wire[23][128];
+    size_t length[23];
 
     for (unsigned i = 0; i < n; i++) {
         length[i] = mig_msg_put(wire[i], sizeof wire[i], &m[i]);
@@ -289,6 +298,9 @@ test_hostile(void)
     CHECK(refused(MIG_CLOCK, wire[18], length[18], 16, 1)); /* a question with an answer */
     CHECK(refused(MIG_CLOCK, wire[19], length[19], 24, 1)); /* answered before received */
     CHECK(refused(MIG_END, wire[21], length[21], 4, 1));
+    CHECK(refused(MIG_ARRIVED, wire[22], length[22], 0, 3)); /* vifs */
+    CHECK(refused(MIG_ARRIVED, wire[22], length[22], 4, 1));
+    CHECK(refused(MIG_ARRIVED, wire[22], length[22], 60, 27)); /* its text */
     CHECK(refused(MIG_PAGES, wire[0], length[0], 0, 0));
     CHECK(refused(0, wire[0], length[0], 0, 0));
     CHECK(refused(~0u, wire[0], length[0], 0, 0));
