@@ -28,6 +28,20 @@ by_uuid(const void *a, const void *b)
     return strcmp(((const struct end_vif *)a)->is.uuid, ((const struct end_vif *)b)->is.uuid);
 }
 
+/* One that does not know our commands is a stock Open vSwitch.  Who does not answer is taken
+ * for ours: it may be about to start again. */
+static bool
+is_stock(const char *switch_dir)
+{
+    char *text = NULL;
+    bool stock =
+        !appctl(switch_dir, DAEMON, "list-commands", (const char *const[]){NULL}, LOOK_MS, &text) &&
+        strstr(text, "fdb/show") && !strstr(text, "weft/vif-hold");
+
+    free(text);
+    return stock;
+}
+
 int
 network_open(const struct network_vif *vifs, size_t n, struct network **out)
 {
@@ -47,6 +61,11 @@ network_open(const struct network_vif *vifs, size_t n, struct network **out)
         net->vifs[i].is = vifs[i];
         net->vifs[i].given = i;
         net->vifs[i].socket = -1;
+        if (i && !strcmp(vifs[i].switch_dir, vifs[i - 1].switch_dir)) {
+            net->vifs[i].is.stock |= net->vifs[i - 1].is.stock;
+        } else {
+            net->vifs[i].is.stock = vifs[i].stock || is_stock(vifs[i].switch_dir);
+        }
     }
     /* Records speak of a vif by its rank. */
     qsort(net->vifs, n, sizeof net->vifs[0], by_uuid);

@@ -69,7 +69,7 @@ struct network_vif {
     bool any_address;
     bool trunk;          /* several of the pool's vifs: marks stay behind, key or not */
     char switch_dir[96]; /* run directory of this end's switch: pid file, control socket, db.sock */
-    bool stock;          /* the switch at this end is not weft-vswitchd */
+    bool stock;          /* the switch at this end is not weft-vswitchd; else it is asked */
 };
 
 struct network;

@@ -260,17 +260,20 @@ old_switch(int listener, int log)
     for (;;) {
         int fd = accept(listener, NULL, NULL);
         ssize_t n = recv(fd, request, sizeof request - 1, 0);
-        const char *id, *word;
+        const char *id, *word, *named;
 
         request[n > 0 ? n : 0] = '\0';
         id = strstr(request, "\"id\":");
         word = strstr(request, "ofport=");
+        named = strstr(request, "export")   ? "e"
+                : strstr(request, "import") ? "i"
+                                            : ""; /* list-commands */
         n = snprintf(reply, sizeof reply, "{\"id\":%ld,\"error\":%s,\"result\":%s}",
                      id ? atol(id + 5) : 0,
                      word ? "\"ofport=5: expected zone=N, key=N, address=A or unmark\\n\"" : "null",
                      word ? "null" : "\"\"");
         if (!id || send(fd, reply, n, MSG_NOSIGNAL) != n ||
-            (!word && write(log, strstr(request, "export") ? "e" : "i", 1) != 1)) {
+            (!word && write(log, named, strlen(named)) != (ssize_t)strlen(named))) {
             _exit(1);
         }
         close(fd);

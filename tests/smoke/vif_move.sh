@@ -271,7 +271,7 @@ to_stock() {
     end_hands
 }
 from_stock() {
-    coproc HANDS { exec "$hands" "stock:$dir/C" "$dir/A" vif1.0 "$mac" "$key" 5 10.0.0.1 2>>"$dir/hands.log"; }
+    coproc HANDS { exec "$hands" "$dir/C" "$dir/A" vif1.0 "$mac" "$key" 5 10.0.0.1 2>>"$dir/hands.log"; }
     check from-stock-watch say watch
     check from-stock-gather say gather
     ip -n g1 link delete eth0
