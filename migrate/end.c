@@ -169,6 +169,7 @@ end_open(struct mig_end *e, const struct mig_env *env, struct mig_result *result
                           .control = env->control,
                           .result = result,
                           .source = mig_job_is_source(env->job),
+                          .progress = {.eta_s = UINT32_MAX, .expected_blackout_ms = UINT32_MAX},
                           .start_ns = mig_now_ns()};
     e->body = malloc(MIG_MAX_BLOB + 4096);
     if (!e->body) {
@@ -263,6 +264,22 @@ end_waiting(struct mig_end *e, const char *what)
     }
 }
 
+/* In the middle of a round: of all of memory over a slow wire it is most of the time.  What is
+ * written meanwhile is sent later, at the rate of the last look; at first nobody knows. */
+static void
+note_round(struct mig_end *e, const struct transport_stats *s, uint64_t t)
+{
+    struct mig_progress *p = &e->progress;
+    uint64_t left = s->pages_waiting < e->round_pages ? s->pages_waiting : e->round_pages;
+    uint64_t us = (t - e->round_ns) / 1000;
+
+    p->pages_left = left;
+    p->rate_mbps = us ? (e->round_pages - left) * MIG_PAGE_BYTES * 8 / us : 0;
+    p->eta_s = p->rate_mbps > p->dirty_mbps
+                   ? left * MIG_PAGE_BYTES * 8 / 1000000 / (p->rate_mbps - p->dirty_mbps)
+                   : UINT32_MAX;
+}
+
 void
 end_progress(struct mig_end *e, bool now)
 {
@@ -281,6 +298,9 @@ end_progress(struct mig_end *e, bool now)
         if (e->ops->kind == MIG_MEMORY) { /* a stream's are its driver's */
             e->progress.bytes_guest =
                 (e->source ? s.pages_sent : s.pages_received) * MIG_PAGE_BYTES;
+        }
+        if (e->round_pages) {
+            note_round(e, &s, t);
         }
     }
     event.progress = e->progress;

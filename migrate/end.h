@@ -63,6 +63,7 @@ struct mig_end {
     uint64_t start_ns, progress_ns;
     uint64_t paused_ns; /* source: when the guest was stopped; 0: it was not */
     struct mig_progress progress;
+    uint64_t round_pages, round_ns; /* source: of the round under way, and since when; 0: none */
     uint64_t sent_before, received_before; /* bytes of transports that are closed */
 };
 
@@ -154,9 +155,9 @@ void send_resume(struct mig_end *);
 void send_destroy(struct mig_end *);
 /* RUNNING has come. */
 void send_running(struct mig_end *);
-/* Late frames that are there; *left: more may come. */
 /* ARRIVED has come: what the destination knows of the vifs is known here. */
 void send_arrived(struct mig_end *, const struct mig_msg *);
+/* Late frames that are there; *left: more may come. */
 int send_late(struct mig_end *, int *left);
 /* A new connection, after a cut, up to ACCEPT. */
 int send_reconnect(struct mig_end *);

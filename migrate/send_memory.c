@@ -31,7 +31,8 @@ send_round(struct source *s, uint32_t round)
     int error;
 
     e->progress.round = round;
-    e->progress.pages_left = m.round.pages_dirty;
+    e->progress.pages_left = e->round_pages = m.round.pages_dirty;
+    e->round_ns = mig_now_ns();
     transport_tx_round(e->transport, round - 1, 0);
     error = end_put(e, &m);
     if (!error) {
@@ -45,6 +46,7 @@ send_round(struct source *s, uint32_t round)
          * would be part of its blackout. */
         error = send_wait(e, transport_wait_placed);
     }
+    e->round_pages = 0;
     if (!error && e->network && round > 1) {
         /* So that little is left to ask for in the pause. */
         network_gather(e->network);
@@ -187,10 +189,10 @@ split_pending(struct source *s)
     if (!error) {
         error = mig_journal_save_pending(e->journal, s->pending, e->memory.n_pages);
     }
-out:
-    free(pinned);
     e->result->postcopy = !error;
     e->result->postcopy_pages = send_count(s->pending, s->words);
+out:
+    free(pinned);
     return error;
 }
 

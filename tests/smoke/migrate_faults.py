@@ -289,6 +289,15 @@ def case_cancelled():
         assert d.result()["status"] == "rolled_back"
         vm.settled("h1")
         vm.epoch = vm.row()[1]
+    # In the middle of the first round it is known how far, how fast and how long.
+    s, d = vm.migrate({"limit_mbps": 5})
+    wait_for("progress in the first round",
+             lambda: [e for e in list(s.events) if e["event"] == "progress" and e["round"] == 1 and
+                      0 < e["pages_left"] < 64 << 8 and e["rate_mbps"] and e["eta_s"] is not None and
+                      e["expected_blackout_ms"] is None])
+    s.tell({"cmd": "cancel"})
+    assert s.result()["status"] == d.result()["status"] == "rolled_back"
+    vm.settled("h1")
     vm.destroy()
 
 
