@@ -26,6 +26,34 @@ test_moves(void)
     explain(&p);
 }
 
+/* What both ends have sent, read by somebody who knows docs/migration-stream.md alone. */
+static void
+capture(struct pair *p)
+{
+    static char dir[96];
+
+    snprintf(dir, sizeof dir, "%s/capture%d", rig_dir, rig_serial);
+    CHECK(!mkdir(dir, 0700));
+    p->s.job.capture = p->d.job.capture = dir;
+}
+
+static bool
+is_as_written(const struct pair *p, const char *option)
+{
+    static const char reader[] = "tests/migrate/stream_read.py";
+    char command[400];
+
+    if (access(reader, X_OK)) {
+        printf("# %s is not there\n", reader);
+        return true;
+    }
+    fflush(stdout);
+    snprintf(command, sizeof command,
+             "PYTHONDONTWRITEBYTECODE=1 %s %s %s >%s/said || { cat %s/said; false; }", reader,
+             option, p->s.job.capture, rig_dir, rig_dir);
+    return !system(command);
+}
+
 static uint64_t
 steps(int host)
 {
@@ -84,6 +112,7 @@ test_cancel(void)
         struct pair p = prepare(0, RATE);
 
         strcpy(p.s.pause_at, phases[i]);
+        capture(&p);
         CHECK(start(&p));
         CHECK(rig_until(&p.s, MIG_EVENT_STOPPED, -1));
         rig_tell(&p.s, 'x');
@@ -95,6 +124,7 @@ test_cancel(void)
         finish(&p);
         CHECK(settled(0) && runs_at(0) == 0);
         CHECK(p.d.result.status == MIG_ROLLED_BACK);
+        CHECK(i < 1 || is_as_written(&p, "--cut"));
         explain(&p);
     }
 }
@@ -463,12 +493,15 @@ test_postcopy(void)
     struct pair p = prepare_postcopy();
 
     CASE("engine_postcopy");
+    capture(&p);
     CHECK(start(&p));
     rig_tell(&p.s, 'p');
     CHECK(rig_until(&p.s, MIG_EVENT_PHASE, MIG_PHASE_POSTCOPY));
     finish(&p);
     CHECK(p.s.result.status == MIG_OK && p.d.result.status == MIG_OK);
     CHECK(settled(0) && runs_at(0) == 1);
+    CHECK(p.s.result.postcopy && p.s.result.postcopy_pages);
+    CHECK(is_as_written(&p, ""));
     explain(&p);
 }
 
