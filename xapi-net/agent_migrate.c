@@ -303,20 +303,14 @@ close_migration(struct work *w, const struct poolrec_migration *m, const struct 
     /* Another host's task may be out of our reach; the coordinator ends it (task_tidy()). */
     if (begot && task_open(task) &&
         (agent_is(w->agent, task->host) || !w->agent->x->options->agent_only)) {
-        char *ref = xasprintf(REF_PREFIX "%s", m->vm);
-        const struct poolrec_host *from = store_host(store, m->from_host);
-        const struct poolrec_host *to = store_host(store, m->to_host);
-
-        fault_set(&f, "VM_MIGRATE_FAILED", ref, from ? store_uuid(&from->header_.uuid) : "",
-                  to ? store_uuid(&to->header_.uuid) : "", why, NULL);
         if (!strcmp(status, "success")) {
             task_succeed(task, "");
         } else if (!strcmp(status, "cancelled")) {
             task_cancelled(task);
         } else {
+            task_fault_migrate(store, m, why, &f);
             task_fail(task, &f);
         }
-        free(ref);
     }
     work_commit(w, txn);
 }

@@ -138,11 +138,8 @@ finish(struct work *w, const struct poolrec_task *task, const struct survey *s)
     if (!strcmp(task->status, "cancelling")) {
         task_cancelled(task);
     } else if (s->failed) {
-        char *ref = xasprintf(REF_PREFIX "%s", s->failure->vm);
-        fault_set(&f, "VM_MIGRATE_FAILED", ref, w->agent->x->options->host, "",
-                  s->failure->error_info, NULL);
+        task_fault(s->failure, &f);
         task_fail(task, &f);
-        free(ref);
     } else {
         task_succeed(task, "");
     }

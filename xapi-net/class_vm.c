@@ -267,6 +267,10 @@ host_arg(struct request *q, unsigned i)
         request_fail(q, "HOST_OFFLINE", q->args[i].s, NULL);
         return NULL;
     }
+    if (!host->enabled) {
+        request_fail(q, "HOST_DISABLED", q->args[i].s, NULL);
+        return NULL;
+    }
     return host;
 }
 
@@ -291,30 +295,51 @@ vm_shutdown(struct request *q)
     }
 }
 
-/* Options of ours beside XenAPI's live, force, copy, compress. */
+static bool
+is_among(const char *text, const char *const *words)
+{
+    while (*words && strcmp(*words, text) != 0) {
+        words++;
+    }
+    return *words;
+}
+
+static bool
+bad_option(struct request *q, const char *name, const char *value)
+{
+    request_fail(q, "INVALID_VALUE", name, value, NULL);
+    return false;
+}
+
+/* Options of ours beside XenAPI's live, force, copy, compress: as weft-migrate takes them. */
 static bool
 options_ok(struct request *q, const struct json *options)
 {
-    static const char *const numbers[] = {"limit_mbps", "cpu_percent", "max_blackout_ms",
-                                          "max_rounds", "connections"};
-    static const char *const compress[] = {"", "true", "false", "auto", "none", "lz4", "zstd"};
+    static const struct {
+        const char *name;
+        long long int least, most;
+    } numbers[] = {{"limit_mbps", 0, 1000000},
+                   {"cpu_percent", 0, 100},
+                   {"max_blackout_ms", 1, 600000},
+                   {"max_rounds", 1, 1000},
+                   {"connections", 1, 64}};
+    static const char *const compress[] = {"",     "true", "false", "auto",
+                                           "none", "lz4",  "zstd",  NULL};
+    static const char *const yes_or_no[] = {"true", "false", NULL};
     const char *text = value_map(options, "compress", "");
+    const char *postcopy = value_map(options, "postcopy", "false");
     long long int n;
 
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++) {
-        const char *s = value_map(options, numbers[i], "1");
-        if (!str_to_llong(s, 10, &n) || n < 0 || n > 1000000) {
-            request_fail(q, "INVALID_VALUE", numbers[i], s, NULL);
-            return false;
+        const char *s = value_map(options, numbers[i].name, NULL);
+
+        if (s && (!str_to_llong(s, 10, &n) || n < numbers[i].least || n > numbers[i].most)) {
+            return bad_option(q, numbers[i].name, s);
         }
     }
-    for (size_t i = 0; i < ARRAY_SIZE(compress); i++) {
-        if (!strcmp(text, compress[i])) {
-            return true;
-        }
-    }
-    request_fail(q, "INVALID_VALUE", "compress", text, NULL);
-    return false;
+    return !is_among(text, compress)        ? bad_option(q, "compress", text)
+           : !is_among(postcopy, yes_or_no) ? bad_option(q, "postcopy", postcopy)
+                                            : true;
 }
 
 /* VM.pool_migrate(session, vm, host, options) */

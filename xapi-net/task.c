@@ -121,6 +121,53 @@ task_cancelled(const struct poolrec_task *task)
     end_with(task, "cancelled", &f);
 }
 
+static void
+host_ref(struct store *store, const char *name, char ref[REF_SIZE])
+{
+    const struct poolrec_host *host = store_host(store, name);
+
+    snprintf(ref, REF_SIZE, "%s%s", host ? REF_PREFIX : REF_NULL,
+             host ? store_uuid(&host->header_.uuid) : "");
+}
+
+void
+task_fault_migrate(struct store *store, const struct poolrec_migration *m, const char *why,
+                   struct fault *f)
+{
+    char vm[REF_SIZE], from[REF_SIZE], to[REF_SIZE];
+
+    snprintf(vm, sizeof vm, REF_PREFIX "%.*s", UUID_LEN, m->vm);
+    host_ref(store, m->from_host, from);
+    host_ref(store, m->to_host, to);
+    fault_set(f, "VM_MIGRATE_FAILED", vm, from, to, why, NULL);
+}
+
+/* ["CODE", ...] */
+void
+task_fault(const struct poolrec_task *task, struct fault *f)
+{
+    static const char *const codes[] = {
+        "VM_BAD_POWER_STATE",      "OPERATION_NOT_ALLOWED",   "OTHER_OPERATION_IN_PROGRESS",
+        "TASK_CANCELLED",          "VM_MIGRATE_FAILED",       "HOST_OFFLINE",
+        "HANDLE_INVALID",          "INTERNAL_ERROR",          "NO_HOSTS_AVAILABLE",
+        "DEVICE_ALREADY_ATTACHED", "DEVICE_ALREADY_DETACHED",
+    };
+    struct json *list = json_from_string(task->error_info);
+
+    fault_set(f, "INTERNAL_ERROR", NULL);
+    if (value_fits(list, V_SET) && json_array(list)->n) {
+        const struct json_array *a = json_array(list);
+
+        for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+            f->code = !strcmp(codes[i], json_string(a->elems[0])) ? codes[i] : f->code;
+        }
+        for (size_t i = 1; i < a->n; i++) {
+            fault_add(f, json_string(a->elems[i]));
+        }
+    }
+    json_destroy(list);
+}
+
 /* --- orders ---------------------------------------------------------------------------- */
 
 /* Somebody else's order for the VM was there a moment earlier. */
@@ -177,32 +224,6 @@ task_order(struct request *q, const char *vm, const char *host, const struct jso
     free(text);
 }
 
-/* ["CODE", ...] as the host wrote it. */
-static void
-read_fault(const char *text, struct fault *f)
-{
-    static const char *const codes[] = {
-        "VM_BAD_POWER_STATE",      "OPERATION_NOT_ALLOWED",   "OTHER_OPERATION_IN_PROGRESS",
-        "TASK_CANCELLED",          "VM_MIGRATE_FAILED",       "HOST_OFFLINE",
-        "HANDLE_INVALID",          "INTERNAL_ERROR",          "NO_HOSTS_AVAILABLE",
-        "DEVICE_ALREADY_ATTACHED", "DEVICE_ALREADY_DETACHED",
-    };
-    struct json *list = json_from_string(text);
-
-    fault_set(f, "INTERNAL_ERROR", NULL);
-    if (value_fits(list, V_SET) && json_array(list)->n) {
-        const struct json_array *a = json_array(list);
-
-        for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
-            f->code = !strcmp(codes[i], json_string(a->elems[0])) ? codes[i] : f->code;
-        }
-        for (size_t i = 1; i < a->n; i++) {
-            fault_add(f, json_string(a->elems[i]));
-        }
-    }
-    json_destroy(list);
-}
-
 bool
 task_look(struct request *q)
 {
@@ -223,7 +244,7 @@ task_look(struct request *q)
     if (!strcmp(task->status, "success")) {
         request_answer(q, json_string_create(""));
     } else {
-        read_fault(task->error_info, &f);
+        task_fault(task, &f);
         request_refuse(q, &f);
     }
     txn = store_begin(store);
@@ -308,7 +329,7 @@ tidy_migrations(struct store *store)
         if (!strcmp(m->status, "success")) {
             task_succeed(task, "");
         } else {
-            fault_set(&f, "VM_MIGRATE_FAILED", m->vm, m->from_host, m->to_host, m->status, NULL);
+            task_fault_migrate(store, m, m->status, &f);
             task_fail(task, &f);
         }
     }

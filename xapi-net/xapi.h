@@ -229,6 +229,11 @@ bool task_begot(const struct poolrec_task *, const struct poolrec_migration *m);
 void task_succeed(const struct poolrec_task *, const char *result);
 void task_fail(const struct poolrec_task *, const struct fault *);
 void task_cancelled(const struct poolrec_task *);
+/* VM_MIGRATE_FAILED with references of the VM and both hosts. */
+void task_fault_migrate(struct store *, const struct poolrec_migration *, const char *why,
+                        struct fault *);
+/* How a task failed, as its host wrote it. */
+void task_fault(const struct poolrec_task *, struct fault *);
 /* Answers the request if its task has ended. */
 bool task_look(struct request *);
 /* The coordinator's: takes out tasks that ended a while ago. */

@@ -363,8 +363,13 @@ def case_migrate(x):
     h1, h2 = x.one("host", "h1"), x.one("host", "h2")
     x("VM.start_on", vm, h1, False, False)
     fails("OPERATION_NOT_ALLOWED", x, "VM.pool_migrate", vm, h1, {})
-    fails("INVALID_VALUE", x, "VM.pool_migrate", vm, h2, {"compress": "gzip"})
-    x("VM.pool_migrate", vm, h2, {"live": "true", "postcopy": "true", "limit_mbps": "900"})
+    for option, value in (("compress", "gzip"), ("postcopy", "perhaps"), ("limit_mbps", "x"),
+                          ("connections", "0"), ("connections", "65"), ("max_rounds", "0"),
+                          ("max_blackout_ms", "600001"), ("cpu_percent", "101")):
+        data = fails("INVALID_VALUE", x, "VM.pool_migrate", vm, h2, {option: value})
+        assert data == [option, value], data
+    x("VM.pool_migrate", vm, h2, {"live": "true", "postcopy": "true", "limit_mbps": "900",
+                                  "connections": "64", "max_rounds": "1000"})
     assert x("VM.get_resident_on", vm) == h2 and x("VM.get_power_state", vm) == "Running"
     assert x("VM.get_scheduled_to_be_resident_on", vm) == "OpaqueRef:NULL"
     # Cancelled: it stays where it is; meanwhile nothing else may be done with it.
@@ -398,6 +403,32 @@ def case_migrate(x):
     x("VM.pool_migrate", vm, h1, {})
     until(20, lambda: runs(vm).count("start") == before + 2, "a guest that runs")
     assert time.monotonic() - began > 4
+    x("VM.hard_shutdown", vm)
+
+
+def case_migrate_fails(x):
+    """What XenAPI says of it, whoever asked."""
+    vm, h1, h2 = x.vm("fails"), x.one("host", "h1"), x.one("host", "h2")
+    x("VM.start_on", vm, h1, False, False)
+    flag("no-way")
+    said = [vm, h1, h2, "no way"]
+    data = fails("VM_MIGRATE_FAILED", x, "VM.pool_migrate", vm, h2, {})
+    assert data == said, data
+    data = fails("VM_MIGRATE_FAILED", x, "host.evacuate", h1)
+    assert data == said, data
+    flag("no-way", False)
+    where = {"table": "Host", "where": [["name", "==", "h2"]]}
+    transact({"op": "update", "row": {"enabled": False}, **where})
+
+    def refused():
+        try:
+            x("VM.start_on", vm, h2, False, False)
+        except Failure as f:
+            return f.code == "HOST_DISABLED" and f.data == [h2]
+        raise AssertionError("started twice")
+    until(5, refused, "HOST_DISABLED")
+    fails("HOST_DISABLED", x, "VM.pool_migrate", vm, h2, {})
+    transact({"op": "update", "row": {"enabled": True}, **where})
     x("VM.hard_shutdown", vm)
 
 
@@ -879,7 +910,8 @@ def main():
     until(20, lambda: len(x("host.get_allowed_operations", x.one("host", f"h{3 - x.host}"))),
           "the other host")
     for case in (case_envelopes, case_sessions, case_errors, case_records, case_power,
-                 case_start_once, case_migrate, case_xapid_killed, case_forged, case_stale_migration,
+                 case_start_once, case_migrate, case_migrate_fails,
+                 case_xapid_killed, case_forged, case_stale_migration,
                  case_xen, case_evacuate,
                  case_forged_end, case_events,
                  case_command_line, case_database_gone, case_hostile, case_audit,

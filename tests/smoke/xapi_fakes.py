@@ -9,6 +9,7 @@ FAKE_DB is the pool's database; files in FAKE_DIR say how they behave:
   fail-recv     weft-migrate receive fails once, behind the migration's end, when the VM
                 is here and does not run
   hold          the sender waits for this file to go
+  no-way        the sender gives up
   whole         the receiver makes its domain before the row says so; told to cancel,
                 it needs 1.2 s to take it away again
   die-end       told to cancel, the receiver dies once and leaves its domain
@@ -208,8 +209,11 @@ def send(job):
             command = os.read(0, 4096)
         except BlockingIOError:
             command = b""
-        if b'"cancel"' in command:
-            say(event="result", status="rolled_back", why="cancelled")
+        if b'"postcopy"' in command:
+            note("postcopy", job["vm"])
+        if b'"cancel"' in command or flag("no-way"):
+            say(event="result", status="rolled_back",
+                why="no way" if flag("no-way") else "cancelled")
             return
     note("stop", job["vm"], "moved")
     where = [["_uuid", "==", ["uuid", job["vm"]]], ["resident_on", "==", job["from"]],
