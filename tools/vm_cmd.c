@@ -36,6 +36,48 @@ failed(const struct vm_cli *c, const char *why)
     return CLI_FAILED;
 }
 
+/* The name of what has that reference; the caller's.  NULL: it has none, or is gone. */
+static char *
+name_of(struct vm_cli *c, const char *ref)
+{
+    static const char *const methods[] = {"VM.get_name_label", "host.get_name_label"};
+    char *name = NULL;
+    json_t *answer;
+
+    for (size_t i = 0; !name && i < sizeof methods / sizeof methods[0]; i++) {
+        if (!xapi_call(c->client, methods[i], json_pack("[s]", ref), &answer)) {
+            name = strdup(json_string_value(answer) ? json_string_value(answer) : "");
+            json_decref(answer);
+        }
+    }
+    return name;
+}
+
+/* What XenAPI says, with names for references. */
+static int
+failed_call(struct vm_cli *c, const char *what)
+{
+    enum { UUID_CHARS = 36 };
+    static const char prefix[] = "OpaqueRef:";
+    char text[700], out[1400], ref[sizeof prefix + UUID_CHARS], *at = text, *found, *name;
+    size_t n = 0;
+
+    snprintf(text, sizeof text, "%s", what); /* it is the client's until the next call */
+    *out = '\0';
+    while ((found = strstr(at, prefix)) && n < sizeof out) {
+        snprintf(ref, sizeof ref, "%s", found);
+        name = strlen(ref) == sizeof ref - 1 ? name_of(c, ref) : NULL;
+        n += (size_t)snprintf(out + n, sizeof out - n, "%.*s%s", (int)(found - at), at,
+                              name ? name : ref);
+        at = found + strlen(ref);
+        free(name);
+    }
+    if (n < sizeof out) {
+        snprintf(out + n, sizeof out - n, "%s", at);
+    }
+    return failed(c, out);
+}
+
 /* --- the command line ------------------------------------------------------------------- */
 
 static int
@@ -152,9 +194,13 @@ show(struct vm_cli *c, const json_t *record)
                       number(stats, "round"), number(stats, "bytes_wire") / (1 << 20),
                       number(stats, "rate_mbps"), number(stats, "dirty_mbps"));
     }
-    if (json_object_get(stats, "eta_s")) {
-        snprintf(line + n, sizeof line - (size_t)n, "  left %.0f s  blackout about %.0f ms",
-                 number(stats, "eta_s"), number(stats, "expected_blackout_ms"));
+    /* null: it cannot be said; rounds may not become smaller. */
+    if (json_is_number(json_object_get(stats, "eta_s"))) {
+        n += snprintf(line + n, sizeof line - (size_t)n, "  left %.0f s", number(stats, "eta_s"));
+    }
+    if (json_is_number(json_object_get(stats, "expected_blackout_ms"))) {
+        snprintf(line + n, sizeof line - (size_t)n, "  blackout about %.0f ms",
+                 number(stats, "expected_blackout_ms"));
     }
     if (c->json) {
         tell(c, record, phase ? phase : "", text && stats && !strchr(text, '\n') ? text : "null");
@@ -165,20 +211,64 @@ show(struct vm_cli *c, const json_t *record)
     json_decref(stats);
 }
 
+/* How long each interface was out of reach, and what could not be carried. */
 static void
-show_end(struct vm_cli *c, const json_t *record, bool moved)
+show_vifs(struct vm_cli *c, const json_t *stats)
+{
+    const char *lost = json_string_value(json_object_get(stats, "lost"));
+    const json_t *vif;
+    size_t i;
+
+    json_array_foreach(json_object_get(stats, "vifs"), i, vif)
+    {
+        const char *uuid = json_string_value(json_object_get(vif, "uuid"));
+        json_t *ref = NULL, *device = NULL;
+
+        if (!uuid || xapi_call(c->client, "VIF.get_by_uuid", json_pack("[s]", uuid), &ref) ||
+            xapi_call(c->client, "VIF.get_device", json_pack("[O]", ref), &device)) {
+            printf("  interface %s: ", uuid ? uuid : "");
+        } else {
+            printf("  interface %s: ", json_string_value(device));
+        }
+        if (json_object_get(vif, "blackout_ms")) {
+            printf("%.1f ms from its last packet there to its first here\n",
+                   number(vif, "blackout_ms"));
+        } else {
+            printf("no packet yet, or not known\n");
+        }
+        json_decref(device);
+        json_decref(ref);
+    }
+    if (json_is_true(json_object_get(stats, "postcopy"))) {
+        printf("  post-copy: %.0f pages followed it\n", number(stats, "postcopy_pages"));
+    }
+    while (lost && *lost) {
+        int n = (int)strcspn(lost, "\n");
+
+        printf("  not carried: %.*s\n", n, lost);
+        lost += n + (lost[n] == '\n');
+    }
+}
+
+static void
+show_end(struct vm_cli *c, const json_t *record, bool good)
 {
     const json_t *config = json_object_get(record, "other_config");
     const char *text = json_string_value(json_object_get(config, "weft-stats"));
     json_t *stats = text ? json_loads(text, 0, NULL) : NULL;
+    bool moved = good && json_object_get(config, "weft-migration");
 
     if (c->json) {
         json_dumpf(record, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
         putchar('\n');
     } else if (moved && number(stats, "blackout_ms") > 0) {
         printf("done: blackout %.1f ms\n", number(stats, "blackout_ms"));
+        show_vifs(c, stats);
     } else if (moved) {
         printf("done: blackout not known\n"); /* who sent it has not heard that it runs */
+        show_vifs(c, stats);
+    } else if (good) {
+        printf("done\n");
     }
     json_decref(stats);
 }
@@ -215,7 +305,7 @@ follow(struct vm_cli *c, const char *task)
     sigaction(SIGTERM, &act, NULL);
     for (;;) {
         if (xapi_call(c->client, "task.get_record", json_pack("[s]", task), &record)) {
-            return failed(c, xapi_why(c->client));
+            return failed_call(c, xapi_why(c->client));
         }
         status = json_string_value(json_object_get(record, "status"));
         if (!status || (strcmp(status, "pending") != 0 && strcmp(status, "cancelling") != 0)) {
@@ -236,7 +326,7 @@ follow(struct vm_cli *c, const char *task)
     c->told = NULL;
     if (code) {
         error_text(json_object_get(record, "error_info"), why, sizeof why);
-        failed(c, status && !strcmp(status, "cancelled") ? "cancelled" : why);
+        failed_call(c, status && !strcmp(status, "cancelled") ? "cancelled" : why);
     }
     json_decref(record);
     xapi_call(c->client, "task.destroy", json_pack("[s]", task), NULL);
@@ -251,7 +341,7 @@ run(struct vm_cli *c, const char *method, json_t *params)
     int code;
 
     if (xapi_call(c->client, method, params, &task)) {
-        code = failed(c, xapi_why(c->client));
+        code = failed_call(c, xapi_why(c->client));
     } else if (c->no_wait) {
         puts(json_string_value(task));
         code = CLI_OK;
@@ -359,7 +449,7 @@ migrate_main(int argc, char **argv)
         {"max-rounds", CLI_UINT, &rounds, "N", "of copying what was written meanwhile", 1, 1000},
         {"connections", CLI_UINT, &connections, "N", "side by side", 1, 64},
         {"compress", CLI_STRING, &compress, "HOW", "auto, none, lz4 or zstd"},
-        {"postcopy", CLI_FLAG, &postcopy, NULL, "the rest may follow once the guest runs there"},
+        {"postcopy", CLI_FLAG, &postcopy, NULL, "allow \"weft vm postcopy\" while it moves"},
         {"offline", CLI_FLAG, &offline, NULL, "the guest stands still meanwhile"},
         {"force", CLI_FLAG, &force, NULL, "do not wait for the switch's confirmation"},
     };
@@ -400,6 +490,31 @@ migrate_main(int argc, char **argv)
     return code;
 }
 
+/* The order, no more: who waits for the migration sees what comes of it. */
+static int
+postcopy_main(int argc, char **argv)
+{
+    struct vm_cli c;
+    int code = CLI_OK;
+    char *vm;
+
+    if (!begin(&c, "vm postcopy", "VM", 1,
+               "  weft vm migrate web1 h2 --postcopy --no-wait\n  weft vm postcopy web1\n", NULL, 0,
+               argc, argv, &code)) {
+        return code;
+    }
+    vm = find(&c, "VM", c.operands[0]);
+    if (!vm) {
+        return CLI_FAILED;
+    }
+    if (xapi_call(c.client, "VM.migrate_postcopy", json_pack("[s]", vm), NULL)) {
+        code = failed_call(&c, xapi_why(c.client));
+    }
+    xapi_close(c.client);
+    free(vm);
+    return code;
+}
+
 static int
 evacuate_main(int argc, char **argv)
 {
@@ -428,6 +543,7 @@ const struct cli_cmd vm_cmds[] = {
     {"start", "have a host run it", start_main},
     {"shutdown", "end it", shutdown_main},
     {"migrate", "move it to another host while it runs", migrate_main},
+    {"postcopy", "have it move now, its memory behind it", postcopy_main},
 };
 const size_t n_vm_cmds = sizeof vm_cmds / sizeof vm_cmds[0];
 const struct cli_cmd host_cmds[] = {

@@ -1,4 +1,4 @@
-/* vm_cmd: "weft vm start|shutdown|migrate", "weft host evacuate": what hosts do,
+/* vm_cmd: "weft vm start|shutdown|migrate|postcopy", "weft host evacuate": what hosts do,
  * through weft-xapid.
  *
  * Each takes what follows its name and returns an exit code (cli_cmd.h).

@@ -32,11 +32,12 @@ struct work {
     struct agent *agent;
     long long int since; /* of the present step */
     bool told;           /* the process has been told */
+    bool told_postcopy;
     unsigned tries;
 
     /* Migrations. */
     double progress;
-    char phase[32], stats[1500];
+    char phase[32], stats[4096];
     bool fresh; /* they have not been written */
     long long int wrote;
     bool ended; /* a result came */

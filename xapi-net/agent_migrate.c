@@ -475,6 +475,18 @@ source_ended(struct work *w, const struct poolrec_migration *m, const struct poo
     return false;
 }
 
+/* A client has asked for it (VM.migrate_postcopy) since it began. */
+static bool
+wants_postcopy(const struct poolrec_task *task)
+{
+    struct json *params = json_from_string(task->params);
+    const struct json *now = value_member(params, "postcopy");
+    bool wants = now && now->type == JSON_TRUE;
+
+    json_destroy(params);
+    return wants;
+}
+
 static void
 step_source(struct work *w, const struct poolrec_task *task, const struct poolrec_vm *vm,
             const struct poolrec_migration *m)
@@ -492,6 +504,9 @@ step_source(struct work *w, const struct poolrec_task *task, const struct poolre
     if (alive && !strcmp(task->status, "cancelling") && !w->told) {
         proc_tell(p, "{\"cmd\":\"cancel\"}");
         w->told = true;
+    }
+    if (alive && !w->told_postcopy && wants_postcopy(task)) {
+        w->told_postcopy = !proc_tell(p, "{\"cmd\":\"postcopy\"}");
     }
     if (alive) {
         write_progress(w, task, m);

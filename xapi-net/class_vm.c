@@ -357,10 +357,43 @@ vm_pool_migrate(struct request *q)
         request_fail(q, "OPERATION_NOT_ALLOWED", "the VM is on that host already", NULL);
         return;
     }
+    if (!strcmp(value_map(q->args[2].j, "postcopy", "false"), "true") &&
+        strcmp(vm->driver, "cell") != 0) {
+        request_fail(q, "VALUE_NOT_SUPPORTED", "postcopy", "true",
+                     "the memory of this kind of VM cannot follow it", NULL);
+        return;
+    }
     params = json_object_create();
     json_object_put_string(params, "to", host->name);
     json_object_put(params, "options", json_clone(q->args[2].j));
     task_order(q, store_uuid(&vm->header_.uuid), vm->resident_on, params);
+    json_destroy(params);
+}
+
+/* VM.migrate_postcopy(session, vm), of ours: its migration, if it may, moves it after this
+ * round, and the memory that is left behind it. */
+static void
+vm_migrate_postcopy(struct request *q)
+{
+    const struct poolrec_vm *vm = vm_of(q->xapi, q->args[0].row);
+    const struct poolrec_task *task = task_of_vm(q->xapi->store, store_uuid(&vm->header_.uuid));
+    struct json *params = task ? json_from_string(task->params) : NULL;
+    const char *may = value_map(value_member(params, "options"), "postcopy", "false");
+    struct ovsdb_idl_txn *txn;
+    char *text;
+
+    if (!task || !strstr(task->name, "VM.pool_migrate")) {
+        request_fail(q, "OPERATION_NOT_ALLOWED", "no migration of the VM is under way", NULL);
+    } else if (strcmp(may, "true") != 0) {
+        request_fail(q, "OPERATION_NOT_ALLOWED", "the migration was begun without postcopy", NULL);
+    } else if ((txn = request_begin(q))) {
+        json_object_put(params, "postcopy", json_boolean_create(true));
+        text = json_to_string(params, 0);
+        poolrec_task_verify_status(task);
+        poolrec_task_set_params(task, text);
+        free(text);
+        request_commit(q, txn, json_string_create(""));
+    }
     json_destroy(params);
 }
 
@@ -460,6 +493,7 @@ static const struct method vm_methods[] = {
     {"clean_shutdown", "V", POOL_ROLE_OPERATOR, true, vm_shutdown},
     {"hard_shutdown", "V", POOL_ROLE_OPERATOR, true, vm_shutdown},
     {"pool_migrate", "VHm", POOL_ROLE_OPERATOR, true, vm_pool_migrate},
+    {"migrate_postcopy", "V", POOL_ROLE_OPERATOR, false, vm_migrate_postcopy},
 };
 
 const struct class class_vm = {.name = "VM",

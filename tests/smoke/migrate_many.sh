@@ -60,6 +60,23 @@ one_twice() {
 moving() { [ "$(vms | jq_py "next(bool(v.get('migration')) for v in vms if v['name'] == '$1')")" = True ]; }
 check one-vm-twice one_twice
 
+# Asked for while it moves; its memory follows.
+postcopy_on_request() {
+    local pid said
+    in_pool "$weft" vm migrate cell2 h3 --limit 20 --postcopy --json >"$dir/first" 2>&1 &
+    pid=$!
+    until_true 20 moving cell2 || return 1
+    in_pool "$weft" vm postcopy cell2 || return 1
+    wait "$pid" || { tail -n 1 "$dir/first"; return 1; }
+    [ "$(host_of cell2)" = h3 ] || { echo "cell2 is on $(host_of cell2)"; return 1; }
+    tail -n 1 "$dir/first" | /usr/bin/python3 -c 'import json, sys
+stats = json.loads(json.load(sys.stdin)["other_config"]["weft-stats"])
+assert stats["postcopy"], stats' || return 1
+    said=$(in_pool "$weft" vm postcopy cell2 2>&1) && { echo "without a migration"; return 1; }
+    [[ $said == *"no migration of the VM is under way"* ]] || { echo "$said"; return 1; }
+}
+check postcopy-on-request postcopy_on_request
+
 evacuated() {
     local pid most=0 now
     in_pool "$weft" host evacuate h3 --at-once 2 >"$dir/evacuation" 2>&1 &

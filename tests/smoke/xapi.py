@@ -377,6 +377,7 @@ def case_migrate(x):
     task = x("Async.VM.pool_migrate", vm, h1, {})
     until(15, lambda: x("task.get_progress", task) > 0, "progress")
     assert x("VM.get_current_operations", vm) == {task: "pool_migrate"}
+    fails("OPERATION_NOT_ALLOWED", x, "VM.migrate_postcopy", vm)
     fails("OTHER_OPERATION_IN_PROGRESS", x, "VM.hard_shutdown", vm)
     fails("OPERATION_NOT_ALLOWED", x, "task.destroy", task)
     x("task.cancel", task)
@@ -404,6 +405,25 @@ def case_migrate(x):
     until(20, lambda: runs(vm).count("start") == before + 2, "a guest that runs")
     assert time.monotonic() - began > 4
     x("VM.hard_shutdown", vm)
+
+
+def case_postcopy(x):
+    """Asked for while it moves, if that was allowed."""
+    vm, h1, h2 = x.vm("post"), x.one("host", "h1"), x.one("host", "h2")
+    x("VM.start_on", vm, h1, False, False)
+    fails("OPERATION_NOT_ALLOWED", x, "VM.migrate_postcopy", vm)
+    flag("hold")
+    task = x("Async.VM.pool_migrate", vm, h2, {"postcopy": "true"})
+    x("VM.migrate_postcopy", vm)  # also before there is anybody to be told
+    until(15, lambda: runs(vm).count("postcopy"), "the order at the sender")
+    flag("hold", False)
+    assert x.ended(task)["status"] == "success" and x("VM.get_resident_on", vm) == h2
+    assert runs(vm).count("postcopy") == 1, runs(vm)
+    x("VM.hard_shutdown", vm)
+    xen = x.vm("postx", driver="xen")
+    x("VM.start_on", xen, h1, False, False)
+    fails("VALUE_NOT_SUPPORTED", x, "VM.pool_migrate", xen, h2, {"postcopy": "true"})
+    x("VM.hard_shutdown", xen)
 
 
 def case_migrate_fails(x):
@@ -703,10 +723,25 @@ def case_command_line(x):
     env.update(WEFT_XAPI=f"https://127.0.0.{3 - x.host}:{port}", WEFT_CA_CERT=f"{pki}/ca.crt",
                WEFT_CERTIFICATE=f"{pki}/olga.crt", WEFT_PRIVATE_KEY=f"{pki}/olga.key")
     weft = f"{bin_dir}/weft"
-    run(weft, "vm", "start", "cli", "--on", "h1")
+    x("VIF.create", {"VM": vm, "network": x.one("network", "red"), "device": "3"})
+    assert run(weft, "vm", "start", "cli", "--on", "h1") == "done\n"
+    bad = subprocess.run([weft, "vm", "start", "cli"], env=env, capture_output=True, text=True)
+    assert bad.stderr == "weft vm start: VM_BAD_POWER_STATE: cli, halted, running\n", bad
     said = run(weft, "vm", "migrate", "cli", "h2", "--json", "--limit", "500")
     last = json.loads(said.splitlines()[-1])
     assert last["status"] == "success", said
+    said = run(weft, "vm", "migrate", "cli", "h1")
+    assert said == ("done: blackout 1.0 ms\n"
+                    "  interface 3: 2.5 ms from its last packet there to its first here\n"
+                    "  not carried: groups\n  not carried: late frames\n"), said
+    flag("no-way")
+    bad = subprocess.run([weft, "vm", "migrate", "cli", "h2"], env=env, capture_output=True,
+                         text=True)
+    assert bad.stderr == "weft vm migrate: VM_MIGRATE_FAILED: cli, h1, h2, no way\n", bad
+    bad = subprocess.run([weft, "vm", "postcopy", "cli"], env=env, capture_output=True, text=True)
+    assert bad.returncode == 1 and "no migration of the VM is under way" in bad.stderr, bad
+    flag("no-way", False)
+    run(weft, "vm", "migrate", "cli", "h2")
     run(weft, "host", "evacuate", "h2", "--at-once", "2")
     assert x("host.get_name_label", x("VM.get_resident_on", vm)) == "h1"
     flag("hold")
@@ -910,7 +945,7 @@ def main():
     until(20, lambda: len(x("host.get_allowed_operations", x.one("host", f"h{3 - x.host}"))),
           "the other host")
     for case in (case_envelopes, case_sessions, case_errors, case_records, case_power,
-                 case_start_once, case_migrate, case_migrate_fails,
+                 case_start_once, case_migrate, case_postcopy, case_migrate_fails,
                  case_xapid_killed, case_forged, case_stale_migration,
                  case_xen, case_evacuate,
                  case_forged_end, case_events,

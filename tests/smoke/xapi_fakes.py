@@ -225,7 +225,9 @@ def send(job):
         os.unlink(domain_path(job["from"], job["vm"]))
     else:
         destroy(job["cell"]["control"])
-    say(event="result", status="ok", why="", blackout_ms=1)
+    vifs = [{"uuid": v["uuid"], "port": v["port"], "blackout_ms": 2.5} for v in job["vifs"]]
+    say(event="result", status="ok", why="", blackout_ms=1, vifs=vifs,
+        lost="groups\nlate frames" if vifs else "")
 
 
 def first_line():
