@@ -18,7 +18,7 @@
 struct planning {
     struct model *m;
     struct plan *plan;
-    bool replace;
+    enum plan_mode mode;
     plan_read *read;
     void *aux;
     struct doc_errors *errors;
@@ -227,7 +227,7 @@ plan_item(struct planning *p, const struct doc_item *item)
     if (item->remove) {
         return;
     }
-    if (there && !p->replace) {
+    if (there && p->mode == PLAN_MERGE) {
         rec_copy(&op->after, &op->before);
         rec_overlay(&op->after, r);
         op->after.given = UINT32_MAX;
@@ -310,6 +310,22 @@ delete_object(struct planning *p, struct model_obj *obj)
     }
 }
 
+/* Changes are refused while a commit may be taken back, but weft-xapid's VMs do not
+ * come by way of us. */
+static bool
+outlives(const struct planning *p, const struct model_obj *obj)
+{
+    bool made = false;
+    struct rec r;
+
+    if (p->mode == PLAN_RESTORE && (obj->kind == REC_VM || obj->kind == REC_VIF) &&
+        p->read(p->aux, obj->kind, &obj->uuid, &r)) {
+        made = r.of_toolstack;
+        rec_destroy(&r);
+    }
+    return made;
+}
+
 static void
 plan_deletions(struct planning *p, const struct doc *doc, const struct doc_item *const *items)
 {
@@ -331,10 +347,10 @@ plan_deletions(struct planning *p, const struct doc *doc, const struct doc_item 
             delete_referrers(p, &uuid, FIELD_RULE_POLICY);
         }
     }
-    for (enum rec_kind k = 0; p->replace && k < REC_N_KINDS; k++) {
+    for (enum rec_kind k = 0; p->mode != PLAN_MERGE && k < REC_N_KINDS; k++) {
         if (doc->kinds & 1u << k) {
             MODEL_FOR_EACH (obj, p->m, k) {
-                if (obj->present) {
+                if (obj->present && !outlives(p, obj)) {
                     delete_object(p, obj);
                 }
             }
@@ -427,11 +443,11 @@ finish_ops(struct planning *p)
 }
 
 struct plan *
-plan_create(struct model *m, const struct doc *doc, bool replace, plan_read *read, void *aux,
+plan_create(struct model *m, const struct doc *doc, enum plan_mode mode, plan_read *read, void *aux,
             struct doc_errors *errors)
 {
     size_t errors_before = errors->n;
-    struct planning p = {.m = m, .replace = replace, .read = read, .aux = aux, .errors = errors};
+    struct planning p = {.m = m, .mode = mode, .read = read, .aux = aux, .errors = errors};
     const struct doc_item **items = xcalloc(doc->n + 1, sizeof *items);
     struct touched *t;
     size_t n = 0;
@@ -772,7 +788,7 @@ read_nothing(void *aux, enum rec_kind kind, const struct uuid *uuid, struct rec 
 bool
 model_load_doc(struct model *m, const struct doc *doc, struct doc_errors *errors)
 {
-    struct plan *plan = plan_create(m, doc, true, read_nothing, NULL, errors);
+    struct plan *plan = plan_create(m, doc, PLAN_REPLACE, read_nothing, NULL, errors);
     bool ok = plan && plan_give_keys(m, plan, errors) && do_and_report(m, plan, errors);
 
     m->generation = 1;

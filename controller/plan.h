@@ -26,9 +26,16 @@ struct plan {
 /* Reads what is stated of an object now (of the pool whatever the uuid is). */
 typedef bool plan_read(void *aux, enum rec_kind, const struct uuid *, struct rec *);
 
+/* What becomes of objects of the document's kinds that it does not state. */
+enum plan_mode {
+    PLAN_MERGE,   /* they stay, and so do fields that it does not state */
+    PLAN_REPLACE, /* they go */
+    PLAN_RESTORE, /* they go, but for VMs and vifs that weft-xapid has made */
+};
+
 /* Compares.  NULL: see errors. */
-struct plan *plan_create(struct model *m, const struct doc *doc, bool replace, plan_read *read,
-                         void *aux, struct doc_errors *errors);
+struct plan *plan_create(struct model *m, const struct doc *doc, enum plan_mode mode,
+                         plan_read *read, void *aux, struct doc_errors *errors);
 void plan_free(struct plan *);
 /* Gives keys and zones to what is created.  False: see errors. */
 bool plan_give_keys(struct model *, struct plan *, struct doc_errors *);

@@ -482,7 +482,7 @@ pool_db_aside(struct pool_db *db, const struct doc *doc, struct doc_errors *erro
         return NULL;
     }
     stop_lint(db); /* a trial moves what it points to */
-    plan = plan_create(db->model, doc, true, read_row, db, errors);
+    plan = plan_create(db->model, doc, PLAN_REPLACE, read_row, db, errors);
     if (plan) {
         plan->key_next = db->key_next;
         plan->zone_next = db->zone_next;
@@ -548,6 +548,8 @@ send_apply(struct pool_db *db, struct apply *apply, const struct plan *plan)
 static bool
 start_apply(struct pool_db *db)
 {
+    static const enum plan_mode modes[] = {
+        [POOL_REPLACE] = PLAN_REPLACE, [POOL_MERGE] = PLAN_MERGE, [POOL_RESTORE] = PLAN_RESTORE};
     struct doc_errors errors = {NULL, 0, false};
     struct apply *apply;
     struct plan *plan;
@@ -570,14 +572,21 @@ start_apply(struct pool_db *db)
         return false;
     }
     stop_lint(db); /* a trial moves what it points to */
-    plan = plan_create(db->model, apply->doc, apply->mode == POOL_REPLACE, read_row, db, &errors);
+    plan = plan_create(db->model, apply->doc, modes[apply->mode], read_row, db, &errors);
     if (plan) {
         plan->key_next = db->key_next;
         plan->zone_next = db->zone_next;
     }
     if (!plan || !plan_give_keys(db->model, plan, &errors) ||
         !plan_try(db->model, plan, &errors, apply->check_only ? &apply->warnings : NULL)) {
-        finish(db, EINVAL, &errors, db->model->generation);
+        if (apply->mode == POOL_RESTORE) {
+            /* What has come meanwhile does not go with what was before. */
+            VLOG_WARN("restored without what weft-xapid has made since: %s: %s: %s",
+                      errors.e[0].object, errors.e[0].field, errors.e[0].message);
+            apply->mode = POOL_REPLACE;
+        } else {
+            finish(db, EINVAL, &errors, db->model->generation);
+        }
         doc_errors_clear(&errors);
         plan_free(plan);
         return true;

@@ -42,6 +42,9 @@ void pool_db_share(struct pool_db *, bool leads);
 enum pool_apply_mode {
     POOL_REPLACE, /* what the document does not name goes */
     POOL_MERGE,   /* adds and changes; fields not stated stay as they are */
+    /* As REPLACE, but VMs and vifs that weft-xapid has made stay if they can: what
+     * an export that is older than they are does not know of. */
+    POOL_RESTORE,
 };
 
 struct pool_result {

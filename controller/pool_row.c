@@ -183,9 +183,11 @@ pool_row_read(const struct ovsdb_idl_row *row, enum rec_kind kind, struct rec *r
     r->zone = kind == REC_NETWORK ? read_integer(row, zone) : 0;
     if (kind == REC_VIF) {
         r->seen_host = xstrdup(pool_row_get_string(row, kind, "seen_host"));
+        r->of_toolstack = *pool_row_get_string(row, kind, "device");
     } else if (kind == REC_VM) {
         r->resident_on = xstrdup(pool_row_get_string(row, kind, "resident_on"));
         r->destination = xstrdup(pool_row_get_string(row, kind, "destination"));
+        r->of_toolstack = *pool_row_get_string(row, kind, "driver");
     }
 }
 

@@ -194,6 +194,7 @@ struct rec {
     char *seen_host; /* vifs: where it was found last; or NULL */
     /* VMs: names of the host that may run it and of the one that prepares to; or NULL */
     char *resident_on, *destination;
+    bool of_toolstack; /* VMs and vifs: weft-xapid has made it */
     struct rec_value v[REC_MAX_FIELDS];
 };
 

@@ -531,7 +531,11 @@ op_submit(void *pool_, struct rest_txn *txn)
     if (doc) {
         bool change = new_pending(pool, txn, &pending);
         bool merge = txn->kind == REST_EDIT || txn->kind == REST_CONFIRM;
-        apply(pool, txn, doc, merge ? POOL_MERGE : POOL_REPLACE, change ? &pending : NULL);
+        apply(pool, txn, doc,
+              merge                        ? POOL_MERGE
+              : txn->kind == REST_ROLLBACK ? POOL_RESTORE
+                                           : POOL_REPLACE,
+              change ? &pending : NULL);
         if (change && pending.deadline_ms) {
             free((char *)pending.document);
         }
@@ -560,7 +564,7 @@ roll_back_in_time(struct rest_pool *pool)
     }
     doc = doc_parse(pending->document, strlen(pending->document), &errors);
     if (doc) {
-        apply(pool, NULL, doc, POOL_REPLACE, &none);
+        apply(pool, NULL, doc, POOL_RESTORE, &none);
     } else {
         struct pool_result result = {.error = EINVAL, .errors = &errors};
         own_rollback_done(pool, &result);

@@ -755,7 +755,7 @@ test_trial(void)
     model_port_report(m, h, "p", &v->xs_uuid, NULL, 1);
     CASE("a plan tried leaves the model as it was");
     doc = doc_parse(text, strlen(text), &errors);
-    plan = plan_create(m, doc, false, read_vif1, NULL, &errors);
+    plan = plan_create(m, doc, PLAN_MERGE, read_vif1, NULL, &errors);
     CHECK(plan && plan->n == 2 && plan_give_keys(m, plan, &errors) &&
           plan_try(m, plan, &errors, NULL));
     CHECK(!errors.n && obj(REC_VIF, 1) == &v->obj &&
@@ -768,7 +768,7 @@ test_trial(void)
 
     CASE("so does one that is wrong");
     doc = doc_parse(clash, strlen(clash), &errors);
-    plan = plan_create(m, doc, false, read_vif1, NULL, &errors);
+    plan = plan_create(m, doc, PLAN_MERGE, read_vif1, NULL, &errors);
     CHECK(plan && !plan_try(m, plan, &errors, NULL) && errors.n == 1 &&
           !strcmp(errors.e[0].object, "vif vif2") && !strcmp(errors.e[0].field, "mac"));
     CHECK(obj(REC_VIF, 1) && obj(REC_VIF, 2) && !obj(REC_VIF, 2)->error);

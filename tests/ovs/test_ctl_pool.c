@@ -632,6 +632,54 @@ test_replace(struct side *s)
     }
 }
 
+static bool
+is_live(struct side *s, const void *vif)
+{
+    return model_by_name(s->m, REC_VIF, vif);
+}
+
+/* By weft-xapid, past every controller. */
+static int
+make_vm(const struct model_obj *network)
+{
+    char text[700];
+
+    snprintf(
+        text, sizeof text,
+        "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"VM\",\"uuid-name\":\"made\",\"row\":"
+        "{\"name\":\"made\",\"driver\":\"cell\"}},{\"op\":\"insert\",\"table\":\"VIF\",\"row\":"
+        "{\"name\":\"made-0\",\"device\":\"0\",\"vm\":[\"named-uuid\",\"made\"],\"network\":"
+        "[\"uuid\",\"" UUID_FMT "\"],\"mac\":\"02:00:00:00:00:11\","
+        "\"locking_mode\":\"network_default\"}}]",
+        UUID_ARGS(&network->uuid));
+    return ctl_db_transact(&server, text);
+}
+
+static void
+test_restore(struct side *s)
+{
+    static const char before[] =
+        "{\"version\":1,\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":7}],"
+        "\"vms\":[{\"name\":\"old\"}],\"vifs\":[]}";
+    struct answer a;
+
+    CASE("what weft-xapid has made since outlives a rollback");
+    a = apply(s, before, POOL_MERGE);
+    CHECK(!a.error);
+    a = apply(s, "{\"version\":1,\"vms\":[{\"name\":\"new\"}],\"tenants\":[{\"name\":\"t\"}]}",
+              POOL_MERGE);
+    CHECK(!a.error);
+    CHECK(!make_vm(model_by_name(s->m, REC_NETWORK, "n")) && until(s, NULL, is_live, "made-0"));
+    a = apply(s, before, POOL_RESTORE);
+    CHECK(!a.error && a.deleted == 1);
+    CHECK(model_by_name(s->m, REC_VM, "old") && !model_by_name(s->m, REC_VM, "new"));
+    CHECK(is_live(s, "made-0") && model_by_name(s->m, REC_TENANT, "t"));
+
+    CASE("but not without the network that it is in");
+    a = apply(s, "{\"version\":1,\"networks\":[],\"vms\":[],\"vifs\":[]}", POOL_RESTORE);
+    CHECK(!a.error && a.deleted == 4 && !is_live(s, "made-0"));
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -656,6 +704,7 @@ main(int argc, char *argv[])
     test_remembered(&s);
     test_server_dies(&s);
     test_replace(&s);
+    test_restore(&s);
     side_close(&s);
     ctl_db_stop(&server);
     return check_done();
