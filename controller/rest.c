@@ -253,6 +253,21 @@ write_done(struct rest_txn *txn, const struct rest_fault *fault, int64_t generat
     rest_answer(q, q->http.status, report);
 }
 
+/* Who might not have made the commit neither confirms it nor takes it back. */
+static bool
+may_decide(struct rest *r, const struct rest_request *q, struct rest_fault *fault)
+{
+    json_t *before = r->config.ops->pending_document(r->config.aux);
+    bool ok = rest_document_check(r, &q->user, before, fault);
+
+    json_decref(before);
+    if (!ok) {
+        snprintf(fault->message, sizeof fault->message,
+                 "the commit changed them, which role %s may not", pool_role_name(q->user.role));
+    }
+    return ok;
+}
+
 /* Decided when its turn has come, by what stands then. */
 static bool
 may_write(struct rest *r, struct rest_request *q, struct rest_fault *fault)
@@ -282,7 +297,7 @@ may_write(struct rest *r, struct rest_request *q, struct rest_fault *fault)
             rest_fault_set(fault, 409, "conflict", "pool", "pending_deadline",
                            "no commit waits for a confirmation");
         }
-        return pending;
+        return pending && may_decide(r, q, fault);
     }
     return false;
 }

@@ -106,6 +106,8 @@ struct rest_ops {
     bool (*applied)(void *aux, int64_t generation, struct json_t *waiting);
     /* Ms since 1970 when the unconfirmed commit rolls back; 0: there is none. */
     int64_t (*pending)(void *aux);
+    /* What stood before it, as a document. */
+    struct json_t *(*pending_document)(void *aux);
 };
 
 enum rest_log { REST_LOG_ERROR, REST_LOG_WARN, REST_LOG_INFO };

@@ -105,6 +105,14 @@ op_pending(void *pool_)
 }
 
 static json_t *
+op_pending_document(void *pool_)
+{
+    struct rest_pool *pool = pool_;
+
+    return json_loads(pool_db_pending(pool->db)->document, 0, NULL);
+}
+
+static json_t *
 fault_json(const char *object, const char *field, const char *message)
 {
     json_t *json = json_object();
@@ -604,6 +612,7 @@ static const struct rest_ops ops = {
     .submit = op_submit,
     .applied = op_applied,
     .pending = op_pending,
+    .pending_document = op_pending_document,
 };
 
 int

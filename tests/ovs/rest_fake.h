@@ -163,6 +163,10 @@ fake_submit(void *f_, struct rest_txn *txn)
         txn->done(txn, NULL, 0);
         return;
     }
+    if (txn->confirm_s) {
+        json_decref(f->before);
+        f->before = fake_export(f);
+    }
     if (txn->kind == REST_EDIT) {
         json_array_foreach(txn->body, i, edit)
         {
@@ -202,6 +206,12 @@ fake_pending(void *f)
     return ((struct fake *)f)->pending_ms;
 }
 
+static inline json_t *
+fake_pending_document(void *f)
+{
+    return json_incref(((struct fake *)f)->before);
+}
+
 static const struct rest_ops fake_ops = {
     .generation = fake_generation,
     .list = fake_list,
@@ -219,6 +229,7 @@ static const struct rest_ops fake_ops = {
     .submit = fake_submit,
     .applied = fake_applied,
     .pending = fake_pending,
+    .pending_document = fake_pending_document,
 };
 
 static inline void *
@@ -263,6 +274,7 @@ fake_stop(struct fake *f)
     pthread_join(f->thread, NULL);
     rest_destroy(f->rest);
     json_decref(f->objects);
+    json_decref(f->before);
 }
 
 #endif

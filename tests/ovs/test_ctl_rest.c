@@ -146,6 +146,21 @@ test_commit(void)
     CHECK(ask("POST", "/v1/rollback", NULL, NULL) == 200);
     CHECK(ask("POST", "/v1/rollback", NULL, NULL) == 409);
 
+    CASE("rest/an admin's commit is an admin's to confirm");
+    struct cert olga = cert_make("o", "operator", CERT_CLIENT, &ca);
+    CHECK(ask("POST", "/v1/commit?confirm=60",
+              "{\"edits\": [{\"op\": \"set\", \"class\": \"host\", \"name\": \"h1\", \"values\": "
+              "{\"uplink\": \"eth7\"}}]}",
+              NULL) == 200);
+    CHECK(tls_ask(&olga, "POST", "/v1/confirm", NULL, &json) == 403);
+    CHECK(says(json, "object", "hosts"));
+    json_decref(json);
+    CHECK(tls_ask(&olga, "POST", "/v1/rollback", NULL, NULL) == 403);
+    CHECK(ask("POST", "/v1/confirm", NULL, NULL) == 200);
+    CHECK(ask("POST", "/v1/commit?confirm=60", "{\"version\": 1}", NULL) == 200);
+    CHECK(tls_ask(&olga, "POST", "/v1/confirm", NULL, NULL) == 200);
+    cert_free(&olga);
+
     CASE("rest/check changes nothing");
     CHECK(ask("POST", "/v1/check", "{\"version\": 1}", &json) == 200);
     CHECK(json_array_size(json_object_get(json, "warnings")) == 1);
