@@ -241,18 +241,24 @@ show_others(struct pool_db *db)
 }
 
 static void
-run_lint(struct pool_db *db)
+run_lint(struct pool_db *db, size_t steps)
 {
-    if (!db->lint && db->lint_due && time_msec() >= db->lint_due) {
+    if (!db->lint && db->lint_due) {
         db->lint_due = 0;
         db->lint = model_lint_create(db->model);
     }
-    if (db->lint && model_lint_run(db->lint, LINT_STEPS)) {
+    if (db->lint && model_lint_run(db->lint, steps)) {
         model_lint_finish(db->lint);
         trunk_lint_all(db->model);
         model_lint_destroy(db->lint);
         db->lint = NULL;
     }
+}
+
+void
+pool_db_lint(struct pool_db *db)
+{
+    run_lint(db, SIZE_MAX);
 }
 
 /* The first controller of a new database makes its Pool. */
@@ -735,7 +741,9 @@ pool_db_run(struct pool_db *db)
     run_status(db);
     run_applies(db);
     ensure_pool(db);
-    run_lint(db);
+    if (db->lint || time_msec() >= db->lint_due) {
+        run_lint(db, LINT_STEPS);
+    }
     send_status(db);
     run_status(db);
 }

@@ -69,6 +69,9 @@ typedef void pool_done(const struct pool_result *, void *aux);
  * transaction, also if the document makes no difference. */
 void pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bool check_only,
                    const struct pool_pending *pending, pool_done *done, void *aux);
+/* Warnings are those of what stands now, not of a moment ago: all rules that are to be
+ * looked at are, at once. */
+void pool_db_lint(struct pool_db *);
 /* A model aside, as the document would leave the pool if it replaced what it
  * holds; the caller's.  NULL: see errors. */
 struct model *pool_db_aside(struct pool_db *, const struct doc *, struct doc_errors *);

@@ -155,7 +155,7 @@ report_fault(void *report, enum rec_kind kind, const char *name, const char *err
 }
 
 static json_t *
-op_check(void *pool_)
+report_of(const struct rest_pool *pool)
 {
     struct rest_pool *pool = pool_;
     json_t *report = json_pack("{s:[], s:[]}", "errors", "warnings");
@@ -165,11 +165,20 @@ op_check(void *pool_)
 }
 
 static json_t *
+op_check(void *pool_)
+{
+    struct rest_pool *pool = pool_;
+
+    pool_db_lint(pool->db);
+    return report_of(pool);
+}
+
+static json_t *
 op_status(void *pool_)
 {
     struct rest_pool *pool = pool_;
     int64_t generation = rest_model_generation(pool->model);
-    json_t *behind = json_array(), *report = op_check(pool);
+    json_t *behind = json_array(), *report = report_of(pool);
     struct rest_model_hosts hosts = rest_model_hosts(pool->model, generation, append_name, behind);
     json_t *status = json_pack(
         "{s:I, s:b, s:I, s:I, s:I, s:o}", "generation", (json_int_t)generation, "database",

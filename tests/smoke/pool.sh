@@ -226,6 +226,10 @@ echo '{' >"$dir/bad.json"
 refuses "line 2" "$weft" policy import "$dir/bad.json"
 tag_is 10
 "$weft" policy export - | "$weft" policy import -
+"$weft" rule add base/all order=1 direction=in action=deny
+"$weft" rule add base/late order=2 direction=in action=allow protocol=tcp ports=80
+refuses "base/late: unreachable: base/all" "$weft" policy lint
+"$weft" rule remove base/all base/late
 exits 0 "$weft" policy lint
 LINES
 
