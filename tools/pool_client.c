@@ -141,6 +141,7 @@ pool_client_open(const struct pool_where *w, struct pool_client **cp, char *why,
     }
     curl_easy_setopt(c->curl, CURLOPT_PROXY, "");
     curl_easy_setopt(c->curl, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(c->curl, CURLOPT_PATH_AS_IS, 1L); /* ".." may be a name */
     curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, 10L);
     curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->curl_error);
     *cp = c;

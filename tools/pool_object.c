@@ -145,7 +145,10 @@ set_of(const char *text)
     array = json_array();
     while (*text) {
         size_t n = strcspn(text, ",");
-        json_array_append_new(array, json_stringn(text, n));
+        if (json_array_append_new(array, json_stringn(text, n))) { /* not UTF-8 */
+            json_decref(array);
+            return NULL;
+        }
         text += n + (text[n] == ',');
     }
     return array;
@@ -186,6 +189,37 @@ no_such_field(const struct pool_args *a, const char *name)
     return usage_error(a, why);
 }
 
+/* Takes 'v'.  What is added or removed may be said in several words; else a field is
+ * stated once, or one word would undo the other. */
+static int
+state(const struct pool_args *a, json_t *body, const char *name, char op, json_t *v)
+{
+    const char *member = op == '+' ? "add" : "remove";
+    json_t *before = json_object_get(body, name), *list = json_object_get(before, member);
+    char why[100];
+
+    if (before && (op == '=' || !json_is_object(before))) {
+        json_decref(v);
+        snprintf(why, sizeof why, "%.40s is stated twice", name);
+        return usage_error(a, why);
+    }
+    if (op == '=') {
+        json_object_set_new(body, name, v);
+        return CLI_OK;
+    }
+    if (!before) {
+        before = json_object();
+        json_object_set_new(body, name, before);
+    }
+    if (list) {
+        json_array_extend(list, v);
+        json_decref(v);
+    } else {
+        json_object_set_new(before, member, v);
+    }
+    return CLI_OK;
+}
+
 /* One "FIELD=VALUE", "FIELD+=..." or "FIELD-=..." into 'body'. */
 static int
 assign(const struct pool_args *a, const char *word, json_t *body)
@@ -202,8 +236,8 @@ assign(const struct pool_args *a, const char *word, json_t *body)
         return usage_error(a, why);
     }
     if (!strcmp(name, "name") && op == '=') {
-        json_object_set_new(body, name, json_string(word + n + 1));
-        return CLI_OK;
+        v = json_string(word + n + 1);
+        return v ? state(a, body, name, op, v) : usage_error(a, "name takes text");
     }
     f = pool_field_find(class, name);
     if (!f) {
@@ -216,17 +250,7 @@ assign(const struct pool_args *a, const char *word, json_t *body)
                  f->flags & POOL_SET ? "a,b,c or a JSON array" : kinds[f->type]);
         return usage_error(a, why);
     }
-    if (op == '=') {
-        json_object_set_new(body, name, v);
-    } else {
-        json_t *change = json_object_get(body, name);
-        if (!json_is_object(change)) {
-            change = json_object();
-            json_object_set_new(body, name, change);
-        }
-        json_object_set_new(change, op == '+' ? "add" : "remove", v);
-    }
-    return CLI_OK;
+    return state(a, body, name, op, v);
 }
 
 static void
@@ -249,6 +273,25 @@ static const char change_examples[] =
     "  weft group set web vms+=web2 vms-=web1 --wait\n"
     "  weft rule add base/ssh order=10 direction=in action=allow protocol=tcp ports=22\n"
     "  weft rule set base/ssh ports=               (its default: all)\n";
+
+/* What is added has its name, and a rule its policy, from the first word. */
+static int
+name_in(const struct pool_args *a, json_t *body, const char *name)
+{
+    const char *slash = class->within ? strchr(name, '/') : NULL;
+    json_t *own = json_string(slash ? slash + 1 : name);
+    int code = own ? CLI_OK : usage_error(a, "the name is not UTF-8");
+
+    if (!code && slash) {
+        code = state(a, body, class->within, '=', json_stringn(name, slash - name));
+    }
+    if (!code) {
+        code = state(a, body, "name", '=', own);
+    } else {
+        json_decref(own);
+    }
+    return code;
+}
 
 /* "add" and "set". */
 static int
@@ -284,11 +327,7 @@ change_main(const char *verb, int argc, char **argv)
         code = usage_error(&a, "FIELD=VALUE is missing");
     }
     if (!code && add) {
-        const char *slash = class->within ? strchr(name, '/') : NULL;
-        if (slash) {
-            json_object_set_new(body, class->within, json_stringn(name, slash - name));
-        }
-        json_object_set_new(body, "name", json_string(slash ? slash + 1 : name));
+        code = name_in(&a, body, name);
     }
     if (!code) {
         client = pool_connect(&a);

@@ -1,6 +1,7 @@
 /* "weft policy": the pool's configuration as a whole: documents, checks, and
  * commits that wait for a confirmation. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,29 +38,45 @@ pool_read_document(const struct pool_args *a, const char *file)
     return json;
 }
 
-/* Whole, or not at all. */
+/* A document, and a newline; 'f' is closed. */
 static int
-write_document(const struct pool_args *a, const char *file, const json_t *json)
+put_document(FILE *f, const json_t *json)
 {
-    char fresh[600], why[700];
     int error = 0;
-    FILE *f;
 
-    snprintf(fresh, sizeof fresh, "%.500s.new", file);
-    f = fopen(fresh, "w");
     if (!f || json_dumpf(json, f, JSON_INDENT(2) | JSON_PRESERVE_ORDER) || fputc('\n', f) < 0) {
         error = errno ? errno : EIO;
     }
     if (f && fclose(f) && !error) {
         error = errno;
     }
-    if (!error && rename(fresh, file)) {
-        error = errno;
+    return error;
+}
+
+/* A file whole, or not at all; what is none (a pipe, a terminal) as it comes. */
+static int
+write_document(const struct pool_args *a, const char *file, const json_t *json)
+{
+    char fresh[PATH_MAX], why[700];
+    struct stat st;
+    int error;
+
+    if (!stat(file, &st) && !S_ISREG(st.st_mode)) {
+        error = put_document(fopen(file, "w"), json);
+    } else if ((size_t)snprintf(fresh, sizeof fresh, "%s.new", file) >= sizeof fresh) {
+        error = ENAMETOOLONG;
+    } else {
+        error = put_document(fopen(fresh, "w"), json);
+        if (!error && rename(fresh, file)) {
+            error = errno;
+        }
+        if (error) {
+            unlink(fresh);
+        }
     }
     if (!error) {
         return CLI_OK;
     }
-    unlink(fresh);
     snprintf(why, sizeof why, "%.300s: %s", file, strerror(error));
     return pool_failed(a, why);
 }
@@ -196,8 +213,8 @@ export_main(int argc, char **argv)
     int code;
 
     if (!pool_args_parse(&a, "policy", "export", "[FILE] [OPTION...]",
-                         "  weft policy export pool.json\n  weft policy export | jq .rules\n", NULL,
-                         0, argc, argv, &code)) {
+                         "  weft policy export pool.json\n  weft policy export | jq .policies\n",
+                         NULL, 0, argc, argv, &code)) {
         return code;
     }
     if (a.n > 1) {

@@ -141,6 +141,15 @@ has "allow" "$weft" pool show
 "$weft" host add h1 ovsdb=unix:/nowhere/db.sock openflow=unix:/nowhere/br.mgmt enabled=no
 has "h1" "$weft" status
 has "generation" "$weft" status --json
+"$weft" group set everyone addresses+=192.0.2.1 addresses+=192.0.2.2,192.0.2.3 addresses-=10.0.0.0/8
+has "192.0.2.1,192.0.2.2,192.0.2.3,fd00::/8" "$weft" group show everyone
+exits 2 "$weft" group set everyone addresses=10.0.0.0/8 addresses+=192.0.2.1
+exits 2 "$weft" network set nr mtu=1400 mtu=1500
+exits 2 "$weft" tenant add blue name=green
+"$weft" group set everyone addresses=10.0.0.0/8,fd00::/8
+"$weft" tenant add ..
+has ".." "$weft" tenant show ..
+"$weft" tenant remove ..
 LINES
 
 check refusals "what is wrong is named, and nothing changes" all <<'LINES'
@@ -231,6 +240,7 @@ tag_is 10
 refuses "base/late: unreachable: base/all" "$weft" policy lint
 "$weft" rule remove base/all base/late
 exits 0 "$weft" policy lint
+ln -s /dev/stdout "$dir/out"; "$weft" policy export "$dir/out" | "$weft" policy import -; [ -L "$dir/out" ]
 LINES
 
 check deadline "what nobody confirms rolls back" all <<'LINES'
