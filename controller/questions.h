@@ -25,5 +25,7 @@ struct trace_fault {
  * the fault. */
 char *trace_answer(struct model *, struct compile *, const char *question, bool people,
                    struct trace_fault *);
+/* Whose the flows of a cookie ("0xd5...", or decimal) are: JSON.  NULL: see the fault. */
+char *trace_cookie(const struct model *, const char *cookie, struct trace_fault *);
 
 #endif

@@ -86,6 +86,8 @@ struct rest_ops {
     /* The way of a packet: the answer to a question (questions.h), or NULL and a
      * fault. */
     struct json_t *(*trace)(void *aux, const struct json_t *question, struct rest_fault *);
+    /* Whose the flows of a cookie ("0xd5...") are; or NULL and a fault. */
+    struct json_t *(*cookie)(void *aux, const char *cookie, struct rest_fault *);
     /* What rules decided, after an entry's number; -1: the latest. */
     struct json_t *(*log)(void *aux, int64_t after);
     /* Switches report new connections for so many seconds. */

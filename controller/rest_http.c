@@ -64,26 +64,67 @@ identify(struct rest_request *q, struct rest_fault *fault)
 
 /* --- the head ------------------------------------------------------------------------- */
 
+const struct rest_arg_kind rest_args[REST_N_ARGS] = {
+    [REST_ARG_GENERATION] = {"generation", INT64_MAX},
+    [REST_ARG_TIMEOUT] = {"timeout", REST_WAIT_MAX_S},
+    [REST_ARG_CONFIRM] = {"confirm", REST_CONFIRM_MAX_S},
+    [REST_ARG_AFTER] = {"after", INT64_MAX},
+    [REST_ARG_SECONDS] = {"seconds", REST_SAMPLE_MAX_S},
+};
+
+struct args {
+    struct rest_request *q;
+    struct rest_fault *fault;
+};
+
 static bool
-number_arg(struct rest_request *q, const char *name, enum rest_arg arg, int64_t max,
-           struct rest_fault *fault)
+number_arg(struct rest_request *q, enum rest_arg arg, const char *text, struct rest_fault *fault)
 {
-    const char *text = http_arg(&q->http, name);
+    const char *name = rest_args[arg].name;
+    long long v;
     char *end;
 
-    q->args[arg] = -1;
-    if (!text) {
-        return true;
-    }
     errno = 0;
-    long long v = strtoll(text, &end, 10);
-    if (errno || end == text || *end || *text < '0' || *text > '9' || v > max) {
+    v = strtoll(text, &end, 10);
+    if (errno || end == text || *end || *text < '0' || *text > '9' || v > rest_args[arg].max) {
         rest_fault_set(fault, 400, "invalid", NULL, name, "must be a number from 0 to %lld",
-                       (long long)max);
+                       (long long)rest_args[arg].max);
+        return false;
+    }
+    if (q->args[arg] >= 0) {
+        rest_fault_set(fault, 400, "invalid", NULL, name, "is stated twice");
         return false;
     }
     q->args[arg] = v;
     return true;
+}
+
+/* One that nobody knows is an error: it may be a "confirm" that was meant. */
+static bool
+one_arg(void *args_, const char *name, const char *value)
+{
+    struct args *args = args_;
+
+    for (enum rest_arg arg = 0; arg < REST_N_ARGS; arg++) {
+        if (args->q->route->args & 1u << arg && !strcmp(name, rest_args[arg].name)) {
+            return number_arg(args->q, arg, value ? value : "", args->fault);
+        }
+    }
+    rest_fault_set(args->fault, 400, "invalid", NULL, NULL,
+                   "\"%.60s\" is no parameter of %s %.200s", name, args->q->route->method,
+                   args->q->http.path);
+    return false;
+}
+
+static bool
+args_ok(struct rest_request *q, struct rest_fault *fault)
+{
+    struct args args = {q, fault};
+
+    for (size_t i = 0; i < REST_N_ARGS; i++) {
+        q->args[i] = -1;
+    }
+    return http_each_arg(&q->http, one_arg, &args);
 }
 
 /* A page of another origin that uses a browser's certificate. */
@@ -142,13 +183,7 @@ head_ok(struct rest_request *q, const char *method, struct rest_fault *fault)
         rest_fault_set(fault, 403, "denied", NULL, NULL, "requests of other origins are refused");
         return false;
     }
-    return rest_route_find(q, method, fault) &&
-           number_arg(q, "generation", REST_ARG_GENERATION, INT64_MAX, fault) &&
-           number_arg(q, "timeout", REST_ARG_TIMEOUT, REST_WAIT_MAX_S, fault) &&
-           number_arg(q, "confirm", REST_ARG_CONFIRM, REST_CONFIRM_MAX_S, fault) &&
-           number_arg(q, "after", REST_ARG_AFTER, INT64_MAX, fault) &&
-           number_arg(q, "seconds", REST_ARG_SECONDS, REST_SAMPLE_MAX_S, fault) &&
-           body_allowed(q, fault);
+    return rest_route_find(q, method, fault) && args_ok(q, fault) && body_allowed(q, fault);
 }
 
 /* --- http_serve's hooks ------------------------------------------------------------- */

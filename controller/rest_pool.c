@@ -157,7 +157,6 @@ report_fault(void *report, enum rec_kind kind, const char *name, const char *err
 static json_t *
 report_of(const struct rest_pool *pool)
 {
-    struct rest_pool *pool = pool_;
     json_t *report = json_pack("{s:[], s:[]}", "errors", "warnings");
 
     rest_model_faults(pool->model, report_fault, report);
@@ -213,6 +212,21 @@ op_trace(void *pool_, const json_t *question, struct rest_fault *fault)
     }
     free(said);
     free(asked);
+    return answer;
+}
+
+static json_t *
+op_cookie(void *pool_, const char *cookie, struct rest_fault *fault)
+{
+    struct rest_pool *pool = pool_;
+    struct trace_fault why;
+    char *said = trace_cookie(pool->model, cookie, &why);
+    json_t *answer = said ? json_loads(said, 0, NULL) : NULL;
+
+    if (!said) {
+        rest_fault_set(fault, 422, "invalid", NULL, why.field, "%s", why.message);
+    }
+    free(said);
     return answer;
 }
 
@@ -612,6 +626,7 @@ static const struct rest_ops ops = {
     .export = op_export,
     .check = op_check,
     .trace = op_trace,
+    .cookie = op_cookie,
     .log = op_log,
     .sample = op_sample,
     .samples = op_samples,

@@ -3,6 +3,7 @@
  *   rest.c        the server: users, answers, writes in turn, long polls, the end
  *   rest_http.c   from the listeners' threads: who asks, and whether he may
  *   rest_route.c  which method and path does what, and for whom
+ *   rest_openapi.c, rest_schema.c  the same as a description for programs
  *   rest_login.c  beginning and ending sessions
  *   rest_edit.c   a client's edit: its form, and who may make it
  *
@@ -45,18 +46,7 @@ struct rest_user {
 
 struct rest_request;
 
-struct rest_route {
-    const char *method;
-    const char *path;     /* "/v1/status", "/v1/{class}", "/v1/{class}/{object}" */
-    enum pool_role least; /* POOL_ROLE_NONE: the class says */
-    bool change;          /* is audited */
-    bool whole_pool;      /* is nothing for tenants */
-    size_t max_body;
-    const char *body; /* its schema; NULL: the class's, or a document */
-    void (*run)(struct rest *, struct rest_request *); /* on the main loop */
-    const char *about;
-};
-
+/* Numbers in a query. */
 enum rest_arg {
     REST_ARG_GENERATION,
     REST_ARG_TIMEOUT,
@@ -64,6 +54,25 @@ enum rest_arg {
     REST_ARG_AFTER,
     REST_ARG_SECONDS,
     REST_N_ARGS
+};
+struct rest_arg_kind {
+    const char *name;
+    int64_t max;
+};
+extern const struct rest_arg_kind rest_args[REST_N_ARGS];
+
+struct rest_route {
+    const char *method;
+    const char *path;     /* "/v1/status", "/v1/{class}", "/v1/{class}/{object}" */
+    enum pool_role least; /* POOL_ROLE_NONE: the class says */
+    bool change;          /* is audited */
+    bool whole_pool;      /* is nothing for tenants */
+    size_t max_body;
+    unsigned args;      /* bit enum rest_arg: what the query may hold */
+    const char *body;   /* its schema; NULL: the class's, or a document */
+    const char *answer; /* likewise; NULL: the class's, or what a change is answered with */
+    void (*run)(struct rest *, struct rest_request *); /* on the main loop */
+    const char *about;
 };
 
 struct rest_request {
@@ -139,6 +148,13 @@ extern const struct rest_route rest_routes[];
 extern const size_t n_rest_routes;
 /* Finds the route and what the path names; checks the role.  False: 'fault'. */
 bool rest_route_find(struct rest_request *, const char *method, struct rest_fault *);
+
+/* --- rest_schema.c -------------------------------------------------------------- */
+
+/* {"$ref": ...} to one of the schemas. */
+struct json_t *rest_schema_ref(const char *name, const char *suffix);
+/* All of them, by name. */
+struct json_t *rest_schemas(void);
 
 /* --- rest_login.c --------------------------------------------------------------- */
 

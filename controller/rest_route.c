@@ -10,6 +10,7 @@
 static const char class_path[] = "/v1/{class}";
 static const char object_path[] = "/v1/{class}/{object}";
 static const char session_path[] = "/v1/sessions/{id}";
+static const char cookie_path[] = "/v1/cookies/{cookie}";
 
 /* --- the whole pool ------------------------------------------------------------- */
 
@@ -74,6 +75,30 @@ has_body(struct rest_request *q)
     return false;
 }
 
+/* False: the request has been refused, and is gone. */
+static bool
+holds_only(struct rest_request *q, const char *const *members, size_t n)
+{
+    struct rest_fault fault;
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(q->json, key, value)
+    {
+        size_t i = 0;
+
+        while (i < n && strcmp(key, members[i])) {
+            i++;
+        }
+        if (i == n) {
+            rest_fault_set(&fault, 422, "invalid", NULL, key, "has no place beside %s", members[0]);
+            rest_refuse(q, &fault);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void
 run_check(struct rest *r, struct rest_request *q)
 {
@@ -104,6 +129,19 @@ run_trace(struct rest *r, struct rest_request *q)
         return;
     }
     answer = r->config.ops->trace(r->config.aux, q->json, &fault);
+    if (answer) {
+        rest_answer(q, 200, answer);
+    } else {
+        rest_refuse(q, &fault);
+    }
+}
+
+static void
+run_cookie(struct rest *r, struct rest_request *q)
+{
+    struct rest_fault fault;
+    json_t *answer = r->config.ops->cookie(r->config.aux, q->object, &fault);
+
     if (answer) {
         rest_answer(q, 200, answer);
     } else {
@@ -158,10 +196,11 @@ run_capture(struct rest *r, struct rest_request *q)
 static void
 run_shadow(struct rest *r, struct rest_request *q)
 {
+    static const char *const members[] = {"document", "flows"};
     struct rest_fault fault;
     json_t *answer;
 
-    if (!has_body(q)) {
+    if (!has_body(q) || !holds_only(q, members, 2)) {
         return;
     }
     answer = r->config.ops->shadow(r->config.aux, q->json, &fault);
@@ -182,12 +221,16 @@ run_log(struct rest *r, struct rest_request *q)
 static void
 run_commit(struct rest *r, struct rest_request *q)
 {
+    static const char *const members[] = {"edits"};
     json_t *edits;
 
     if (!has_body(q)) {
         return;
     }
     edits = json_object_get(q->json, "edits");
+    if (edits && !holds_only(q, members, 1)) {
+        return;
+    }
     q->txn = (struct rest_txn){.kind = REST_IMPORT, .body = q->json};
     if (edits) {
         q->edits = json_incref(edits);
@@ -303,45 +346,56 @@ run_remove(struct rest *r, struct rest_request *q)
 #define BODY(max) .max_body = REST_##max##_MAX
 #define CHANGE .change = true
 #define WHOLE .whole_pool = true
+#define ARG(name) (1u << REST_ARG_##name)
 
 const struct rest_route rest_routes[] = {
-    {"GET", "/v1/openapi.json", ROLE(VIEWER), .run = run_openapi, .about = "this description"},
-    {"GET", "/v1/whoami", ROLE(VIEWER), .run = run_whoami, .about = "name and role of who asks"},
-    {"GET", "/v1/status", ROLE(VIEWER), .run = run_status,
+    {"GET", "/v1/openapi.json", ROLE(VIEWER), .answer = "openapi", .run = run_openapi,
+     .about = "this description"},
+    {"GET", "/v1/whoami", ROLE(VIEWER), .answer = "whoami", .run = run_whoami,
+     .about = "name and role of who asks"},
+    {"GET", "/v1/status", ROLE(VIEWER), .answer = "status", .run = run_status,
      .about = "generation, hosts, and what is wrong"},
-    {"GET", "/v1/wait", ROLE(VIEWER), .run = run_wait,
+    {"GET", "/v1/wait", ROLE(VIEWER), .args = ARG(GENERATION) | ARG(TIMEOUT), .answer = "waited",
+     .run = run_wait,
      .about = "answers when every connected host has applied the generation, or after the timeout"},
-    {"GET", "/v1/export", ROLE(VIEWER), WHOLE, .run = run_export,
+    {"GET", "/v1/export", ROLE(VIEWER), WHOLE, .answer = "document", .run = run_export,
      .about = "what is stated, as a document"},
-    {"GET", "/v1/check", ROLE(VIEWER), WHOLE, .run = run_check,
+    {"GET", "/v1/check", ROLE(VIEWER), WHOLE, .answer = "report", .run = run_check,
      .about = "errors and warnings (conflicts, unreachable rules) of what stands"},
-    {"POST", "/v1/check", ROLE(VIEWER), WHOLE, BODY(BODY), .run = run_check,
-     .about = "errors and warnings of a document; nothing changes"},
-    {"POST", "/v1/trace", ROLE(VIEWER), WHOLE, BODY(OBJECT), .body = "question", .run = run_trace,
-     .about = "the way of a packet over the pool's hosts, and who decided what"},
-    {"GET", "/v1/log", ROLE(VIEWER), WHOLE, .run = run_log,
+    {"POST", "/v1/check", ROLE(VIEWER), WHOLE, BODY(BODY), .body = "document", .answer = "report",
+     .run = run_check, .about = "errors and warnings of a document; nothing changes"},
+    {"POST", "/v1/trace", ROLE(VIEWER), WHOLE, BODY(OBJECT), .body = "question", .answer = "trace",
+     .run = run_trace, .about = "the way of a packet over the pool's hosts, and who decided what"},
+    {"GET", cookie_path, ROLE(VIEWER), WHOLE, .answer = "origin", .run = run_cookie,
+     .about = "whose a flow with this cookie is"},
+    {"GET", "/v1/log", ROLE(VIEWER), WHOLE, .args = ARG(AFTER), .answer = "log", .run = run_log,
      .about = "what rules with their log flag decided lately"},
-    {"GET", "/v1/sessions", ROLE(VIEWER), .run = rest_run_sessions,
+    {"GET", "/v1/sessions", ROLE(VIEWER), .answer = "sessions", .run = rest_run_sessions,
      .about = "one's sessions; an admin's: everybody's"},
     {"POST", "/v1/sessions", ROLE(VIEWER), CHANGE, BODY(OBJECT), .body = "login",
-     .run = rest_run_login, .about = "a session, and the token for it, which is not told again"},
-    {"DELETE", session_path, ROLE(VIEWER), CHANGE, .run = rest_run_logout,
+     .answer = "session_begun", .run = rest_run_login,
+     .about = "a session, and the token for it, which is not told again"},
+    {"DELETE", session_path, ROLE(VIEWER), CHANGE, .answer = "session_ended",
+     .run = rest_run_logout,
      .about = "a session ends; \"current\" is the one of the token that asks"},
-    {"POST", "/v1/samples", ROLE(OPERATOR), WHOLE, CHANGE, .run = run_samples,
+    {"POST", "/v1/samples", ROLE(OPERATOR), WHOLE, CHANGE, .args = ARG(SECONDS),
+     .answer = "sampling", .run = run_samples,
      .about =
          "switches report new connections for a while; what they reported before is forgotten"},
-    {"GET", "/v1/samples", ROLE(VIEWER), WHOLE, .run = run_samples,
+    {"GET", "/v1/samples", ROLE(VIEWER), WHOLE, .answer = "samples", .run = run_samples,
      .about = "the connections that they reported, as flows for shadow"},
     {"POST", "/v1/capture", ROLE(OPERATOR), WHOLE, CHANGE, BODY(OBJECT), .body = "capture",
-     .run = run_capture,
+     .answer = "capturing", .run = run_capture,
      .about = "a vif's next packets are reported for a while; in place of what is under way"},
-    {"GET", "/v1/capture", ROLE(OPERATOR), WHOLE, .run = run_capture,
-     .about = "the packets that were reported, each with its trace"},
-    {"POST", "/v1/shadow", ROLE(OPERATOR), WHOLE, BODY(BODY), .body = "shadow", .run = run_shadow,
+    {"GET", "/v1/capture", ROLE(OPERATOR), WHOLE, .args = ARG(AFTER), .answer = "captured",
+     .run = run_capture, .about = "the packets that were reported, each with its trace"},
+    {"POST", "/v1/shadow", ROLE(OPERATOR), WHOLE, BODY(BODY), .body = "shadow", .answer = "scored",
+     .run = run_shadow,
      .about = "what a document would do with flows that were seen; nothing changes"},
-    {"POST", "/v1/import", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .run = run_import,
-     .about = "a document replaces the classes it holds"},
-    {"POST", "/v1/commit", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .run = run_commit,
+    {"POST", "/v1/import", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .body = "document",
+     .run = run_import, .about = "a document replaces the classes it holds"},
+    {"POST", "/v1/commit", ROLE(OPERATOR), WHOLE, CHANGE, BODY(BODY), .args = ARG(CONFIRM),
+     .body = "commit", .run = run_commit,
      .about = "a document, or edits, in one transaction; with confirm=SECONDS it rolls back unless "
               "confirmed"},
     {"POST", "/v1/confirm", ROLE(OPERATOR), WHOLE, CHANGE, .run = run_confirm,
@@ -373,6 +427,10 @@ match(struct rest_request *q)
     if (!strncmp(q->http.path, "/v1/sessions/", 13)) {
         snprintf(q->object, sizeof q->object, "%.60s", q->http.path + 13);
         return session_path;
+    }
+    if (!strncmp(q->http.path, "/v1/cookies/", 12)) {
+        snprintf(q->object, sizeof q->object, "%.60s", q->http.path + 12);
+        return cookie_path;
     }
     if (strncmp(q->http.path, "/v1/", 4) != 0) {
         return NULL;
@@ -441,6 +499,7 @@ rest_route_find(struct rest_request *q, const char *method, struct rest_fault *f
     rest_fault_set(fault, 405, "bad_request", NULL, NULL, "%.20s cannot be done here", method);
     q->http.allow = !strcmp(path, class_path)     ? "GET, POST"
                     : !strcmp(path, session_path) ? "DELETE"
+                    : !strcmp(path, cookie_path)  ? "GET"
                     : !strcmp(path, object_path)  ? "GET, PATCH, DELETE"
                                                   : "GET, POST";
     return false;

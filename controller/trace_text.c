@@ -1,6 +1,8 @@
 /* A trace as JSON, and in lines for people. */
 #include <config.h>
 
+#include <ctype.h>
+#include <errno.h>
 #include <stdlib.h>
 
 #include "model.h"
@@ -8,6 +10,7 @@
 #include "openvswitch/json.h"
 #include "packets.h"
 #include "pflow.h"
+#include "record.h"
 #include "trace_query.h"
 #include "util.h"
 
@@ -180,6 +183,41 @@ put_rule(struct json *json, const struct model *m, uint32_t key)
         json_object_put_string(json, "author", r->policy->author ? r->policy->author : "");
         json_object_put_string(json, "part", r->mandatory ? "mandatory" : "default");
     }
+}
+
+char *
+trace_cookie(const struct model *m, const char *text, struct trace_fault *fault)
+{
+    const struct model_obj *obj;
+    enum flow_kind kind;
+    struct json *json;
+    uint64_t cookie;
+    char *said, *end;
+
+    errno = 0;
+    cookie = strtoull(text, &end, 0);
+    if (errno || end == text || *end || !isdigit((unsigned char)*text)) {
+        trace_fault_set(fault, "cookie", "\"%.60s\" is no number like 0xd505000000000007", text);
+        return NULL;
+    }
+    kind = flow_cookie_kind(cookie);
+    obj = kind ? model_by_key(m, (uint32_t)cookie) : NULL;
+    json = json_object_create();
+    json_object_put_format(json, "cookie", "0x%016" PRIx64, cookie);
+    json_object_put_string(json, "kind", flow_kind_name(kind));
+    put_text(json, "from", explain_cookie, m, cookie);
+    if (kind == FLOW_RULE) {
+        put_rule(json, m, cookie);
+    }
+    if (obj) {
+        const struct model_rule *r = model_rule(obj);
+
+        json_object_put_format(json, "object", "%s %s%s%s", rec_tables[obj->kind].noun,
+                               r ? r->policy->obj.name : "", r ? "/" : "", obj->name);
+    }
+    said = json_to_string(json, JSSF_SORT);
+    json_destroy(json);
+    return said;
 }
 
 static struct json *

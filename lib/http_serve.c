@@ -36,10 +36,29 @@ http_header(const struct http_request *q, const char *name)
     return MHD_lookup_connection_value(q->mhd, MHD_HEADER_KIND, name);
 }
 
-const char *
-http_arg(const struct http_request *q, const char *name)
+struct each_arg {
+    bool (*each)(void *aux, const char *name, const char *value);
+    void *aux;
+    bool ok;
+};
+
+static enum MHD_Result
+one_arg(void *each_, enum MHD_ValueKind kind, const char *name, const char *value)
 {
-    return MHD_lookup_connection_value(q->mhd, MHD_GET_ARGUMENT_KIND, name);
+    struct each_arg *each = each_;
+
+    each->ok = each->each(each->aux, name, value);
+    return each->ok ? MHD_YES : MHD_NO;
+}
+
+bool
+http_each_arg(const struct http_request *q,
+              bool (*each)(void *aux, const char *name, const char *value), void *aux)
+{
+    struct each_arg all = {each, aux, true};
+
+    MHD_get_connection_values(q->mhd, MHD_GET_ARGUMENT_KIND, one_arg, &all);
+    return all.ok;
 }
 
 void

@@ -86,7 +86,10 @@ void http_destroy(struct http_server *);
 int64_t http_now_ms(void); /* monotonic */
 void *http_aux(const struct http_request *);
 const char *http_header(const struct http_request *, const char *name);
-const char *http_arg(const struct http_request *, const char *name);
+/* What stands behind the '?', in turn ('value' NULL: a name alone), until 'each' returns
+ * false; then false. */
+bool http_each_arg(const struct http_request *,
+                   bool (*each)(void *aux, const char *name, const char *value), void *aux);
 /* Takes 'text' (malloc'ed; NULL: out of memory). */
 void http_put(struct http_request *, int status, char *text);
 /* It has been taken, and comes to http_take() once more; it is the main loop's again. */

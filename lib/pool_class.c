@@ -30,6 +30,7 @@ static const struct pool_field pool_fields[] = {
      "when the unconfirmed commit rolls back, ms since 1970; 0: there is none"},
     {"pending_author", POOL_STRING, STATUS, NULL, "whose the unconfirmed commit is"},
     {"coordinator", POOL_STRING, STATUS, NULL, "the host whose weft-xapid speaks for the pool"},
+    {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
 static const struct pool_field host_fields[] = {
@@ -161,6 +162,7 @@ static const struct pool_field user_fields[] = {
     {"role", POOL_STRING, REQUIRED | COLUMN, NULL, "viewer, tenant, operator or admin"},
     {"tenant", POOL_REF, COLUMN, "tenant", "of role tenant"},
     {"enabled", POOL_BOOLEAN, COLUMN, NULL, "false: turned away"},
+    {"error", POOL_STRING, STATUS | COLUMN, NULL, "what is wrong"},
 };
 
 static const struct pool_field mirror_fields[] = {

@@ -10,7 +10,7 @@ enum { CAPTURE_S = 30, POLL_US = 300000 };
 
 struct trace_args {
     const char *from, *to, *to_mac, *source, *destination, *protocol, *state, *host, *flow;
-    const char *capture;
+    const char *capture, *cookie;
     unsigned tcp, udp, sctp, source_port, seconds, count;
     bool ipv6;
 };
@@ -173,6 +173,29 @@ capture(const struct pool_args *a, struct pool_client *client, const struct trac
     return code;
 }
 
+/* Whose a flow is, by its cookie. */
+static int
+explain(const struct pool_args *a, struct pool_client *client, const char *cookie)
+{
+    const char *from;
+    char path[100];
+    json_t *answer;
+
+    snprintf(path, sizeof path, "/v1/cookies/%.60s", cookie);
+    if (pool_call(client, "GET", path, NULL, NULL, POOL_CALL_S, &answer)) {
+        return pool_call_failed(a, client);
+    }
+    from = json_string_value(json_object_get(answer, "from"));
+    if (a->json) {
+        pool_print_json(answer);
+    } else {
+        pool_print_text(from ? from : "");
+        putchar('\n');
+    }
+    json_decref(answer);
+    return CLI_OK;
+}
+
 static int
 ask(const struct pool_args *a, struct pool_client *client, const struct trace_args *t)
 {
@@ -213,6 +236,8 @@ pool_trace_main(int argc, char **argv)
         {"seconds", CLI_UINT, &t.seconds, "N", "of --capture (30)", 1, 300},
         {"count", CLI_UINT, &t.count, "N", "packets of --capture (1)", 1, 100},
         {"flow", CLI_STRING, &t.flow, "FLOW", "the packet as ovs-fields(7) has it"},
+        {"cookie", CLI_STRING, &t.cookie, "COOKIE",
+         "instead: whose a flow is that ovs-ofctl dump-flows shows"},
     };
     struct pool_client *client;
     struct pool_args a;
@@ -225,6 +250,7 @@ pool_trace_main(int argc, char **argv)
             "  weft trace --from web-0 --to db-0 --tcp 5432 --state older\n"
             "  weft trace --host h1 --flow 'in_port=eth1,dl_vlan=10,dl_vlan_pcp=0,tcp,...'\n"
             "  weft trace --capture web-0 --tcp 5432 --count 3\n"
+            "  weft trace --cookie 0xd505000000000007\n"
             "\nFails if it is not delivered.\n",
             opts, sizeof opts / sizeof opts[0], argc, argv, &code)) {
         return code;
@@ -236,7 +262,9 @@ pool_trace_main(int argc, char **argv)
     if (!client) {
         return CLI_FAILED;
     }
-    code = t.capture ? capture(&a, client, &t) : ask(&a, client, &t);
+    code = t.cookie    ? explain(&a, client, t.cookie)
+           : t.capture ? capture(&a, client, &t)
+                       : ask(&a, client, &t);
     pool_client_close(client);
     return code;
 }

@@ -14,6 +14,7 @@ struct fake {
     json_t *objects; /* {noun: [object, ...]} */
     int64_t generation;
     int64_t pending_ms;
+    json_t *before;          /* the unconfirmed commit */
     _Atomic int64_t applied; /* what the hosts have applied */
     atomic_int submitted;
     struct rest *rest;
@@ -100,6 +101,16 @@ fake_trace(void *f, const json_t *question, struct rest_fault *fault)
         return NULL;
     }
     return json_pack("{s:s}", "verdict", "delivered");
+}
+
+static inline json_t *
+fake_cookie(void *f, const char *cookie, struct rest_fault *fault)
+{
+    if (strncmp(cookie, "0x", 2) != 0) {
+        rest_fault_set(fault, 422, "invalid", NULL, "cookie", "is no number");
+        return NULL;
+    }
+    return json_pack("{s:s, s:s, s:s}", "cookie", cookie, "kind", "rule", "from", "rule base/ssh");
 }
 
 static inline json_t *
@@ -220,6 +231,7 @@ static const struct rest_ops fake_ops = {
     .export = fake_export,
     .check = fake_check,
     .trace = fake_trace,
+    .cookie = fake_cookie,
     .log = fake_log,
     .sample = fake_sample,
     .samples = fake_samples,

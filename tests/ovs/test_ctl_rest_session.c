@@ -328,6 +328,7 @@ static const struct {
     {"GET", "/v1/check", V | O | A},
     {"POST", "/v1/check", V | O | A},
     {"POST", "/v1/trace", V | O | A},
+    {"GET", "/v1/cookies/{cookie}", V | O | A},
     {"GET", "/v1/log", V | O | A},
     {"POST", "/v1/samples", O | A},
     {"GET", "/v1/samples", V | O | A},

@@ -109,6 +109,9 @@ pids[0]=$!
 within 5 test -S "$dir/pool.sock"
 check start "the controller answers" controller
 
+cookie_of() { # RULE: as on its flows
+    printf '0xd505%012x' "$("$weft" rule show "$1" --json | sed -n 's/.*"key": \([0-9]*\),*$/\1/p')"
+}
 check objects "objects are made, shown, changed and removed" all <<'LINES'
 "$weft" tenant add red
 "$weft" tenant add green
@@ -134,6 +137,10 @@ hasnot "ports" "$weft" rule show base/ssh
 has "log                    no" "$weft" rule show base/ssh
 "$weft" network set ng name=new-ng
 has "new-ng" "$weft" vif list
+has "rule base/ssh of policy base, by the network team; default part, scope global" "$weft" trace --cookie "$(cookie_of base/ssh)"
+has '"object": "rule base/ssh"' "$weft" trace --cookie "$(cookie_of base/ssh)" --json
+has "not ours" "$weft" trace --cookie 7
+refuses "cookie: " "$weft" trace --cookie ssh
 "$weft" rule remove base/ping base/ssh
 hasnot "ssh" "$weft" rule list
 "$weft" pool set default_action=allow
@@ -205,6 +212,21 @@ exits 0 "$weft" network add --help
 exits 1 "$weft" network list --controller "unix:$dir/nothing"
 exits 1 "$weft" network list --controller "https://127.0.0.1:$port"
 [ "$before" = "$("$weft" policy export)" ]
+LINES
+check description "what is answered is in openapi.json" all <<'LINES'
+"$weft" rule add base/ssh order=10 direction=in action=allow protocol=tcp ports=22
+"$weft" mirror add m vifs=r1-0 output_ip=192.0.2.9
+"$weft" exporter add e protocol=ipfix targets=127.0.0.1:4739
+"$weft" pif add p host=h1 device=eth0
+"$weft" bond add b host=h1 interfaces=eth0,eth1
+"$weft" user add root role=admin
+tests/smoke/rest_schema.py "$dir/weft-controllerd.rest"
+"$weft" user remove root
+"$weft" bond remove b
+"$weft" pif remove p
+"$weft" exporter remove e
+"$weft" mirror remove m
+"$weft" rule remove base/ssh
 LINES
 
 export_changed() { # a document with another tag for nr
