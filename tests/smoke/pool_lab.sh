@@ -113,7 +113,7 @@ check trunk-removed-tag eval '! tagged g9 200 10.2.0.109 10.2.0.2 0.6'
 # --- policy at each scope ----------------------------------------------------------
 # Servers on red-lan: behind a switch of ours and behind the stock one.
 for g in g5 g9; do
-    W exec $g -- "$PWD/$probe" serve 7001 7002 >"$dir/serve.$g" &
+    W exec $g -- "$PWD/$probe" serve 7001 7002 7003 >"$dir/serve.$g" &
     servers+=($!)
 done
 hosts="10.1.0.2 10.1.0.3 fd77::1:2 fd77::1:3"
@@ -144,21 +144,30 @@ check established-before alive $(each 7001) $(each 7002)
 declare -A object=([global]="" [pool]="" [network]="network=red-lan" [group]="group=servers"
     [vm]="vm=g5" [vif]="vif=g5-eth0")
 pool group add servers vifs=g5-eth0,g9-eth0 >"$dir/out" 2>&1 || not_ok group "$(cat "$dir/out")"
+# Port 7003 is denied by default, so widely that each scope may allow it.
+pool policy add floor scope=global author=smoke >"$dir/out" 2>&1 &&
+    pool rule add floor/no7003 order=20 direction=in action=deny protocol=tcp ports=7003 >>"$dir/out" 2>&1 ||
+    not_ok floor "$(cat "$dir/out")"
 for scope in global pool network group vm vif; do
-    # What of port 7001 the scope covers, and what it leaves alone.
-    closed=$(each 7001) open=$(each 7002)
+    # What of ports 7001 and 7003 the scope covers, and what it leaves alone.
+    closed="$(each 7001)" open="$(each 7002)" allowed="$(each 7003)" denied=
     case $scope in
-    vm | vif) closed="10.1.0.2/7001 fd77::1:2/7001" open="10.1.0.3/7001 fd77::1:3/7001 $open" ;;
+    vm | vif)
+        closed="10.1.0.2/7001 fd77::1:2/7001" open="10.1.0.3/7001 fd77::1:3/7001 $open"
+        allowed="10.1.0.2/7003 fd77::1:2/7003" denied="10.1.0.3/7003 fd77::1:3/7003"
+        ;;
     esac
     pool policy add $scope scope=$scope ${object[$scope]} author=smoke >"$dir/out" 2>&1 &&
         pool rule add $scope/no7001 part=mandatory order=10 direction=in action=deny \
-            protocol=tcp ports=7001 --wait >>"$dir/out" 2>&1 ||
+            protocol=tcp ports=7001 >>"$dir/out" 2>&1 &&
+        pool rule add $scope/7003 order=10 direction=in action=allow \
+            protocol=tcp ports=7003 --wait >>"$dir/out" 2>&1 ||
         not_ok "scope-$scope-stated" "$(cat "$dir/out")"
-    check scope-$scope-new tcp --open $open --closed $closed
+    check scope-$scope-new tcp --open $open $allowed --closed $closed $denied
     check scope-$scope-established alive $open
     # The default part of a narrower scope does not undo a mandatory rule of a wider one.
     pool policy remove $scope --wait >"$dir/out" 2>&1 || not_ok "scope-$scope-removed" "$(cat "$dir/out")"
-    check scope-$scope-removed tcp --open $(each 7001) $(each 7002)
+    check scope-$scope-removed tcp --open $(each 7001) $(each 7002) --closed $(each 7003)
 done
 
 # --- precedence ----------------------------------------------------------------------
