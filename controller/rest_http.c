@@ -138,6 +138,16 @@ cross_origin(struct rest_request *q)
     return origin && (!authority || !host || strcmp(authority + 3, host) != 0);
 }
 
+/* A pool of 64 hosts with 1,000 vifs each is a document of 12 MiB. */
+static size_t
+body_max(const struct rest_request *q)
+{
+    bool document = q->route->max_body == REST_BODY_MAX && q->user.role >= POOL_ROLE_OPERATOR &&
+                    http_header(&q->http, "Content-Length");
+
+    return document ? REST_DOCUMENT_MAX : q->route->max_body;
+}
+
 static bool
 body_allowed(struct rest_request *q, struct rest_fault *fault)
 {
@@ -146,9 +156,9 @@ body_allowed(struct rest_request *q, struct rest_fault *fault)
     bool chunked = http_header(&q->http, "Transfer-Encoding");
     unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
 
-    if (n > q->route->max_body) {
+    if (n > body_max(q)) {
         rest_fault_set(fault, 413, "too_large", NULL, NULL, "the body may have %zu bytes",
-                       q->route->max_body);
+                       body_max(q));
         return false;
     }
     if ((n || chunked) && (!type || strncasecmp(type, "application/json", 16) != 0 ||
@@ -207,7 +217,7 @@ head(struct http_request *http, const char *method)
     if (!head_ok(q, method, &fault)) {
         return refuse(q, &fault);
     }
-    http->max_body = q->route->max_body;
+    http->max_body = body_max(q);
     return true;
 }
 

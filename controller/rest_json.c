@@ -39,6 +39,7 @@ utf8_length(const unsigned char *s, size_t n)
 static bool
 look_over(const unsigned char *s, size_t n, char *why, size_t why_size)
 {
+    size_t max = n / 10 > REST_JSON_VALUES ? n / 10 : REST_JSON_VALUES;
     bool in_string = false;
     unsigned depth = 0;
     size_t values = 0, length;
@@ -63,9 +64,9 @@ look_over(const unsigned char *s, size_t n, char *why, size_t why_size)
             depth--;
         }
         values += s[i] == ',' || s[i] == '{' || s[i] == '[';
-        if (depth > REST_JSON_DEPTH || values > REST_JSON_VALUES) {
-            snprintf(why, why_size, "at byte %zu: more than %d %s", i,
-                     depth > REST_JSON_DEPTH ? REST_JSON_DEPTH : REST_JSON_VALUES,
+        if (depth > REST_JSON_DEPTH || values > max) {
+            snprintf(why, why_size, "at byte %zu: more than %zu %s", i,
+                     depth > REST_JSON_DEPTH ? REST_JSON_DEPTH : max,
                      depth > REST_JSON_DEPTH ? "levels" : "values");
             return false;
         }

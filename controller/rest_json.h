@@ -9,6 +9,7 @@
 #include "ovs/jansson_ns.h"
 #include <stddef.h>
 
+/* At most so many values, or as many as there are times ten bytes. */
 enum { REST_JSON_DEPTH = 32, REST_JSON_VALUES = 1000000 };
 
 /* A new reference to the object in the n bytes at 'text', or NULL with a

@@ -24,13 +24,14 @@
 #include "rest_session.h"
 
 enum {
-    REST_BODY_MAX = 8 << 20,     /* a document */
-    REST_OBJECT_MAX = 256 << 10, /* one object */
-    REST_BODIES_MAX = 64 << 20,  /* all clients' together */
-    REST_PEER_CONNECTIONS = 32,  /* of one peer */
-    REST_BODY_MS = 30000,        /* for the body */
-    REST_KEEP_MS = 60000,        /* between two requests */
-    REST_WAIT_MAX_S = 600,       /* a long poll */
+    REST_BODY_MAX = 8 << 20,      /* a document */
+    REST_DOCUMENT_MAX = 64 << 20, /* likewise, of who may import it and says its length */
+    REST_OBJECT_MAX = 256 << 10,  /* one object */
+    REST_BODIES_MAX = 128 << 20,  /* all clients' together */
+    REST_PEER_CONNECTIONS = 32,   /* of one peer */
+    REST_BODY_MS = 30000,         /* for the body */
+    REST_KEEP_MS = 60000,         /* between two requests */
+    REST_WAIT_MAX_S = 600,        /* a long poll */
     REST_CONFIRM_MAX_S = 86400,
     REST_SAMPLE_MAX_S = 300, /* switches report packets */
 };

@@ -81,6 +81,16 @@ test_bodies(void)
     (void)before;
 #endif
 
+    CASE("rest/large documents of who may import them");
+    struct cert vera = cert_make("v", "viewer", CERT_CLIENT, &ca);
+    memset(big, ' ', n);
+    memcpy(big, "{\"version\": 1}", 14);
+    big[n - 1] = '\0';
+    CHECK(ask("POST", "/v1/check", big, NULL) == 200);
+    CHECK(tls_ask(&vera, "POST", "/v1/check", big, NULL) == 413);
+    CHECK(tls_ask(&vera, "POST", "/v1/check", "{\"version\": 1}", NULL) == 200);
+    cert_free(&vera);
+
     CASE("rest/what is not JSON by its type");
     CHECK(unix_request("POST", "/v1/vms", "", "{}", 2, NULL) == 415);
     CHECK(unix_request("POST", "/v1/vms", "Content-Type: text/plain\r\n", "{}", 2, NULL) == 415);
