@@ -130,7 +130,8 @@ names_of(const struct pki_request *q, char *to, size_t size, char *why, size_t w
         const char *a = q->addresses[i];
         unsigned char ip[16];
         bool is_ip = inet_pton(AF_INET, a, ip) == 1 || inet_pton(AF_INET6, a, ip) == 1;
-        if (!is_ip && !pki_name_ok(a)) {
+        /* Digits and dots alone are an address that is none. */
+        if (!is_ip && (!pki_name_ok(a) || !a[strspn(a, "0123456789.")])) {
             snprintf(why, why_size, "\"%.80s\" is neither an IP address nor a host's name", a);
             return EINVAL;
         }

@@ -176,6 +176,8 @@ test_requests(void)
         {"x", "", NULL},
         {"x", NULL, "10.0.0.1,DNS:y"},
         {"x", NULL, "10.0.0.1/8"},
+        {"x", NULL, "300.1.1.1"},
+        {"x", NULL, "10.0.0"},
         {"x", NULL, ""},
     };
     struct pki_request q = {.name = "x", .days = 0};
