@@ -2,9 +2,11 @@
 
 #include "host_peer.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509_vfy.h>
@@ -31,14 +33,21 @@ int __wrap_SSL_connect(SSL *);
 
 static struct hmap peers = HMAP_INITIALIZER(&peers);
 static int min_version = TLS1_3_VERSION;
-static char *crl_file;
-static struct file_seen crl_seen;
-static long long crl_again; /* ms; when to try again one that cannot be read; 0: it could */
-static X509_STORE *lists;   /* what could be read of it last, or NULL */
-static bool new_lists;      /* that host_peer_refresh() has not told */
-static X509_STORE *joined;  /* the context's authorities with these; a reference */
-static SSL_CTX *context;    /* stream-ssl's, once it has made a connection */
-static SSL *newest;         /* of the latest stream, which owns it */
+
+/* A file of revocation lists. */
+struct crl {
+    char *file;
+    struct file_seen seen;
+    long long again;   /* ms; when to try again one that cannot be read; 0: it could */
+    X509_STORE *lists; /* what could be read of it last, or NULL */
+};
+
+static struct crl crls[HOST_PEER_CRLS];
+static size_t n_crls;
+static bool new_lists;     /* that host_peer_refresh() has not told */
+static X509_STORE *joined; /* the context's authorities with the lists; a reference */
+static SSL_CTX *context;   /* stream-ssl's, once it has made a connection */
+static SSL *newest;        /* of the latest stream, which owns it */
 
 static uint32_t
 hash_address(const struct sockaddr_storage *ss)
@@ -102,11 +111,14 @@ host_peer_forget(struct host_peer *peer)
     memset(peer, 0, sizeof *peer);
 }
 
-void
-host_peer_set_crl(const char *file)
+bool
+host_peer_add_crl(const char *file)
 {
-    free(crl_file);
-    crl_file = xstrdup(file);
+    if (n_crls == HOST_PEER_CRLS) {
+        return false;
+    }
+    crls[n_crls++].file = xstrdup(file);
+    return true;
 }
 
 void
@@ -117,52 +129,65 @@ host_peer_allow_tls12(void)
 
 /* Whether the file is to be read; says in '*is_new' whether it is another than the last. */
 static bool
-is_to_be_read(bool *is_new)
+is_to_be_read(struct crl *crl, bool *is_new)
 {
-    int error = file_seen_look(&crl_seen, crl_file, is_new);
+    int error = file_seen_look(&crl->seen, crl->file, is_new);
 
     if (error) {
-        VLOG_ERR_ONCE("%s: %s", crl_file, ovs_strerror(error));
+        VLOG_ERR_ONCE("%s: %s", crl->file, ovs_strerror(error));
     }
-    return !error && (*is_new || (crl_again && time_msec() >= crl_again));
+    return !error && (*is_new || (crl->again && time_msec() >= crl->again));
 }
 
 /* The file's lists take the place of those before; true if they do. */
 static bool
-read_lists(void)
+read_lists(struct crl *crl)
 {
     X509_STORE *store;
     X509_LOOKUP *lookup;
     bool is_new;
 
-    if (!is_to_be_read(&is_new)) {
+    if (!is_to_be_read(crl, &is_new)) {
         return false;
     }
     store = X509_STORE_new();
     lookup = store ? X509_STORE_add_lookup(store, X509_LOOKUP_file()) : NULL;
-    if (!lookup || X509_load_crl_file(lookup, crl_file, X509_FILETYPE_PEM) <= 0) {
+    if (!lookup || X509_load_crl_file(lookup, crl->file, X509_FILETYPE_PEM) <= 0) {
         if (is_new) {
-            VLOG_ERR("%s: no revocation list could be read: %s", crl_file,
+            VLOG_ERR("%s: no revocation list could be read: %s", crl->file,
                      ERR_error_string(ERR_get_error(), NULL));
         }
         ERR_clear_error();
         X509_STORE_free(store);
-        crl_again = time_msec() + AGAIN_MS;
+        crl->again = time_msec() + AGAIN_MS;
         return false;
     }
-    crl_again = 0;
-    X509_STORE_free(lists);
-    lists = store;
+    crl->again = 0;
+    X509_STORE_free(crl->lists);
+    crl->lists = store;
     return true;
 }
 
-/* The certificates of one and the lists of the other.  Never a store with lists added: of
- * two lists as old as each other OpenSSL may take the former. */
+static bool
+add_lists(X509_STORE *store, X509_STORE *lists)
+{
+    STACK_OF(X509_OBJECT) *objects = X509_STORE_get0_objects(lists);
+    bool ok = true;
+
+    for (int i = 0; ok && i < sk_X509_OBJECT_num(objects); i++) {
+        X509_CRL *list = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(objects, i));
+
+        ok = !list || X509_STORE_add_crl(store, list);
+    }
+    return ok;
+}
+
+/* These certificates and all files' lists.  Never a store with lists added: of two lists as
+ * old as each other OpenSSL may take the former. */
 static X509_STORE *
-join(X509_STORE *authorities, X509_STORE *with)
+join(X509_STORE *authorities)
 {
     STACK_OF(X509_OBJECT) *certs = X509_STORE_get0_objects(authorities);
-    STACK_OF(X509_OBJECT) *crls = X509_STORE_get0_objects(with);
     X509_STORE *store = X509_STORE_new();
     bool ok = store;
 
@@ -171,10 +196,8 @@ join(X509_STORE *authorities, X509_STORE *with)
 
         ok = !cert || X509_STORE_add_cert(store, cert);
     }
-    for (int i = 0; ok && i < sk_X509_OBJECT_num(crls); i++) {
-        X509_CRL *crl = X509_OBJECT_get0_X509_CRL(sk_X509_OBJECT_value(crls, i));
-
-        ok = !crl || X509_STORE_add_crl(store, crl);
+    for (size_t i = 0; ok && i < n_crls; i++) {
+        ok = !crls[i].lists || add_lists(store, crls[i].lists);
     }
     if (!ok) {
         X509_STORE_free(store);
@@ -183,17 +206,21 @@ join(X509_STORE *authorities, X509_STORE *with)
     return store;
 }
 
-/* Until a list has been read, nobody is let in; from then on the last one that
+/* Until a list has been read, nobody is let in; from then on the last one of each file that
  * could be read holds, with other authorities too. */
 static void
 load_crl(SSL_CTX *ctx)
 {
-    bool fresh = read_lists();
     X509_STORE *store = SSL_CTX_get_cert_store(ctx);
+    bool fresh = false, any = false;
 
+    for (size_t i = 0; i < n_crls; i++) {
+        fresh |= read_lists(&crls[i]);
+        any |= crls[i].lists != NULL;
+    }
     new_lists |= fresh;
-    if (lists && (fresh || store != joined)) {
-        store = join(store, lists);
+    if (any && (fresh || store != joined)) {
+        store = join(store);
         if (store) {
             SSL_CTX_set_cert_store(ctx, store);
             X509_STORE_free(joined);
@@ -209,7 +236,7 @@ host_peer_refresh(void)
 {
     bool new;
 
-    if (crl_file && context) {
+    if (n_crls && context) {
         load_crl(context);
     }
     new = new_lists;
@@ -223,12 +250,12 @@ __wrap_SSL_new(SSL_CTX *ctx)
     SSL *ssl;
 
     context = ctx;
-    if (crl_file) {
+    if (n_crls) {
         load_crl(ctx);
     }
     ssl = newest = __real_SSL_new(ctx);
     if (ssl) {
-        if (crl_file) {
+        if (n_crls) {
             /* Also if the context gets other authorities before it is verified. */
             X509_VERIFY_PARAM_set_flags(SSL_get0_param(ssl), X509_V_FLAG_CRL_CHECK);
         }
@@ -267,7 +294,7 @@ host_peer_still_good(SSL *ssl)
     X509_STORE_CTX *ctx = X509_STORE_CTX_new();
     bool good;
 
-    if (crl_file) {
+    if (n_crls) {
         load_crl(SSL_get_SSL_CTX(ssl));
     }
     good = ctx && cert &&
@@ -296,6 +323,21 @@ host_peer_good_until(SSL *ssl)
         least = MIN(least, now + (days * 86400LL + seconds) * 1000);
     }
     return chain ? least : now;
+}
+
+void
+host_peer_watch(SSL *ssl, int silent_ms)
+{
+    int fd = SSL_get_fd(ssl), on = 1, every_s = MAX(silent_ms / 1000, 1),
+        between_s = 1 + every_s / 4;
+    unsigned end_ms = (unsigned)silent_ms * 2;
+
+    if (setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &every_s, sizeof every_s) ||
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &between_s, sizeof between_s) ||
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &end_ms, sizeof end_ms) ||
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on)) {
+        VLOG_WARN_ONCE("a peer that is gone will not be noticed: %s", ovs_strerror(errno));
+    }
 }
 
 uint64_t

@@ -32,10 +32,11 @@ struct host_peer {
 void host_peer_expect(struct host_peer *, const char *target, const char *name);
 void host_peer_forget(struct host_peer *);
 
-/* Certificates on this list (PEM) are refused, and so are those of a CA without
- * a valid list.  The file is read again when it has changed. */
-void host_peer_set_crl(const char *file);
-/* Looks at it now; true if there is a new one since the last call. */
+/* Certificates on the lists of these files (PEM) are refused, and so are those of a CA
+ * without a valid list.  A file is read again when it has changed.  False: too many files. */
+#define HOST_PEER_CRLS 2
+bool host_peer_add_crl(const char *file);
+/* Looks at them now; true if there is a new one since the last call. */
 bool host_peer_refresh(void);
 /* TLS 1.2 is fine, too; otherwise 1.3 only. */
 void host_peer_allow_tls12(void);
@@ -47,6 +48,9 @@ struct ssl_st *host_peer_newest(void);
 bool host_peer_still_good(struct ssl_st *);
 /* When it or one of those that vouch for it expires, by time_wall_msec(). */
 long long int host_peer_good_until(struct ssl_st *);
+/* The connection ends, with ETIMEDOUT, when the other end's machine has been gone, or has taken
+ * nothing of what is there for it, for about twice the time. */
+void host_peer_watch(struct ssl_st *, int silent_ms);
 /* Bytes, as they were on the wire, that the other end's machine has taken so far. */
 uint64_t host_peer_taken(struct ssl_st *);
 

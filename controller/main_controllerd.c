@@ -238,7 +238,9 @@ take_option(int c, struct options *o)
         break;
     case OPT_CRL:
         o->crl = optarg;
-        host_peer_set_crl(optarg);
+        if (!host_peer_add_crl(optarg)) {
+            ovs_fatal(0, "--crl: %d files at most", HOST_PEER_CRLS);
+        }
         break;
     case OPT_ALLOW_TLS12:
         host_peer_allow_tls12();

@@ -3,7 +3,8 @@
  *   weft-xapid, weft-migrate -- TLS, certificates of hosts --> weft-dbgate -- db.sock -->
  * ovsdb-server
  *
- * "weft pool db run" starts one beside each server that has a port for hosts. */
+ * "weft pool db run" starts one beside each server that has a port for hosts.  With --relay it
+ * is where all others come, of servers that have a list of certificates that are revoked. */
 #include <config.h>
 
 #include <errno.h>
@@ -17,6 +18,7 @@
 
 #include "command-line.h"
 #include "dbgate.h"
+#include "dbrelay.h"
 #include "fatal-signal.h"
 #include "host_peer.h"
 #include "openvswitch/poll-loop.h"
@@ -28,10 +30,21 @@
 
 VLOG_DEFINE_THIS_MODULE(weft_dbgate);
 
+enum { MAX_PORTS = 4 };
+
 struct options {
-    const char *listen, *server, *unixctl;
+    const char *listen[MAX_PORTS], *server[MAX_PORTS], *unixctl;
+    size_t n_listen, n_server;
+    bool relay;
     struct tls_files tls;
     int probe_ms;
+};
+
+/* One of both. */
+struct gates {
+    struct dbgate *hosts;
+    struct dbrelay *relays[MAX_PORTS];
+    size_t n_relays;
 };
 
 OVS_NO_RETURN static void
@@ -39,12 +52,15 @@ usage(void)
 {
     printf("weft-dbgate: where hosts' agents come to the pool's database\n"
            "usage: weft-dbgate --listen=pssl:PORT:IP --server=unix:SOCKET [OPTIONS]\n"
+           "       weft-dbgate --relay {--listen=TARGET --server=TARGET}... [OPTIONS]\n"
            "  --listen=TARGET           where hosts come; a certificate's common name is the host\n"
-           "  --server=TARGET           the database's own server\n");
-    stream_usage("TARGET", false, true, false);
+           "  --server=TARGET           the database's own server\n"
+           "  --relay                   all who come to a --listen, or for whom we go to its\n"
+           "                            --server, may do all while their certificate is good\n");
+    stream_usage("TARGET", true, true, false);
     vlog_usage();
     printf("\nOther options:\n"
-           "  --crl=FILE                certificates that are revoked\n"
+           "  --crl=FILE                certificates that are revoked (two such files at most)\n"
            "  --inactivity-probe=MS     a host that is silent so long is asked whether it is\n"
            "                            there (default: 30000)\n"
            "  --unixctl=SOCKET          name of the control socket\n"
@@ -58,6 +74,7 @@ enum {
     OPT_SERVER,
     OPT_UNIXCTL,
     OPT_CRL,
+    OPT_RELAY,
     OPT_INACTIVITY_PROBE,
     VLOG_OPTION_ENUMS
 };
@@ -72,6 +89,7 @@ static const struct option long_options[] = {
     {"certificate", required_argument, NULL, 'c'},
     {"ca-cert", required_argument, NULL, 'C'},
     {"crl", required_argument, NULL, OPT_CRL},
+    {"relay", no_argument, NULL, OPT_RELAY},
     {"inactivity-probe", required_argument, NULL, OPT_INACTIVITY_PROBE},
     VLOG_LONG_OPTIONS,
     {NULL, 0, NULL, 0},
@@ -89,6 +107,15 @@ parse_probe(const char *text)
 }
 
 static void
+add_target(const char *targets[MAX_PORTS], size_t *n)
+{
+    if (*n == MAX_PORTS) {
+        ovs_fatal(0, "%s: %d ports at most", optarg, MAX_PORTS);
+    }
+    targets[(*n)++] = optarg;
+}
+
+static void
 take_option(int c, struct options *o)
 {
     switch (c) {
@@ -98,10 +125,13 @@ take_option(int c, struct options *o)
         ovs_print_version(0, 0);
         exit(EXIT_SUCCESS);
     case OPT_LISTEN:
-        o->listen = optarg;
+        add_target(o->listen, &o->n_listen);
         break;
     case OPT_SERVER:
-        o->server = optarg;
+        add_target(o->server, &o->n_server);
+        break;
+    case OPT_RELAY:
+        o->relay = true;
         break;
     case OPT_UNIXCTL:
         o->unixctl = optarg;
@@ -116,7 +146,9 @@ take_option(int c, struct options *o)
         o->tls.ca_cert = optarg;
         break;
     case OPT_CRL:
-        host_peer_set_crl(optarg);
+        if (!host_peer_add_crl(optarg)) {
+            ovs_fatal(0, "--crl: %d files at most", HOST_PEER_CRLS);
+        }
         break;
     case OPT_INACTIVITY_PROBE:
         o->probe_ms = parse_probe(optarg);
@@ -124,6 +156,32 @@ take_option(int c, struct options *o)
         VLOG_OPTION_HANDLERS
     default: /* '?': getopt has said why */
         exit(EXIT_FAILURE);
+    }
+}
+
+static void
+check_options(const struct options *o)
+{
+    if (!o->n_listen || !o->n_server || !o->tls.private_key || !o->tls.certificate ||
+        !o->tls.ca_cert) {
+        ovs_fatal(0, "--listen, --server, --private-key, --certificate and --ca-cert are needed");
+    }
+    if (o->n_listen != o->n_server) {
+        ovs_fatal(0, "for each --listen one --server");
+    }
+    if (!o->relay && o->n_listen > 1) {
+        ovs_fatal(0, "more than one --listen: only with --relay");
+    }
+    for (size_t i = 0; i < o->n_listen; i++) {
+        /* Nobody has a name on any other, and nobody is to come or go without. */
+        if (strncmp(o->listen[i], "pssl:", 5) != 0 &&
+            (!o->relay || strncmp(o->listen[i], "punix:", 6) != 0)) {
+            ovs_fatal(0, "--listen: %s is not \"pssl:...\"", o->listen[i]);
+        }
+        if (strncmp(o->server[i], "unix:", 5) != 0 &&
+            (!o->relay || strncmp(o->server[i], "ssl:", 4) != 0)) {
+            ovs_fatal(0, "--server: %s is not \"unix:...\"", o->server[i]);
+        }
     }
 }
 
@@ -141,26 +199,62 @@ parse_options(int argc, char *argv[])
     if (optind < argc) {
         ovs_fatal(0, "no arguments are accepted; use --help for usage");
     }
-    if (!o.listen || !o.server || !o.tls.private_key || !o.tls.certificate || !o.tls.ca_cert) {
-        ovs_fatal(0, "--listen, --server, --private-key, --certificate and --ca-cert are needed");
-    }
-    /* Nobody has a name on any other. */
-    if (strncmp(o.listen, "pssl:", 5) != 0) {
-        ovs_fatal(0, "--listen: %s is not \"pssl:...\"", o.listen);
-    }
+    check_options(&o);
     return o;
 }
 
 /* Files that are new hold for the next who comes, and authorities and lists for all who are
  * here. */
 static void
-refresh(struct options *o, struct dbgate *gate)
+refresh(struct options *o, struct gates *g)
 {
     bool authorities = tls_files_refresh(&o->tls) & TLS_FILES_CA;
     bool lists = host_peer_refresh();
 
-    if (gate && (authorities || lists)) {
-        dbgate_recheck(gate);
+    if (!authorities && !lists) {
+        return;
+    }
+    if (g->hosts) {
+        dbgate_recheck(g->hosts);
+    }
+    for (size_t i = 0; i < g->n_relays; i++) {
+        dbrelay_recheck(g->relays[i]);
+    }
+}
+
+static void
+open_gates(const struct options *o, struct gates *g)
+{
+    for (size_t i = 0; i < o->n_listen; i++) {
+        int error = o->relay ? dbrelay_open(o->listen[i], o->server[i], o->probe_ms, &g->relays[i])
+                             : dbgate_open(o->listen[i], o->server[i], o->probe_ms, &g->hosts);
+
+        if (error) {
+            ovs_fatal(error, "%s", o->listen[i]);
+        }
+        g->n_relays += o->relay;
+    }
+}
+
+static void
+run_gates(struct gates *g)
+{
+    if (g->hosts) {
+        dbgate_run(g->hosts);
+    }
+    for (size_t i = 0; i < g->n_relays; i++) {
+        dbrelay_run(g->relays[i]);
+    }
+}
+
+static void
+wait_gates(struct gates *g)
+{
+    if (g->hosts) {
+        dbgate_wait(g->hosts);
+    }
+    for (size_t i = 0; i < g->n_relays; i++) {
+        dbrelay_wait(g->relays[i]);
     }
 }
 
@@ -179,9 +273,8 @@ int
 main(int argc, char *argv[])
 {
     struct unixctl_server *unixctl = NULL;
+    struct gates gates = {.n_relays = 0};
     struct options o;
-    struct dbgate *gate;
-    int error;
 
     ovs_cmdl_proctitle_init(argc, argv);
     set_program_name(argv[0]);
@@ -192,16 +285,13 @@ main(int argc, char *argv[])
     if (o.unixctl && unixctl_server_create(o.unixctl, &unixctl)) {
         exit(EXIT_FAILURE);
     }
-    refresh(&o, NULL);
-    error = dbgate_open(o.listen, o.server, o.probe_ms, &gate);
-    if (error) {
-        ovs_fatal(error, "%s", o.listen);
-    }
+    refresh(&o, &gates);
+    open_gates(&o, &gates);
     for (;;) {
-        refresh(&o, gate);
-        dbgate_run(gate);
+        refresh(&o, &gates);
+        run_gates(&gates);
         unixctl_server_run(unixctl);
-        dbgate_wait(gate);
+        wait_gates(&gates);
         tls_files_wait(&o.tls);
         unixctl_server_wait(unixctl);
         poll_block();

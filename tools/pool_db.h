@@ -10,7 +10,8 @@
  *     PORT + 1  a pair's servers among themselves, and who asks a copy
  *     PORT + 2  a cluster's members among themselves
  *     PORT + 3  hosts' agents, by way of weft-dbgate (pool_db_hosts.c); by command
- * all TLS with client certificates.
+ * all TLS with client certificates.  With a list of revoked ones PORT and PORT + 1 are
+ * weft-dbgate's, too, and so is the way to the other server of a pair (pool_db_relay.c).
  *
  * Single-threaded.  Functions return 0 or an errno with a sentence in 'why'. */
 #ifndef POOL_DB_H
@@ -35,6 +36,7 @@ struct pdb {
     char peer_ip[64]; /* of a pair's other server; "" none */
     unsigned peer_port;
     char key[256], certificate[256], ca[256];
+    char crl[256];       /* certificates of 'ca' that are revoked; "": nobody looks */
     char hosts_ca[256];  /* of hosts' certificates; "": hosts have no port */
     char hosts_crl[256]; /* those that are revoked; "": nobody looks */
     /* To become primary with this number; 0: not. */
@@ -60,6 +62,8 @@ int pdb_parse_address(const char *text, char ip[64], unsigned *port, char *why);
 void pdb_path(const struct pdb *, const char *file, char path[PDB_PATH]);
 /* "ssl:IP:PORT+1" of this server or of its peer. */
 void pdb_sync_target(const struct pdb *, bool peer, char target[128]);
+/* How its peer is asked: that, or what pool_db_relay.c has for it while the server runs. */
+void pdb_peer_target(const struct pdb *, char target[PDB_PATH]);
 
 /* The process that runs the directory's server, or 0. */
 pid_t pdb_runner(const struct pdb *);
@@ -96,6 +100,15 @@ int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *
 
 /* Starts what serves hosts, beside our server. */
 int pdb_hosts_start(const struct pdb *, pid_t *, char *why);
+
+/* --- pool_db_relay.c ------------------------------------------------------------------ */
+
+/* Starts what is at the ports in the server's place, and what goes to its peer. */
+int pdb_relay_start(const struct pdb *, pid_t *, char *why);
+/* Whether the peer can be asked by now, as far as that is ours; true: without a list, too. */
+bool pdb_relay_ready(const struct pdb *);
+/* The authorities of who comes to PORT + 1 of a copy: 'path' gets a file with both. */
+int pdb_both_authorities(const struct pdb *, char path[PDB_PATH], char *why);
 
 /* --- pool_db_raft.c: members of a cluster ------------------------------------------------ */
 

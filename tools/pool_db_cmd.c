@@ -344,11 +344,11 @@ run_main(int argc, char **argv)
 static int
 close_primary(const struct pdb *p, const struct pdb_row *own, int64_t *number, char *why)
 {
-    char target[128], columns[200];
+    char target[PDB_PATH], columns[200];
     struct pdb_row row;
     int error;
 
-    pdb_sync_target(p, true, target);
+    pdb_peer_target(p, target);
     error = pdb_read_row(p, target, &row, why);
     if (error) {
         char was[PDB_WHY];
@@ -396,7 +396,7 @@ await_row(const struct pdb *p, int64_t fence, bool closed, char *why)
 static int
 promote(struct pdb *p, bool force, char *why)
 {
-    char target[128];
+    char target[PDB_PATH];
     struct pdb_row own, other;
     int64_t number = 0;
     pid_t runner = pdb_runner(p);
@@ -410,7 +410,11 @@ promote(struct pdb *p, bool force, char *why)
     if (error) {
         return error;
     }
-    pdb_sync_target(p, true, target);
+    if (runner && !pdb_relay_ready(p)) {
+        snprintf(why, PDB_WHY, "%s cannot ask the other server yet; again in a moment", p->name);
+        return EAGAIN;
+    }
+    pdb_peer_target(p, target);
     if (force && !pdb_read_row(p, target, &other, why)) {
         snprintf(why, PDB_WHY, "the server at %s answers: promote without --force", target);
         return EEXIST;
@@ -503,6 +507,61 @@ same_authority(const char *a, const char *b)
     return !pdb_run((const char *[]){"cmp", "-s", "--", a, b, NULL}, 0, NULL, why);
 }
 
+/* Who comes to a copy's port is of either authority: without a list of its own one of them
+ * would have nobody let in, or all. */
+static int
+check_lists(const struct pdb *p, char *why)
+{
+    if (*p->crl && *p->hosts_ca && !*p->hosts_crl) {
+        snprintf(why, PDB_WHY,
+                 "hosts need a list, too: weft pool db hosts %.200s CA-FILE --crl FILE", p->dir);
+        return EINVAL;
+    }
+    return 0;
+}
+
+static int
+save_and_tell(const struct pdb *p, char *why)
+{
+    pid_t runner = pdb_runner(p);
+    int error = pdb_save(p, why);
+
+    if (!error && runner) {
+        kill(runner, SIGHUP);
+    }
+    return error;
+}
+
+/* Whose certificates, of the servers' own authority, are good no more. */
+static int
+crl_main(int argc, char **argv)
+{
+    char why[PDB_WHY];
+    struct db_args a;
+    struct pdb p;
+    int code, error;
+
+    if (!parse(
+            &a, "crl", 0, 2, "DIR FILE|none",
+            "  weft pool db crl /var/lib/weft/pool /etc/weft/pki-db/crl.pem\n"
+            "Whoever comes to this server with a certificate on the list, or is asked by it and\n"
+            "shows one, is refused, and put out as soon as the list says so. Say it on each\n"
+            "server. A cluster's members do not ask it of each other.\n",
+            argc, argv, &code)) {
+        return code;
+    }
+    error = pdb_load(&p, a.operands[0], why);
+    p.crl[0] = '\0';
+    if (!error && strcmp(a.operands[1], "none") != 0) {
+        error = absolute(a.operands[1], p.crl, why);
+    }
+    error = error ? error : check_lists(&p, why);
+    if (error || save_and_tell(&p, why)) {
+        return failed(&a, why);
+    }
+    return CLI_OK;
+}
+
 /* Whose agents may come, by their certificates' authority. */
 static int
 hosts_main(int argc, char **argv)
@@ -541,11 +600,9 @@ hosts_main(int argc, char **argv)
             error = EINVAL;
         }
     }
-    if (error || pdb_save(&p, why)) {
+    error = error ? error : check_lists(&p, why);
+    if (error || save_and_tell(&p, why)) {
         return failed(&a, why);
-    }
-    if (pdb_runner(&p)) {
-        kill(pdb_runner(&p), SIGHUP);
     }
     if (*p.hosts_ca) {
         printf("%s: hosts with certificates of %s%s%s: ssl:%s:%u\n", p.name, p.hosts_ca,
@@ -746,6 +803,9 @@ status_main(int argc, char **argv)
         printf("database: number %lld%s, primary %s, copy %s\n", (long long)(error ? 0 : row.fence),
                row.closed ? ", closed" : "", *row.primary ? row.primary : "none",
                *row.copy ? row.copy : "none");
+        if (*p.crl) {
+            printf("revoked: %s\n", p.crl);
+        }
         if (*p.hosts_ca) {
             printf("hosts: port %u, certificates of %s%s%s\n", p.port + PDB_HOSTS, p.hosts_ca,
                    *p.hosts_crl ? ", not on " : "", p.hosts_crl);
@@ -762,6 +822,7 @@ static const struct cli_cmd commands[] = {
     {"copy", "which copy confirms the primary's changes", copy_main},
     {"promote", "the copy becomes primary, the primary is fenced", promote_main},
     {"hosts", "hosts' agents may come, held to rows of their own", hosts_main},
+    {"crl", "certificates of servers and controllers that are revoked", crl_main},
     {"cluster", "a new database: a cluster's first member", cluster_main},
     {"join", "a further member of a cluster", join_main},
     {"leave", "a member leaves", leave_main},

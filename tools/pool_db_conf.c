@@ -31,6 +31,19 @@ pdb_sync_target(const struct pdb *p, bool peer, char target[128])
              (peer ? p->peer_port : p->port) + 1);
 }
 
+void
+pdb_peer_target(const struct pdb *p, char target[PDB_PATH])
+{
+    char ssl[128];
+
+    if (*p->crl && pdb_runner(p)) {
+        snprintf(target, PDB_PATH, "unix:%s/peer.sock", p->dir);
+    } else {
+        pdb_sync_target(p, true, ssl);
+        snprintf(target, PDB_PATH, "%s", ssl);
+    }
+}
+
 int
 pdb_parse_address(const char *text, char ip[64], unsigned *port, char *why)
 {
@@ -110,7 +123,9 @@ pdb_load(struct pdb *p, const char *dir, char *why)
          take_string(root, "private_key", p->key, sizeof p->key) &&
          take_string(root, "certificate", p->certificate, sizeof p->certificate) &&
          take_string(root, "ca_cert", p->ca, sizeof p->ca) &&
-         (!json_object_get(root, "hosts_ca_cert") || /* older ones have none */
+         (!json_object_get(root, "crl") || /* older ones have none */
+          take_string(root, "crl", p->crl, sizeof p->crl)) &&
+         (!json_object_get(root, "hosts_ca_cert") || /* likewise */
           take_string(root, "hosts_ca_cert", p->hosts_ca, sizeof p->hosts_ca)) &&
          (!json_object_get(root, "hosts_crl") || /* likewise */
           take_string(root, "hosts_crl", p->hosts_crl, sizeof p->hosts_crl)) &&
@@ -142,12 +157,12 @@ write_whole(const char *path, const char *text)
 int
 pdb_save(const struct pdb *p, char *why)
 {
-    json_t *root = json_pack("{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:I, s:b}",
-                             "name", p->name, "role", roles[p->role], "ip", p->ip, "port",
-                             (int)p->port, "peer_ip", p->peer_ip, "peer_port", (int)p->peer_port,
-                             "private_key", p->key, "certificate", p->certificate, "ca_cert", p->ca,
-                             "hosts_ca_cert", p->hosts_ca, "hosts_crl", p->hosts_crl, "promote",
-                             (json_int_t)p->promote, "promote_with_copy", p->promote_with_copy);
+    json_t *root = json_pack(
+        "{s:s, s:s, s:s, s:i, s:s, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:b}", "name", p->name,
+        "role", roles[p->role], "ip", p->ip, "port", (int)p->port, "peer_ip", p->peer_ip,
+        "peer_port", (int)p->peer_port, "private_key", p->key, "certificate", p->certificate,
+        "ca_cert", p->ca, "crl", p->crl, "hosts_ca_cert", p->hosts_ca, "hosts_crl", p->hosts_crl,
+        "promote", (json_int_t)p->promote, "promote_with_copy", p->promote_with_copy);
     char *text = root ? json_dumps(root, JSON_INDENT(1)) : NULL;
     char path[PDB_PATH], temporary[PDB_PATH];
     int error = text ? 0 : EINVAL;

@@ -198,24 +198,6 @@ pdb_spawn(const char *const *argv, pid_t *pidp, char *why)
     return 0;
 }
 
-/* Hosts ask a copy, which nobody can write, whether it has what the primary has. */
-static int
-both_authorities(const struct pdb *p, char path[PDB_PATH], char *why)
-{
-    char *text = NULL;
-    FILE *f = NULL;
-    int error;
-
-    pdb_path(p, "both-ca.crt", path);
-    error = pdb_run((const char *[]){"cat", "--", p->ca, p->hosts_ca, NULL}, 0, &text, why);
-    if (!error && (!(f = fopen(path, "w")) || fprintf(f, "%s\n", text) < 0 || fclose(f))) {
-        snprintf(why, PDB_WHY, "%s: %s", path, strerror(errno));
-        error = EIO;
-    }
-    free(text);
-    return error;
-}
-
 int
 pdb_start(const struct pdb *p, pid_t *pidp, char *why)
 {
@@ -223,7 +205,7 @@ pdb_start(const struct pdb *p, pid_t *pidp, char *why)
     struct args a = {.n = 0};
 
     snprintf(ca, sizeof ca, "%s", p->ca);
-    if (p->role == PDB_COPY && *p->hosts_ca && both_authorities(p, ca, why)) {
+    if (p->role == PDB_COPY && *p->hosts_ca && !*p->crl && pdb_both_authorities(p, ca, why)) {
         return EIO;
     }
     pdb_program("ovsdb-server", path);
@@ -241,10 +223,11 @@ pdb_start(const struct pdb *p, pid_t *pidp, char *why)
     add(&a, "-vconsole:off");
     add(&a, "-vsyslog:off");
     add_tls(&a, p, ca);
-    if (p->role != PDB_COPY) {
+    /* It reads no lists of revoked certificates: with one the ports are weft-dbgate's. */
+    if (p->role != PDB_COPY && !*p->crl) {
         add(&a, "--remote=pssl:%u:%s", p->port, p->ip);
     }
-    if (p->role != PDB_MEMBER) {
+    if (p->role != PDB_MEMBER && !*p->crl) {
         add(&a, "--remote=pssl:%u:%s", p->port + 1, p->ip);
     }
     if (p->role == PDB_COPY) {
@@ -275,10 +258,10 @@ pdb_appctl(const struct pdb *p, const char *const *args, char **out, char *why)
 int
 pdb_follow(const struct pdb *p, char *why)
 {
-    char target[128];
+    char target[PDB_PATH];
     int error;
 
-    pdb_sync_target(p, true, target);
+    pdb_peer_target(p, target);
     error = pdb_appctl(p, (const char *[]){"ovsdb-server/set-active-ovsdb-server", target, NULL},
                        NULL, why);
     return error ? error

@@ -11,7 +11,11 @@
  *
  * A promotion is server.json's "promote": the row is written while no server
  * runs, so nobody sees the database between copy and primary, and it is done
- * again if we die before server.json says that it is done. */
+ * again if we die before server.json says that it is done.
+ *
+ * With a list of revoked certificates weft-dbgate is at the server's ports, and the
+ * peer is asked by way of it (pool_db_relay.c): it comes before the server, and goes
+ * before it, because a copy's lets in whom a primary's does not. */
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -31,6 +35,7 @@ struct runner {
     struct pdb conf;
     pid_t server;   /* 0: does not run */
     pid_t hosts;    /* likewise what serves hosts, while the server runs */
+    pid_t relay;    /* likewise what is at its ports, with a list of revoked certificates */
     bool follows;   /* a copy */
     char said[160]; /* last, so that the same is not said again */
 };
@@ -70,9 +75,21 @@ end(pid_t *pid)
 }
 
 static void
+end_relay(struct runner *r)
+{
+    char path[PDB_PATH];
+
+    end(&r->relay);
+    pdb_path(&r->conf, "peer.sock", path);
+    unlink(path);
+}
+
+/* First who may let others in by another role's rules. */
+static void
 stop(struct runner *r)
 {
     end(&r->hosts);
+    end_relay(r);
     end(&r->server);
 }
 
@@ -124,7 +141,7 @@ static bool
 is_primary(struct runner *r)
 {
     struct pdb_row own, other;
-    char why[PDB_WHY], target[128];
+    char why[PDB_WHY], target[PDB_PATH];
 
     if (pdb_read_row(&r->conf, NULL, &own, why)) {
         say(r, "the database cannot be read: %.100s", why);
@@ -133,7 +150,7 @@ is_primary(struct runner *r)
     if (!*r->conf.peer_ip) {
         return true;
     }
-    pdb_sync_target(&r->conf, true, target);
+    pdb_peer_target(&r->conf, target);
     if (own.closed) {
         say(r, "%s is primary now; follows it", own.primary);
     } else if (pdb_read_row(&r->conf, target, &other, why)) {
@@ -160,9 +177,9 @@ static bool
 may_follow(struct runner *r)
 {
     struct pdb_row own, other;
-    char why[PDB_WHY], target[128];
+    char why[PDB_WHY], target[PDB_PATH];
 
-    pdb_sync_target(&r->conf, true, target);
+    pdb_peer_target(&r->conf, target);
     if (pdb_read_row(&r->conf, NULL, &own, why)) {
         return true; /* it has nothing */
     }
@@ -206,6 +223,9 @@ start(struct runner *r)
         say(r, "cannot become primary: %.100s", why);
         return;
     }
+    if (!pdb_relay_ready(&r->conf)) {
+        return; /* it starts */
+    }
     if (r->conf.role == PDB_PRIMARY && !is_primary(r)) {
         return;
     }
@@ -241,7 +261,46 @@ look_after_hosts(struct runner *r)
     }
 }
 
+/* --- the ports, with a list of revoked certificates ---------------------------------------- */
+
+static void
+look_after_relay(struct runner *r)
+{
+    char why[PDB_WHY];
+
+    if (r->relay && waitpid(r->relay, NULL, WNOHANG) == r->relay) {
+        r->relay = 0;
+        say(r, "what is at the ports has ended");
+    }
+    if (!*r->conf.crl) {
+        end_relay(r);
+    } else if (!r->relay && !r->conf.promote && pdb_relay_start(&r->conf, &r->relay, why)) {
+        say(r, "cannot open the ports: %.100s", why);
+    }
+}
+
 /* --- the loop ----------------------------------------------------------------------------- */
+
+/* What does otherwise from now on is ended, and started anew. */
+static void
+adopt(struct runner *r, const struct pdb *conf)
+{
+    bool hosts_ca = strcmp(conf->hosts_ca, r->conf.hosts_ca) != 0;
+    bool hosts_crl = strcmp(conf->hosts_crl, r->conf.hosts_crl) != 0;
+    bool copies = conf->role == PDB_COPY;
+
+    if (hosts_ca || hosts_crl) {
+        end(&r->hosts);
+    }
+    if (strcmp(conf->crl, r->conf.crl) || strcmp(conf->peer_ip, r->conf.peer_ip) ||
+        conf->peer_port != r->conf.peer_port || (copies && (hosts_ca || hosts_crl))) {
+        end_relay(r);
+    }
+    if (!*conf->crl != !*r->conf.crl || (copies && hosts_ca && !*conf->crl)) {
+        end(&r->server);
+    }
+    r->conf = *conf;
+}
 
 /* The commands changed server.json.  False: the server has left. */
 static bool
@@ -258,16 +317,7 @@ reload(struct runner *r)
         stop(r);
         return false;
     }
-    if (strcmp(conf.hosts_crl, r->conf.hosts_crl)) {
-        end(&r->hosts);
-    }
-    if (strcmp(conf.hosts_ca, r->conf.hosts_ca)) {
-        end(&r->hosts);
-        if (conf.role == PDB_COPY) {
-            end(&r->server);
-        }
-    }
-    r->conf = conf;
+    adopt(r, &conf);
     if (conf.promote) {
         stop(r);
     }
@@ -290,6 +340,7 @@ static void
 look(struct runner *r)
 {
     reap(r);
+    look_after_relay(r);
     if (!r->server) {
         start(r);
     } else if (r->conf.role == PDB_COPY) {
@@ -322,7 +373,7 @@ pool_db_run_main(const char *dir)
     do {
         look(&r);
         wait = (struct timespec){LOOK_S, 0};
-        if (!r.server || (r.conf.role == PDB_COPY && !r.follows) ||
+        if (!r.server || (r.conf.role == PDB_COPY && !r.follows) || (*r.conf.crl && !r.relay) ||
             (r.conf.role != PDB_COPY && *r.conf.hosts_ca && !r.hosts)) {
             wait = (struct timespec){0, SOON_NS};
         }

@@ -253,7 +253,7 @@ main(int argc, char *argv[])
     start_server("gone", all);
     CHECK(accepted(NULL));
     snprintf(path[3], sizeof path[3], "%s/list.pem", sw.dir);
-    host_peer_set_crl(path[3]);
+    host_peer_add_crl(path[3]);
     CHECK(!accepted("Protocol error"));
 
     CASE("ctl_tls/revoked: refused once the list says so");

@@ -303,6 +303,56 @@ rotated() {
 }
 read_pool='{"op":"select","table":"Pool","where":[],"columns":["fence"]}'
 
+# --- certificates of the servers' own authority that are revoked ---------------------------
+
+"$bin/weft" pki host gone --dir "$work/pki" >/dev/null || give_up "no certificate"
+cp "$work/pki/gone.key" "$work/pki/gone.crt" "$work" # which "revoke" takes away
+cat >"$work/session.py" <<'PYTHON'
+"""A session with the certificate of "gone", or "controller", until the other end closes it."""
+import os, socket, ssl, sys
+name, ip, port, work, said = sys.argv[1:]
+context = ssl.create_default_context(cafile=f"{work}/pki/ca.crt")
+context.check_hostname = False
+folder = work if name == "gone" else f"{work}/pki"
+context.load_cert_chain(f"{folder}/{name}.crt", f"{folder}/{name}.key")
+with context.wrap_socket(socket.create_connection((ip, int(port)), 5)) as s:
+    s.settimeout(60)
+    s.sendall(b'{"method":"list_dbs","params":[],"id":1}')
+    if not s.recv(4096):
+        sys.exit("not let in")
+    print("served", flush=True)
+    try:
+        while said and s.recv(4096):
+            pass
+    except OSError:
+        pass
+    print("ended", flush=True)
+PYTHON
+comes() { python3 "$work/session.py" "$1" "${2%:*}" "${2##*:}" "$work" "" | grep served; } # NAME ADDRESS
+stays() { # NAME ADDRESS: in the background; session.NAME.ADDRESS.out says how it goes
+    start "session.$1.$2" python3 "$work/session.py" "$1" "${2%:*}" "${2##*:}" "$work" said
+    until_true 10 grep -q served "$work/session.$1.$2.out"
+}
+ended() { until_true 10 grep -q ended "$work/session.$1.$2.out"; }
+gone_is_revoked() { # ADDRESS...: by a list that servers have been given
+    local a
+    for a in "$@"; do stays gone "$a" && stays controller "$a" || return; done
+    "$bin/weft" pki revoke gone --dir "$work/pki" || return
+    for a in "$@"; do
+        try ended gone "$a" && ! comes gone "$a" && try comes controller "$a" || return
+        ! grep ended "$work/session.controller.$a.out" || return
+    done
+}
+# What listens is weft-dbgate, and the server itself at no port of these.
+relayed() { # N
+    ip netns exec "s$1" ss -Hltnp >"$work/listens" && grep -q ':664[12] .*weft-dbgate' "$work/listens" &&
+        ! grep ':664[12] .*ovsdb-server' "$work/listens"
+}
+all_come() { # ADDRESS...
+    local a
+    for a in "$@"; do try until_true 10 comes controller "$a" && try comes gone "$a" || return; done
+}
+
 # --- who uses it --------------------------------------------------------------------
 
 mkdir "$work/H"
@@ -420,6 +470,19 @@ test_pair() {
     check "hosts: the copy answers them and cannot be written" eval '
         until_true 10 may h1 10.99.0.2:6642 "$read_pool" &&
         ! may h1 10.99.0.2:6642 "$(set_row Host name h1 '"'"'"xapi_seen":9'"'"')"'
+
+    ports="10.99.0.1:6641 10.99.0.1:6642 10.99.0.2:6642"
+    check "revoked: without a list for hosts there is none for others" eval \
+        '! db crl "$work/s2" "$work/pki/crl.pem" && grep -q "hosts need a list" "$dir/said"'
+    check "revoked: servers that run take lists up" eval '
+        db hosts "$work/s2" "$work/pki-hosts/ca.crt" --crl "$work/pki-hosts/crl.pem" &&
+        db crl "$work/s1" "$work/pki/crl.pem" && db crl "$work/s2" "$work/pki/crl.pem" &&
+        until_true 10 relayed 1 && until_true 10 relayed 2 && all_come $ports && goes_on w1 25 &&
+        db status "$work/s1" | grep -q "^revoked: $work/pki/crl.pem"'
+    check "revoked: put out at each port, others not" gone_is_revoked $ports
+    check "revoked: a host at the copy" eval '
+        may h1 10.99.0.2:6642 "$read_pool" && ! as_host h3 10.99.0.2:6642 "$read_pool"'
+    check "revoked: the copy follows" eval 'goes_on w1 && until_true 10 all_there w1 2'
 
     both STOP 2
     pause 0.5
@@ -552,6 +615,19 @@ test_cluster() {
         done
     }
     check "hosts: each member serves them" members_serve_hosts
+    ports="10.99.0.1:6641 10.99.0.2:6641 10.99.0.3:6641"
+    members_take_lists_up() {
+        local i
+        for i in 1 2 3; do
+            db hosts "$work/s$i" "$work/pki-hosts/ca.crt" --crl "$work/pki-hosts/crl.pem" &&
+                db crl "$work/s$i" "$work/pki/crl.pem" && until_true 10 relayed "$i" &&
+                until_true 15 is_up "$i" || return
+        done
+        all_come $ports && goes_on w3
+    }
+    check "revoked: members that run take lists up" members_take_lists_up
+    check "revoked: put out at each member, others not" gone_is_revoked $ports
+    check "revoked: rows are acknowledged" goes_on w3
     n=$(leader)
     slay "s$n"
     check "the leader killed" goes_on w3

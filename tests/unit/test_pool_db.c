@@ -75,6 +75,7 @@ test_conf(void)
     p.peer_port = 7000;
     p.promote = 5;
     p.promote_with_copy = true;
+    snprintf(p.crl, sizeof p.crl, "/pki/crl.pem");
 
     CASE("pool_db/server.json: what is written is read");
     CHECK(!pdb_save(&p, why) && !pdb_load(&q, dir, why));
@@ -84,6 +85,15 @@ test_conf(void)
     CHECK(!strcmp(path, "ssl:[fd00::2]:7001"));
     pdb_sync_target(&q, false, path);
     CHECK(!strcmp(path, "ssl:10.0.0.1:6642"));
+    CHECK(!strcmp(q.crl, "/pki/crl.pem"));
+
+    CASE("pool_db/crl: nothing goes past what looks at the peer's certificate");
+    CHECK(!pdb_relay_ready(&q));
+    q.role = PDB_MEMBER;
+    CHECK(pdb_relay_ready(&q)); /* it asks no peer */
+    q.role = PDB_COPY;
+    q.crl[0] = '\0';
+    CHECK(pdb_relay_ready(&q));
 
     CASE("pool_db/server.json: what is wrong in it is said");
     static const char *const bad[] = {"", "[]", "{\"name\": \"db1\"}",

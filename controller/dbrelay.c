@@ -1,0 +1,347 @@
+/* Theory of Operation
+ * ===================
+ *
+ *     comes -> (its handshake) -> goes on -> (the other handshake) -> open -> closed
+ *
+ * A session has two ends, who came and where it goes, each of which may be TLS.  TLS decides
+ * in its handshake (host_peer.h); before bytes pass, and again whenever there are new lists,
+ * the certificates are looked at once more.  If either end closes, so does the other.
+ *
+ * One piece of bytes waits in each direction; while it does, no more is read there.  So who
+ * does not read is held back at the server, which keeps changes together for it, and costs
+ * nothing here.  The kernel tells when a machine is gone: we say nothing of our own in what
+ * others say to each other. */
+#include <config.h>
+
+#include "dbrelay.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "host_peer.h"
+#include "jsonrpc.h"
+#include "openvswitch/list.h"
+#include "openvswitch/poll-loop.h"
+#include "openvswitch/vlog.h"
+#include "stream.h"
+#include "timeval.h"
+#include "util.h"
+
+VLOG_DEFINE_THIS_MODULE(dbrelay);
+
+static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(20, 20);
+
+enum {
+    MAX_SESSIONS = 1000,
+    MAX_HANDSHAKES = 64, /* the oldest makes room */
+    HANDSHAKE_MS = 10000,
+    PIECE = 16 << 10,
+    PIECES_A_TURN = 16,
+};
+
+struct end {
+    struct stream *stream;
+    struct ssl_st *ssl; /* of 'stream'; NULL: no TLS */
+    bool connected;
+    char piece[PIECE]; /* what came and has not gone to the other end */
+    size_t at, n;      /* the rest of it */
+};
+
+struct session {
+    struct ovs_list node; /* in 'handshakes' or 'sessions' of dbrelay */
+    struct end from, to;  /* who came; where it goes, no stream until 'from' is connected */
+    long long int until;  /* of a handshake; else what its certificates last, by
+                           * time_wall_msec() */
+};
+
+struct dbrelay {
+    struct pstream *listener;
+    bool listens_tls;
+    char *server;
+    int probe_ms;
+    struct ovs_list handshakes, sessions; /* the oldest first */
+    size_t n_handshakes, n_sessions;
+};
+
+/* --- sessions ----------------------------------------------------------------------- */
+
+static void
+session_destroy(struct session *s)
+{
+    ovs_list_remove(&s->node);
+    stream_close(s->from.stream);
+    stream_close(s->to.stream);
+    free(s);
+}
+
+/* What one end sends goes to the other.  0, or an errno (EOF: it closed). */
+static int
+pass(struct end *from, struct end *to)
+{
+    for (int i = 0; i < PIECES_A_TURN; i++) {
+        int n;
+
+        if (!from->n) {
+            n = stream_recv(from->stream, from->piece, sizeof from->piece);
+            if (n <= 0) {
+                return n == -EAGAIN ? 0 : n ? -n : EOF;
+            }
+            from->at = 0;
+            from->n = (size_t)n;
+        }
+        n = stream_send(to->stream, from->piece + from->at, from->n);
+        if (n < 0) {
+            return n == -EAGAIN ? 0 : -n;
+        }
+        from->at += (size_t)n;
+        from->n -= (size_t)n;
+    }
+    return 0;
+}
+
+/* 0, or an errno: it is over. */
+static int
+session_run(struct session *s)
+{
+    int error;
+
+    stream_run(s->from.stream);
+    stream_run(s->to.stream);
+    error = pass(&s->to, &s->from);
+    return error ? error : pass(&s->from, &s->to);
+}
+
+static void
+pass_wait(const struct end *from, const struct end *to)
+{
+    if (from->n) {
+        stream_send_wait(to->stream);
+    } else {
+        stream_recv_wait(from->stream);
+    }
+}
+
+static void
+session_wait(const struct session *s)
+{
+    stream_run_wait(s->from.stream);
+    stream_run_wait(s->to.stream);
+    pass_wait(&s->from, &s->to);
+    pass_wait(&s->to, &s->from);
+}
+
+static bool
+is_good(const struct end *end)
+{
+    return !end->ssl || host_peer_still_good(end->ssl);
+}
+
+/* --- from connection to session ------------------------------------------------------- */
+
+/* 0, EAGAIN (not yet), or an errno. */
+static int
+connect_end(struct dbrelay *r, struct end *end)
+{
+    int error;
+
+    if (end->connected) {
+        return 0;
+    }
+    stream_run(end->stream);
+    error = stream_connect(end->stream);
+    if (!error) {
+        end->connected = true;
+        if (end->ssl) {
+            host_peer_watch(end->ssl, r->probe_ms);
+        }
+    }
+    return error;
+}
+
+static int
+open_server(struct dbrelay *r, struct session *s)
+{
+    int error = jsonrpc_stream_open(r->server, &s->to.stream, 0);
+
+    if (!error && !strncmp(r->server, "ssl:", 4)) {
+        s->to.ssl = host_peer_newest();
+    }
+    return error == EAGAIN ? EBUSY : error; /* a Unix socket whose queue is full */
+}
+
+static long long int
+good_until(const struct end *end)
+{
+    return end->ssl ? host_peer_good_until(end->ssl) : LLONG_MAX;
+}
+
+/* 0: it is open; EAGAIN (not yet), or an errno. */
+static int
+admit(struct dbrelay *r, struct session *s)
+{
+    int error = connect_end(r, &s->from);
+
+    if (!error && !s->to.stream) {
+        error = !is_good(&s->from)              ? EACCES
+                : r->n_sessions >= MAX_SESSIONS ? EMFILE
+                                                : open_server(r, s);
+    }
+    if (!error) {
+        error = connect_end(r, &s->to);
+    }
+    if (error) {
+        return error;
+    }
+    /* They were looked at when they came, which may be before the newest list. */
+    if (!is_good(&s->from) || !is_good(&s->to)) {
+        return EACCES;
+    }
+    s->until = MIN(good_until(&s->from), good_until(&s->to));
+    r->n_handshakes--;
+    r->n_sessions++;
+    ovs_list_remove(&s->node);
+    ovs_list_push_back(&r->sessions, &s->node);
+    return 0;
+}
+
+static void
+drop_handshake(struct dbrelay *r, struct session *s, int error)
+{
+    VLOG_INFO_RL(&rl, "%s: not connected%s%s: %s", stream_get_name(s->from.stream),
+                 s->from.connected ? " to " : "", s->from.connected ? r->server : "",
+                 ovs_strerror(error));
+    r->n_handshakes--;
+    session_destroy(s);
+}
+
+static void
+shake_hands(struct dbrelay *r)
+{
+    struct session *s;
+
+    LIST_FOR_EACH_SAFE (s, node, &r->handshakes) {
+        int error = admit(r, s);
+
+        if (error == EAGAIN && time_msec() >= s->until) {
+            error = ETIMEDOUT;
+        }
+        if (error && error != EAGAIN) {
+            drop_handshake(r, s, error);
+        }
+    }
+}
+
+static void
+take_connections(struct dbrelay *r)
+{
+    struct stream *stream;
+
+    while (!pstream_accept(r->listener, &stream)) {
+        struct session *s = xzalloc(sizeof *s);
+
+        s->from.stream = stream;
+        s->from.ssl = r->listens_tls ? host_peer_newest() : NULL;
+        s->until = time_msec() + HANDSHAKE_MS;
+        ovs_list_push_back(&r->handshakes, &s->node);
+        if (++r->n_handshakes > MAX_HANDSHAKES) {
+            drop_handshake(r, CONTAINER_OF(ovs_list_front(&r->handshakes), struct session, node),
+                           EMFILE);
+        }
+    }
+}
+
+/* --- the relay ------------------------------------------------------------------------ */
+
+int
+dbrelay_open(const char *listen, const char *server, int probe_ms, struct dbrelay **rp)
+{
+    struct dbrelay *r = xzalloc(sizeof *r);
+    int error = jsonrpc_pstream_open(listen, &r->listener, 0);
+
+    if (error) {
+        free(r);
+        return error;
+    }
+    r->listens_tls = !strncmp(listen, "pssl:", 5);
+    r->server = xstrdup(server);
+    r->probe_ms = probe_ms;
+    ovs_list_init(&r->handshakes);
+    ovs_list_init(&r->sessions);
+    *rp = r;
+    return 0;
+}
+
+static void
+end_session(struct dbrelay *r, struct session *s, const char *why)
+{
+    VLOG_INFO_RL(&rl, "%s to %s: closed: %s", stream_get_name(s->from.stream), r->server, why);
+    r->n_sessions--;
+    session_destroy(s);
+}
+
+void
+dbrelay_recheck(struct dbrelay *r)
+{
+    struct session *s;
+
+    LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
+        if (!is_good(&s->from) || !is_good(&s->to)) {
+            end_session(r, s, "a certificate is not good any more");
+        }
+    }
+}
+
+void
+dbrelay_run(struct dbrelay *r)
+{
+    struct session *s;
+
+    take_connections(r);
+    shake_hands(r);
+    LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
+        int error = session_run(s);
+
+        if (error) {
+            end_session(r, s, ovs_retval_to_string(error));
+        } else if (time_wall_msec() >= s->until) {
+            end_session(r, s, "a certificate has expired");
+        }
+    }
+}
+
+void
+dbrelay_wait(struct dbrelay *r)
+{
+    struct session *s;
+
+    pstream_wait(r->listener);
+    LIST_FOR_EACH (s, node, &r->handshakes) {
+        struct end *end = s->from.connected ? &s->to : &s->from;
+
+        stream_run_wait(end->stream);
+        stream_connect_wait(end->stream);
+        poll_timer_wait_until(s->until);
+    }
+    LIST_FOR_EACH (s, node, &r->sessions) {
+        session_wait(s);
+    }
+}
+
+void
+dbrelay_close(struct dbrelay *r)
+{
+    struct session *s;
+
+    LIST_FOR_EACH_SAFE (s, node, &r->handshakes) {
+        session_destroy(s);
+    }
+    LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
+        session_destroy(s);
+    }
+    pstream_close(r->listener);
+    free(r->server);
+    free(r);
+}

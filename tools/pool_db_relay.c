@@ -1,0 +1,126 @@
+/* Theory of Operation
+ * ===================
+ *
+ * ovsdb-server reads no lists of revoked certificates.  With one it listens at
+ * db.sock only, and its ports are weft-dbgate's, which lets in whose certificate is
+ * good, and as long as it is:
+ *
+ *     controllers, the peer --> PORT, PORT + 1 (weft-dbgate) --> db.sock
+ *     the server, "weft pool db" --> peer.sock (weft-dbgate) --> PORT + 1 of the peer
+ *
+ * A copy answers hosts at PORT + 1, too: nobody can write it.  They are of another
+ * authority, which has a list of its own.  Not so PORT + 2: a cluster's members know
+ * each other by the addresses at which their servers themselves listen. */
+#include "pool_db.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { ARGS = 20 };
+
+struct args {
+    const char *v[ARGS + 1];
+    char text[ARGS][PDB_PATH + 32];
+    unsigned n;
+};
+
+static void __attribute__((format(printf, 2, 3))) add(struct args *a, const char *format, ...)
+{
+    va_list va;
+
+    va_start(va, format);
+    vsnprintf(a->text[a->n], sizeof a->text[0], format, va);
+    va_end(va);
+    a->v[a->n] = a->text[a->n];
+    a->v[++a->n] = NULL;
+}
+
+int
+pdb_both_authorities(const struct pdb *p, char path[PDB_PATH], char *why)
+{
+    char *text = NULL;
+    FILE *f = NULL;
+    int error;
+
+    pdb_path(p, "both-ca.crt", path);
+    error = pdb_run((const char *[]){"cat", "--", p->ca, p->hosts_ca, NULL}, 0, &text, why);
+    if (!error && (!(f = fopen(path, "w")) || fprintf(f, "%s\n", text) < 0 || fclose(f))) {
+        snprintf(why, PDB_WHY, "%s: %s", path, strerror(errno));
+        error = EIO;
+    }
+    free(text);
+    return error;
+}
+
+static bool
+has_peer(const struct pdb *p)
+{
+    return p->role != PDB_MEMBER && *p->peer_ip;
+}
+
+bool
+pdb_relay_ready(const struct pdb *p)
+{
+    char path[PDB_PATH];
+
+    pdb_path(p, "peer.sock", path);
+    return !*p->crl || !has_peer(p) || !access(path, F_OK);
+}
+
+static void
+add_ports(struct args *a, const struct pdb *p)
+{
+    char socket[PDB_PATH], peer[128];
+
+    pdb_path(p, "db.sock", socket);
+    if (p->role != PDB_COPY) {
+        add(a, "--listen=pssl:%u:%s", p->port, p->ip);
+        add(a, "--server=unix:%s", socket);
+    }
+    if (p->role != PDB_MEMBER) {
+        add(a, "--listen=pssl:%u:%s", p->port + 1, p->ip);
+        add(a, "--server=unix:%s", socket);
+    }
+    if (has_peer(p)) {
+        pdb_path(p, "peer.sock", socket);
+        unlink(socket);
+        pdb_sync_target(p, true, peer);
+        add(a, "--listen=punix:%s", socket);
+        add(a, "--server=%s", peer);
+    }
+}
+
+int
+pdb_relay_start(const struct pdb *p, pid_t *pidp, char *why)
+{
+    bool for_hosts = p->role == PDB_COPY && *p->hosts_ca;
+    char path[PDB_PATH], ca[PDB_PATH];
+    struct args a = {.n = 0};
+
+    snprintf(ca, sizeof ca, "%s", p->ca);
+    if (for_hosts && pdb_both_authorities(p, ca, why)) {
+        return EIO;
+    }
+    pdb_program("weft-dbgate", path);
+    add(&a, "%s", path);
+    add(&a, "--relay");
+    add_ports(&a, p);
+    add(&a, "--private-key=%s", p->key);
+    add(&a, "--certificate=%s", p->certificate);
+    add(&a, "--ca-cert=%s", ca);
+    add(&a, "--crl=%s", p->crl);
+    if (for_hosts) {
+        add(&a, "--crl=%s", p->hosts_crl);
+    }
+    pdb_path(p, "relay.ctl", path);
+    unlink(path);
+    add(&a, "--unixctl=%s", path);
+    pdb_path(p, "relay.log", path);
+    add(&a, "--log-file=%s", path);
+    add(&a, "-vconsole:off");
+    add(&a, "-vsyslog:off");
+    return pdb_spawn(a.v, pidp, why);
+}
