@@ -218,9 +218,34 @@ flow_store_failed(struct asking *a, int error, const char *why)
     return flow_refuse(a, error == ERANGE ? 400 : 503, NULL, why);
 }
 
+/* Names in the filter that nothing has, or ever had: perhaps they are misspelt. */
+static void
+put_unknown(const struct flow_filter *f, json_t *o)
+{
+    json_t *list = json_array();
+    int last = -1; /* of either end it is several tests */
+
+    for (unsigned i = 0; i < f->n; i++) {
+        const struct flow_node *n = &f->nodes[i];
+
+        if (n->op == FLOW_OP_NAME && !n->n_ids && n->at != last) {
+            last = n->at;
+            json_array_append_new(list,
+                                  json_pack("{s:i, s:s}", "column", (int)n->at, "name", n->text));
+        }
+    }
+    if (json_array_size(list)) {
+        json_object_set(o, "unknown", list);
+    }
+    json_decref(list);
+}
+
 bool
 flow_put_answer(struct asking *a, json_t *o)
 {
+    if (a->filter) {
+        put_unknown(a->filter, o);
+    }
     *a->text = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER);
     json_decref(o);
     a->status = 200;

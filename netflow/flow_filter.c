@@ -383,6 +383,7 @@ name_test(struct parser *p, enum side side, size_t i)
         return expected(p, wanted);
     }
     strcpy(node.text, p->token.text);
+    node.at = p->token.at;
     advance(p);
     if (!names[i].destination) {
         return of_column(p, node, names[i].source);

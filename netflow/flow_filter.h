@@ -40,6 +40,7 @@ struct flow_node {
     uint16_t left, right;        /* AND, OR, NOT: indices of nodes */
     struct flow_value low, high; /* RANGE, BITS */
     char text[FLOW_FILTER_NAME]; /* NAME */
+    uint16_t at;                 /* NAME: where it stands, in bytes from the beginning */
     int64_t *ids;                /* NAME: after flow_filter_resolve() */
     size_t n_ids;
 };

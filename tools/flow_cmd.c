@@ -194,11 +194,11 @@ flow_cli_query(const struct flow_cli *c, const char *const pairs[][2])
     return query;
 }
 
-/* The filter with a caret below what is wrong with it. */
+/* The filter with a caret below what stands at the object's "column". */
 static void
-point_at(const struct flow_cli *c, const json_t *refusal)
+point_at(const struct flow_cli *c, const json_t *o)
 {
-    const json_t *column = json_object_get(refusal, "column");
+    const json_t *column = json_object_get(o, "column");
     size_t at = (size_t)json_integer_value(column), width = 0;
 
     if (!json_is_integer(column) || at > strlen(c->filter)) {
@@ -226,6 +226,30 @@ flow_cli_refused(struct flow_cli *c)
     return CLI_FAILED;
 }
 
+/* Names that nobody has are no error, but perhaps misspelt. */
+static void
+say_unknown(const struct flow_cli *c, const json_t *answer)
+{
+    const json_t *o;
+    size_t i;
+
+    json_array_foreach(json_object_get(answer, "unknown"), i, o)
+    {
+        const char *name = json_string_value(json_object_get(o, "name"));
+
+        fprintf(stderr, "%s: nothing is called \"", c->prefix);
+        flow_put_text(stderr, name ? name : "");
+        fprintf(stderr, "\", or ever was\n");
+        point_at(c, o);
+    }
+}
+
+void
+flow_cli_none(const struct flow_cli *c)
+{
+    puts(*c->filter ? "no flows in that time pass the filter" : "no flows in that time");
+}
+
 json_t *
 flow_cli_ask(struct flow_cli *c, const char *path, const char *const pairs[][2])
 {
@@ -238,6 +262,7 @@ flow_cli_ask(struct flow_cli *c, const char *path, const char *const pairs[][2])
         flow_cli_refused(c);
         answer = NULL;
     }
+    say_unknown(c, answer);
     free(query);
     return answer;
 }

@@ -42,6 +42,8 @@ void flow_cli_close(struct flow_cli *);
 char *flow_cli_query(const struct flow_cli *, const char *const pairs[][2]);
 /* The answer, or NULL: what is wrong is said (a filter's error with a caret). */
 json_t *flow_cli_ask(struct flow_cli *, const char *path, const char *const pairs[][2]);
+/* Says that there are none. */
+void flow_cli_none(const struct flow_cli *);
 /* After a refusal; CLI_FAILED. */
 int flow_cli_refused(struct flow_cli *);
 int flow_cli_failed(const struct flow_cli *, const char *why);

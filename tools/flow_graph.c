@@ -104,7 +104,7 @@ print_graph(const struct flow_cli *c, const json_t *answer)
 
     term_open(&t, c->no_color);
     if (!json_array_size(lines)) {
-        puts("no flows in that time");
+        flow_cli_none(c);
         return;
     }
     json_array_foreach(lines, i, line)

@@ -151,6 +151,8 @@ flow_list_main(int argc, char **argv)
         pool_print_json(answer);
     } else if (answer && c.csv) {
         flow_print_csv_rows(flow_record_keys, n_flow_record_keys, json_object_get(answer, "flows"));
+    } else if (answer && !json_array_size(json_object_get(answer, "flows"))) {
+        flow_cli_none(&c);
     } else if (answer) {
         print_rows(json_object_get(answer, "flows"));
     }

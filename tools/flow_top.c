@@ -23,6 +23,8 @@ finish(struct flow_cli *c, json_t *answer, const char *list, const struct flow_f
             keys[i] = fields[i].key;
         }
         flow_print_csv_rows(keys, n, json_object_get(answer, list));
+    } else if (answer && !json_array_size(json_object_get(answer, list))) {
+        flow_cli_none(c);
     } else if (answer) {
         flow_print_table(fields, n, json_object_get(answer, list));
         if (json_is_true(json_object_get(answer, "incomplete"))) {
@@ -89,6 +91,7 @@ flow_top_main(int argc, char **argv)
         return code;
     }
     c.metric = metric;
+    by = *by ? by : "address";
     snprintf(by_copy, sizeof by_copy, "%s", by);
     for (char *p = strtok_r(by_copy, ",", &save); p && n < N(keys);
          p = strtok_r(NULL, ",", &save)) {
@@ -270,7 +273,7 @@ flow_matrix_main(int argc, char **argv)
     c.metric = metric;
     json_t *answer =
         flow_cli_ask(&c, "/v1/matrix", (const char *const[][2]){{"of", of}, {NULL, NULL}});
-    if (answer && !c.json && !c.csv) {
+    if (answer && !c.json && !c.csv && json_array_size(json_object_get(answer, "matrix"))) {
         print_matrix(json_object_get(answer, "matrix"), metric ? metric : "bytes");
         json_decref(answer);
         flow_cli_close(&c);

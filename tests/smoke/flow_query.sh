@@ -111,7 +111,9 @@ LINES
 refuse bad-filter flow list 'src 10.0.0.1 and ('
 check every-example all <<'LINES'
 flow list 'src 10.1.0.0/16 and dst port 443 and (proto tcp or proto udp)'
-flow list vif web1-0 and dropped
+has 'no flows in that time pass the filter' flow list vif web1-0 and dropped
+has 'nothing is called "web1-0", or ever was' flow why-dropped vif web1-0
+has '             ^' flow matrix port 9 or vif web1-0
 flow list network blue-lan and not tenant red and bytes \> 1M
 LINES
 smoke_kill "$flowd_pid"

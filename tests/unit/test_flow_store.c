@@ -160,13 +160,17 @@ test_refusals(struct flow_service *s)
     CHECK(status == 400);
     json_decref(ask(s, &status, "/v1/flows", ARGS("filter", "vif \"' OR 1=1 --\"")));
     CHECK(status == 200);
+    json_t *o = ask(s, &status, "/v1/top", ARGS("filter", "src 10.0.0.1 or network nowhere"));
+    CHECK(status == 200 && count(o, "unknown") == 1 && number(o, "unknown", 0, "column") == 24);
+    CHECK(!strcmp(text(o, "unknown", 0, "name"), "nowhere"));
+    json_decref(o);
     json_decref(ask(s, &status, "/v1/flows", ARGS("last", "0s")));
     CHECK(status == 400);
     json_decref(ask(s, &status, "/v1/series", ARGS("last", "7d", "step", "1")));
     CHECK(status == 400);
     json_decref(ask(s, &status, "/v1/nothing", ARGS("last", "1h")));
     CHECK(status == 404);
-    json_t *o = ask(s, &status, "/v1/top", ARGS("by", "\xff\xfe"));
+    o = ask(s, &status, "/v1/top", ARGS("by", "\xff\xfe"));
     CHECK(status == 400 && json_object_get(o, "message"));
     json_decref(o);
 }
