@@ -406,13 +406,19 @@ static int
 open_store(struct flow_service *s, char *why, size_t size)
 {
     int error = store_sqlite_open(&s->config.store, &s->store, why, size);
+    char text[200];
 
-    if (!error) {
-        error = s->store->ops->load_names(s->store, save_name, s->names, why, size);
+    if (error) {
+        return error;
     }
+    error = s->store->ops->load_names(s->store, save_name, s->names, text, sizeof text);
     if (!error) {
         s->names_saved = flow_names_count(s->names);
-        error = s->store->ops->load_bindings(s->store, restore_binding, s->enrich, why, size);
+        error =
+            s->store->ops->load_bindings(s->store, restore_binding, s->enrich, text, sizeof text);
+    }
+    if (error) {
+        snprintf(why, size, "%s: %s", s->config.store.path, text);
     }
     return error;
 }

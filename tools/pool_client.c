@@ -255,7 +255,8 @@ perform(struct pool_client *c, struct answer *answer, json_t **json)
     if (code) {
         snprintf(c->why, sizeof c->why, "no answer from %s at %s: %s%s", c->daemon,
                  *c->socket ? c->socket : c->base,
-                 *c->curl_error ? c->curl_error : curl_easy_strerror(code),
+                 /* of a socket curl's own words speak of a port */
+                 *c->curl_error && !*c->socket ? c->curl_error : curl_easy_strerror(code),
                  *c->socket ? "; is it running?" : "");
         return EIO;
     }

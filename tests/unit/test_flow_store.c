@@ -371,6 +371,28 @@ test_retention(void)
     CHECK(store_sqlite_open(&o, &store, why, sizeof why) != 0);
 }
 
+static void
+test_damage(void)
+{
+    struct flow_service_config c = {.store = {.raw_hours = 48, .keep_hours = {48, 48, 48}}};
+    struct flow_service *s = service("damaged", 0);
+    char path[200], why[300] = "", junk[8192];
+    FILE *f;
+
+    CASE("a damaged file is refused by its name");
+    flow_service_close(s);
+    snprintf(path, sizeof path, "%s/damaged", dir);
+    memset(junk, 0x5a, sizeof junk);
+    f = fopen(path, "r+");
+    for (int i = 1; i < 5; i++) { /* pages behind the first */
+        CHECK(!fseek(f, i * (long)sizeof junk, SEEK_SET));
+        CHECK(fwrite(junk, sizeof junk, 1, f) == 1);
+    }
+    fclose(f);
+    c.store.path = path;
+    CHECK(flow_service_open(&c, &s, why, sizeof why) != 0 && strstr(why, path));
+}
+
 /* --- names ------------------------------------------------------------------------------- */
 
 static json_t *
@@ -736,6 +758,7 @@ main(void)
     test_times();
     test_roll();
     test_retention();
+    test_damage();
     test_names();
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return check_done() | (system(command) != 0);
