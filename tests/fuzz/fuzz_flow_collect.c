@@ -40,7 +40,7 @@ check_records(void *context, const struct flow_source *from, const struct flow_r
     for (size_t i = 0; i < n; i++) {
         const struct flow_record *r = &records[i];
 
-        require(r->start_ms <= r->end_ms || from->protocol == FLOW_NETFLOW5);
+        require(r->start_ms <= r->end_ms);
         require(r->vlan <= 4095 && r->customer_vlan <= 4095);
         require(r->domain == from->domain && from->id);
     }
@@ -63,7 +63,7 @@ check_limits(const struct collect *c)
     for (unsigned i = 0; i <= c->table_mask; i++) {
         for (const struct exporter *e = c->table[i]; e; e = e->next) {
             require(e->bytes <= limits.exporter_bytes && e->n_templates <= limits.templates);
-            require(e->waiting_bytes <= limits.wait_bytes);
+            require(e->waiting_bytes <= limits.wait_bytes && e->n_waiting <= 64);
         }
     }
 }
@@ -107,6 +107,10 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         body = cursor_take(&in, len);
         feed(c, head[0], now_ms, body, len);
         now_ms += (head[0] >> 5) * 1500u;
+        if ((head[0] & 0x30) == 0x30) { /* the clock is set */
+            collect_clock_stepped(c, 3600000);
+            now_ms += 3600000;
+        }
         collect_tick(c, now_ms);
         check_limits(c);
     }
