@@ -87,6 +87,21 @@ add_ends(json_t *row)
     }
 }
 
+/* What is not IP has an Ethernet type instead of a protocol. */
+static void
+add_type(json_t *row)
+{
+    json_int_t type = json_integer_value(json_object_get(row, "eth_type"));
+    char text[24] = "arp";
+
+    if (type && !json_object_get(row, "src") && !json_object_get(row, "proto")) {
+        if (type != 0x0806) {
+            snprintf(text, sizeof text, "0x%04llx", (unsigned long long)type);
+        }
+        json_object_set_new(row, "proto", json_string(text));
+    }
+}
+
 /* Which rule let it pass or did not, and why it was dropped. */
 static void
 add_verdict(json_t *row)
@@ -119,6 +134,7 @@ print_rows(json_t *rows)
     json_array_foreach(rows, i, row)
     {
         add_ends(row);
+        add_type(row);
         add_verdict(row);
     }
     flow_print_table(fields, N(fields), rows);

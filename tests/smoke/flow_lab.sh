@@ -62,6 +62,8 @@ check each-on-h2 until_true 10 ten h2
 check counted-once row '^g1-eth0 g2-eth0 icmp .* 10 ' \
     flow top --by src_vif,dst_vif,proto --from "$before" src 10.1.0.1 and proto icmp
 
+check arp row ' arp 02:.* g1-eth0 .* red-lan ' flow list ethertype 2054
+
 # Denied where it arrives, behind the tag of the wire.
 knock() {
     for _ in 1 2 3 4 5 6 7 8; do
