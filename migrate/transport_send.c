@@ -261,6 +261,9 @@ send_pages(struct connection *c, const struct tx_item *item)
         if (n) {
             atomic_fetch_sub_explicit(&t->pages_waiting, n, memory_order_relaxed);
         }
+        if (!error) { /* of zeros there may be gigabytes before anything is sent */
+            error = atomic_load_explicit(&t->error, memory_order_relaxed);
+        }
         if (!error && atomic_load_explicit(&c->urgent_waiting, memory_order_relaxed)) {
             error = send_urgent(c);
             c->tx_round = item->round;

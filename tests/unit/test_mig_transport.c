@@ -7,10 +7,12 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -368,6 +370,45 @@ test_cut(void)
     mig_pair_close(&p);
 }
 
+static struct mig_pair *scanned;
+
+/* The sender looks at the first page. */
+static void
+on_first_page(int signal)
+{
+    if (mprotect(scanned->memory, MIG_PAGE, PROT_READ | PROT_WRITE)) {
+        _exit(1);
+    }
+    transport_cancel(scanned->source);
+}
+
+/* Zeros are gathered for long before there is something to send, and with it to fail. */
+static void
+test_cancel_in_zeros(void)
+{
+    enum { ZEROS = 1 << 16 };
+    struct sigaction act = {.sa_handler = on_first_page}, old;
+    static unsigned char there[ZEROS];
+    struct mig_pair p;
+    unsigned seen = 0;
+
+    CASE("mig_transport/cancel among zeros");
+    mig_pair_init(&p, 1, ZEROS);
+    CHECK(mig_pair_open(&p));
+    scanned = &p;
+    CHECK(!sigaction(SIGSEGV, &act, &old) && !mprotect(p.memory, MIG_PAGE, PROT_NONE));
+    CHECK(!transport_tx_run(p.source, 0, ZEROS));
+    CHECK(transport_flush(p.source, 10000) == ECANCELED);
+    transport_close(p.source);
+    p.source = NULL;
+    CHECK(!sigaction(SIGSEGV, &old, NULL) && !mincore(p.memory, ZEROS * (size_t)MIG_PAGE, there));
+    for (unsigned i = 0; i < ZEROS; i++) {
+        seen += there[i] & 1;
+    }
+    CHECK(seen < ZEROS / 16);
+    mig_pair_close(&p);
+}
+
 enum { STALL_CHUNKS = 64 };
 
 static void *
@@ -708,6 +749,7 @@ main(void)
     test_records();
     test_chunks();
     test_cut();
+    test_cancel_in_zeros();
     test_slow();
     test_dead();
     test_limits();
