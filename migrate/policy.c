@@ -92,3 +92,25 @@ policy_decide(const struct policy_limits *l, const struct policy_stats *s, struc
     }
     return d;
 }
+
+void
+policy_rates(const struct policy_seen *s, struct policy_rates *r)
+{
+    uint64_t us = (s->now_ns - r->round_ns) / 1000;
+
+    if (s->round != r->round) {
+        r->dirty_per_s = r->round && us ? s->pages_dirty * 1000000 / us : 0;
+        r->round = s->round;
+        r->round_ns = s->now_ns;
+        r->round_from = s->pages_sent;
+        us = 0;
+    }
+    if (us && s->pages_sent > r->round_from) { /* until then it is the last round's */
+        r->pages_per_s = (s->pages_sent - r->round_from) * 1000000 / us;
+    }
+    r->left_s = r->pages_per_s > r->dirty_per_s ? s->pages_left / (r->pages_per_s - r->dirty_per_s)
+                                                : UINT32_MAX;
+    r->blackout_ms = r->pages_per_s && s->round > 1 && s->pages_dirty < UINT32_MAX / 1000
+                         ? s->pages_dirty * 1000 / r->pages_per_s
+                         : UINT32_MAX;
+}

@@ -64,6 +64,23 @@ struct policy_decision {
     uint32_t blackout_ms; /* expected, were it paused now; UINT32_MAX: unknown */
 };
 
+/* Of a toolstack that makes its rounds itself: what it says, and what that means. */
+struct policy_seen {
+    uint32_t round;       /* under way; 0: none yet */
+    uint64_t pages_sent;  /* in all */
+    uint64_t pages_left;  /* of this round */
+    uint64_t pages_dirty; /* when it began: what the last one left; 0 in the first */
+    uint64_t now_ns;
+};
+struct policy_rates {
+    uint64_t pages_per_s, dirty_per_s; /* of this round; while the last one went on */
+    uint32_t left_s, blackout_ms;      /* UINT32_MAX: unknown */
+    /* Between two calls; zero at first. */
+    uint32_t round;
+    uint64_t round_ns, round_from;
+};
+void policy_rates(const struct policy_seen *, struct policy_rates *);
+
 struct policy_decision policy_decide(const struct policy_limits *, const struct policy_stats *,
                                      struct policy_memory *);
 

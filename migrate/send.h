@@ -20,8 +20,9 @@ struct source {
     bool ready;        /* READY has come: commit */
     uint64_t *pending; /* post-copy: what is owed; NULL: none */
     uint64_t n_chunks;
-    int hold_error;   /* of a stream driver's vifs; written before its last chunk */
-    uint64_t carried; /* pages with content, sent by the end of the last round */
+    struct policy_rates rates; /* of a stream driver's rounds */
+    int hold_error;            /* of a stream driver's vifs; written before its last chunk */
+    uint64_t carried;          /* pages with content, sent by the end of the last round */
 };
 
 /* --- send.c ---------------------------------------------------------------------- */

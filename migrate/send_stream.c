@@ -16,26 +16,40 @@ stream_paused(void *aux)
 }
 
 static void
-stream_progress(struct mig_end *e)
+stream_progress(struct source *s)
 {
+    struct mig_end *e = s->e;
+    struct mig_progress *p = &e->progress;
     struct mig_stream_stats st = {0};
+    struct policy_seen seen;
 
     e->ops->stream_stats(e->guest, &st);
-    e->progress.round = e->result->rounds = st.round;
-    e->progress.bytes_guest = e->result->bytes_guest = st.bytes_guest;
-    e->progress.pages_left = st.pages_left;
+    p->round = e->result->rounds = st.round;
+    p->bytes_guest = e->result->bytes_guest = st.bytes_guest;
+    p->pages_left = st.pages_left;
+    seen = (struct policy_seen){.round = st.round,
+                                .pages_sent = st.bytes_guest / MIG_PAGE_BYTES,
+                                .pages_left = st.pages_left,
+                                .pages_dirty = st.pages_dirty,
+                                .now_ns = mig_now_ns()};
+    policy_rates(&seen, &s->rates);
+    p->rate_mbps = s->rates.pages_per_s * MIG_PAGE_BYTES * 8 / 1000000;
+    p->dirty_mbps = s->rates.dirty_per_s * MIG_PAGE_BYTES * 8 / 1000000;
+    p->eta_s = s->rates.left_s;
+    p->expected_blackout_ms = s->rates.blackout_ms;
     end_progress(e, false);
 }
 
 /* Until the far end has all of a round: queues that are full when the guest is paused
  * would be part of its blackout. */
 static int
-settle_stream(struct mig_end *e)
+settle_stream(struct source *s)
 {
+    struct mig_end *e = s->e;
     int error = transport_tx_barrier(e->transport);
 
     while (!error && (error = transport_wait_placed(e->transport, LOOK_MS)) == ETIMEDOUT) {
-        stream_progress(e);
+        stream_progress(s);
         error = send_look(e);
     }
     return error;
@@ -66,7 +80,7 @@ send_stream(struct source *s)
     while (!(error = send_look(e))) {
         error = e->ops->stream_next(e->guest, &bytes, &n);
         if (error == EAGAIN) {
-            error = settle_stream(e);
+            error = settle_stream(s);
         } else if (!error) {
             error = transport_tx_chunk(e->transport, bytes, n);
             s->n_chunks++;
@@ -74,7 +88,7 @@ send_stream(struct source *s)
         if (error) {
             break;
         }
-        stream_progress(e);
+        stream_progress(s);
     }
     pthread_mutex_lock(&e->control->lock);
     e->control->stream = NULL;

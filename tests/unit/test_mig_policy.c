@@ -191,6 +191,28 @@ test_edges(void)
     CHECK(d.action == POLICY_THROTTLE && d.throttle > 0 && d.throttle <= 99);
 }
 
+/* A toolstack's rounds: 100,000 pages at 50,000/s, of which 10,000 are written meanwhile. */
+static void
+test_rates(void)
+{
+    const uint64_t s = 1000000000;
+    struct policy_rates r = {0};
+
+    CASE("policy_rates_of_rounds_that_others_make");
+    policy_rates(&(struct policy_seen){1, 0, 100000, 0, 5 * s}, &r);
+    CHECK(!r.pages_per_s && r.left_s == UINT32_MAX && r.blackout_ms == UINT32_MAX);
+    policy_rates(&(struct policy_seen){1, 50000, 50000, 0, 6 * s}, &r);
+    CHECK(r.pages_per_s == 50000 && !r.dirty_per_s && r.left_s == 1);
+    CHECK(r.blackout_ms == UINT32_MAX);
+    policy_rates(&(struct policy_seen){2, 100000, 10000, 10000, 7 * s}, &r);
+    CHECK(r.dirty_per_s == 5000 && r.pages_per_s == 50000);
+    CHECK(r.left_s == 0 && r.blackout_ms == 200);
+    policy_rates(&(struct policy_seen){2, 101000, 9000, 10000, 8 * s}, &r);
+    CHECK(r.pages_per_s == 1000 && r.left_s == UINT32_MAX && r.blackout_ms == 10000);
+    policy_rates(&(struct policy_seen){2, 101000, 9000, UINT64_MAX, 8 * s}, &r);
+    CHECK(r.blackout_ms == UINT32_MAX);
+}
+
 int
 main(void)
 {
@@ -199,5 +221,6 @@ main(void)
     test_sweep();
     test_margin();
     test_edges();
+    test_rates();
     return check_done();
 }
