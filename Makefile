@@ -70,7 +70,7 @@ SRC_netback := $(call srcs,netback)
 SRC_vlan := $(call srcs,vlan)
 SRC_netflow := $(call srcs,netflow)
 # What parses; fuzzed.
-SRC_decode := $(filter $(foreach f,collect decode_ element exporter flow_f flow_n flow_r template,netflow/$f%),$(SRC_netflow))
+SRC_decode := $(filter $(foreach f,collect decode_ element exporter flow_block flow_f flow_n flow_r template,netflow/$f%),$(SRC_netflow))
 SRC_fast := $(call srcs,vswitch/fast)
 SRC_vswitch := $(call srcs,vswitch) lib/ovs/canary.c
 # Without Open vSwitch's headers; fuzzed.

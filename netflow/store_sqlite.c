@@ -1,8 +1,8 @@
 /* Theory of operation.
  *
- * A batch of rows goes into the raw tables in one transaction, and nowhere else:
- * that is cheap, so that bursts are taken.  Later ("roll") the rows behind a
- * mark, which each raw table has, are added up into the rollups of all three
+ * A batch of rows goes into the hours' tables of blocks in one transaction, and
+ * nowhere else: that is cheap, so that bursts are taken.  Later ("roll") the rows
+ * behind a mark, which each hour has, are added up into the rollups of all three
  * steps and the mark moves, in one transaction as well; they can be any rows of
  * any time, late ones included.  A question to a rollup adds the raw rows behind
  * the mark, so that its answer is at any time the sum of all rows put, and a
@@ -34,7 +34,9 @@ store_sqlite_error(sqlite3 *db, int code, char *why, size_t size)
     if (code == SQLITE_OK || code == SQLITE_DONE || code == SQLITE_ROW) {
         return 0;
     }
-    snprintf(why, size, "%s", db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
+    snprintf(why, size, "%s",
+             db && (sqlite3_errcode(db) & 0xff) == (code & 0xff) ? sqlite3_errmsg(db)
+                                                                 : sqlite3_errstr(code));
     switch (code & 0xff) {
     case SQLITE_FULL:
         return ENOSPC;
@@ -66,14 +68,16 @@ store_sqlite_partitions(sqlite3 *db, unsigned kind, struct partition *to, size_t
             continue;
         }
         snprintf(pattern, sizeof pattern, "%s_*", store_sqlite_kinds[k].name);
-        if (sqlite3_prepare_v2(db,
-                               "SELECT CAST(substr(name, ?2) AS INTEGER) AS n FROM sqlite_master "
-                               "WHERE type = 'table' AND name GLOB ?1 ORDER BY n",
-                               -1, &s, NULL)) {
+        if (sqlite3_prepare_v2(
+                db,
+                "SELECT DISTINCT CAST(substr(name, instr(name, '_') + 1) AS INTEGER) AS n "
+                "FROM sqlite_master WHERE type = 'table' AND (name GLOB ?1 OR name GLOB ?2) "
+                "ORDER BY n",
+                -1, &s, NULL)) {
             return n;
         }
         sqlite3_bind_text(s, 1, pattern, -1, SQLITE_STATIC);
-        sqlite3_bind_int64(s, 2, (int64_t)strlen(pattern));
+        sqlite3_bind_text(s, 2, k ? pattern : "blocks_*", -1, SQLITE_STATIC);
         while (n < max && sqlite3_step(s) == SQLITE_ROW) {
             to[n++] = (struct partition){k, sqlite3_column_int64(s, 0)};
         }
@@ -123,9 +127,8 @@ store_sqlite_value(sqlite3_stmt *s, int index, unsigned column, struct flow_valu
 
 /* --- writing --------------------------------------------------------------------- */
 
-/* Runs what 'f' (a memstream of '*sql') was given; frees it. */
-static int
-exec_stream(sqlite3 *db, FILE *f, char **sql, char *why, size_t size)
+int
+store_sqlite_exec_stream(sqlite3 *db, FILE *f, char **sql, char *why, size_t size)
 {
     int error;
 
@@ -140,7 +143,7 @@ exec_stream(sqlite3 *db, FILE *f, char **sql, char *why, size_t size)
 }
 
 int
-store_sqlite_create_partition(sqlite3 *db, unsigned k, int64_t n, char *why, size_t size)
+store_sqlite_create_rollup(sqlite3 *db, unsigned k, int64_t n, char *why, size_t size)
 {
     const struct kind *kind = &store_sqlite_kinds[k];
     char *sql = NULL;
@@ -151,99 +154,11 @@ store_sqlite_create_partition(sqlite3 *db, unsigned k, int64_t n, char *why, siz
         return ENOMEM;
     }
     fprintf(f, "CREATE TABLE IF NOT EXISTS %s_%lld (\"time\", ", kind->name, (long long)n);
-    store_sqlite_columns(f, kind->step_s, "");
-    if (kind->step_s) {
-        fprintf(f, ", packets, bytes, flows, PRIMARY KEY (\"time\", ");
-        store_sqlite_columns(f, true, "");
-        fprintf(f, ")) WITHOUT ROWID");
-    } else {
-        fprintf(f, "); CREATE INDEX IF NOT EXISTS t_%s_%lld ON %s_%lld (\"time\")", kind->name,
-                (long long)n, kind->name, (long long)n);
-    }
-    return exec_stream(db, f, &sql, why, size);
-}
-
-static int
-prepare_insert(struct store_sqlite *s, int64_t n, char *why, size_t size)
-{
-    char *sql = NULL;
-    size_t length;
-    FILE *f;
-    int error;
-
-    if (s->insert && s->insert_into == n) {
-        return 0;
-    }
-    sqlite3_finalize(s->insert);
-    s->insert = NULL;
-    s->binds = false;
-    s->insert_into = n;
-    f = open_memstream(&sql, &length);
-    if (!f) {
-        return ENOMEM;
-    }
-    fprintf(f, "INSERT INTO raw_%lld VALUES (?", (long long)n);
-    for (unsigned i = 0; i < n_flow_columns; i++) {
-        fprintf(f, ",?");
-    }
-    fprintf(f, ")");
-    fclose(f);
-    error = sqlite3_prepare_v2(s->db, sql, -1, &s->insert, NULL);
-    free(sql);
-    return store_sqlite_error(s->db, error, why, size);
-}
-
-/* Most columns of a row are those of the row before: what is bound stays so, and
- * addresses are bound where they are copied to. */
-static int
-insert_row(struct store_sqlite *s, const struct flow_row *row, char *why, size_t size)
-{
-    int error;
-
-    sqlite3_bind_int64(s->insert, 1, (int64_t)row->time_ms);
-    for (unsigned c = 0; c < n_flow_columns; c++) {
-        const struct flow_column *column = &flow_columns[c];
-        uint8_t *bound = (uint8_t *)&s->bound + column->offset;
-        const uint8_t *now = (const uint8_t *)row + column->offset;
-        struct flow_value v;
-
-        if (s->binds && (column->kind == FLOW_COL_ADDRESS || !memcmp(bound, now, column->size))) {
-            continue;
-        }
-        if (column->kind == FLOW_COL_ADDRESS) {
-            sqlite3_bind_blob(s->insert, (int)c + 2, bound, sizeof v.address, SQLITE_STATIC);
-        } else {
-            flow_row_get(row, c, &v);
-            sqlite3_bind_int64(s->insert, (int)c + 2, v.number);
-        }
-    }
-    s->bound = *row;
-    s->binds = true;
-    error = store_sqlite_error(s->db, sqlite3_step(s->insert), why, size);
-    sqlite3_reset(s->insert);
-    return error;
-}
-
-/* Those of the rows that are of the raw table 'n'; creates it with the first. */
-static int
-insert_rows(struct store_sqlite *s, int64_t n, const struct flow_row *rows, size_t n_rows,
-            char *why, size_t size)
-{
-    bool created = false;
-    int error = 0;
-
-    for (size_t i = 0; i < n_rows && !error; i++) {
-        if ((int64_t)rows[i].time_ms / STORE_HOUR_MS != n) {
-            continue;
-        }
-        if (!created) {
-            error = store_sqlite_create_partition(s->db, 0, n, why, size);
-            error = error ? error : prepare_insert(s, n, why, size);
-            created = true;
-        }
-        error = error ? error : insert_row(s, &rows[i], why, size);
-    }
-    return error;
+    store_sqlite_columns(f, true, "");
+    fprintf(f, ", packets, bytes, flows, PRIMARY KEY (\"time\", ");
+    store_sqlite_columns(f, true, "");
+    fprintf(f, ")) WITHOUT ROWID");
+    return store_sqlite_exec_stream(db, f, &sql, why, size);
 }
 
 int
@@ -258,35 +173,8 @@ store_sqlite_finish(struct store_sqlite *s, int error, char *why, size_t size)
     return error;
 }
 
-static int
-put(struct store *up, const struct flow_row *rows, size_t n, char *why, size_t size)
-{
-    struct store_sqlite *s = (struct store_sqlite *)up;
-    int64_t low = INT64_MAX, high = INT64_MIN;
-    int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
-
-    for (size_t i = 0; i < n; i++) {
-        int64_t hour = (int64_t)rows[i].time_ms / STORE_HOUR_MS;
-        low = hour < low ? hour : low;
-        high = hour > high ? hour : high;
-    }
-    if (error) {
-        return error;
-    }
-    for (int64_t hour = low; hour <= high && !error; hour++) {
-        error = insert_rows(s, hour, rows, n, why, size);
-    }
-    if (error) { /* it may be of a table that the rollback takes away */
-        sqlite3_finalize(s->insert);
-        s->insert = NULL;
-    }
-    return store_sqlite_finish(s, error, why, size);
-}
-
-/* --- rollups ------------------------------------------------------------------------- */
-
-static int64_t
-number(sqlite3 *db, const char *sql)
+int64_t
+store_sqlite_number(sqlite3 *db, const char *sql)
 {
     sqlite3_stmt *q = NULL;
     int64_t v = 0;
@@ -296,18 +184,6 @@ number(sqlite3 *db, const char *sql)
     }
     sqlite3_finalize(q);
     return v;
-}
-
-bool
-store_sqlite_tail(sqlite3 *db, int64_t n, int64_t *mark, int64_t *last)
-{
-    char sql[100];
-
-    snprintf(sql, sizeof sql, "SELECT row FROM rolled WHERE n = %lld", (long long)n);
-    *mark = number(db, sql);
-    snprintf(sql, sizeof sql, "SELECT MAX(rowid) FROM raw_%lld", (long long)n);
-    *last = number(db, sql);
-    return *last > *mark;
 }
 
 /* --- names ------------------------------------------------------------------------- */
@@ -428,7 +304,7 @@ pragma(sqlite3 *db, const char *name)
     char sql[60];
 
     snprintf(sql, sizeof sql, "PRAGMA %s", name);
-    return number(db, sql);
+    return store_sqlite_number(db, sql);
 }
 
 static uint64_t
@@ -441,10 +317,7 @@ used_bytes(sqlite3 *db)
 static void
 roll_all(struct store_sqlite *s, int64_t n, int64_t mark, int64_t last, char *why, size_t size)
 {
-    for (int64_t to = last; mark < last; mark = to, to = last) {
-        if (store_sqlite_roll_rows(s, n, mark, &to, why, size)) {
-            break;
-        }
+    while (mark < last && !store_sqlite_roll_rows(s, n, mark, SIZE_MAX, &mark, why, size)) {
     }
 }
 
@@ -453,20 +326,18 @@ roll_all(struct store_sqlite *s, int64_t n, int64_t mark, int64_t last, char *wh
 static int
 drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
 {
-    char sql[120];
+    char sql[160];
     int64_t mark, last;
 
     if (p->kind == 0) {
         if (store_sqlite_tail(s->db, p->n, &mark, &last)) {
             roll_all(s, p->n, mark, last, why, size);
         }
-        if (s->insert_into == p->n) {
-            sqlite3_finalize(s->insert);
-            s->insert = NULL;
-        }
+        store_sqlite_put_anew(s);
         snprintf(sql, sizeof sql,
-                 "BEGIN IMMEDIATE; DROP TABLE raw_%lld; DELETE FROM rolled WHERE n = %lld",
-                 (long long)p->n, (long long)p->n);
+                 "BEGIN IMMEDIATE; DROP TABLE IF EXISTS raw_%lld; DROP TABLE IF EXISTS blocks_%lld;"
+                 " DELETE FROM rolled WHERE n = %lld",
+                 (long long)p->n, (long long)p->n, (long long)p->n);
     } else {
         snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; DROP TABLE %s_%lld",
                  store_sqlite_kinds[p->kind].name, (long long)p->n);
@@ -525,15 +396,18 @@ expire(struct store *up, int64_t now_ms, char *why, size_t size)
 /* --- opening ---------------------------------------------------------------------------- */
 
 #define APPLICATION "1466336305" /* "Wft1" */
-#define VERSION "1"
+#define VERSION "2"
+#define VERSION_ROWS "1" /* with raw_N; can be read, and is of version 2 from then on */
 
 /* A file of another layout is not touched. */
 static int
 check_version(sqlite3 *db, char *why, size_t size)
 {
-    int64_t pages = pragma(db, "page_count"), id = pragma(db, "application_id");
+    int64_t pages = pragma(db, "page_count"), id = pragma(db, "application_id"),
+            version = pragma(db, "user_version");
 
-    if (pages && (id != atoll(APPLICATION) || pragma(db, "user_version") != atoll(VERSION))) {
+    if (pages && (id != atoll(APPLICATION) ||
+                  (version != atoll(VERSION) && version != atoll(VERSION_ROWS)))) {
         snprintf(why, size, "is no flow store of this version");
         return EINVAL;
     }
@@ -567,6 +441,7 @@ close_store(struct store *up)
     if (s) {
         sqlite3_finalize(s->insert);
         sqlite3_close(s->db);
+        free(s->block);
         if (s->lock >= 0) {
             close(s->lock);
         }
@@ -577,7 +452,7 @@ close_store(struct store *up)
 
 static const struct store_ops ops = {
     .close = close_store,
-    .put = put,
+    .put = store_sqlite_put,
     .roll = store_sqlite_roll,
     .save_names = save_names,
     .save_bindings = save_bindings,
@@ -660,7 +535,8 @@ store_sqlite_open(const struct store_options *o, struct store **storep, char *wh
     int error;
 
     *storep = NULL;
-    if (!s || !(s->path = strdup(o->path))) {
+    if (!s || !(s->path = strdup(o->path)) || !(s->block = malloc(FLOW_BLOCK_BYTES))) {
+        free(s ? s->path : NULL);
         free(s);
         snprintf(why, why_size, "out of memory");
         return ENOMEM;

@@ -27,6 +27,7 @@ struct question {
     struct partition partitions[PARTITIONS_MAX];
     size_t n_partitions;
     sqlite3_stmt *statement;
+    struct store_scan scan;
 };
 
 static int64_t
@@ -150,6 +151,7 @@ end(struct question *x)
     if (x) {
         sqlite3_finalize(x->statement);
         sqlite3_close(x->db);
+        free(x->scan.hours);
         free(x->params.v);
         free(x);
     }
@@ -194,21 +196,215 @@ ask(struct question *x, FILE *f, char **sql, char *why, size_t size)
 
 /* --- rows ------------------------------------------------------------------------------- */
 
-static int
-list_partition(struct question *x, const struct store_query *q, const struct partition *p, FILE *f,
-               char **sql, char *why, size_t size)
+/* The newest rows of an hour, at most 'max': a heap, the oldest on top. */
+struct page {
+    struct listed {
+        int64_t time_ms, id;
+        struct flow_row row;
+    } * v;
+    size_t n, cap, max;
+};
+
+static bool
+older(const struct listed *a, const struct listed *b)
 {
+    return a->time_ms != b->time_ms ? a->time_ms < b->time_ms : a->id < b->id;
+}
+
+static int
+newest_first(const void *a, const void *b)
+{
+    return older(a, b) ? 1 : older(b, a) ? -1 : 0;
+}
+
+static void
+swap(struct listed *a, struct listed *b)
+{
+    struct listed t = *a;
+
+    *a = *b;
+    *b = t;
+}
+
+static void
+sink_down(struct page *p)
+{
+    for (size_t i = 0, least;; i = least) {
+        least = i;
+        for (size_t child = 2 * i + 1; child <= 2 * i + 2 && child < p->n; child++) {
+            least = older(&p->v[child], &p->v[least]) ? child : least;
+        }
+        if (least == i) {
+            return;
+        }
+        swap(&p->v[i], &p->v[least]);
+    }
+}
+
+/* Whether the page has place for a row of that time and number. */
+static bool
+page_takes(const struct page *p, int64_t time_ms, int64_t id)
+{
+    return p->n < p->max ||
+           (p->max && (p->v->time_ms != time_ms ? p->v->time_ms < time_ms : p->v->id < id));
+}
+
+/* A row that the page takes. */
+static int
+page_put(struct page *p, const struct listed *l)
+{
+    if (p->n == p->max) {
+        *p->v = *l;
+        sink_down(p);
+        return 0;
+    }
+    if (p->n == p->cap) {
+        size_t cap = p->cap ? p->cap * 2 : 64;
+        struct listed *v = realloc(p->v, cap * sizeof *v);
+        if (!v) {
+            return ENOMEM;
+        }
+        p->v = v;
+        p->cap = cap;
+    }
+    p->v[p->n] = *l;
+    for (size_t i = p->n++; i && older(&p->v[i], &p->v[(i - 1) / 2]); i = (i - 1) / 2) {
+        swap(&p->v[i], &p->v[(i - 1) / 2]);
+    }
+    return 0;
+}
+
+static bool
+behind_cursor(const struct store_query *q, int64_t time_ms, int64_t id)
+{
+    return !q->cursor_time || time_ms < q->cursor_time ||
+           (time_ms == q->cursor_time && id < q->cursor_row);
+}
+
+/* The columns that decide whether a row passes: filled in before the others are. */
+static size_t
+deciding(const struct store_query *q, uint16_t columns[FLOW_COLUMNS_MAX])
+{
+    bool used[FLOW_COLUMNS_MAX] = {false};
+    size_t n = 0;
+
+    used[flow_column_find("again")] = !q->again;
+    for (unsigned i = 0; i < q->filter->n; i++) {
+        if (q->filter->nodes[i].op >= FLOW_OP_RANGE) {
+            used[q->filter->nodes[i].column] = true;
+        }
+    }
+    for (uint16_t c = 0; c < n_flow_columns; c++) {
+        if (used[c]) {
+            columns[n++] = c;
+        }
+    }
+    return n;
+}
+
+/* The block's rows onto the page. */
+static int
+list_block(const struct store_blocks *b, const struct store_query *q, const uint16_t *columns,
+           size_t n_columns, struct page *page)
+{
+    struct flow_row some = {.time_ms = 0};
+    struct listed l;
+    int error = 0;
+
+    for (unsigned i = 0; i < b->block.n && !error; i++) {
+        l.time_ms = flow_block_time(&b->block, i);
+        l.id = store_row_id(b->id, i);
+        if (l.time_ms < q->from_ms || l.time_ms >= q->to_ms || !behind_cursor(q, l.time_ms, l.id) ||
+            !page_takes(page, l.time_ms, l.id)) {
+            continue;
+        }
+        for (size_t c = 0; c < n_columns; c++) {
+            struct flow_value v;
+            flow_block_get(&b->block, columns[c], i, &v);
+            flow_row_set(&some, columns[c], &v);
+        }
+        if ((q->again || !some.again) && flow_filter_match(q->filter, &some)) {
+            flow_block_row(&b->block, i, &l.row);
+            error = page_put(page, &l);
+        }
+    }
+    return error;
+}
+
+static int
+list_blocks(struct question *x, const struct store_query *q, int64_t hour, struct page *page,
+            char *why, size_t size)
+{
+    int64_t to = q->cursor_time && q->cursor_time < q->to_ms ? q->cursor_time + 1 : q->to_ms;
+    uint16_t columns[FLOW_COLUMNS_MAX];
+    size_t n_columns = deciding(q, columns);
+    struct store_blocks b;
+    int code = SQLITE_DONE;
+    int error =
+        store_blocks_open(&b, x->db, hour, STORE_NEWEST_FIRST, 0, q->from_ms, to, why, size);
+
+    while (!error && (code = store_blocks_next(&b)) == SQLITE_ROW) {
+        if (!page_takes(page, b.newest_ms, INT64_MAX)) {
+            code = SQLITE_DONE;
+            break;
+        }
+        if (overdue(x)) {
+            code = SQLITE_INTERRUPT;
+            break;
+        }
+        error = list_block(&b, q, columns, n_columns, page);
+    }
+    error = error ? error : store_sqlite_error(x->db, code, why, size);
+    store_blocks_close(&b);
+    return error;
+}
+
+/* Of raw_N. */
+static int
+ask_rows(struct question *x, const struct store_query *q, int64_t hour, size_t limit, char *why,
+         size_t size)
+{
+    char *sql = NULL;
+    size_t length;
+    FILE *f = open_memstream(&sql, &length);
+
+    if (!f) {
+        return ENOMEM;
+    }
     x->params.n = 0;
     fprintf(f, "SELECT rowid, \"time\", ");
     store_sqlite_columns(f, false, "");
-    fprintf(f, " FROM raw_%lld", (long long)p->n);
+    fprintf(f, " FROM raw_%lld", (long long)hour);
     write_where(f, &x->params, q, q->from_ms, q->to_ms);
     if (q->cursor_time) {
         fprintf(f, " AND (\"time\", rowid) < (%lld, %lld)", (long long)q->cursor_time,
                 (long long)q->cursor_row);
     }
-    fprintf(f, " ORDER BY \"time\" DESC, rowid DESC");
-    return ask(x, f, sql, why, size);
+    fprintf(f, " ORDER BY \"time\" DESC, rowid DESC LIMIT %zu", limit);
+    return ask(x, f, &sql, why, size);
+}
+
+static int
+list_rows(struct question *x, const struct store_query *q, int64_t hour, struct page *page,
+          char *why, size_t size)
+{
+    int code = SQLITE_DONE, error = 0;
+
+    if (store_sqlite_has(x->db, "raw", hour)) {
+        error = ask_rows(x, q, hour, page->max, why, size);
+        while (!error && (code = sqlite3_step(x->statement)) == SQLITE_ROW) {
+            struct listed l = {.id = sqlite3_column_int64(x->statement, 0),
+                               .time_ms = sqlite3_column_int64(x->statement, 1)};
+            l.row.time_ms = (uint64_t)l.time_ms;
+            for (unsigned c = 0; c < n_flow_columns; c++) {
+                struct flow_value v;
+                store_sqlite_value(x->statement, (int)c + 2, c, &v);
+                flow_row_set(&l.row, c, &v);
+            }
+            error = page_takes(page, l.time_ms, l.id) ? page_put(page, &l) : 0;
+        }
+    }
+    return error ? error : store_sqlite_error(x->db, code, why, size);
 }
 
 int
@@ -216,32 +412,28 @@ store_sqlite_list(struct store *up, const struct store_query *q,
                   void (*row)(void *, const struct flow_row *, int64_t), void *aux, char *why,
                   size_t size)
 {
+    struct page page = {.max = q->limit};
     struct question *x;
-    unsigned left = q->limit;
-    int error = begin(up, q, &x, why, size), code;
+    int error = begin(up, q, &x, why, size);
 
     if (!error) {
         overlapping(x, 0, q->from_ms, q->to_ms);
     }
-    while (!error && left && x->n_partitions) {
-        const struct partition *p = &x->partitions[--x->n_partitions];
-        char *sql = NULL;
-        size_t length;
-        FILE *f = open_memstream(&sql, &length);
-        error = f ? list_partition(x, q, p, f, &sql, why, size) : ENOMEM;
-        code = SQLITE_DONE;
-        while (!error && left && (code = sqlite3_step(x->statement)) == SQLITE_ROW) {
-            struct flow_row r = {.time_ms = (uint64_t)sqlite3_column_int64(x->statement, 1)};
-            for (unsigned c = 0; c < n_flow_columns; c++) {
-                struct flow_value v;
-                store_sqlite_value(x->statement, (int)c + 2, c, &v);
-                flow_row_set(&r, c, &v);
-            }
-            row(aux, &r, sqlite3_column_int64(x->statement, 0));
-            left--;
+    while (!error && page.max && x->n_partitions) {
+        int64_t hour = x->partitions[--x->n_partitions].n;
+
+        page.n = 0;
+        error = list_rows(x, q, hour, &page, why, size);
+        error = error ? error : list_blocks(x, q, hour, &page, why, size);
+        if (!error && page.n) {
+            qsort(page.v, page.n, sizeof *page.v, newest_first);
         }
-        error = error ? error : store_sqlite_error(x->db, code, why, size);
+        for (size_t i = 0; i < page.n && !error; i++) {
+            row(aux, &page.v[i].row, page.v[i].id);
+        }
+        page.max -= page.n;
     }
+    free(page.v);
     end(x);
     return error;
 }
@@ -275,41 +467,56 @@ choose_kind(const struct store_sqlite *s, const struct store_query *q)
 
 /* One table's part of a sum; 'and' narrows it. */
 static void
-write_term(FILE *f, const struct store_query *q, const struct kind *k, int64_t n, const char *where,
-           const char *and)
+write_term(FILE *f, const struct store_query *q, unsigned step_s, const char *table,
+           const char *where, const char *and, size_t *terms)
 {
-    const char *scale = k->step_s ? "" : " * MAX(sampling, 1)";
+    const char *scale = step_s ? "" : " * MAX(sampling, 1)";
 
-    fprintf(f, "SELECT ");
+    fprintf(f, "%sSELECT ", (*terms)++ ? " UNION ALL " : "");
     if (q->step_s) {
         fprintf(f, "\"time\" / %u000 * %u000 AS t", q->step_s, q->step_s);
     } else {
         fprintf(f, "0 AS t");
     }
-    fprintf(f, ", bytes%s AS b, packets%s AS p, %s AS n", scale, scale, k->step_s ? "flows" : "1");
+    fprintf(f, ", bytes%s AS b, packets%s AS p, %s AS n", scale, scale, step_s ? "flows" : "1");
     for (unsigned g = 0; g < q->n_group; g++) {
         fprintf(f, ", \"%s\" AS g%u", flow_columns[q->group[g]].name, g);
     }
-    fprintf(f, " FROM %s_%lld%s%s", k->name, (long long)n, where, and);
+    fprintf(f, " FROM %s%s%s", table, where, and);
 }
 
-/* The raw rows that rollups do not have yet. */
-static size_t
-write_tails(FILE *f, struct question *x, const struct store_query *q,
-            const struct store_source *source, const char *where, size_t terms)
+/* Raw rows: all, or those that rollups do not have yet ('tails'). */
+static void
+write_raw(FILE *f, struct question *x, const struct store_query *q,
+          const struct store_source *source, const char *where, bool tails, size_t *terms)
 {
+    struct store_scan *scan = &x->scan;
+    char table[40], and[60], why[100];
     int64_t mark, last;
-    char and[60];
 
     overlapping(x, 0, source->from_ms, source->to_ms);
-    for (size_t i = 0; i < x->n_partitions; i++) {
-        if (store_sqlite_tail(x->db, x->partitions[i].n, &mark, &last)) {
-            snprintf(and, sizeof and, " AND rowid > %lld", (long long)mark);
-            fprintf(f, "%s", terms++ ? " UNION ALL " : "");
-            write_term(f, q, &store_sqlite_kinds[0], x->partitions[i].n, where, and);
+    *scan = (struct store_scan){.db = x->db, .from_ms = source->from_ms, .to_ms = source->to_ms};
+    scan->hours = calloc(x->n_partitions + 1, sizeof *scan->hours);
+    for (size_t i = 0; i < x->n_partitions && scan->hours; i++) {
+        int64_t n = x->partitions[i].n;
+        bool behind = store_sqlite_tail(x->db, n, &mark, &last);
+
+        mark = tails ? mark : 0;
+        if (tails && !behind) {
+            continue;
         }
+        if (mark < STORE_BLOCKS && store_sqlite_has(x->db, "raw", n)) {
+            snprintf(table, sizeof table, "raw_%lld", (long long)n);
+            snprintf(and, sizeof and, " AND rowid > %lld", (long long)mark);
+            write_term(f, q, 0, table, where, and, terms);
+        }
+        scan->hours[scan->n_hours++] = (struct store_scan_hour){n, mark};
     }
-    return terms;
+    if (!scan->hours || store_scan_table(x->db, scan, why, sizeof why)) {
+        x->params.failed = true;
+    } else if (scan->n_hours) {
+        write_term(f, q, 0, "flow_raw", where, "", terms);
+    }
 }
 
 /* How many tables it is of; 0: there is nothing to ask. */
@@ -319,7 +526,7 @@ write_sum(FILE *f, struct question *x, const struct store_query *q, unsigned kin
 {
     static const char *const orders[] = {"2", "3", "4"};
     const struct kind *k = &store_sqlite_kinds[kind];
-    char *where = NULL;
+    char *where = NULL, table[40];
     size_t length, terms = 0;
     FILE *w = open_memstream(&where, &length);
 
@@ -335,13 +542,11 @@ write_sum(FILE *f, struct question *x, const struct store_query *q, unsigned kin
         fprintf(f, ", g%u", i);
     }
     fprintf(f, " FROM (");
-    for (; terms < x->n_partitions; terms++) {
-        fprintf(f, "%s", terms ? " UNION ALL " : "");
-        write_term(f, q, k, x->partitions[terms].n, where, "");
+    for (size_t i = 0; k->step_s && i < x->n_partitions; i++) {
+        snprintf(table, sizeof table, "%s_%lld", k->name, (long long)x->partitions[i].n);
+        write_term(f, q, k->step_s, table, where, "", &terms);
     }
-    if (k->step_s) {
-        terms = write_tails(f, x, q, source, where, terms);
-    }
+    write_raw(f, x, q, source, where, k->step_s, &terms);
     fprintf(f, ") GROUP BY t");
     for (unsigned i = 0; i < q->n_group; i++) {
         fprintf(f, ", g%u", i);

@@ -204,11 +204,40 @@ prepare(sqlite3 *db, FILE *f, char **sql, sqlite3_stmt **s, char *why, size_t si
     return error;
 }
 
-/* Rows from behind 'mark' to '*last', by minute; '*last' gets less if they are of
- * too many keys. */
+/* What one transaction reads: until 'left' rows are read, or there are SUMS_MAX keys. */
+struct reading {
+    struct fold fold; /* by minute */
+    size_t left;
+    int64_t last; /* the row that was read last */
+};
+
+static bool
+is_full(const struct reading *r)
+{
+    return !r->left || r->fold.n == SUMS_MAX;
+}
+
 static int
-read_rows(sqlite3 *db, int64_t n, int64_t mark, int64_t *last, struct fold *to, char *why,
-          size_t size)
+read_row(struct reading *r, int64_t row, int64_t time_ms, const uint8_t *key, int64_t packets,
+         int64_t bytes, int64_t sampling)
+{
+    struct sum *s = fold_get(&r->fold, time_ms / 60000 * 60000, key);
+
+    if (!s) {
+        return ENOMEM;
+    }
+    sampling = sampling > 1 ? sampling : 1;
+    s->packets = add(s->packets, multiply(packets, sampling));
+    s->bytes = add(s->bytes, multiply(bytes, sampling));
+    s->flows++;
+    r->left--;
+    r->last = row;
+    return 0;
+}
+
+/* Rows of raw_N behind 'mark'. */
+static int
+read_rows(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, size_t size)
 {
     enum { ROW, TIME, PACKETS, BYTES, SAMPLING, KEY };
     sqlite3_stmt *q = NULL;
@@ -223,31 +252,83 @@ read_rows(sqlite3 *db, int64_t n, int64_t mark, int64_t *last, struct fold *to, 
     }
     fprintf(f, "SELECT rowid, \"time\", packets, bytes, sampling, ");
     store_sqlite_columns(f, true, "");
-    fprintf(f, " FROM raw_%lld WHERE rowid > %lld AND rowid <= %lld ORDER BY rowid", (long long)n,
-            (long long)mark, (long long)*last);
+    fprintf(f, " FROM raw_%lld WHERE rowid > %lld ORDER BY rowid", (long long)n, (long long)mark);
     error = prepare(db, f, &sql, &q, why, size);
-    while (!error && (code = sqlite3_step(q)) == SQLITE_ROW) {
-        int64_t sampling = sqlite3_column_int64(q, SAMPLING);
-        struct sum *s;
-
-        if (to->n == SUMS_MAX) {
-            *last = sqlite3_column_int64(q, ROW) - 1;
-            code = SQLITE_DONE;
-            break;
-        }
+    while (!error && !is_full(r) && (code = sqlite3_step(q)) == SQLITE_ROW) {
         read_key(q, KEY, key);
-        s = fold_get(to, sqlite3_column_int64(q, TIME) / 60000 * 60000, key);
-        if (!s) {
-            error = ENOMEM;
-            break;
-        }
-        sampling = sampling > 1 ? sampling : 1;
-        s->packets = add(s->packets, multiply(sqlite3_column_int64(q, PACKETS), sampling));
-        s->bytes = add(s->bytes, multiply(sqlite3_column_int64(q, BYTES), sampling));
-        s->flows++;
+        error = read_row(r, sqlite3_column_int64(q, ROW), sqlite3_column_int64(q, TIME), key,
+                         sqlite3_column_int64(q, PACKETS), sqlite3_column_int64(q, BYTES),
+                         sqlite3_column_int64(q, SAMPLING));
     }
     error = error ? error : store_sqlite_error(db, code, why, size);
     sqlite3_finalize(q);
+    return error;
+}
+
+/* The keys of a block's rows, key_size bytes each; a column at a time. */
+static void
+block_keys(const struct fold *f, const struct flow_block *b, uint8_t *keys)
+{
+    for (unsigned c = 0; c < n_flow_columns; c++) {
+        unsigned part = flow_block_of(c);
+        bool address = flow_columns[c].kind == FLOW_COL_ADDRESS;
+
+        if (!flow_columns[c].rollup) {
+            continue;
+        }
+        for (unsigned half = 0; half < (address ? 2 : 1); half++, keys += sizeof(int64_t)) {
+            /* key_put() turns the sign over; addresses are to stay as they are */
+            uint64_t turn = address ? UINT64_C(1) << 63 : 0;
+            uint8_t *to = keys;
+
+            for (unsigned i = 0; i < b->n; i++, to += f->key_size) {
+                key_put(to, (int64_t)((uint64_t)flow_block_number(b, part + half, i) ^ turn));
+            }
+        }
+    }
+}
+
+static int
+read_block(const struct store_blocks *blocks, unsigned from, uint8_t *keys, struct reading *r)
+{
+    static const char *const names[] = {"packets", "bytes", "sampling"};
+    const struct flow_block *b = &blocks->block;
+    unsigned parts[3];
+    int error = 0;
+
+    for (int i = 0; i < 3; i++) {
+        parts[i] = flow_block_of(flow_column_find(names[i]));
+    }
+    block_keys(&r->fold, b, keys);
+    for (unsigned i = from; i < b->n && !is_full(r) && !error; i++) {
+        error = read_row(r, store_row_id(blocks->id, i), flow_block_time(b, i),
+                         keys + i * r->fold.key_size, flow_block_number(b, parts[0], i),
+                         flow_block_number(b, parts[1], i), flow_block_number(b, parts[2], i));
+    }
+    return error;
+}
+
+/* Rows of blocks_N behind 'mark'. */
+static int
+read_blocks(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, size_t size)
+{
+    uint8_t *keys = malloc(FLOW_BLOCK_ROWS * r->fold.key_size);
+    struct store_blocks b;
+    int error = keys ? 0 : ENOMEM, code = SQLITE_DONE;
+
+    b.s = NULL;
+    if (!error) {
+        error = store_blocks_open(&b, db, n, STORE_BY_ID, store_row_block(mark), INT64_MIN,
+                                  INT64_MAX, why, size);
+    }
+    while (!error && !is_full(r) && (code = store_blocks_next(&b)) == SQLITE_ROW) {
+        bool half_done = b.id == store_row_block(mark);
+
+        error = read_block(&b, half_done ? store_row_index(mark) + 1 : 0, keys, r);
+    }
+    error = error ? error : store_sqlite_error(db, code, why, size);
+    store_blocks_close(&b);
+    free(keys);
     return error;
 }
 
@@ -291,7 +372,7 @@ write_sums(sqlite3 *db, unsigned k, int64_t to, struct fold *from, char *why, si
 {
     struct sum **sorted = calloc(from->n + 1, sizeof *sorted);
     sqlite3_stmt *s = NULL;
-    int error = sorted ? store_sqlite_create_partition(db, k, to, why, size) : ENOMEM;
+    int error = sorted ? store_sqlite_create_rollup(db, k, to, why, size) : ENOMEM;
 
     error = error ? error : prepare_upsert(db, k, to, &s, why, size);
     for (size_t i = 0; i < from->n && !error; i++) {
@@ -333,37 +414,38 @@ fold_again(const struct fold *from, int64_t step_ms, struct fold *to)
     return 0;
 }
 
-/* Of raw table 'n' into all rollups; their spans are multiples of an hour, so that
+/* Of hour 'n' into all rollups; their spans are multiples of an hour, so that
  * it is of one partition of each. */
 static int
-roll_kinds(sqlite3 *db, int64_t n, int64_t mark, int64_t *last, char *why, size_t size)
+roll_kinds(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, size_t size)
 {
-    struct fold fold;
-    int error;
+    int error = 0;
 
-    fold_init(&fold);
-    error = read_rows(db, n, mark, last, &fold, why, size);
+    if (mark < STORE_BLOCKS && store_sqlite_has(db, "raw", n)) {
+        error = read_rows(db, n, mark, r, why, size);
+    }
+    error = error ? error : read_blocks(db, n, mark, r, why, size);
     for (unsigned k = 1; k < N_KINDS && !error; k++) {
         const struct kind *kind = &store_sqlite_kinds[k];
 
         if (k > 1) {
             struct fold longer;
-            error = fold_again(&fold, kind->step_s * INT64_C(1000), &longer);
-            fold_free(&fold);
-            fold = longer;
+            error = fold_again(&r->fold, kind->step_s * INT64_C(1000), &longer);
+            fold_free(&r->fold);
+            r->fold = longer;
         }
         if (!error) {
-            error = write_sums(db, k, n * STORE_HOUR_MS / kind->span_ms, &fold, why, size);
+            error = write_sums(db, k, n * STORE_HOUR_MS / kind->span_ms, &r->fold, why, size);
         }
     }
-    fold_free(&fold);
     return error;
 }
 
 int
-store_sqlite_roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, int64_t *last, char *why,
-                       size_t size)
+store_sqlite_roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, size_t max, int64_t *last,
+                       char *why, size_t size)
 {
+    struct reading r = {.left = max, .last = mark};
     char sql[100];
     int error;
 
@@ -372,13 +454,21 @@ store_sqlite_roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, int64_t 
     if (error) {
         return error;
     }
-    error = roll_kinds(s->db, n, mark, last, why, size);
+    fold_init(&r.fold);
+    error = roll_kinds(s->db, n, mark, &r, why, size);
+    fold_free(&r.fold);
+    if (!error && r.last == mark) {
+        snprintf(why, size, "the rows of an hour are not those that it says it has");
+        error = EIO;
+    }
     if (!error) {
         snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO rolled VALUES (%lld, %lld)", (long long)n,
-                 (long long)*last);
+                 (long long)r.last);
         error = store_sqlite_exec(s->db, sql, why, size);
     }
-    return store_sqlite_finish(s, error, why, size);
+    error = store_sqlite_finish(s, error, why, size);
+    *last = error ? mark : r.last;
+    return error;
 }
 
 int
@@ -393,9 +483,9 @@ store_sqlite_roll(struct store *up, size_t max, bool *more, char *why, size_t si
     *more = false;
     for (size_t i = 0; i < n && !error && !*more; i++) {
         if (store_sqlite_tail(s->db, p[i].n, &mark, &last)) {
-            int64_t to = last - mark > (int64_t)max ? mark + (int64_t)max : last;
+            int64_t to;
 
-            error = store_sqlite_roll_rows(s, p[i].n, mark, &to, why, size);
+            error = store_sqlite_roll_rows(s, p[i].n, mark, max, &to, why, size);
             *more = to < last;
         }
     }

@@ -1,0 +1,206 @@
+#include "flow_block.h"
+
+#include <errno.h>
+
+/* --- writing --------------------------------------------------------------------- */
+
+#define GATHER(TYPE)                                                                               \
+    for (size_t i = 0; i < n; i++) {                                                               \
+        TYPE v;                                                                                    \
+        memcpy(&v, (const uint8_t *)rows[i] + at, sizeof v);                                       \
+        to[i] = (int64_t)v;                                                                        \
+    }
+
+static void
+gather_address(const struct flow_row *const *rows, size_t n, size_t at, int64_t *to)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t v;
+        memcpy(&v, (const uint8_t *)rows[i] + at, sizeof v);
+        to[i] = (int64_t)be64toh(v);
+    }
+}
+
+static void
+gather_mac(const struct flow_row *const *rows, size_t n, size_t at, int64_t *to)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint8_t *p = (const uint8_t *)rows[i] + at;
+        to[i] = (int64_t)((uint64_t)get_be16(p) << 32 | get_be32(p + 2));
+    }
+}
+
+/* A number of each row; as flow_row_get() has it. */
+static void
+gather(const struct flow_row *const *rows, size_t n, const struct flow_column *c, int64_t *to)
+{
+    size_t at = c->offset;
+
+    if (c->kind == FLOW_COL_MAC) {
+        gather_mac(rows, n, at, to);
+        return;
+    }
+    switch (c->size) {
+    case 1:
+        GATHER(uint8_t);
+        break;
+    case 2:
+        GATHER(uint16_t);
+        break;
+    case 4:
+        GATHER(uint32_t);
+        break;
+    default:
+        GATHER(int64_t);
+        for (size_t i = 0; c->kind == FLOW_COL_UINT && i < n; i++) {
+            to[i] = to[i] < 0 ? INT64_MAX : to[i];
+        }
+    }
+}
+
+static unsigned
+bytes_of(uint64_t v)
+{
+    return v ? (71 - (unsigned)__builtin_clzll(v)) / 8 : 0;
+}
+
+/* Of a signed number. */
+static unsigned
+base_bytes(int64_t v)
+{
+    return v ? bytes_of((uint64_t)(v < 0 ? ~v : v) << 1 | 1) : 0;
+}
+
+/* Where the next one goes. */
+static uint8_t *
+put_part(uint8_t *to, unsigned part, const int64_t *v, size_t n)
+{
+    int64_t least = v[0], most = v[0];
+    unsigned base, width;
+
+    for (size_t i = 1; i < n; i++) {
+        least = v[i] < least ? v[i] : least;
+        most = v[i] > most ? v[i] : most;
+    }
+    if (!least && !most) {
+        return to;
+    }
+    base = base_bytes(least);
+    width = bytes_of((uint64_t)most - (uint64_t)least);
+    *to++ = (uint8_t)part;
+    *to++ = (uint8_t)(base << 4 | width);
+    put_le64(to, (uint64_t)least);
+    to += base;
+    if (width) {
+        for (size_t i = 0; i < n; i++, to += width) {
+            put_le64(to, (uint64_t)v[i] - (uint64_t)least);
+        }
+    }
+    return to;
+}
+
+size_t
+flow_block_encode(const struct flow_row *const *rows, size_t n, uint8_t to[FLOW_BLOCK_BYTES])
+{
+    int64_t v[FLOW_BLOCK_ROWS];
+    uint8_t *p = to + 2;
+
+    put_le16(to, (uint16_t)n);
+    for (size_t i = 0; i < n; i++) {
+        v[i] = (int64_t)rows[i]->time_ms;
+    }
+    p = put_part(p, 0, v, n);
+    for (unsigned c = 0; c < n_flow_columns; c++) {
+        const struct flow_column *column = &flow_columns[c];
+
+        if (column->kind == FLOW_COL_ADDRESS) {
+            gather_address(rows, n, column->offset, v);
+            p = put_part(p, flow_block_of(c), v, n);
+            gather_address(rows, n, column->offset + sizeof *v, v);
+            p = put_part(p, flow_block_of(c) + 1, v, n);
+        } else {
+            gather(rows, n, column, v);
+            p = put_part(p, flow_block_of(c), v, n);
+        }
+    }
+    put_le64(p, 0);
+    return (size_t)(p - to) + 8;
+}
+
+/* --- reading ----------------------------------------------------------------------- */
+
+static const uint8_t zero[8];
+
+/* Takes a part from the bytes that are left; false: it is none. */
+static bool
+open_part(struct flow_block *b, const uint8_t **bytes, size_t *left)
+{
+    const uint8_t *p = *bytes;
+    unsigned base = p[1] >> 4, width = p[1] & 15;
+    size_t len = 2 + base + (size_t)b->n * width;
+    struct flow_block_part *part;
+
+    if (p[0] >= FLOW_BLOCK_PARTS || base > 8 || width > 8 || *left < len + 8) {
+        return false;
+    }
+    part = &b->part[p[0]];
+    part->base = base ? get_le64(p + 2) << (64 - 8 * base) : 0;
+    part->base = base ? (uint64_t)((int64_t)part->base >> (64 - 8 * base)) : 0;
+    part->mask = width ? UINT64_MAX >> (64 - 8 * width) : 0;
+    part->width = width;
+    part->at = width ? p + 2 + base : zero;
+    *bytes += len;
+    *left -= len;
+    return true;
+}
+
+int
+flow_block_open(struct flow_block *b, const void *bytes, size_t len)
+{
+    const uint8_t *p = bytes;
+
+    if (len < 10 || get_le16(p) == 0 || get_le16(p) > FLOW_BLOCK_ROWS) {
+        return EPROTO;
+    }
+    b->n = get_le16(p);
+    for (unsigned i = 0; i < FLOW_BLOCK_PARTS; i++) {
+        b->part[i] = (struct flow_block_part){.at = zero};
+    }
+    p += 2;
+    len -= 2;
+    while (len >= 10) {
+        if (!open_part(b, &p, &len)) {
+            return EPROTO;
+        }
+    }
+    return len == 8 && !memcmp(p, zero, sizeof zero) ? 0 : EPROTO;
+}
+
+void
+flow_block_get(const struct flow_block *b, unsigned column, unsigned i, struct flow_value *v)
+{
+    unsigned part = flow_block_of(column);
+
+    if (flow_columns[column].kind == FLOW_COL_ADDRESS) {
+        uint64_t half[2] = {htobe64((uint64_t)flow_block_number(b, part, i)),
+                            htobe64((uint64_t)flow_block_number(b, part + 1, i))};
+        v->number = 0;
+        memcpy(&v->address, half, sizeof v->address);
+    } else {
+        memset(&v->address, 0, sizeof v->address);
+        v->number = flow_block_number(b, part, i);
+    }
+}
+
+void
+flow_block_row(const struct flow_block *b, unsigned i, struct flow_row *row)
+{
+    memset(row, 0, sizeof *row);
+    row->time_ms = (uint64_t)flow_block_time(b, i);
+    for (unsigned c = 0; c < n_flow_columns; c++) {
+        struct flow_value v;
+
+        flow_block_get(b, c, i, &v);
+        flow_row_set(row, c, &v);
+    }
+}

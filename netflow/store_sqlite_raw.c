@@ -1,0 +1,423 @@
+/* Raw rows: an hour's blocks, and they as a table that SQL can ask. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store_sqlite_priv.h"
+
+bool
+store_sqlite_has(sqlite3 *db, const char *table, int64_t n)
+{
+    char sql[120];
+
+    snprintf(sql, sizeof sql,
+             "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '%s_%lld'", table,
+             (long long)n);
+    return store_sqlite_number(db, sql) != 0;
+}
+
+/* --- writing ---------------------------------------------------------------------- */
+
+/* The index is how the newest are found. */
+static int
+create_blocks(sqlite3 *db, int64_t n, char *why, size_t size)
+{
+    char sql[300];
+
+    snprintf(sql, sizeof sql,
+             "CREATE TABLE IF NOT EXISTS blocks_%lld (id INTEGER PRIMARY KEY, n, oldest, newest, "
+             "data); CREATE INDEX IF NOT EXISTS t_blocks_%lld ON blocks_%lld (newest, oldest)",
+             (long long)n, (long long)n, (long long)n);
+    return store_sqlite_exec(db, sql, why, size);
+}
+
+static int
+prepare_insert(struct store_sqlite *s, int64_t n, char *why, size_t size)
+{
+    char sql[100];
+    int error;
+
+    if (s->insert && s->insert_into == n) {
+        return 0;
+    }
+    store_sqlite_put_anew(s);
+    error = create_blocks(s->db, n, why, size);
+    if (error) {
+        return error;
+    }
+    s->insert_into = n;
+    snprintf(sql, sizeof sql, "INSERT INTO blocks_%lld (n, oldest, newest, data) VALUES (?,?,?,?)",
+             (long long)n);
+    return store_sqlite_error(s->db, sqlite3_prepare_v2(s->db, sql, -1, &s->insert, NULL), why,
+                              size);
+}
+
+void
+store_sqlite_put_anew(struct store_sqlite *s)
+{
+    sqlite3_finalize(s->insert);
+    s->insert = NULL;
+}
+
+static int
+insert_block(struct store_sqlite *s, int64_t hour, const struct flow_row *const *rows, size_t n,
+             char *why, size_t size)
+{
+    int64_t oldest = INT64_MAX, newest = 0;
+    size_t len = flow_block_encode(rows, n, s->block);
+    int error = prepare_insert(s, hour, why, size);
+
+    if (error) {
+        return error;
+    }
+    for (size_t i = 0; i < n; i++) {
+        int64_t ms = (int64_t)rows[i]->time_ms;
+        oldest = ms < oldest ? ms : oldest;
+        newest = ms > newest ? ms : newest;
+    }
+    sqlite3_bind_int64(s->insert, 1, (int64_t)n);
+    sqlite3_bind_int64(s->insert, 2, oldest);
+    sqlite3_bind_int64(s->insert, 3, newest);
+    sqlite3_bind_blob64(s->insert, 4, s->block, len, SQLITE_STATIC);
+    error = store_sqlite_error(s->db, sqlite3_step(s->insert), why, size);
+    sqlite3_reset(s->insert);
+    sqlite3_clear_bindings(s->insert);
+    return error;
+}
+
+/* Those of the rows that are of the hour. */
+static int
+insert_rows(struct store_sqlite *s, int64_t hour, const struct flow_row *rows, size_t n, char *why,
+            size_t size)
+{
+    const struct flow_row *of_hour[FLOW_BLOCK_ROWS];
+    size_t k = 0;
+    int error = 0;
+
+    for (size_t i = 0; i < n && !error; i++) {
+        if ((int64_t)rows[i].time_ms / STORE_HOUR_MS == hour) {
+            of_hour[k++] = &rows[i];
+        }
+        if (k == FLOW_BLOCK_ROWS) {
+            error = insert_block(s, hour, of_hour, k, why, size);
+            k = 0;
+        }
+    }
+    return k && !error ? insert_block(s, hour, of_hour, k, why, size) : error;
+}
+
+int
+store_sqlite_put(struct store *up, const struct flow_row *rows, size_t n, char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    int64_t low = INT64_MAX, high = INT64_MIN;
+    int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
+
+    for (size_t i = 0; i < n; i++) {
+        int64_t hour = (int64_t)rows[i].time_ms / STORE_HOUR_MS;
+        low = hour < low ? hour : low;
+        high = hour > high ? hour : high;
+    }
+    if (error) {
+        return error;
+    }
+    for (int64_t hour = low; hour <= high && !error; hour++) {
+        error = insert_rows(s, hour, rows, n, why, size);
+    }
+    error = store_sqlite_finish(s, error, why, size);
+    if (error) { /* it may be of a table that is not there any more */
+        store_sqlite_put_anew(s);
+    }
+    return error;
+}
+
+/* --- reading ----------------------------------------------------------------------- */
+
+bool
+store_sqlite_tail(sqlite3 *db, int64_t n, int64_t *mark, int64_t *last)
+{
+    char sql[160];
+
+    snprintf(sql, sizeof sql, "SELECT row FROM rolled WHERE n = %lld", (long long)n);
+    *mark = store_sqlite_number(db, sql);
+    snprintf(sql, sizeof sql,
+             "SELECT %lld + (id << 16) + n - 1 FROM blocks_%lld ORDER BY id DESC LIMIT 1",
+             (long long)STORE_BLOCKS, (long long)n);
+    *last = store_sqlite_number(db, sql);
+    if (!*last) {
+        snprintf(sql, sizeof sql, "SELECT MAX(rowid) FROM raw_%lld", (long long)n);
+        *last = store_sqlite_number(db, sql);
+    }
+    return *last > *mark;
+}
+
+int
+store_blocks_open(struct store_blocks *b, sqlite3 *db, int64_t n, enum store_order order,
+                  int64_t first, int64_t from_ms, int64_t to_ms, char *why, size_t size)
+{
+    char sql[200];
+    int error;
+
+    b->s = NULL;
+    if (!store_sqlite_has(db, "blocks", n)) {
+        return 0;
+    }
+    snprintf(sql, sizeof sql,
+             "SELECT id, newest, data FROM blocks_%lld "
+             "WHERE +id >= ?1 AND newest >= ?2 AND oldest < ?3 ORDER BY newest DESC",
+             (long long)n);
+    if (order == STORE_BY_ID) {
+        snprintf(sql, sizeof sql,
+                 "SELECT id, newest, data FROM blocks_%lld "
+                 "WHERE id >= ?1 AND +newest >= ?2 AND oldest < ?3 ORDER BY id",
+                 (long long)n);
+    }
+    error = store_sqlite_error(db, sqlite3_prepare_v2(db, sql, -1, &b->s, NULL), why, size);
+    if (!error) {
+        sqlite3_bind_int64(b->s, 1, first);
+        sqlite3_bind_int64(b->s, 2, from_ms);
+        sqlite3_bind_int64(b->s, 3, to_ms);
+    }
+    return error;
+}
+
+int
+store_blocks_next(struct store_blocks *b)
+{
+    int code = b->s ? sqlite3_step(b->s) : SQLITE_DONE;
+
+    if (code == SQLITE_ROW) {
+        const void *data = sqlite3_column_blob(b->s, 2);
+
+        b->id = sqlite3_column_int64(b->s, 0);
+        b->newest_ms = sqlite3_column_int64(b->s, 1);
+        if (!data) {
+            return sqlite3_errcode(sqlite3_db_handle(b->s)) == SQLITE_NOMEM ? SQLITE_NOMEM
+                                                                            : SQLITE_CORRUPT;
+        }
+        if (flow_block_open(&b->block, data, (size_t)sqlite3_column_bytes(b->s, 2))) {
+            return SQLITE_CORRUPT;
+        }
+    }
+    return code;
+}
+
+void
+store_blocks_close(struct store_blocks *b)
+{
+    sqlite3_finalize(b->s);
+    b->s = NULL;
+}
+
+/* --- blocks as a table ---------------------------------------------------------------- */
+
+struct scan_table {
+    sqlite3_vtab up;
+    const struct store_scan *scan;
+};
+
+struct scan_cursor {
+    sqlite3_vtab_cursor up;
+    const struct store_scan *scan;
+    size_t hour; /* that comes next */
+    int64_t mark;
+    struct store_blocks blocks; /* of the hour before */
+    unsigned i;                 /* row of the block */
+    bool open, end;             /* open: there is a block */
+};
+
+static int
+scan_connect(sqlite3 *db, void *scan, int argc, const char *const *argv, sqlite3_vtab **vtab,
+             char **why)
+{
+    struct scan_table *t;
+    char *sql = NULL;
+    size_t length;
+    FILE *f = open_memstream(&sql, &length);
+    int code;
+
+    (void)argc, (void)argv, (void)why;
+    if (!f) {
+        return SQLITE_NOMEM;
+    }
+    fprintf(f, "CREATE TABLE x (\"time\", ");
+    store_sqlite_columns(f, false, "");
+    fprintf(f, ")");
+    code = fclose(f) ? SQLITE_NOMEM : sqlite3_declare_vtab(db, sql);
+    free(sql);
+    if (code) {
+        return code;
+    }
+    t = calloc(1, sizeof *t);
+    if (!t) {
+        return SQLITE_NOMEM;
+    }
+    t->scan = scan;
+    *vtab = &t->up;
+    return SQLITE_OK;
+}
+
+static int
+scan_disconnect(sqlite3_vtab *t)
+{
+    free(t);
+    return SQLITE_OK;
+}
+
+/* There is one way only: from the first to the last. */
+static int
+scan_best_index(sqlite3_vtab *t, sqlite3_index_info *info)
+{
+    (void)t;
+    info->estimatedCost = 1e9;
+    info->estimatedRows = 1000000;
+    return SQLITE_OK;
+}
+
+static int
+scan_open(sqlite3_vtab *t, sqlite3_vtab_cursor **cursor)
+{
+    struct scan_cursor *c = calloc(1, sizeof *c);
+
+    if (!c) {
+        return SQLITE_NOMEM;
+    }
+    c->scan = ((struct scan_table *)t)->scan;
+    *cursor = &c->up;
+    return SQLITE_OK;
+}
+
+static int
+scan_close(sqlite3_vtab_cursor *cursor)
+{
+    store_blocks_close(&((struct scan_cursor *)cursor)->blocks);
+    free(cursor);
+    return SQLITE_OK;
+}
+
+/* To the next block, or the end. */
+static int
+scan_next_block(struct scan_cursor *c)
+{
+    const struct store_scan *s = c->scan;
+    char why[200];
+    int code;
+
+    while ((code = store_blocks_next(&c->blocks)) == SQLITE_DONE) {
+        const struct store_scan_hour *h;
+
+        store_blocks_close(&c->blocks);
+        if (c->hour == s->n_hours) {
+            c->end = true;
+            return SQLITE_OK;
+        }
+        h = &s->hours[c->hour++];
+        c->mark = h->mark;
+        if (store_blocks_open(&c->blocks, s->db, h->n, STORE_BY_ID, store_row_block(h->mark),
+                              s->from_ms, s->to_ms, why, sizeof why)) {
+            return SQLITE_ERROR;
+        }
+    }
+    if (code != SQLITE_ROW) {
+        return code;
+    }
+    c->i = c->blocks.id == store_row_block(c->mark) ? store_row_index(c->mark) + 1 : 0;
+    return SQLITE_OK;
+}
+
+/* From row 'i' on to one of the time asked for. */
+static int
+scan_settle(struct scan_cursor *c)
+{
+    const struct flow_block *b = &c->blocks.block;
+
+    for (;; c->i++) {
+        while (!c->open || c->i >= b->n) {
+            int code = scan_next_block(c);
+
+            if (code || c->end) {
+                return code;
+            }
+            c->open = true;
+        }
+        int64_t ms = flow_block_time(b, c->i);
+        if (ms >= c->scan->from_ms && ms < c->scan->to_ms) {
+            return SQLITE_OK;
+        }
+    }
+}
+
+static int
+scan_filter(sqlite3_vtab_cursor *cursor, int index, const char *text, int argc, sqlite3_value **v)
+{
+    struct scan_cursor *c = (struct scan_cursor *)cursor;
+
+    (void)index, (void)text, (void)argc, (void)v;
+    store_blocks_close(&c->blocks);
+    c->hour = 0;
+    c->i = 0;
+    c->open = c->end = false;
+    return scan_settle(c);
+}
+
+static int
+scan_next(sqlite3_vtab_cursor *cursor)
+{
+    struct scan_cursor *c = (struct scan_cursor *)cursor;
+
+    c->i++;
+    return scan_settle(c);
+}
+
+static int
+scan_eof(sqlite3_vtab_cursor *cursor)
+{
+    return ((struct scan_cursor *)cursor)->end;
+}
+
+static int
+scan_column(sqlite3_vtab_cursor *cursor, sqlite3_context *to, int column)
+{
+    const struct scan_cursor *c = (struct scan_cursor *)cursor;
+    const struct flow_block *b = &c->blocks.block;
+    unsigned i = (unsigned)column - 1;
+
+    if (column == 0) {
+        sqlite3_result_int64(to, flow_block_time(b, c->i));
+    } else if (flow_columns[i].kind == FLOW_COL_ADDRESS) {
+        struct flow_value v;
+        flow_block_get(b, i, c->i, &v);
+        sqlite3_result_blob(to, &v.address, sizeof v.address, SQLITE_TRANSIENT);
+    } else {
+        sqlite3_result_int64(to, flow_block_number(b, flow_block_of(i), c->i));
+    }
+    return SQLITE_OK;
+}
+
+static int
+scan_rowid(sqlite3_vtab_cursor *cursor, sqlite3_int64 *id)
+{
+    const struct scan_cursor *c = (struct scan_cursor *)cursor;
+
+    *id = store_row_id(c->blocks.id, c->i);
+    return SQLITE_OK;
+}
+
+int
+store_scan_table(sqlite3 *db, struct store_scan *scan, char *why, size_t size)
+{
+    static const sqlite3_module module = {
+        .xConnect = scan_connect,
+        .xBestIndex = scan_best_index,
+        .xDisconnect = scan_disconnect,
+        .xOpen = scan_open,
+        .xClose = scan_close,
+        .xFilter = scan_filter,
+        .xNext = scan_next,
+        .xEof = scan_eof,
+        .xColumn = scan_column,
+        .xRowid = scan_rowid,
+    };
+
+    return store_sqlite_error(db, sqlite3_create_module(db, "flow_raw", &module, scan), why, size);
+}
