@@ -283,6 +283,9 @@ gather(struct flow_service *s, struct writing *w)
         s->first = (s->first + 1) % FLOW_QUEUE;
         s->n--;
     }
+    if (!s->n) {
+        s->first = 0; /* memory that is in the caches */
+    }
     s->hurry &= s->n > 0;
     more = w->n || !s->closing;
     pthread_mutex_unlock(&s->mutex);
@@ -324,15 +327,18 @@ commit(struct flow_service *s, struct writing *w)
     return !error;
 }
 
-/* Rollups are made when there is little else to do. */
+/* Rollups are made unless so much waits that there might be no room for more. */
 static void
 roll(struct flow_service *s, struct writing *w, int64_t now)
 {
     char why[200];
-    bool due = w->behind || now - w->rolled_ms >= ROLL_MS || now < w->rolled_ms;
+    bool due = w->behind || now - w->rolled_ms >= ROLL_MS || now < w->rolled_ms, busy;
     int error;
 
-    if (w->n == FLOW_BATCH || !due) {
+    pthread_mutex_lock(&s->mutex);
+    busy = s->n > FLOW_QUEUE / 4;
+    pthread_mutex_unlock(&s->mutex);
+    if (busy || !due) {
         return;
     }
     w->rolled_ms = now;

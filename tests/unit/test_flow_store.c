@@ -13,6 +13,7 @@
 
 #include "check.h"
 #include "flow_answer.h"
+#include "flow_service_priv.h"
 
 static char dir[] = "/tmp/weft-store-XXXXXX";
 
@@ -324,6 +325,31 @@ test_roll(void)
     CHECK(steps == 4 && rollup_flows(store, now, 24 * 20, 3600) == 600);
     store->ops->close(store);
     free(rows);
+}
+
+/* Each batch is a full one, so that the writer never has nothing to do. */
+static void
+test_busy(void)
+{
+    static struct flow_record r[FLOW_BATCH];
+    struct flow_service *s = service("busy", 0);
+    int64_t end = flow_now_ms() + 60000, tables = 0;
+
+    CASE("rollups are made under load, too");
+    for (int i = 0; i < FLOW_BATCH; i++) {
+        r[i].end_ms = (uint64_t)flow_now_ms();
+    }
+    while (tables < 4 && flow_now_ms() < end) {
+        json_t *o;
+
+        put(s, "192.0.2.1", r, FLOW_BATCH);
+        CHECK(flow_service_flush(s, 20000) == 0);
+        o = ask(s, NULL, "/v1/status", ARGS("last", "1h"));
+        tables = json_integer_value(json_object_get(json_object_get(o, "store"), "partitions"));
+        json_decref(o);
+    }
+    CHECK(tables >= 4);
+    flow_service_close(s);
 }
 
 static void
@@ -757,6 +783,7 @@ main(void)
     test_sums();
     test_times();
     test_roll();
+    test_busy();
     test_retention();
     test_damage();
     test_names();
