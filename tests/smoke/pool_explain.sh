@@ -71,6 +71,12 @@ check trace-denied fails_with \
 refuse denied connect g1 10.1.0.2 22
 check trace-reply says 'established, reply' pool trace --from g1-eth0 --to g2-eth0 --state reply
 check trace-json says '"verdict": "delivered"' pool trace --from g1-eth0 --to 10.1.0.2 --json
+# as_described SCHEMA COMMAND...: what is answered is as openapi.json says.
+as_described() {
+    "${@:2}" | tests/smoke/rest_schema.py "$lab/pool/run/weft-controllerd.rest" "$1"
+}
+check trace-described as_described trace pool trace --from g1-eth0 --to g2-eth0 --json
+check trace-denied-described as_described trace pool trace --from g1-eth0 --to g2-eth0 --tcp 22 --json
 check trace-spoofed fails_with 'vif g1-eth0 is locked' \
     pool trace --from g1-eth0 --to g2-eth0 --source 10.1.0.9
 check trace-nobody fails_with 'there is no vif "nobody"' pool trace --from nobody --to g2-eth0
@@ -80,6 +86,11 @@ check log-allowed until_true 10 logged 'h2 allow in  base/ping: icmp type 8 code
 refuse denied-back connect g2 10.1.0.1 22
 check log-weft until_true 10 logged 'h1 deny  in  base/no-ssh: tcp 10.1.0.2:'
 check log-names until_true 10 logged 'from vif g2-eth0, to vif g1-eth0'
+check log-described as_described log_entry pool policy log --json
+# The cookie of the flow that denies, as an administrator of the switch sees it.
+cookie() { W exec h2 -- ovs-ofctl -O OpenFlow15 dump-flows xenbr0 | sed -n 's/.*cookie=\(0x[0-9a-f]*\),.*tp_dst=22 .*/\1/p' | sort -u; }
+check cookie says 'rule base/no-ssh of policy base, by alice; mandatory part, scope pool' \
+    pool trace --cookie "$(cookie)"
 
 # A ping a second, each a connection of its own.
 (while ping_of; do pause; done) >/dev/null 2>&1 &
@@ -87,6 +98,8 @@ started $!
 check shadow fails_with '1 newly denied' pool policy shadow "$dir/other.json" --seconds 2
 check shadow-names fails_with 'by rule base/ping of policy base, by alice' \
     pool policy shadow "$dir/other.json" --seconds 2
+check shadow-described as_described scored \
+    pool policy shadow "$dir/other.json" --seconds 1 --json
 check shadow-same says '0 newly denied, 0 newly allowed' \
     pool policy shadow "$dir/policy.json" --seconds 2
 check nothing-changed ping_of
@@ -96,6 +109,7 @@ check capture-verdict says 'verdict: delivered to vif g2-eth0, on host h2' \
     pool trace --capture g1-eth0 --protocol icmp
 check capture-reply says 'connection: established, reply' \
     pool trace --capture g2-eth0 --protocol icmp
+check capture-described as_described captured_packet pool trace --capture g1-eth0 --protocol icmp --json
 check capture-none fails_with 'no such packet was seen' \
     pool trace --capture g1-eth0 --udp 9 --seconds 1
 no_taps() {
