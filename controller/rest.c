@@ -348,16 +348,19 @@ look_at_waiting(struct rest *r)
             continue;
         }
         take(&r->waiting, q);
-        json_t *late = json_array();
+        json_t *late = json_array(), *absent = json_array();
         if (!applied) {
             r->config.ops->applied(r->config.aux, generation, late);
         }
+        r->config.ops->absent(r->config.aux, absent);
         if (q->user.role == POOL_ROLE_TENANT) {
             json_array_clear(late); /* hosts are none of its business */
+            json_array_clear(absent);
         }
         rest_answer(q, 200,
-                    json_pack("{s:b, s:I, s:o}", "applied", applied, "generation",
-                              (json_int_t)generation, "waiting_for", late));
+                    json_pack("{s:b, s:I, s:o, s:o}", "applied", applied, "generation",
+                              (json_int_t)generation, "waiting_for", late, "not_connected",
+                              absent));
     }
 }
 

@@ -106,6 +106,8 @@ struct rest_ops {
     /* Every connected host has applied it.  Otherwise appends to 'waiting' (if
      * not NULL) the names of those that have not. */
     bool (*applied)(void *aux, int64_t generation, struct json_t *waiting);
+    /* Appends the names of hosts that are not connected: nobody waits for them. */
+    void (*absent)(void *aux, struct json_t *names);
     /* Ms since 1970 when the unconfirmed commit rolls back; 0: there is none. */
     int64_t (*pending)(void *aux);
     /* What stood before it, as a document. */

@@ -50,6 +50,20 @@ rest_model_hosts(const struct model *m, int64_t generation, void (*late)(void *,
 }
 
 void
+rest_model_absent(const struct model *m, void (*absent)(void *, const char *), void *aux)
+{
+    struct model_obj *obj;
+
+    MODEL_FOR_EACH (obj, m, REC_HOST) {
+        const struct model_host *host = model_host(obj);
+
+        if (obj->live && host->enabled && !host->status.connected) {
+            absent(aux, obj->name);
+        }
+    }
+}
+
+void
 rest_model_faults(const struct model *m,
                   void (*report)(void *, enum rec_kind, const char *, const char *, const char *),
                   void *aux)

@@ -23,6 +23,8 @@ struct rest_model_hosts {
  * enabled host that has not applied the generation. */
 struct rest_model_hosts rest_model_hosts(const struct model *, int64_t generation,
                                          void (*late)(void *aux, const char *name), void *aux);
+/* Names of enabled hosts that are not connected. */
+void rest_model_absent(const struct model *, void (*absent)(void *, const char *), void *aux);
 /* Each object that has an error or a warning; 'name' as in paths. */
 void rest_model_faults(const struct model *,
                        void (*)(void *aux, enum rec_kind, const char *name, const char *error,

@@ -94,6 +94,12 @@ op_applied(void *pool_, int64_t generation, json_t *waiting)
            !hosts.awaited;
 }
 
+static void
+op_absent(void *pool_, json_t *names)
+{
+    rest_model_absent(((struct rest_pool *)pool_)->model, append_name, names);
+}
+
 /* While it is being taken back, or confirmed, nothing is pending any more. */
 static int64_t
 op_pending(void *pool_)
@@ -635,6 +641,7 @@ static const struct rest_ops ops = {
     .captured = op_captured,
     .submit = op_submit,
     .applied = op_applied,
+    .absent = op_absent,
     .pending = op_pending,
     .pending_document = op_pending_document,
 };

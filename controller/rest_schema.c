@@ -329,6 +329,7 @@ static const struct row answers[] = {
     {"waited", "applied", "boolean", "every connected host has it"},
     {"waited", "generation", "integer", NULL},
     {"waited", "waiting_for", "[]string", "hosts; for tenants always empty"},
+    {"waited", "not_connected", "[]string", "hosts that get it when they are back; likewise"},
 
     {"whoami", "name", "string", NULL},
     {"whoami", "role", "viewer|tenant|operator|admin", NULL},

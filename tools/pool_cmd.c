@@ -109,6 +109,19 @@ pool_call_failed(const struct pool_args *a, struct pool_client *client)
     return CLI_FAILED;
 }
 
+/* Nobody waits for a host that is not there, but one should know. */
+static void
+tell_absent(const struct pool_args *a, const json_t *hosts)
+{
+    size_t n = json_array_size(hosts);
+    const char *first = json_string_value(json_array_get(hosts, 0));
+
+    if (n) {
+        fprintf(stderr, "%s: %.100s%s not connected, and will have it later\n", a->prefix,
+                first ? first : "", n > 1 ? " and other hosts are" : " is");
+    }
+}
+
 int
 pool_wait(const struct pool_args *a, struct pool_client *client, int64_t generation)
 {
@@ -130,6 +143,7 @@ pool_wait(const struct pool_args *a, struct pool_client *client, int64_t generat
                  (long long)generation, a->timeout_s, late ? ": " : "", late ? late : "");
         pool_failed(a, why);
     }
+    tell_absent(a, json_object_get(answer, "not_connected"));
     json_decref(answer);
     return applied ? CLI_OK : CLI_FAILED;
 }

@@ -211,6 +211,12 @@ fake_applied(void *f_, int64_t generation, json_t *waiting)
     return applied;
 }
 
+static inline void
+fake_absent(void *f, json_t *names)
+{
+    json_array_append_new(names, json_string("h2"));
+}
+
 static inline int64_t
 fake_pending(void *f)
 {
@@ -240,6 +246,7 @@ static const struct rest_ops fake_ops = {
     .captured = fake_log,
     .submit = fake_submit,
     .applied = fake_applied,
+    .absent = fake_absent,
     .pending = fake_pending,
     .pending_document = fake_pending_document,
 };

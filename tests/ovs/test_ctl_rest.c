@@ -196,10 +196,17 @@ test_wait(void)
     json_t *json;
     double start;
 
+    struct cert red = cert_make("r", "tenant:red", CERT_CLIENT, &ca);
+
     CASE("rest/wait");
     CHECK(ask("GET", "/v1/wait?generation=1&timeout=30", NULL, &json) == 200);
     CHECK(json_is_true(json_object_get(json, "applied")));
+    CHECK(json_array_size(json_object_get(json, "not_connected")) == 1);
     json_decref(json);
+    CHECK(tls_ask(&red, "GET", "/v1/wait?generation=1&timeout=30", NULL, &json) == 200);
+    CHECK(json_array_size(json_object_get(json, "not_connected")) == 0);
+    json_decref(json);
+    cert_free(&red);
     start = now_s();
     CHECK(ask("GET", "/v1/wait?generation=1000&timeout=1", NULL, &json) == 200);
     CHECK(json_is_false(json_object_get(json, "applied")));

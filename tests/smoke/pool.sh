@@ -148,6 +148,8 @@ has "allow" "$weft" pool show
 "$weft" host add h1 ovsdb=unix:/nowhere/db.sock openflow=unix:/nowhere/br.mgmt enabled=no
 has "h1" "$weft" status
 has "generation" "$weft" status --json
+has "h1 is not connected, and will have it later" "$weft" host set h1 enabled=yes --wait
+"$weft" host set h1 enabled=no --wait
 "$weft" group set everyone addresses+=192.0.2.1 addresses+=192.0.2.2,192.0.2.3 addresses-=10.0.0.0/8
 has "192.0.2.1,192.0.2.2,192.0.2.3,fd00::/8" "$weft" group show everyone
 exits 2 "$weft" group set everyone addresses=10.0.0.0/8 addresses+=192.0.2.1
