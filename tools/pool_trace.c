@@ -212,6 +212,23 @@ ask(const struct pool_args *a, struct pool_client *client, const struct trace_ar
     return code;
 }
 
+/* What cannot be meant together; NULL: all can. */
+static const char *
+contradiction(const struct trace_args *t)
+{
+    bool ways = t->from || t->to || t->to_mac || t->source || t->destination || t->source_port ||
+                t->state || t->host || t->flow;
+    int protocols = !!t->tcp + !!t->udp + !!t->sctp + !!t->protocol;
+
+    return protocols > 1 ? "takes one of --tcp, --udp, --sctp and --protocol"
+           : t->cookie && (ways || t->capture || protocols || t->ipv6)
+               ? "--cookie is a question by itself"
+           : t->capture && ways
+               ? "--capture goes with --tcp, --udp, --sctp, --protocol, --ipv6, --seconds and "
+                 "--count only"
+               : NULL;
+}
+
 int
 pool_trace_main(int argc, char **argv)
 {
@@ -257,6 +274,9 @@ pool_trace_main(int argc, char **argv)
     }
     if (a.n) {
         return cli_usage_error(a.prefix, "takes options only");
+    }
+    if (contradiction(&t)) {
+        return cli_usage_error(a.prefix, contradiction(&t));
     }
     client = pool_connect(&a);
     if (!client) {

@@ -210,6 +210,9 @@ exits 2 "$weft" network add
 exits 2 "$weft" network set nr
 exits 2 "$weft" network ad
 exits 2 "$weft" policy commit x --confirm soon
+exits 2 "$weft" trace --from r1-0 --to g1-0 --tcp 80 --udp 80
+exits 2 "$weft" trace --capture r1-0 --to g1-0
+exits 2 "$weft" trace --cookie 7 --from r1-0
 exits 0 "$weft" network add --help
 exits 1 "$weft" network list --controller "unix:$dir/nothing"
 exits 1 "$weft" network list --controller "https://127.0.0.1:$port"
