@@ -493,7 +493,7 @@ host_of_run(struct host *h)
         int error = rconn_get_last_error(of->rconn);
 
         host_of_fail(h, "openflow: %s: %s", h->cfg.openflow,
-                     error ? ovs_retval_to_string(error) : "connection lost");
+                     error ? host_peer_error(&h->openflow_peer, error) : "connection lost");
         return;
     }
     receive(h);

@@ -440,7 +440,7 @@ host_db_run(struct host *h)
 
         db->ready = false;
         host_set_error(h->db_error, sizeof h->db_error, "ovsdb: %s: %s", h->cfg.ovsdb,
-                       error ? ovs_retval_to_string(error) : "connecting");
+                       error ? host_peer_error(&h->ovsdb_peer, error) : "connecting");
         drop_txn(db);
         db->dirty = true;
         return;

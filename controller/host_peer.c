@@ -265,20 +265,58 @@ __wrap_SSL_new(SSL_CTX *ctx)
     return ssl;
 }
 
+/* stream-ssl makes one word of it all, "Protocol error".  OpenSSL's queue is its to read. */
+static void
+note_failure(struct host_peer *peer, SSL *ssl, int result)
+{
+    long verified = SSL_get_verify_result(ssl);
+    unsigned long error = ERR_peek_error();
+
+    if (result == 1) {
+        peer->why[0] = '\0';
+    } else if (verified == X509_V_ERR_HOSTNAME_MISMATCH) {
+        snprintf(peer->why, sizeof peer->why, "its certificate does not name host \"%.64s\"",
+                 peer->name);
+    } else if (verified != X509_V_OK) {
+        snprintf(peer->why, sizeof peer->why, "its certificate is refused: %s",
+                 X509_verify_cert_error_string(verified));
+    } else if (SSL_get_error(ssl, result) == SSL_ERROR_SSL && error) {
+        const char *reason = ERR_reason_error_string(error);
+
+        snprintf(peer->why, sizeof peer->why, "TLS: %s", reason ? reason : "protocol error");
+    }
+}
+
 int
 __wrap_SSL_connect(SSL *ssl)
 {
     struct sockaddr_storage address;
     socklen_t len = sizeof address;
+    const struct host_peer *expected;
+    struct host_peer *peer;
+    int result;
 
-    if (!getpeername(SSL_get_fd(ssl), (struct sockaddr *)&address, &len)) {
-        const struct host_peer *peer = find(&address);
-
-        if (peer && !SSL_set1_host(ssl, peer->name)) {
-            return -1;
+    expected =
+        getpeername(SSL_get_fd(ssl), (struct sockaddr *)&address, &len) ? NULL : find(&address);
+    if (expected && !SSL_set1_host(ssl, expected->name)) {
+        return -1;
+    }
+    result = __real_SSL_connect(ssl);
+    if (expected) {
+        /* A host's database and switch may be expected at one address. */
+        HMAP_FOR_EACH_WITH_HASH (peer, node, hash_address(&address), &peers) {
+            if (same_address(&peer->address, &address)) {
+                note_failure(peer, ssl, result);
+            }
         }
     }
-    return __real_SSL_connect(ssl);
+    return result;
+}
+
+const char *
+host_peer_error(const struct host_peer *peer, int error)
+{
+    return error == EPROTO && peer->why[0] ? peer->why : ovs_retval_to_string(error);
 }
 
 SSL *

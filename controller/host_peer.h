@@ -24,13 +24,16 @@ struct ssl_st;
 struct host_peer {
     struct hmap_node node;
     struct sockaddr_storage address;
-    char *name; /* NULL: not in the map */
+    char *name;    /* NULL: not in the map */
+    char why[160]; /* the latest handshake failed; empty: it did not */
 };
 
 /* From now on the certificate of a server at 'target' ("ssl:IP:PORT"; nothing is
  * expected of others) must name 'name', as DNS name or, having none, as CN. */
 void host_peer_expect(struct host_peer *, const char *target, const char *name);
 void host_peer_forget(struct host_peer *);
+/* An error of the connection in words: of EPROTO what was wrong in the handshake. */
+const char *host_peer_error(const struct host_peer *, int error);
 
 /* Certificates on the lists of these files (PEM) are refused, and so are those of a CA
  * without a valid list.  A file is read again when it has changed.  False: too many files. */
