@@ -47,8 +47,23 @@ parse_prefixes(struct model_prefixes *to, const struct rec_value *v)
     ovs_assert(to->n == v->n);
 }
 
+/* A connection to an address is one to a host: its certificate names one.  (Sockets of one
+ * machine are left to who states them.) */
 static void
-parse_host(struct model_host *host, const struct rec *r)
+claim_host(struct model *m, struct model_host *host, const struct rec *r)
+{
+    if (!strncmp(host->ovsdb, "ssl:", 4)) {
+        model_claim_printed(m, &host->obj, "ovsdb", "ovsdb %s", host->ovsdb);
+    }
+    if (*r->v[REC_HOST_TUNNEL_IP].s) {
+        model_claim(
+            m, &host->obj, "tunnel_ip",
+            &(struct model_claimed){"tunnel_ip", "", &host->tunnel_ip, sizeof host->tunnel_ip});
+    }
+}
+
+static void
+parse_host(struct model *m, struct model_host *host, const struct rec *r)
 {
     const char *ip = r->v[REC_HOST_TUNNEL_IP].s;
     uint8_t plen;
@@ -62,6 +77,7 @@ parse_host(struct model_host *host, const struct rec *r)
         rec_parse_prefix(ip, host->tunnel_ip.s6_addr, &plen);
     }
     host->enabled = r->v[REC_HOST_ENABLED].i;
+    claim_host(m, host, r);
 }
 
 struct model_rates
@@ -394,7 +410,7 @@ model_parse(struct model *m, struct model_obj *obj, const struct rec *r)
     parse_edges(m, obj, r);
     switch (obj->kind) {
     case REC_HOST:
-        parse_host(model_host(obj), r);
+        parse_host(m, model_host(obj), r);
         break;
     case REC_NETWORK:
         parse_network(m, model_network(obj), r);

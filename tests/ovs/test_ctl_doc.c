@@ -98,6 +98,14 @@ static const struct bad bad[] = {
      "host h", "tunnel_ip", "unicast"},
     {"a multicast tunnel address", HOST("\"ovsdb\":\"unix:/x\",\"tunnel_ip\":\"ff02::1\""),
      "host h", "tunnel_ip", "unicast"},
+    {"a database twice",
+     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"ssl:10.0.0.1:6640\"},"
+     "{\"name\":\"i\",\"ovsdb\":\"ssl:10.0.0.1:6640\"}]}",
+     "host i", "ovsdb", "host \"h\" has the same one"},
+    {"a tunnel address twice",
+     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"unix:/x\",\"tunnel_ip\":\"fd00::1\"},"
+     "{\"name\":\"i\",\"ovsdb\":\"unix:/y\",\"tunnel_ip\":\"fd00:0::0:1\"}]}",
+     "host i", "tunnel_ip", "host \"h\" has the same one"},
     {"enabled that is no boolean", HOST("\"ovsdb\":\"unix:/x\",\"enabled\":1"), "host h", "enabled",
      "true or false"},
     /* networks */
