@@ -52,6 +52,16 @@ collect_destroy(struct collect *c)
     }
 }
 
+bool
+collect_assume(struct collect *c, const struct in6_addr *a, unsigned bits, uint32_t rate)
+{
+    if (c->n_assumed == COLLECT_ASSUME_MAX) {
+        return false;
+    }
+    c->assumed[c->n_assumed++] = (struct assumed){*a, bits, rate};
+    return true;
+}
+
 /* --- records -------------------------------------------------------------------- */
 
 void

@@ -51,6 +51,12 @@ struct collect;
 struct collect *collect_create(const struct collect_limits *, const struct flow_sink *);
 void collect_destroy(struct collect *);
 
+/* Of exporters of v9 and IPFIX with addresses of so many leading 'bits' one packet in 'rate' was
+ * counted, where they do not say.  The first that fits counts, for exporters heard of from then
+ * on.  False: there are COLLECT_ASSUME_MAX. */
+enum { COLLECT_ASSUME_MAX = 16 };
+bool collect_assume(struct collect *, const struct in6_addr *, unsigned bits, uint32_t rate);
+
 /* One datagram, or one IPFIX message of a stream.  Records go to the sink before it
  * returns.  0, or EPROTO: it is not what it says, EPROTONOSUPPORT: none of the protocols, ENOSPC:
  * its exporter has no room. What was good before the fault has been used; all is counted. */

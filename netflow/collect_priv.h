@@ -105,6 +105,7 @@ struct exporter {
     struct waiting *waiting, **waiting_end;
     size_t waiting_bytes;
     uint32_t sampling; /* of all its observation points; 0: not said */
+    uint32_t assumed;  /* in its place, if it is not said */
     struct sequence sequence;
     uint64_t credit_ms, credit; /* records that it may still send in this second */
     struct exporter_counters n;
@@ -131,8 +132,16 @@ struct collect_counters {
 #undef X
 };
 
+struct assumed { /* a rate that exporters do not say */
+    struct in6_addr address;
+    unsigned bits;
+    uint32_t rate;
+};
+
 struct collect {
     struct collect_limits limits;
+    struct assumed assumed[COLLECT_ASSUME_MAX];
+    unsigned n_assumed;
     struct flow_sink sink;
     struct link fresh, lasting;
     struct exporter **table;

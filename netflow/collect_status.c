@@ -70,7 +70,7 @@ exporter_json(const struct exporter *e, uint64_t now_ms)
     set_u64(o, "templates", e->n_templates);
     set_u64(o, "state_bytes", e->bytes);
     set_u64(o, "waiting_bytes", e->waiting_bytes);
-    set_u64(o, "sampling", e->sampling);
+    set_u64(o, "sampling", e->sampling ? e->sampling : e->assumed);
 #define X(name) set_u64(o, #name, e->n.name);
     EXPORTER_COUNTERS(X)
 #undef X

@@ -180,6 +180,26 @@ evict(struct collect *c, const struct host *of, const struct exporter *keep)
     return e != NULL;
 }
 
+static bool
+in_prefix(const struct in6_addr *a, const struct assumed *p)
+{
+    unsigned bytes = p->bits / 8, rest = p->bits % 8;
+
+    return !memcmp(a, &p->address, bytes) &&
+           (!rest || !((a->s6_addr[bytes] ^ p->address.s6_addr[bytes]) >> (8 - rest)));
+}
+
+static uint32_t
+assumed_rate(const struct collect *c, const struct exporter_key *k)
+{
+    for (unsigned i = 0; i < c->n_assumed && k->protocol != FLOW_NETFLOW5; i++) {
+        if (in_prefix(&k->address, &c->assumed[i])) {
+            return c->assumed[i].rate;
+        }
+    }
+    return 0;
+}
+
 static struct exporter *
 exporter_create(struct collect *c, const struct exporter_key *k, struct exporter **bucket,
                 uint64_t now_ms)
@@ -203,6 +223,7 @@ exporter_create(struct collect *c, const struct exporter_key *k, struct exporter
     }
     *e = (struct exporter){.host = h, .key = *k, .first_ms = now_ms, .next = *bucket};
     e->odd = mix(c->seed, c->next_id) | 1;
+    e->assumed = assumed_rate(c, k);
     e->waiting_end = &e->waiting;
     e->credit_ms = now_ms;
     e->credit = c->limits.records_per_s;
@@ -462,7 +483,7 @@ exporter_rate(const struct exporter *e, uint32_t sampler)
     while (s && s->id != sampler) {
         s = s->next;
     }
-    return s ? s->rate : e->sampling;
+    return s ? s->rate : e->sampling ? e->sampling : e->assumed;
 }
 
 /* --- sequence numbers ----------------------------------------------------------- */

@@ -38,7 +38,7 @@ struct list {
 };
 
 struct options {
-    struct list listen, allow, read, http, forward;
+    struct list listen, allow, assume, read, http, forward;
     bool print, discard;
     struct flow_service_config service;
     struct collect_limits limits;
@@ -113,6 +113,10 @@ usage(void)
         "udp:6343,\n"
         "                          tcp:4739)\n"
         "  --allow=ADDRESS[/BITS]  hear nobody else; may be repeated\n"
+        "  --assume-sampling=ADDRESS[/BITS]=N\n"
+        "                          one packet in N was counted by these, where v9 and IPFIX do "
+        "not\n"
+        "                          say; may be repeated\n"
         "  --read=FILE             exporters' datagrams out of a capture; may be repeated; ends\n"
         "                          after the last, unless there is --listen\n"
         "  --buffer-mb=N           receive buffer of each UDP socket (default: 32)\n"
@@ -147,6 +151,7 @@ usage(void)
 enum {
     OPT_LISTEN = UCHAR_MAX + 1,
     OPT_ALLOW,
+    OPT_ASSUME,
     OPT_READ,
     OPT_BUFFER_MB,
     OPT_STORE,
@@ -169,6 +174,7 @@ static const struct option long_options[] = {
     {"help", no_argument, NULL, 'h'},
     {"listen", required_argument, NULL, OPT_LISTEN},
     {"allow", required_argument, NULL, OPT_ALLOW},
+    {"assume-sampling", required_argument, NULL, OPT_ASSUME},
     {"read", required_argument, NULL, OPT_READ},
     {"buffer-mb", required_argument, NULL, OPT_BUFFER_MB},
     {"store", required_argument, NULL, OPT_STORE},
@@ -260,6 +266,9 @@ take_option(int c, struct options *o)
         break;
     case OPT_ALLOW:
         add(&o->allow, optarg);
+        break;
+    case OPT_ASSUME:
+        add(&o->assume, optarg);
         break;
     case OPT_READ:
         add(&o->read, optarg);
@@ -460,6 +469,11 @@ open_sockets(struct flowd *d)
     for (size_t i = 0; i < d->o.allow.n; i++) {
         if (receive_allow(d->receive, d->o.allow.v[i], why, sizeof why)) {
             fatal("--allow: %s", why);
+        }
+    }
+    for (size_t i = 0; i < d->o.assume.n; i++) {
+        if (receive_assume(d->receive, d->o.assume.v[i], why, sizeof why)) {
+            fatal("--assume-sampling: %s", why);
         }
     }
     for (size_t i = 0; i < d->o.listen.n; i++) {

@@ -228,6 +228,31 @@ receive_allow(struct receive *r, const char *spec, char *why, size_t why_size)
     return 0;
 }
 
+int
+receive_assume(struct receive *r, const char *spec, char *why, size_t why_size)
+{
+    const char *equal = strchr(spec, '=');
+    size_t n = equal ? (size_t)(equal - spec) : 0;
+    char text[INET6_ADDRSTRLEN + 5], *end = NULL;
+    struct prefix p;
+    unsigned long rate = 0;
+
+    if (n && n < sizeof text) {
+        memcpy(text, spec, n);
+        text[n] = '\0';
+        rate = equal[1] >= '0' && equal[1] <= '9' ? strtoul(equal + 1, &end, 10) : 0;
+    }
+    if (!rate || *end || rate > 1000000 || parse_prefix(text, &p)) {
+        snprintf(why, why_size, "%s: not ADDRESS=N or ADDRESS/BITS=N, N up to 1000000", spec);
+        return EINVAL;
+    }
+    if (!collect_assume(r->collect, &p.address, p.bits, rate)) {
+        snprintf(why, why_size, "%s: at most %d of them", spec, COLLECT_ASSUME_MAX);
+        return ENOSPC;
+    }
+    return 0;
+}
+
 static bool
 in_prefix(const struct prefix *p, const struct in6_addr *a)
 {

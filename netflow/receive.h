@@ -38,6 +38,9 @@ int receive_listen(struct receive *, const char *spec, char *why, size_t why_siz
  * of these.  0, or an errno with a sentence in 'why'. */
 int receive_allow(struct receive *, const char *spec, char *why, size_t why_size);
 
+/* "ADDRESS=N", "ADDRESS/BITS=N": see collect_assume(). */
+int receive_assume(struct receive *, const char *spec, char *why, size_t why_size);
+
 /* For connections from now on. */
 void receive_set_tls(struct receive *, struct tls_config *);
 

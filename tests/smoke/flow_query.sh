@@ -34,7 +34,7 @@ all() { # runs each line of stdin, until one fails
 }
 flowd() {
     "$bin/weft-flowd" --listen="udp:$port:127.0.0.1" --listen="tls:$ipfix:127.0.0.1" --store="$dir/flows.db" \
-        --http="unix:$dir/weft-flowd.http" --http="ssl:$tls:127.0.0.1" \
+        --assume-sampling=127.0.0.9=400 --http="unix:$dir/weft-flowd.http" --http="ssl:$tls:127.0.0.1" \
         --private-key="$WEFT_PKI/flowd.key" --certificate="$WEFT_PKI/flowd.crt" \
         --ca-cert="$WEFT_PKI/ca.crt" --crl="$WEFT_PKI/crl.pem" \
         ${1+--controller="unix:$dir/weft-controllerd.rest"} 2>>"$dir/flowd.log" &
@@ -189,6 +189,11 @@ check remote row '^tcp' remote vera top --by proto
 refuse tenants-do-not-see-all remote red1 top
 refuse no-certificate curl -sk "https://127.0.0.1:$tls/v1/status"
 
+# Of who samples and does not say so.
+send 127.0.0.9 ipfix <<<"src=10.0.7.7 dst=10.0.7.8 sport=1007 dport=80 proto=6 packets=2 bytes=100"
+assumed() { row '^10.0.7.7 40.0 kB 800 1 ' flow top --by src src 10.0.7.7; }
+check assumed-sampling until_true 10 assumed
+
 check slow-ones-go until_true 20 test -e "$dir/slow-gone"
 
 # --- signals -------------------------------------------------------------------------------------
@@ -230,10 +235,10 @@ check starts-after flowd
 check last-one-stored row '1006 10.0.0.6:80 1 40' flow list port 1006
 
 # --- SIGKILL -------------------------------------------------------------------------------------
-before=$(flow top --by exporter --json | grep -oP '"flows": \K[0-9]+')
+before=$(flow top --by exporter --json exporter 127.0.0.1 | grep -oP '"flows": \K[0-9]+')
 { kill -KILL "$flowd_pid" && wait "$flowd_pid"; } 2>/dev/null
 check starts-again flowd
-after() { [ "$(flow top --by exporter --json | grep -oP '"flows": \K[0-9]+')" -ge "$before" ]; }
+after() { [ "$(flow top --by exporter --json exporter 127.0.0.1 | grep -oP '"flows": \K[0-9]+')" -ge "$before" ]; }
 check nothing-lost after
 check names-stay row '^r1-0 ' flow top --by vif
 finish

@@ -483,6 +483,46 @@ test_ipfix_templates(void)
     collect_destroy(c);
 }
 
+static void
+test_assumed(void)
+{
+    struct collect_peer known = peer_of(0x0a000101, 4739, 0), other = peer_of(0x0a000201, 4739, 0);
+    struct collect_peer prefix = peer_of(0x0a000100, 0, 0);
+    struct collect *c = fresh();
+
+    CASE("collect: a rate is assumed of whom it is stated, until it says its own");
+    CHECK(collect_assume(c, &prefix.address, 120, 400));
+    for (unsigned i = 0; i < 2; i++) {
+        wipfix(&w, 0, 1);
+        wsimple_template(&w, 2, 256);
+        wsimple_data(&w, 256, 1, 1);
+        wsend(&w, c, i ? &other : &known, NOW);
+        CHECK(counter(c, 0, "sampling") == (i ? 0 : 400));
+    }
+    CHECK(kept.n == 2 && kept.r[0].sampling == 400 && kept.r[1].sampling == 0);
+    wipfix(&w, 1, 1);
+    wset(&w, 3);
+    w16(&w, 300);
+    w32(&w, 2 << 16 | 1);
+    wfield(&w, 149, 4, 0);
+    wfield(&w, 34, 4, 0);
+    wset_end(&w);
+    wset(&w, 300);
+    w32(&w, 1);
+    w32(&w, 10);
+    wset_end(&w);
+    wsimple_data(&w, 256, 1, 1);
+    wsend(&w, c, &known, NOW);
+    CHECK(kept.n == 3 && kept.r[2].sampling == 10 && counter(c, 0, "sampling") == 10);
+    build_v5(0, 100000, 1);
+    put_be16(w.b + 22, 0); /* v5 has a place to say so */
+    wsend(&w, c, &known, NOW);
+    CHECK(kept.n == 4 && kept.r[3].sampling == 0);
+    while (collect_assume(c, &prefix.address, 128, 2)) {
+    }
+    collect_destroy(c);
+}
+
 /* The clock of the collector's host is set by an hour, or back by one. */
 static void
 test_clock(void)
@@ -668,6 +708,7 @@ main(void)
     test_v5();
     test_v9();
     test_v9_times();
+    test_assumed();
     test_clock();
     test_ipfix();
     test_ipfix_options();

@@ -417,6 +417,24 @@ test_own_exporter(enum export_version version)
 /* --- who may speak ---------------------------------------------------------------------------- */
 
 static void
+test_assume(void)
+{
+    static const char *const wrong[] = {
+        "",           "=5",          "10.0.0.1",     "10.0.0.1=",
+        "10.0.0.1=0", "10.0.0.1=-1", "10.0.0.1=5x",  "10.0.0.1/33=5",
+        "host=5",     "::1/129=5",   "10.0.0.1=1e3", "10.0.0.1=1000001"};
+    char why[300];
+
+    CASE("collect: assumed rates that are none");
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        why[0] = '\0';
+        CHECK(receive_assume(receive, wrong[i], why, sizeof why) == EINVAL && strlen(why) > 10);
+    }
+    CHECK(!receive_assume(receive, "192.0.2.0/24=400", why, sizeof why));
+    CHECK(!receive_assume(receive, "2001:db8::1=1000000", why, sizeof why));
+}
+
+static void
 test_allow(void)
 {
     int fd = dial(AF_INET, SOCK_DGRAM, port_of("udp")), stream;
@@ -478,6 +496,7 @@ main(void)
     test_forward();
     test_own_exporter(EXPORT_V9);
     test_own_exporter(EXPORT_IPFIX);
+    test_assume();
     test_allow();
     receive_destroy(receive);
     collect_destroy(collect);
