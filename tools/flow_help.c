@@ -49,7 +49,8 @@ static const char columns_help[] =
     "Only while single records are kept (a week, if not said otherwise):\n"
     "\n"
     "    sport dport vlan customer_vlan tunnel_key tcp_flags tos eth_type\n"
-    "    in_if out_if src_mac dst_mac domain direction end_reason fragments\n";
+    "    in_if out_if src_mac dst_mac domain direction end_reason fragments\n"
+    "    forwarding min_ttl max_ttl sampling\n";
 
 int
 flow_help_main(int argc, char **argv)
