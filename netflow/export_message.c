@@ -623,7 +623,7 @@ export_message_end(struct export_message *m, uint64_t now)
         put(m, 0, 4);
         put(m, m->domain & 0xffff, 2);
         /* Deterministic; unsampled is 1, and no mode: some read all 16 bits as the interval. */
-        put(m, m->sampling > 1 ? 1u << 14 | (m->sampling & 0x3fff) : 1, 2);
+        put(m, m->sampling > 1 ? 1u << 14 | (m->sampling < 0x3fff ? m->sampling : 0x3fff) : 1, 2);
         break;
     case EXPORT_V9:
         put(m, m->records, 2);

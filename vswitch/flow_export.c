@@ -33,7 +33,8 @@ static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 5);
 
 /* An exporter that runs, and what it was made from. */
 struct running {
-    struct export *export;
+    struct export *export;             /* NULL: all collectors are refused */
+    char *refused;                     /* lines: what is wrong with which collector */
     const struct plan_export *made_of; /* in the plan */
     uint32_t bridge;                   /* index in the plan */
     char name[64];
@@ -194,7 +195,7 @@ static void
 flush_batch(struct round *round)
 {
     for (size_t i = 0; i < n_runs && round->n; i++) {
-        if (runs[i].bridge == round->bridge) {
+        if (runs[i].export && runs[i].bridge == round->bridge) {
             for (unsigned j = 0; j < round->n; j++) {
                 round->batch[j].domain = runs[i].made_of->config.domain;
             }
@@ -229,35 +230,72 @@ take_block(const struct record_block *b, void *round_)
 /* --- exporters under a plan ------------------------------------------------------------ */
 
 /* One that runs under the same settings goes on, with its numbers. */
-static struct export *
-take_running(const struct export_config *config)
+static bool
+take_running(struct running *to, const struct export_config *config)
 {
     for (size_t i = 0; i < n_runs; i++) {
         if (runs[i].export && !memcmp(&runs[i].made_of->config, config, sizeof *config)) {
-            struct export *e = runs[i].export;
+            to->export = runs[i].export;
+            to->refused = runs[i].refused;
             runs[i].export = NULL;
-            return e;
+            runs[i].refused = NULL;
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
-/* The exporter with what it may tell of interfaces; NULL: there is none. */
-static struct export *
-begin(const struct plan *p, const struct plan_bridge *b, const struct plan_export *of)
+/* An exporter to those collectors that can be; what is wrong with the others is said. */
+static void
+create_some(struct running *to, const struct export_config *config)
 {
-    struct export *e = take_running(&of->config);
+    struct export_config *one = xmemdup(config, sizeof *config);
+    struct export_config *some = xmemdup(config, sizeof *config);
+    struct ds refused = DS_EMPTY_INITIALIZER;
+    struct export *e;
+    char why[256];
+
+    one->n_targets = 1;
+    some->n_targets = 0;
+    for (unsigned i = 0; i < config->n_targets; i++) {
+        memcpy(one->targets[0], config->targets[i], sizeof one->targets[0]);
+        if (export_create(one, &e, why, sizeof why)) {
+            VLOG_ERR_RL(&rl, "bridge %s: flows are not exported to %s: %s", to->name,
+                        one->targets[0], why);
+            ds_put_format(&refused, "  %s: refused: %s\n", one->targets[0], why);
+        } else {
+            export_destroy(e);
+            memcpy(some->targets[some->n_targets++], one->targets[0], sizeof one->targets[0]);
+        }
+    }
+    if (some->n_targets && export_create(some, &to->export, why, sizeof why)) {
+        VLOG_ERR_RL(&rl, "bridge %s: flows are not exported: %s", to->name, why);
+        ds_put_format(&refused, "  refused: %s\n", why);
+        to->export = NULL;
+    }
+    to->refused = ds_steal_cstr(&refused);
+    free(one);
+    free(some);
+}
+
+/* The exporter with what it may tell of interfaces. */
+static void
+begin(struct running *to, const struct plan *p, const struct plan_bridge *b,
+      const struct plan_export *of)
+{
     struct export_interface *some;
     char why[256];
 
-    if (!e && export_create(&of->config, &e, why, sizeof why)) {
-        VLOG_ERR_RL(&rl, "bridge %s: flows are not exported: %s", b->name, why);
-        return NULL;
+    if (!take_running(to, &of->config) &&
+        export_create(&of->config, &to->export, why, sizeof why)) {
+        to->export = NULL;
+        create_some(to, &of->config);
     }
-    some = xmalloc((b->n_interfaces + 1) * sizeof *some);
-    export_interfaces(e, some, plan_scope_interfaces(p, b, of, some));
-    free(some);
-    return e;
+    if (to->export) {
+        some = xmalloc((b->n_interfaces + 1) * sizeof *some);
+        export_interfaces(to->export, some, plan_scope_interfaces(p, b, of, some));
+        free(some);
+    }
 }
 
 static void
@@ -277,18 +315,17 @@ take_plan(struct plan *new) OVS_REQUIRES(lock)
         const struct plan_bridge *b = &new->bridges[i];
 
         for (unsigned j = 0; j < b->n_exports; j++) {
-            struct export *e = begin(new, b, &b->exports[j]);
+            struct running *r = &new_runs[n++];
 
-            if (e) {
-                new_runs[n].export = e;
-                new_runs[n].made_of = &b->exports[j];
-                new_runs[n].bridge = i;
-                ovs_strlcpy(new_runs[n++].name, b->name, sizeof new_runs[0].name);
-            }
+            r->made_of = &b->exports[j];
+            r->bridge = i;
+            ovs_strlcpy(r->name, b->name, sizeof r->name);
+            begin(r, new, b, r->made_of);
         }
     }
     for (size_t i = 0; i < n_runs; i++) {
         export_destroy(runs[i].export);
+        free(runs[i].refused);
     }
     free(runs);
     runs = new_runs;
@@ -314,8 +351,10 @@ run_round(void) OVS_REQUIRES(lock)
     engine_record_stats(dp->engine, &stats);
     losses = (struct export_losses){stats.lost_records, stats.lost_packets, stats.lost_bytes};
     for (size_t i = 0; i < n_runs; i++) {
-        export_losses(runs[i].export, &losses);
-        export_run(runs[i].export, round.now);
+        if (runs[i].export) {
+            export_losses(runs[i].export, &losses);
+            export_run(runs[i].export, round.now);
+        }
     }
 }
 
@@ -398,7 +437,6 @@ show_run(struct ds *s, const struct running *r)
         [EXPORT_V5] = "NetFlow v5", [EXPORT_V9] = "NetFlow v9", [EXPORT_IPFIX] = "IPFIX"};
     struct export_stats t;
 
-    export_stats(r->export, &t);
     ds_put_format(s, "%s: %s, domain %" PRIu32, r->name, versions[r->made_of->config.version],
                   r->made_of->config.domain);
     if (r->made_of->scoped) {
@@ -407,7 +445,14 @@ show_run(struct ds *s, const struct running *r)
             ds_put_format(s, " %" PRIu32, r->made_of->networks[i]);
         }
     }
-    ds_put_char(s, '\n');
+    if (r->made_of->config.sampling > 1) {
+        ds_put_format(s, ", one packet in %" PRIu32, r->made_of->config.sampling);
+    }
+    ds_put_format(s, "\n%s", r->refused ? r->refused : "");
+    if (!r->export) {
+        return;
+    }
+    export_stats(r->export, &t);
     ds_put_format(s,
                   "  records %" PRIu64 ", messages %" PRIu64 ", bytes %" PRIu64
                   ", no form for %" PRIu64 "\n",

@@ -89,10 +89,13 @@ get_version(const struct keys *k, enum export_version def)
     return def;
 }
 
+/* The file of that key; else the switch's own, as "ovs-vsctl set-ssl" states it. */
 static void
-copy_file(char to[EXPORT_FILE_MAX], const char *from)
+copy_file(char to[EXPORT_FILE_MAX], const struct keys *k, const char *key, const char *own)
 {
-    ovs_strlcpy(to, from ? from : "", EXPORT_FILE_MAX);
+    const char *file = get(k, key);
+
+    ovs_strlcpy(to, file ? file : own ? own : "", EXPORT_FILE_MAX);
 }
 
 /* The settings of the datapath's records are one for all bridges: who asks for
@@ -128,6 +131,8 @@ set_targets(struct export_config *c, char *const *targets, size_t n)
 static struct plan_export *
 add_export(struct plan_bridge *b, const struct keys *k, enum export_version def)
 {
+    const struct ovsrec_open_vswitch *all = ovsrec_open_vswitch_first(idl);
+    const struct ovsrec_ssl *own = all ? all->ssl : NULL;
     struct export_config *c;
     struct plan_export *e;
 
@@ -139,9 +144,9 @@ add_export(struct plan_bridge *b, const struct keys *k, enum export_version def)
     c->refresh_s = get_uint(k, "weft-template-refresh", 1, 60, 60);
     c->source_port = get_uint(k, "weft-source-port", 0, 65535, 0);
     c->queue_bytes = get_uint(k, "weft-queue-bytes", 65536, 1u << 30, EXPORT_QUEUE_DEFAULT);
-    copy_file(c->key, get(k, "weft-private-key"));
-    copy_file(c->certificate, get(k, "weft-certificate"));
-    copy_file(c->ca, get(k, "weft-ca-cert"));
+    copy_file(c->key, k, "weft-private-key", own ? own->private_key : NULL);
+    copy_file(c->certificate, k, "weft-certificate", own ? own->certificate : NULL);
+    copy_file(c->ca, k, "weft-ca-cert", own ? own->ca_cert : NULL);
     return e;
 }
 
@@ -378,6 +383,11 @@ make_plan(size_t n)
             plan_bridge(p, p->n_bridges++, br);
         }
     }
+    for (size_t i = 0; i < p->n_bridges; i++) { /* what is so, of which they tell */
+        for (unsigned j = 0; j < p->bridges[i].n_exports; j++) {
+            p->bridges[i].exports[j].config.sampling = p->settings.sampling;
+        }
+    }
     plan_others(p);
     return p;
 }
@@ -443,6 +453,10 @@ void
 flow_export_init(const char *database)
 {
     static const struct ovsdb_idl_column *const columns[] = {
+        &ovsrec_open_vswitch_col_ssl,
+        &ovsrec_ssl_col_private_key,
+        &ovsrec_ssl_col_certificate,
+        &ovsrec_ssl_col_ca_cert,
         &ovsrec_bridge_col_name,
         &ovsrec_bridge_col_datapath_type,
         &ovsrec_bridge_col_ports,

@@ -348,6 +348,26 @@ check networks-from-a-bond until_true 5 from_bond
 vsctl -- clear bridge br0 ipfix -- --all destroy Flow_Sample_Collector_Set
 stopped() { appctl flow-export/show | grep -q 'no bridge exports'; }
 check stops until_true 5 stopped
+# One packet in three, as the options say.  A collector that cannot be keeps no other from hearing.
+sampled() { # VERSION
+    vsctl -- --id=@i create IPFIX 'targets=["127.0.0.1:9036","tls:127.0.0.1:9012","nonsense"]' sampling=3 \
+        other_config:weft-idle-timeout=1 other_config:weft-version="$1" -- set bridge br0 ipfix=@i >"$dir/rows"
+}
+sampled ipfix
+says_sampled() { # PROTOCOL
+    traffic send va 7011 && grep '"dport":7011' "$dir/9036.json" | grep "\"protocol\":$1," | grep -q '"sampling":3}'
+}
+check sampling-is-told until_true 20 says_sampled 10
+refused() { appctl flow-export/show | grep -q "  $1: refused: "; }
+check wrong-collector-is-said refused nonsense
+check no-certificate-is-said refused tls:127.0.0.1:9012
+vsctl set-ssl "$WEFT_PKI/switch.key" "$WEFT_PKI/switch.crt" "$WEFT_PKI/ca.crt"
+tries_tls() { appctl flow-export/show | grep -q '  tls:127.0.0.1:9012: [ac]'; }
+check certificates-of-the-switch until_true 10 tries_tls
+sampled v5
+check sampling-is-told-by-v5 until_true 20 says_sampled 5
+vsctl clear bridge br0 ipfix
+check stops-again until_true 5 stopped
 vsctl -- --id=@i create IPFIX 'targets=["tcp:127.0.0.1:9013"]' -- set bridge br0 ipfix=@i >"$dir/rows"
 away() { appctl flow-export/show | grep -q 'tcp:127.0.0.1:9013: away.*refused'; }
 check starts-again-without-its-collector until_true 5 away

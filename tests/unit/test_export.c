@@ -210,6 +210,14 @@ test_v5_bytes(void)
     CHECK(m.len == sizeof golden && !memcmp(m.bytes, golden, sizeof golden));
     CHECK(export_message_step(&m) == 1);
 
+    CASE("export: v5 states at most the 14 bits that it has");
+    m.sampling = 65535;
+    export_message_end(&m, NOW);
+    CHECK(get_be16(m.bytes + 22) == 0x7fff);
+    m.sampling = 1000;
+    export_message_end(&m, NOW);
+    CHECK(get_be16(m.bytes + 22) == (0x4000 | 1000));
+
     CASE("export: v5, counters past 32 bits become several records");
     export_message_start(&m);
     r.bytes = UINT64_C(10000000007);
