@@ -330,6 +330,43 @@ test_chunks(void)
     }
 }
 
+/* What has been sent, read by somebody who knows docs/migration-stream.md alone. */
+static void
+test_chunks_read(void)
+{
+    static const char reader[] = "tests/migrate/stream_read.py";
+    enum { N = 15 };
+    char dir[] = "/tmp/test_mig_transport.XXXXXX", command[200];
+    struct transport_message m;
+    struct chunks c = {.n = N};
+    struct mig_pair p;
+
+    CASE("mig_transport/chunks, another reader");
+    if (access(reader, X_OK)) {
+        printf("skip mig_transport/chunks, another reader: no %s\n", reader);
+        return;
+    }
+    CHECK(mkdtemp(dir) != NULL);
+    mig_pair_init(&p, 2, 0);
+    p.from.capture = p.to.capture = dir;
+    CHECK(mig_pair_open(&p));
+    c.t = p.source;
+    chunk_main(&c);
+    for (unsigned i = 0; i < N; i++) {
+        CHECK(!transport_rx(p.destination, &m, 10000));
+        transport_message_done(&m);
+    }
+    CHECK(transport_rx(p.destination, &m, 10000) == ENODATA && !c.error);
+    mig_pair_close(&p);
+    snprintf(
+        command, sizeof command,
+        "PYTHONDONTWRITEBYTECODE=1 %s --cut %s | grep -q '^ok: 2 connections, 0 pages, %d chunks'",
+        reader, dir, N);
+    CHECK(!system(command));
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    CHECK(!system(command));
+}
+
 /* --- what goes wrong -------------------------------------------------------- */
 
 static void
@@ -748,6 +785,7 @@ main(void)
     test_live();
     test_records();
     test_chunks();
+    test_chunks_read();
     test_cut();
     test_cancel_in_zeros();
     test_slow();
