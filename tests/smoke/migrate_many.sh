@@ -63,7 +63,7 @@ check one-vm-twice one_twice
 # Asked for while it moves; its memory follows.
 postcopy_on_request() {
     local pid said
-    in_pool "$weft" vm migrate cell2 h3 --limit 20 --postcopy --json >"$dir/first" 2>&1 &
+    in_pool "$weft" vm migrate cell2 h3 --limit 4 --postcopy --json >"$dir/first" 2>&1 &
     pid=$!
     until_true 20 moving cell2 || return 1
     in_pool "$weft" vm postcopy cell2 || return 1
