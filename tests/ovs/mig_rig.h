@@ -377,6 +377,9 @@ struct wire {
     enum rig_fault fault;
     uint64_t at; /* byte of all that the source sends */
     bool heals;  /* after a cut new connections are let through */
+    /* What rig_harm() does, to the next bytes of that end. */
+    enum rig_fault next;
+    bool next_of_destination;
     pid_t pid;
 };
 
@@ -445,10 +448,33 @@ rig_damage(struct wire *w, uint64_t *total, int fd, uint8_t *p, size_t n, bool *
 
 static volatile sig_atomic_t rig_break_now;
 
+static volatile sig_atomic_t rig_harm_now;
+
 static inline void
 rig_on_usr1(int number)
 {
     rig_break_now = 1;
+}
+
+static inline void
+rig_on_usr2(int number)
+{
+    rig_harm_now = 1;
+}
+
+/* Forwards what an end has sent, and harms it if it is its turn. */
+static inline bool
+rig_forward(struct wire *w, uint64_t *total, bool of_source, int fd, uint8_t *p, size_t n,
+            bool *cut)
+{
+    struct wire once = {.fault = w->next, .at = n / 2};
+    uint64_t none = 0;
+
+    if (rig_harm_now && of_source != w->next_of_destination) {
+        rig_harm_now = 0;
+        return rig_damage(&once, &none, fd, p, n, cut);
+    }
+    return of_source ? rig_damage(w, total, fd, p, n, cut) : rig_write(fd, p, n);
 }
 
 static inline void
@@ -469,6 +495,7 @@ rig_proxy(struct wire *w, int listener, const char *to)
     int n = 1, one = 1;
 
     signal(SIGUSR1, rig_on_usr1);
+    signal(SIGUSR2, rig_on_usr2);
     for (;;) {
         int ready = poll(p, n, -1);
 
@@ -488,8 +515,7 @@ rig_proxy(struct wire *w, int listener, const char *to)
                 continue;
             }
             got = recv(p[i].fd, buf, sizeof buf, 0);
-            up = got > 0 && (first != i ? rig_write(other, buf, got)
-                                        : rig_damage(w, &total, other, buf, got, &cut));
+            up = got > 0 && rig_forward(w, &total, first == i, other, buf, got, &cut);
             if (cut && !w->heals) {
                 _exit(0);
             }
@@ -549,6 +575,13 @@ rig_cut(struct wire *w)
         waitpid(w->pid, NULL, 0);
         w->pid = 0;
     }
+}
+
+/* See 'next'. */
+static inline void
+rig_harm(struct wire *w)
+{
+    kill(w->pid, SIGUSR2);
 }
 
 /* All connections break once; new ones are let through. */

@@ -390,6 +390,49 @@ test_damage(void)
     }
 }
 
+/* What an end says in a phase is damaged: the first bytes after it was entered. */
+static void
+damage_in(bool source, const char *phase, enum rig_fault fault)
+{
+    struct pair p = prepare(0, RATE);
+    struct party *victim = source ? &p.s : &p.d;
+    bool decisive =
+        source && (!strcmp(phase, "prepare") || !strcmp(phase, "pause") || !strcmp(phase, "final"));
+
+    p.w.next = fault;
+    p.w.next_of_destination = !source;
+    p.s.job.answer_ms = p.d.job.answer_ms = p.d.job.accept_ms = 400;
+    strcpy(victim->pause_at, phase);
+    CHECK(start(&p));
+    CHECK(rig_until(victim, MIG_EVENT_STOPPED, -1));
+    rig_harm(&p.w);
+    rig_tell(victim, 'c');
+    finish(&p);
+    CHECK(settled(0));
+    CHECK(p.s.result.status != MIG_FAILED && p.d.result.status != MIG_FAILED);
+    CHECK(!decisive || runs_at(0) == 0);
+    explain(&p);
+    if (check_failed_) {
+        printf("# %s's bytes in %s, fault %d\n", source ? "source" : "destination", phase, fault);
+    }
+}
+
+static void
+test_damage_in_phases(void)
+{
+    static const enum rig_fault others[] = {RIG_SWAP, RIG_DOUBLE, RIG_DROP};
+
+    CASE("engine_damaged_in_every_phase");
+    for (size_t i = 0; i < sizeof source_phases / sizeof source_phases[0]; i++) {
+        damage_in(true, source_phases[i], RIG_FLIP);
+        damage_in(true, source_phases[i], others[i % 3]);
+    }
+    for (size_t i = 0; i < sizeof destination_phases / sizeof destination_phases[0]; i++) {
+        damage_in(false, destination_phases[i], RIG_FLIP);
+        damage_in(false, destination_phases[i], others[i % 3]);
+    }
+}
+
 /* --- refused before the pause (39) ------------------------------------------------------------ */
 
 static void
@@ -630,6 +673,7 @@ main(int argc, char *argv[])
     test_recovered_late();
     test_database();
     test_damage();
+    test_damage_in_phases();
     test_refused();
     test_twice();
     test_many();
