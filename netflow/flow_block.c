@@ -71,19 +71,26 @@ base_bytes(int64_t v)
     return v ? bytes_of((uint64_t)(v < 0 ? ~v : v) << 1 | 1) : 0;
 }
 
-/* Where the next one goes. */
-static uint8_t *
-put_part(uint8_t *to, unsigned part, const int64_t *v, size_t n)
+void
+flow_block_begin(struct flow_block_writer *w, size_t n, uint8_t to[FLOW_BLOCK_BYTES])
+{
+    put_le16(to, (uint16_t)n);
+    *w = (struct flow_block_writer){to, to + 2, n};
+}
+
+void
+flow_block_put(struct flow_block_writer *w, unsigned part, const int64_t *v)
 {
     int64_t least = v[0], most = v[0];
+    uint8_t *to = w->next;
     unsigned base, width;
 
-    for (size_t i = 1; i < n; i++) {
+    for (size_t i = 1; i < w->n; i++) {
         least = v[i] < least ? v[i] : least;
         most = v[i] > most ? v[i] : most;
     }
     if (!least && !most) {
-        return to;
+        return;
     }
     base = base_bytes(least);
     width = bytes_of((uint64_t)most - (uint64_t)least);
@@ -92,39 +99,45 @@ put_part(uint8_t *to, unsigned part, const int64_t *v, size_t n)
     put_le64(to, (uint64_t)least);
     to += base;
     if (width) {
-        for (size_t i = 0; i < n; i++, to += width) {
+        for (size_t i = 0; i < w->n; i++, to += width) {
             put_le64(to, (uint64_t)v[i] - (uint64_t)least);
         }
     }
-    return to;
+    w->next = to;
+}
+
+size_t
+flow_block_end(struct flow_block_writer *w)
+{
+    put_le64(w->next, 0);
+    return (size_t)(w->next - w->to) + 8;
 }
 
 size_t
 flow_block_encode(const struct flow_row *const *rows, size_t n, uint8_t to[FLOW_BLOCK_BYTES])
 {
-    int64_t v[FLOW_BLOCK_ROWS];
-    uint8_t *p = to + 2;
+    struct flow_block_writer w;
+    int64_t v[FLOW_BLOCK_ROWS] = {0};
 
-    put_le16(to, (uint16_t)n);
+    flow_block_begin(&w, n, to);
     for (size_t i = 0; i < n; i++) {
         v[i] = (int64_t)rows[i]->time_ms;
     }
-    p = put_part(p, 0, v, n);
+    flow_block_put(&w, 0, v);
     for (unsigned c = 0; c < n_flow_columns; c++) {
         const struct flow_column *column = &flow_columns[c];
 
         if (column->kind == FLOW_COL_ADDRESS) {
             gather_address(rows, n, column->offset, v);
-            p = put_part(p, flow_block_of(c), v, n);
+            flow_block_put(&w, flow_block_of(c), v);
             gather_address(rows, n, column->offset + sizeof *v, v);
-            p = put_part(p, flow_block_of(c) + 1, v, n);
+            flow_block_put(&w, flow_block_of(c) + 1, v);
         } else {
             gather(rows, n, column, v);
-            p = put_part(p, flow_block_of(c), v, n);
+            flow_block_put(&w, flow_block_of(c), v);
         }
     }
-    put_le64(p, 0);
-    return (size_t)(p - to) + 8;
+    return flow_block_end(&w);
 }
 
 /* --- reading ----------------------------------------------------------------------- */

@@ -9,7 +9,8 @@
  * All little endian; 'shape' is the bytes of the base (signed) << 4 | the width.
  * Part 0 is the row's time; column c of flow_columns is part 1 + 2c, addresses
  * (two numbers, as on the wire) are 2 + 2c as well: so the order of flow_columns
- * is part of the format, and new ones go to its end.
+ * is part of the format, and new ones go to its end.  The last part is of sums:
+ * of how many rows one is.
  *
  * Plain data; a struct flow_block points into the bytes that it was opened on. */
 #ifndef FLOW_BLOCK_H
@@ -24,7 +25,8 @@
 
 enum {
     FLOW_BLOCK_ROWS = 1024,
-    FLOW_BLOCK_PARTS = 1 + 2 * FLOW_COLUMNS_MAX,
+    FLOW_BLOCK_FLOWS = 1 + 2 * FLOW_COLUMNS_MAX, /* part */
+    FLOW_BLOCK_PARTS,
     FLOW_BLOCK_BYTES = 2 + FLOW_BLOCK_PARTS * (10 + 8 * FLOW_BLOCK_ROWS) + 8, /* at most */
 };
 
@@ -39,6 +41,14 @@ struct flow_block {
 
 /* 1 to FLOW_BLOCK_ROWS rows; the length. */
 size_t flow_block_encode(const struct flow_row *const *, size_t n, uint8_t to[FLOW_BLOCK_BYTES]);
+/* The same part by part: of each at most one, not 'n' = 0. */
+struct flow_block_writer {
+    uint8_t *to, *next;
+    size_t n; /* rows */
+};
+void flow_block_begin(struct flow_block_writer *, size_t n, uint8_t to[FLOW_BLOCK_BYTES]);
+void flow_block_put(struct flow_block_writer *, unsigned part, const int64_t *v);
+size_t flow_block_end(struct flow_block_writer *);
 /* The bytes may be anything: EPROTO. */
 int flow_block_open(struct flow_block *, const void *bytes, size_t len);
 /* Those of row 'i' < n; what flow_row_get() says of the row. */

@@ -2,11 +2,13 @@
  *
  * A batch of rows goes into the hours' tables of blocks in one transaction, and
  * nowhere else: that is cheap, so that bursts are taken.  Later ("roll") the rows
- * behind a mark, which each hour has, are added up into the rollups of all three
- * steps and the mark moves, in one transaction as well; they can be any rows of
- * any time, late ones included.  A question to a rollup adds the raw rows behind
- * the mark, so that its answer is at any time the sum of all rows put, and a
- * crash leaves all of a batch or nothing of it.
+ * behind a mark, which each hour has, are added up by minute and the mark moves, in
+ * one transaction as well; they can be any rows of any time, late ones included.
+ * Sums are appended as blocks of their own: those of one minute and key may be in
+ * several.  Sums by minute are added up by 5 minutes in the same way, and those by
+ * hour, each as often as its step is long.  A question to a kind adds what is behind
+ * the marks of the finer ones, so that its answer is at any time the sum of all rows
+ * put, and a crash leaves all of a batch or nothing of it.
  *
  * The database is synced with each commit (WAL, synchronous=FULL).  A full disk
  * fails the transaction and leaves what was committed; the writer tries again. */
@@ -22,10 +24,10 @@
 #include "store_sqlite_priv.h"
 
 const struct kind store_sqlite_kinds[N_KINDS] = {
-    {"raw", 0, STORE_HOUR_MS},
-    {"r60", 60, 24 * STORE_HOUR_MS},
-    {"r300", 300, 24 * STORE_HOUR_MS},
-    {"r3600", 3600, 16 * 24 * STORE_HOUR_MS},
+    {"blocks", "raw", "rolled", 0, STORE_HOUR_MS},
+    {"s60", "r60", "rolled_s60", 60, 24 * STORE_HOUR_MS},
+    {"s300", "r300", "rolled_s300", 300, 24 * STORE_HOUR_MS},
+    {"s3600", "r3600", NULL, 3600, 16 * 24 * STORE_HOUR_MS},
 };
 
 int
@@ -63,11 +65,12 @@ store_sqlite_partitions(sqlite3 *db, unsigned kind, struct partition *to, size_t
     size_t n = 0;
 
     for (unsigned k = 0; k < N_KINDS; k++) {
-        char pattern[16];
+        char pattern[2][16];
         if (kind != N_KINDS && kind != k) {
             continue;
         }
-        snprintf(pattern, sizeof pattern, "%s_*", store_sqlite_kinds[k].name);
+        snprintf(pattern[0], sizeof pattern[0], "%s_*", store_sqlite_kinds[k].name);
+        snprintf(pattern[1], sizeof pattern[1], "%s_*", store_sqlite_kinds[k].rows);
         if (sqlite3_prepare_v2(
                 db,
                 "SELECT DISTINCT CAST(substr(name, instr(name, '_') + 1) AS INTEGER) AS n "
@@ -76,8 +79,8 @@ store_sqlite_partitions(sqlite3 *db, unsigned kind, struct partition *to, size_t
                 -1, &s, NULL)) {
             return n;
         }
-        sqlite3_bind_text(s, 1, pattern, -1, SQLITE_STATIC);
-        sqlite3_bind_text(s, 2, k ? pattern : "blocks_*", -1, SQLITE_STATIC);
+        sqlite3_bind_text(s, 1, pattern[0], -1, SQLITE_STATIC);
+        sqlite3_bind_text(s, 2, pattern[1], -1, SQLITE_STATIC);
         while (n < max && sqlite3_step(s) == SQLITE_ROW) {
             to[n++] = (struct partition){k, sqlite3_column_int64(s, 0)};
         }
@@ -126,40 +129,6 @@ store_sqlite_value(sqlite3_stmt *s, int index, unsigned column, struct flow_valu
 }
 
 /* --- writing --------------------------------------------------------------------- */
-
-int
-store_sqlite_exec_stream(sqlite3 *db, FILE *f, char **sql, char *why, size_t size)
-{
-    int error;
-
-    if (fclose(f)) {
-        snprintf(why, size, "out of memory");
-        error = ENOMEM;
-    } else {
-        error = store_sqlite_exec(db, *sql, why, size);
-    }
-    free(*sql);
-    return error;
-}
-
-int
-store_sqlite_create_rollup(sqlite3 *db, unsigned k, int64_t n, char *why, size_t size)
-{
-    const struct kind *kind = &store_sqlite_kinds[k];
-    char *sql = NULL;
-    size_t length;
-    FILE *f = open_memstream(&sql, &length);
-
-    if (!f) {
-        return ENOMEM;
-    }
-    fprintf(f, "CREATE TABLE IF NOT EXISTS %s_%lld (\"time\", ", kind->name, (long long)n);
-    store_sqlite_columns(f, true, "");
-    fprintf(f, ", packets, bytes, flows, PRIMARY KEY (\"time\", ");
-    store_sqlite_columns(f, true, "");
-    fprintf(f, ")) WITHOUT ROWID");
-    return store_sqlite_exec_stream(db, f, &sql, why, size);
-}
 
 int
 store_sqlite_finish(struct store_sqlite *s, int error, char *why, size_t size)
@@ -314,33 +283,27 @@ used_bytes(sqlite3 *db)
                       pragma(db, "page_size"));
 }
 
-static void
-roll_all(struct store_sqlite *s, int64_t n, int64_t mark, int64_t last, char *why, size_t size)
-{
-    while (mark < last && !store_sqlite_roll_rows(s, n, mark, SIZE_MAX, &mark, why, size)) {
-    }
-}
-
-/* Of raw rows what the rollups do not have yet goes there first, if there is
- * room for it. */
+/* Of rows what the next kind does not have yet goes there first, if there is room
+ * for it. */
 static int
 drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
 {
-    char sql[160];
+    const struct kind *kind = &store_sqlite_kinds[p->kind];
+    char sql[300];
     int64_t mark, last;
+    int n;
 
-    if (p->kind == 0) {
-        if (store_sqlite_tail(s->db, p->n, &mark, &last)) {
-            roll_all(s, p->n, mark, last, why, size);
+    if (kind->rolled && store_sqlite_tail(s->db, p->kind, p->n, &mark, &last)) {
+        while (mark < last && !store_sqlite_roll_rows(s, p, mark, SIZE_MAX, &mark, why, size)) {
         }
-        store_sqlite_put_anew(s);
-        snprintf(sql, sizeof sql,
-                 "BEGIN IMMEDIATE; DROP TABLE IF EXISTS raw_%lld; DROP TABLE IF EXISTS blocks_%lld;"
-                 " DELETE FROM rolled WHERE n = %lld",
-                 (long long)p->n, (long long)p->n, (long long)p->n);
-    } else {
-        snprintf(sql, sizeof sql, "BEGIN IMMEDIATE; DROP TABLE %s_%lld",
-                 store_sqlite_kinds[p->kind].name, (long long)p->n);
+    }
+    store_sqlite_put_anew(s);
+    n = snprintf(sql, sizeof sql,
+                 "BEGIN IMMEDIATE; DROP TABLE IF EXISTS %s_%lld; DROP TABLE IF EXISTS %s_%lld;",
+                 kind->name, (long long)p->n, kind->rows, (long long)p->n);
+    if (kind->rolled) {
+        snprintf(sql + n, sizeof sql - (size_t)n, " DELETE FROM %s WHERE n = %lld", kind->rolled,
+                 (long long)p->n);
     }
     return store_sqlite_finish(s, store_sqlite_exec(s->db, sql, why, size), why, size);
 }
@@ -396,8 +359,7 @@ expire(struct store *up, int64_t now_ms, char *why, size_t size)
 /* --- opening ---------------------------------------------------------------------------- */
 
 #define APPLICATION "1466336305" /* "Wft1" */
-#define VERSION "2"
-#define VERSION_ROWS "1" /* with raw_N; can be read, and is of version 2 from then on */
+#define VERSION "3" /* what is older can be read, and is of this version from then on */
 
 /* A file of another layout is not touched. */
 static int
@@ -406,8 +368,7 @@ check_version(sqlite3 *db, char *why, size_t size)
     int64_t pages = pragma(db, "page_count"), id = pragma(db, "application_id"),
             version = pragma(db, "user_version");
 
-    if (pages && (id != atoll(APPLICATION) ||
-                  (version != atoll(VERSION) && version != atoll(VERSION_ROWS)))) {
+    if (pages && (id != atoll(APPLICATION) || version < 1 || version > atoll(VERSION))) {
         snprintf(why, size, "is no flow store of this version");
         return EINVAL;
     }
@@ -508,6 +469,8 @@ open_database(struct store_sqlite *s, char *why, size_t size)
         "PRAGMA user_version = " VERSION,
         "CREATE TABLE IF NOT EXISTS name (id INTEGER PRIMARY KEY, class, name, extra)",
         "CREATE TABLE IF NOT EXISTS rolled (n INTEGER PRIMARY KEY, row)",
+        "CREATE TABLE IF NOT EXISTS rolled_s60 (n INTEGER PRIMARY KEY, row)",
+        "CREATE TABLE IF NOT EXISTS rolled_s300 (n INTEGER PRIMARY KEY, row)",
         "CREATE TABLE IF NOT EXISTS binding (kind, key, since, until, value,"
         " PRIMARY KEY (kind, key, since)) WITHOUT ROWID",
     };

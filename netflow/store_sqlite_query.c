@@ -151,7 +151,7 @@ end(struct question *x)
     if (x) {
         sqlite3_finalize(x->statement);
         sqlite3_close(x->db);
-        free(x->scan.hours);
+        free(x->scan.tables);
         free(x->params.v);
         free(x);
     }
@@ -340,8 +340,8 @@ list_blocks(struct question *x, const struct store_query *q, int64_t hour, struc
     size_t n_columns = deciding(q, columns);
     struct store_blocks b;
     int code = SQLITE_DONE;
-    int error =
-        store_blocks_open(&b, x->db, hour, STORE_NEWEST_FIRST, 0, q->from_ms, to, why, size);
+    int error = store_blocks_open(&b, x->db, &(struct partition){0, hour}, STORE_NEWEST_FIRST, 0,
+                                  q->from_ms, to, why, size);
 
     while (!error && (code = store_blocks_next(&b)) == SQLITE_ROW) {
         if (!page_takes(page, b.newest_ms, INT64_MAX)) {
@@ -465,58 +465,51 @@ choose_kind(const struct store_sqlite *s, const struct store_query *q)
     return kind;
 }
 
-/* One table's part of a sum; 'and' narrows it. */
+/* A table's part of a sum; 'scale' and 'flows' are of its rows, 'and' narrows it. */
 static void
-write_term(FILE *f, const struct store_query *q, unsigned step_s, const char *table,
-           const char *where, const char *and, size_t *terms)
+write_term(FILE *f, const struct store_query *q, const char *table, const char *scale,
+           const char *flows, const char *where, const char *and, size_t *terms)
 {
-    const char *scale = step_s ? "" : " * MAX(sampling, 1)";
-
     fprintf(f, "%sSELECT ", (*terms)++ ? " UNION ALL " : "");
     if (q->step_s) {
         fprintf(f, "\"time\" / %u000 * %u000 AS t", q->step_s, q->step_s);
     } else {
         fprintf(f, "0 AS t");
     }
-    fprintf(f, ", bytes%s AS b, packets%s AS p, %s AS n", scale, scale, step_s ? "flows" : "1");
+    fprintf(f, ", bytes%s AS b, packets%s AS p, %s AS n", scale, scale, flows);
     for (unsigned g = 0; g < q->n_group; g++) {
         fprintf(f, ", \"%s\" AS g%u", flow_columns[q->group[g]].name, g);
     }
     fprintf(f, " FROM %s%s%s", table, where, and);
 }
 
-/* Raw rows: all, or those that rollups do not have yet ('tails'). */
+/* The kind's tables; of a finer one than is asked for what is behind the marks. */
 static void
-write_raw(FILE *f, struct question *x, const struct store_query *q,
-          const struct store_source *source, const char *where, bool tails, size_t *terms)
+write_kind(FILE *f, struct question *x, const struct store_query *q, unsigned kind, bool tails,
+           const char *where, size_t *terms)
 {
+    const struct kind *k = &store_sqlite_kinds[kind];
     struct store_scan *scan = &x->scan;
-    char table[40], and[60], why[100];
-    int64_t mark, last;
+    char table[40], and[60];
 
-    overlapping(x, 0, source->from_ms, source->to_ms);
-    *scan = (struct store_scan){.db = x->db, .from_ms = source->from_ms, .to_ms = source->to_ms};
-    scan->hours = calloc(x->n_partitions + 1, sizeof *scan->hours);
-    for (size_t i = 0; i < x->n_partitions && scan->hours; i++) {
-        int64_t n = x->partitions[i].n;
-        bool behind = store_sqlite_tail(x->db, n, &mark, &last);
+    overlapping(x, kind, scan->from_ms, scan->to_ms);
+    scan->tables = reallocarray(scan->tables, scan->n + x->n_partitions + 1, sizeof *scan->tables);
+    for (size_t i = 0; i < x->n_partitions && scan->tables; i++) {
+        const struct partition *p = &x->partitions[i];
+        int64_t mark = 0, last;
 
-        mark = tails ? mark : 0;
-        if (tails && !behind) {
+        if (tails && !store_sqlite_tail(x->db, kind, p->n, &mark, &last)) {
             continue;
         }
-        if (mark < STORE_BLOCKS && store_sqlite_has(x->db, "raw", n)) {
-            snprintf(table, sizeof table, "raw_%lld", (long long)n);
+        if ((kind == 0 ? mark < STORE_BLOCKS : !tails) && store_sqlite_has(x->db, k->rows, p->n)) {
+            snprintf(table, sizeof table, "%s_%lld", k->rows, (long long)p->n);
             snprintf(and, sizeof and, " AND rowid > %lld", (long long)mark);
-            write_term(f, q, 0, table, where, and, terms);
+            write_term(f, q, table, kind ? "" : " * MAX(sampling, 1)", kind ? "flows" : "1", where,
+                       kind ? "" : and, terms);
         }
-        scan->hours[scan->n_hours++] = (struct store_scan_hour){n, mark};
+        scan->tables[scan->n++] = (struct store_scan_table){*p, mark};
     }
-    if (!scan->hours || store_scan_table(x->db, scan, why, sizeof why)) {
-        x->params.failed = true;
-    } else if (scan->n_hours) {
-        write_term(f, q, 0, "flow_raw", where, "", terms);
-    }
+    x->params.failed |= !scan->tables;
 }
 
 /* How many tables it is of; 0: there is nothing to ask. */
@@ -525,8 +518,7 @@ write_sum(FILE *f, struct question *x, const struct store_query *q, unsigned kin
           const struct store_source *source)
 {
     static const char *const orders[] = {"2", "3", "4"};
-    const struct kind *k = &store_sqlite_kinds[kind];
-    char *where = NULL, table[40];
+    char *where = NULL, why[100];
     size_t length, terms = 0;
     FILE *w = open_memstream(&where, &length);
 
@@ -542,11 +534,16 @@ write_sum(FILE *f, struct question *x, const struct store_query *q, unsigned kin
         fprintf(f, ", g%u", i);
     }
     fprintf(f, " FROM (");
-    for (size_t i = 0; k->step_s && i < x->n_partitions; i++) {
-        snprintf(table, sizeof table, "%s_%lld", k->name, (long long)x->partitions[i].n);
-        write_term(f, q, k->step_s, table, where, "", &terms);
+    x->scan.db = x->db;
+    x->scan.from_ms = source->from_ms;
+    x->scan.to_ms = source->to_ms;
+    for (unsigned k = kind + 1; k-- && !x->params.failed;) {
+        write_kind(f, x, q, k, k < kind, where, &terms);
     }
-    write_raw(f, x, q, source, where, k->step_s, &terms);
+    x->params.failed |= store_scan_module(x->db, &x->scan, why, sizeof why) != 0;
+    if (x->scan.n) {
+        write_term(f, q, "flow_blocks", " * MAX(sampling, 1)", "flows", where, "", &terms);
+    }
     fprintf(f, ") GROUP BY t");
     for (unsigned i = 0; i < q->n_group; i++) {
         fprintf(f, ", g%u", i);

@@ -1,14 +1,14 @@
-/* Rollups.  The raw rows behind the mark are read once and added up in memory by
- * minute and key (what rollups have of their columns); those sums once more by 5
- * minutes, and by hour; and each goes to its table in the order of the table's own
- * key, in one transaction with the mark.
+/* Rollups.  The rows of a kind behind the mark are read once and added up in memory
+ * by step and key (what rollups have of their columns); the sums are appended to the
+ * next kind's table, in one transaction with the mark.
  *
  * A key is the columns' values one after the other as big-endian numbers with the
- * sign turned over, so that memcmp() orders keys as the table does. */
+ * sign turned over. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -171,24 +171,6 @@ read_key(sqlite3_stmt *q, int index, uint8_t *key)
     }
 }
 
-static void
-bind_key(sqlite3_stmt *s, int index, const uint8_t *key)
-{
-    for (unsigned c = 0; c < n_flow_columns; c++) {
-        if (!flow_columns[c].rollup) {
-            continue;
-        }
-        if (flow_columns[c].kind == FLOW_COL_ADDRESS) {
-            sqlite3_bind_blob(s, index, key, sizeof(struct in6_addr), SQLITE_STATIC);
-            key += sizeof(struct in6_addr);
-        } else {
-            sqlite3_bind_int64(s, index, key_take(key));
-            key += sizeof(int64_t);
-        }
-        index++;
-    }
-}
-
 /* --- reading ------------------------------------------------------------------------ */
 
 /* Prepares the text of the memstream; frees it. */
@@ -206,7 +188,8 @@ prepare(sqlite3 *db, FILE *f, char **sql, sqlite3_stmt **s, char *why, size_t si
 
 /* What one transaction reads: until 'left' rows are read, or there are SUMS_MAX keys. */
 struct reading {
-    struct fold fold; /* by minute */
+    struct fold fold;
+    int64_t step_ms; /* by which it adds up */
     size_t left;
     int64_t last; /* the row that was read last */
 };
@@ -219,9 +202,9 @@ is_full(const struct reading *r)
 
 static int
 read_row(struct reading *r, int64_t row, int64_t time_ms, const uint8_t *key, int64_t packets,
-         int64_t bytes, int64_t sampling)
+         int64_t bytes, int64_t sampling, int64_t flows)
 {
-    struct sum *s = fold_get(&r->fold, time_ms / 60000 * 60000, key);
+    struct sum *s = fold_get(&r->fold, time_ms / r->step_ms * r->step_ms, key);
 
     if (!s) {
         return ENOMEM;
@@ -229,7 +212,7 @@ read_row(struct reading *r, int64_t row, int64_t time_ms, const uint8_t *key, in
     sampling = sampling > 1 ? sampling : 1;
     s->packets = add(s->packets, multiply(packets, sampling));
     s->bytes = add(s->bytes, multiply(bytes, sampling));
-    s->flows++;
+    s->flows = add(s->flows, flows ? flows : 1);
     r->left--;
     r->last = row;
     return 0;
@@ -258,7 +241,7 @@ read_rows(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, si
         read_key(q, KEY, key);
         error = read_row(r, sqlite3_column_int64(q, ROW), sqlite3_column_int64(q, TIME), key,
                          sqlite3_column_int64(q, PACKETS), sqlite3_column_int64(q, BYTES),
-                         sqlite3_column_int64(q, SAMPLING));
+                         sqlite3_column_int64(q, SAMPLING), 1);
     }
     error = error ? error : store_sqlite_error(db, code, why, size);
     sqlite3_finalize(q);
@@ -303,14 +286,16 @@ read_block(const struct store_blocks *blocks, unsigned from, uint8_t *keys, stru
     for (unsigned i = from; i < b->n && !is_full(r) && !error; i++) {
         error = read_row(r, store_row_id(blocks->id, i), flow_block_time(b, i),
                          keys + i * r->fold.key_size, flow_block_number(b, parts[0], i),
-                         flow_block_number(b, parts[1], i), flow_block_number(b, parts[2], i));
+                         flow_block_number(b, parts[1], i), flow_block_number(b, parts[2], i),
+                         flow_block_number(b, FLOW_BLOCK_FLOWS, i));
     }
     return error;
 }
 
-/* Rows of blocks_N behind 'mark'. */
+/* Rows of the table's blocks behind 'mark'. */
 static int
-read_blocks(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, size_t size)
+read_blocks(sqlite3 *db, const struct partition *p, int64_t mark, struct reading *r, char *why,
+            size_t size)
 {
     uint8_t *keys = malloc(FLOW_BLOCK_ROWS * r->fold.key_size);
     struct store_blocks b;
@@ -318,7 +303,7 @@ read_blocks(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, 
 
     b.s = NULL;
     if (!error) {
-        error = store_blocks_open(&b, db, n, STORE_BY_ID, store_row_block(mark), INT64_MIN,
+        error = store_blocks_open(&b, db, p, STORE_BY_ID, store_row_block(mark), INT64_MIN,
                                   INT64_MAX, why, size);
     }
     while (!error && !is_full(r) && (code = store_blocks_next(&b)) == SQLITE_ROW) {
@@ -334,118 +319,99 @@ read_blocks(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, 
 
 /* --- writing ------------------------------------------------------------------------- */
 
-static int
-compare(const void *a, const void *b, void *fold)
+/* Sums from number 'at' on, at most a block of them; how many. */
+static size_t
+put_sums(const struct fold *f, size_t at, uint8_t *block, size_t *len, int64_t *oldest,
+         int64_t *newest)
 {
-    const struct sum *x = *(struct sum *const *)a, *y = *(struct sum *const *)b;
+    size_t n = f->n - at < FLOW_BLOCK_ROWS ? f->n - at : FLOW_BLOCK_ROWS, offset = 0;
+    int64_t v[FLOW_BLOCK_ROWS] = {0};
+    struct flow_block_writer w;
 
-    if (x->time_ms != y->time_ms) {
-        return x->time_ms < y->time_ms ? -1 : 1;
+    flow_block_begin(&w, n, block);
+    *oldest = INT64_MAX;
+    *newest = INT64_MIN;
+    for (size_t i = 0; i < n; i++) {
+        v[i] = sum_at(f, at + i)->time_ms;
+        *oldest = v[i] < *oldest ? v[i] : *oldest;
+        *newest = v[i] > *newest ? v[i] : *newest;
     }
-    return memcmp(x->key, y->key, ((const struct fold *)fold)->key_size);
-}
+    flow_block_put(&w, 0, v);
+    for (unsigned c = 0; c < n_flow_columns; c++) {
+        bool address = flow_columns[c].kind == FLOW_COL_ADDRESS;
+        uint64_t turn = address ? UINT64_C(1) << 63 : 0; /* as in block_keys() */
 
-static int
-prepare_upsert(sqlite3 *db, unsigned k, int64_t to, sqlite3_stmt **s, char *why, size_t size)
-{
-    char *sql = NULL;
-    size_t length;
-    FILE *f = open_memstream(&sql, &length);
-
-    if (!f) {
-        return ENOMEM;
-    }
-    fprintf(f, "INSERT INTO %s_%lld VALUES (?4", store_sqlite_kinds[k].name, (long long)to);
-    for (unsigned c = 0, i = 5; c < n_flow_columns; c++) {
-        if (flow_columns[c].rollup) {
-            fprintf(f, ",?%u", i++);
+        for (unsigned half = 0; flow_columns[c].rollup && half < (address ? 2 : 1); half++) {
+            for (size_t i = 0; i < n; i++) {
+                v[i] = (int64_t)((uint64_t)key_take(sum_at(f, at + i)->key + offset) ^ turn);
+            }
+            flow_block_put(&w, flow_block_of(c) + half, v);
+            offset += sizeof(int64_t);
         }
     }
-    fprintf(f, ",?1,?2,?3) ON CONFLICT DO UPDATE SET packets = packets + ?1, bytes = bytes + ?2, "
-               "flows = flows + ?3");
-    return prepare(db, f, &sql, s, why, size);
+    for (size_t i = 0; i < n; i++) {
+        v[i] = sum_at(f, at + i)->packets;
+    }
+    flow_block_put(&w, flow_block_of(flow_column_find("packets")), v);
+    for (size_t i = 0; i < n; i++) {
+        v[i] = sum_at(f, at + i)->bytes;
+    }
+    flow_block_put(&w, flow_block_of(flow_column_find("bytes")), v);
+    for (size_t i = 0; i < n; i++) {
+        v[i] = sum_at(f, at + i)->flows;
+    }
+    flow_block_put(&w, FLOW_BLOCK_FLOWS, v);
+    *len = flow_block_end(&w);
+    return n;
 }
 
-/* All sums into the partition 'to'. */
+/* All sums into the partition. */
 static int
-write_sums(sqlite3 *db, unsigned k, int64_t to, struct fold *from, char *why, size_t size)
+write_sums(struct store_sqlite *s, unsigned kind, int64_t n, const struct fold *from, char *why,
+           size_t size)
 {
-    struct sum **sorted = calloc(from->n + 1, sizeof *sorted);
-    sqlite3_stmt *s = NULL;
-    int error = sorted ? store_sqlite_create_rollup(db, k, to, why, size) : ENOMEM;
+    sqlite3_stmt *insert = NULL;
+    int error = store_blocks_prepare(s->db, kind, n, &insert, why, size);
 
-    error = error ? error : prepare_upsert(db, k, to, &s, why, size);
-    for (size_t i = 0; i < from->n && !error; i++) {
-        sorted[i] = sum_at(from, i);
+    for (size_t i = 0, rows; i < from->n && !error; i += rows) {
+        int64_t oldest, newest;
+        size_t len;
+
+        rows = put_sums(from, i, s->block, &len, &oldest, &newest);
+        error = store_blocks_insert(insert, rows, oldest, newest, s->block, len, why, size);
     }
-    if (!error) {
-        qsort_r(sorted, from->n, sizeof *sorted, compare, from);
-    }
-    for (size_t i = 0; i < from->n && !error; i++) {
-        sqlite3_bind_int64(s, 1, sorted[i]->packets);
-        sqlite3_bind_int64(s, 2, sorted[i]->bytes);
-        sqlite3_bind_int64(s, 3, sorted[i]->flows);
-        sqlite3_bind_int64(s, 4, sorted[i]->time_ms);
-        bind_key(s, 5, sorted[i]->key);
-        error = store_sqlite_error(db, sqlite3_step(s), why, size);
-        sqlite3_reset(s);
-    }
-    sqlite3_finalize(s);
-    free(sorted);
+    sqlite3_finalize(insert);
     return error;
 }
 
-/* The sums of 'from' by a longer step. */
+/* Into the next kind, whose span is a multiple of this one's: one table of it. */
 static int
-fold_again(const struct fold *from, int64_t step_ms, struct fold *to)
+roll_table(struct store_sqlite *s, const struct partition *p, int64_t mark, struct reading *r,
+           char *why, size_t size)
 {
-    fold_init(to);
-    for (size_t i = 0; i < from->n; i++) {
-        const struct sum *s = sum_at(from, i);
-        struct sum *t = fold_get(to, s->time_ms / step_ms * step_ms, s->key);
-
-        if (!t) {
-            return ENOMEM;
-        }
-        t->packets = add(t->packets, s->packets);
-        t->bytes = add(t->bytes, s->bytes);
-        t->flows += s->flows;
-    }
-    return 0;
-}
-
-/* Of hour 'n' into all rollups; their spans are multiples of an hour, so that
- * it is of one partition of each. */
-static int
-roll_kinds(sqlite3 *db, int64_t n, int64_t mark, struct reading *r, char *why, size_t size)
-{
+    const struct kind *from = &store_sqlite_kinds[p->kind], *to = from + 1;
     int error = 0;
 
-    if (mark < STORE_BLOCKS && store_sqlite_has(db, "raw", n)) {
-        error = read_rows(db, n, mark, r, why, size);
+    if (p->kind == 0 && mark < STORE_BLOCKS && store_sqlite_has(s->db, "raw", p->n)) {
+        error = read_rows(s->db, p->n, mark, r, why, size);
     }
-    error = error ? error : read_blocks(db, n, mark, r, why, size);
-    for (unsigned k = 1; k < N_KINDS && !error; k++) {
-        const struct kind *kind = &store_sqlite_kinds[k];
-
-        if (k > 1) {
-            struct fold longer;
-            error = fold_again(&r->fold, kind->step_s * INT64_C(1000), &longer);
-            fold_free(&r->fold);
-            r->fold = longer;
-        }
-        if (!error) {
-            error = write_sums(db, k, n * STORE_HOUR_MS / kind->span_ms, &r->fold, why, size);
-        }
+    error = error ? error : read_blocks(s->db, p, mark, r, why, size);
+    if (!error && r->last == mark) {
+        snprintf(why, size, "a table's rows are not those that it says it has");
+        error = EIO;
     }
-    return error;
+    return error ? error
+                 : write_sums(s, p->kind + 1, p->n * from->span_ms / to->span_ms, &r->fold, why,
+                              size);
 }
 
 int
-store_sqlite_roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, size_t max, int64_t *last,
-                       char *why, size_t size)
+store_sqlite_roll_rows(struct store_sqlite *s, const struct partition *p, int64_t mark, size_t max,
+                       int64_t *last, char *why, size_t size)
 {
-    struct reading r = {.left = max, .last = mark};
+    struct reading r = {.step_ms = store_sqlite_kinds[p->kind + 1].step_s * INT64_C(1000),
+                        .left = max,
+                        .last = mark};
     char sql[100];
     int error;
 
@@ -455,15 +421,11 @@ store_sqlite_roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, size_t m
         return error;
     }
     fold_init(&r.fold);
-    error = roll_kinds(s->db, n, mark, &r, why, size);
+    error = roll_table(s, p, mark, &r, why, size);
     fold_free(&r.fold);
-    if (!error && r.last == mark) {
-        snprintf(why, size, "the rows of an hour are not those that it says it has");
-        error = EIO;
-    }
     if (!error) {
-        snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO rolled VALUES (%lld, %lld)", (long long)n,
-                 (long long)r.last);
+        snprintf(sql, sizeof sql, "INSERT OR REPLACE INTO %s VALUES (%lld, %lld)",
+                 store_sqlite_kinds[p->kind].rolled, (long long)p->n, (long long)r.last);
         error = store_sqlite_exec(s->db, sql, why, size);
     }
     error = store_sqlite_finish(s, error, why, size);
@@ -471,24 +433,43 @@ store_sqlite_roll_rows(struct store_sqlite *s, int64_t n, int64_t mark, size_t m
     return error;
 }
 
-int
-store_sqlite_roll(struct store *up, size_t max, bool *more, char *why, size_t size)
+/* Each table of the kind, until there is one with more than that. */
+static int
+roll_kind(struct store_sqlite *s, unsigned kind, size_t max, bool *more, char *why, size_t size)
 {
-    struct store_sqlite *s = (struct store_sqlite *)up;
     struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
-    size_t n = p ? store_sqlite_partitions(s->db, 0, p, PARTITIONS_MAX) : 0;
-    int64_t mark, last;
+    size_t n = p ? store_sqlite_partitions(s->db, kind, p, PARTITIONS_MAX) : 0;
+    int64_t mark, last, to;
     int error = 0;
 
-    *more = false;
     for (size_t i = 0; i < n && !error && !*more; i++) {
-        if (store_sqlite_tail(s->db, p[i].n, &mark, &last)) {
-            int64_t to;
-
-            error = store_sqlite_roll_rows(s, p[i].n, mark, max, &to, why, size);
+        if (store_sqlite_tail(s->db, kind, p[i].n, &mark, &last)) {
+            error = store_sqlite_roll_rows(s, &p[i], mark, max, &to, why, size);
             *more = to < last;
         }
     }
     free(p);
+    return error;
+}
+
+/* Sums are added up when their time has passed: seldom, each in few pieces. */
+int
+store_sqlite_roll(struct store *up, size_t max, bool *more, char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    struct timespec now;
+    int error = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *more = false;
+    for (unsigned k = 0; store_sqlite_kinds[k].rolled && !error && !*more; k++) {
+        int64_t ms = now.tv_sec * INT64_C(1000) + 1,
+                due = s->rolled_ms[k] + store_sqlite_kinds[k + 1].step_s * INT64_C(1000);
+
+        if (k == 0 || !s->rolled_ms[k] || ms >= due) {
+            error = roll_kind(s, k, max, more, why, size);
+            s->rolled_ms[k] = error || *more ? 0 : ms;
+        }
+    }
     return error;
 }

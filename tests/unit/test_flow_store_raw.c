@@ -194,6 +194,8 @@ check_sums(struct store *s)
     CHECK(sums(s, "src port 100-4000 and proto udp", 0, base + HOUR / 2, base + 5 * HOUR / 2));
     CHECK(sums(s, "proto udp", 60, base, base + 3 * HOUR));
     CHECK(sums(s, "", 60, base + HOUR / 2, base + 3 * HOUR));
+    CHECK(sums(s, "proto tcp", 300, base - 30 * HOUR, base + 2 * HOUR));
+    CHECK(sums(s, "", 3600, base - 20 * 24 * HOUR, base + 3 * HOUR));
 }
 
 /* With each step of making rollups; they are to be made in several. */
@@ -215,15 +217,26 @@ static void
 test_blocks(void)
 {
     struct store *s;
+    bool more = true;
 
     snprintf(path, sizeof path, "%s/blocks", dir);
     s = open_store();
     CASE("pages of blocks hold each row once, newest first");
-    for (size_t i = 0; i < N; i += 50) {
+    for (size_t i = 0; i < N / 2; i += 50) {
+        put(s, i, 50);
+    }
+    while (more) {
+        CHECK(s->ops->roll(s, 10000, &more, why, sizeof why) == 0);
+    }
+    for (size_t i = N / 2; i < N; i += 50) {
         put(s, i, 50);
     }
     check_lists(s);
-    CASE("sums of blocks are right at each step of rolling up");
+    CASE("sums of blocks are right at each step of rolling up by minute");
+    check_rolling(s);
+    s->ops->close(s);
+    s = open_store();
+    CASE("sums of blocks are right at each step of rolling up sums");
     check_rolling(s);
     s->ops->close(s);
 }
@@ -276,6 +289,39 @@ write_hour(sqlite3 *db, int64_t hour, size_t n)
     sqlite3_finalize(insert);
 }
 
+/* Version 1's sums of a minute, 5 minutes and an hour of the first 'n' rows, where
+ * they are of the hour; in the table of its day, or 16 of them. */
+static void
+roll_hour(sqlite3 *db, int64_t hour, size_t n)
+{
+    static const int steps[] = {60, 300, 3600}, days[] = {1, 1, 16};
+    char sql[9000], columns[2000] = "", *c = columns;
+    int64_t mark = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        mark += (int64_t)rows[i].time_ms / HOUR == hour;
+    }
+    for (unsigned i = 0; i < n_flow_columns; i++) {
+        if (flow_columns[i].rollup) {
+            c += sprintf(c, ", \"%s\"", flow_columns[i].name);
+        }
+    }
+    for (int k = 0; k < 3; k++) {
+        long long table = hour / 24 / days[k];
+        sprintf(sql,
+                "CREATE TABLE IF NOT EXISTS r%d_%lld (\"time\"%s, packets, bytes, flows,"
+                " PRIMARY KEY (\"time\"%s)) WITHOUT ROWID;"
+                "INSERT INTO r%d_%lld SELECT \"time\" / %d000 * %d000 AS t%s,"
+                " SUM(packets * MAX(sampling, 1)), SUM(bytes * MAX(sampling, 1)), COUNT(*)"
+                " FROM raw_%lld WHERE rowid <= %lld GROUP BY t%s",
+                steps[k], table, columns, columns, steps[k], table, steps[k], steps[k], columns,
+                (long long)hour, (long long)mark, columns);
+        exec(db, sql);
+    }
+    sprintf(sql, "INSERT INTO rolled VALUES (%lld, %lld)", (long long)hour, (long long)mark);
+    exec(db, sql);
+}
+
 static int64_t
 number(const char *sql)
 {
@@ -309,6 +355,7 @@ test_version1(void)
              " PRIMARY KEY (kind, key, since)) WITHOUT ROWID");
     for (int64_t hour = base / HOUR; hour < base / HOUR + 3; hour++) {
         write_hour(db, hour, N / 2);
+        roll_hour(db, hour, N / 4);
     }
     exec(db, "COMMIT");
     sqlite3_close(db);
@@ -317,7 +364,7 @@ test_version1(void)
     check_lists(s);
     check_rolling(s);
     check_lists(s);
-    CHECK(number("PRAGMA user_version") == 2);
+    CHECK(number("PRAGMA user_version") == 3);
     s->ops->close(s);
     s = open_store();
     check_sums(s);
@@ -329,11 +376,12 @@ test_version1(void)
     CHECK(number("SELECT COUNT(*) FROM sqlite_master WHERE name GLOB 'blocks_*'") == 1);
     CHECK(number("SELECT COUNT(*) FROM rolled") == 1);
     CHECK(lists(s, "", true, 100, base + 2 * HOUR, base + 3 * HOUR));
+    CHECK(sums(s, "", 3600, base - 20 * 24 * HOUR, base + 3 * HOUR));
     s->ops->close(s);
 
     CASE("a file of a later version is not touched");
     CHECK(sqlite3_open(path, &db) == SQLITE_OK);
-    exec(db, "PRAGMA user_version = 3");
+    exec(db, "PRAGMA user_version = 4");
     sqlite3_close(db);
     struct store_options o = {.path = path, .raw_hours = 48};
     CHECK(store_sqlite_open(&o, &s, why, sizeof why) == EINVAL);

@@ -1,4 +1,4 @@
-/* Raw rows: an hour's blocks, and they as a table that SQL can ask. */
+/* Tables of blocks: raw rows into them, and they as a table that SQL can ask. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,37 +19,42 @@ store_sqlite_has(sqlite3 *db, const char *table, int64_t n)
 /* --- writing ---------------------------------------------------------------------- */
 
 /* The index is how the newest are found. */
-static int
-create_blocks(sqlite3 *db, int64_t n, char *why, size_t size)
+int
+store_blocks_prepare(sqlite3 *db, unsigned kind, int64_t n, sqlite3_stmt **insert, char *why,
+                     size_t size)
 {
+    const char *name = store_sqlite_kinds[kind].name;
     char sql[300];
-
-    snprintf(sql, sizeof sql,
-             "CREATE TABLE IF NOT EXISTS blocks_%lld (id INTEGER PRIMARY KEY, n, oldest, newest, "
-             "data); CREATE INDEX IF NOT EXISTS t_blocks_%lld ON blocks_%lld (newest, oldest)",
-             (long long)n, (long long)n, (long long)n);
-    return store_sqlite_exec(db, sql, why, size);
-}
-
-static int
-prepare_insert(struct store_sqlite *s, int64_t n, char *why, size_t size)
-{
-    char sql[100];
     int error;
 
-    if (s->insert && s->insert_into == n) {
-        return 0;
-    }
-    store_sqlite_put_anew(s);
-    error = create_blocks(s->db, n, why, size);
+    *insert = NULL;
+    snprintf(sql, sizeof sql,
+             "CREATE TABLE IF NOT EXISTS %s_%lld (id INTEGER PRIMARY KEY, n, oldest, newest, data);"
+             "CREATE INDEX IF NOT EXISTS t_%s_%lld ON %s_%lld (newest, oldest)",
+             name, (long long)n, name, (long long)n, name, (long long)n);
+    error = store_sqlite_exec(db, sql, why, size);
     if (error) {
         return error;
     }
-    s->insert_into = n;
-    snprintf(sql, sizeof sql, "INSERT INTO blocks_%lld (n, oldest, newest, data) VALUES (?,?,?,?)",
-             (long long)n);
-    return store_sqlite_error(s->db, sqlite3_prepare_v2(s->db, sql, -1, &s->insert, NULL), why,
-                              size);
+    snprintf(sql, sizeof sql, "INSERT INTO %s_%lld (n, oldest, newest, data) VALUES (?,?,?,?)",
+             name, (long long)n);
+    return store_sqlite_error(db, sqlite3_prepare_v2(db, sql, -1, insert, NULL), why, size);
+}
+
+int
+store_blocks_insert(sqlite3_stmt *insert, size_t rows, int64_t oldest_ms, int64_t newest_ms,
+                    const uint8_t *block, size_t len, char *why, size_t size)
+{
+    int error;
+
+    sqlite3_bind_int64(insert, 1, (int64_t)rows);
+    sqlite3_bind_int64(insert, 2, oldest_ms);
+    sqlite3_bind_int64(insert, 3, newest_ms);
+    sqlite3_bind_blob64(insert, 4, block, len, SQLITE_STATIC);
+    error = store_sqlite_error(sqlite3_db_handle(insert), sqlite3_step(insert), why, size);
+    sqlite3_reset(insert);
+    sqlite3_clear_bindings(insert);
+    return error;
 }
 
 void
@@ -65,24 +70,23 @@ insert_block(struct store_sqlite *s, int64_t hour, const struct flow_row *const 
 {
     int64_t oldest = INT64_MAX, newest = 0;
     size_t len = flow_block_encode(rows, n, s->block);
-    int error = prepare_insert(s, hour, why, size);
 
-    if (error) {
-        return error;
+    if (!s->insert || s->insert_into != hour) {
+        int error;
+
+        store_sqlite_put_anew(s);
+        error = store_blocks_prepare(s->db, 0, hour, &s->insert, why, size);
+        if (error) {
+            return error;
+        }
+        s->insert_into = hour;
     }
     for (size_t i = 0; i < n; i++) {
         int64_t ms = (int64_t)rows[i]->time_ms;
         oldest = ms < oldest ? ms : oldest;
         newest = ms > newest ? ms : newest;
     }
-    sqlite3_bind_int64(s->insert, 1, (int64_t)n);
-    sqlite3_bind_int64(s->insert, 2, oldest);
-    sqlite3_bind_int64(s->insert, 3, newest);
-    sqlite3_bind_blob64(s->insert, 4, s->block, len, SQLITE_STATIC);
-    error = store_sqlite_error(s->db, sqlite3_step(s->insert), why, size);
-    sqlite3_reset(s->insert);
-    sqlite3_clear_bindings(s->insert);
-    return error;
+    return store_blocks_insert(s->insert, n, oldest, newest, s->block, len, why, size);
 }
 
 /* Those of the rows that are of the hour. */
@@ -134,17 +138,18 @@ store_sqlite_put(struct store *up, const struct flow_row *rows, size_t n, char *
 /* --- reading ----------------------------------------------------------------------- */
 
 bool
-store_sqlite_tail(sqlite3 *db, int64_t n, int64_t *mark, int64_t *last)
+store_sqlite_tail(sqlite3 *db, unsigned kind, int64_t n, int64_t *mark, int64_t *last)
 {
+    const struct kind *k = &store_sqlite_kinds[kind];
     char sql[160];
 
-    snprintf(sql, sizeof sql, "SELECT row FROM rolled WHERE n = %lld", (long long)n);
+    snprintf(sql, sizeof sql, "SELECT row FROM %s WHERE n = %lld", k->rolled, (long long)n);
     *mark = store_sqlite_number(db, sql);
     snprintf(sql, sizeof sql,
-             "SELECT %lld + (id << 16) + n - 1 FROM blocks_%lld ORDER BY id DESC LIMIT 1",
-             (long long)STORE_BLOCKS, (long long)n);
+             "SELECT %lld + (id << 16) + n - 1 FROM %s_%lld ORDER BY id DESC LIMIT 1",
+             (long long)STORE_BLOCKS, k->name, (long long)n);
     *last = store_sqlite_number(db, sql);
-    if (!*last) {
+    if (!*last && kind == 0) { /* sums of version 1 are in all kinds */
         snprintf(sql, sizeof sql, "SELECT MAX(rowid) FROM raw_%lld", (long long)n);
         *last = store_sqlite_number(db, sql);
     }
@@ -152,26 +157,22 @@ store_sqlite_tail(sqlite3 *db, int64_t n, int64_t *mark, int64_t *last)
 }
 
 int
-store_blocks_open(struct store_blocks *b, sqlite3 *db, int64_t n, enum store_order order,
-                  int64_t first, int64_t from_ms, int64_t to_ms, char *why, size_t size)
+store_blocks_open(struct store_blocks *b, sqlite3 *db, const struct partition *of,
+                  enum store_order order, int64_t first, int64_t from_ms, int64_t to_ms, char *why,
+                  size_t size)
 {
+    const char *name = store_sqlite_kinds[of->kind].name;
     char sql[200];
     int error;
 
     b->s = NULL;
-    if (!store_sqlite_has(db, "blocks", n)) {
+    if (!store_sqlite_has(db, name, of->n)) {
         return 0;
     }
-    snprintf(sql, sizeof sql,
-             "SELECT id, newest, data FROM blocks_%lld "
-             "WHERE +id >= ?1 AND newest >= ?2 AND oldest < ?3 ORDER BY newest DESC",
-             (long long)n);
-    if (order == STORE_BY_ID) {
-        snprintf(sql, sizeof sql,
-                 "SELECT id, newest, data FROM blocks_%lld "
-                 "WHERE id >= ?1 AND +newest >= ?2 AND oldest < ?3 ORDER BY id",
-                 (long long)n);
-    }
+    snprintf(sql, sizeof sql, "SELECT id, newest, data FROM %s_%lld WHERE %s AND oldest < ?3 %s",
+             name, (long long)of->n,
+             order == STORE_BY_ID ? "id >= ?1 AND +newest >= ?2" : "+id >= ?1 AND newest >= ?2",
+             order == STORE_BY_ID ? "ORDER BY id" : "ORDER BY newest DESC");
     error = store_sqlite_error(db, sqlite3_prepare_v2(db, sql, -1, &b->s, NULL), why, size);
     if (!error) {
         sqlite3_bind_int64(b->s, 1, first);
@@ -219,9 +220,9 @@ struct scan_table {
 struct scan_cursor {
     sqlite3_vtab_cursor up;
     const struct store_scan *scan;
-    size_t hour; /* that comes next */
+    size_t next; /* table */
     int64_t mark;
-    struct store_blocks blocks; /* of the hour before */
+    struct store_blocks blocks; /* of the table before */
     unsigned i;                 /* row of the block */
     bool open, end;             /* open: there is a block */
 };
@@ -242,7 +243,7 @@ scan_connect(sqlite3 *db, void *scan, int argc, const char *const *argv, sqlite3
     }
     fprintf(f, "CREATE TABLE x (\"time\", ");
     store_sqlite_columns(f, false, "");
-    fprintf(f, ")");
+    fprintf(f, ", flows)");
     code = fclose(f) ? SQLITE_NOMEM : sqlite3_declare_vtab(db, sql);
     free(sql);
     if (code) {
@@ -304,16 +305,16 @@ scan_next_block(struct scan_cursor *c)
     int code;
 
     while ((code = store_blocks_next(&c->blocks)) == SQLITE_DONE) {
-        const struct store_scan_hour *h;
+        const struct store_scan_table *t;
 
         store_blocks_close(&c->blocks);
-        if (c->hour == s->n_hours) {
+        if (c->next == s->n) {
             c->end = true;
             return SQLITE_OK;
         }
-        h = &s->hours[c->hour++];
-        c->mark = h->mark;
-        if (store_blocks_open(&c->blocks, s->db, h->n, STORE_BY_ID, store_row_block(h->mark),
+        t = &s->tables[c->next++];
+        c->mark = t->mark;
+        if (store_blocks_open(&c->blocks, s->db, &t->of, STORE_BY_ID, store_row_block(t->mark),
                               s->from_ms, s->to_ms, why, sizeof why)) {
             return SQLITE_ERROR;
         }
@@ -354,7 +355,7 @@ scan_filter(sqlite3_vtab_cursor *cursor, int index, const char *text, int argc, 
 
     (void)index, (void)text, (void)argc, (void)v;
     store_blocks_close(&c->blocks);
-    c->hour = 0;
+    c->next = 0;
     c->i = 0;
     c->open = c->end = false;
     return scan_settle(c);
@@ -384,6 +385,9 @@ scan_column(sqlite3_vtab_cursor *cursor, sqlite3_context *to, int column)
 
     if (column == 0) {
         sqlite3_result_int64(to, flow_block_time(b, c->i));
+    } else if (i == n_flow_columns) { /* a raw row does not say that it is one */
+        int64_t flows = flow_block_number(b, FLOW_BLOCK_FLOWS, c->i);
+        sqlite3_result_int64(to, flows ? flows : 1);
     } else if (flow_columns[i].kind == FLOW_COL_ADDRESS) {
         struct flow_value v;
         flow_block_get(b, i, c->i, &v);
@@ -404,7 +408,7 @@ scan_rowid(sqlite3_vtab_cursor *cursor, sqlite3_int64 *id)
 }
 
 int
-store_scan_table(sqlite3 *db, struct store_scan *scan, char *why, size_t size)
+store_scan_module(sqlite3 *db, struct store_scan *scan, char *why, size_t size)
 {
     static const sqlite3_module module = {
         .xConnect = scan_connect,
@@ -419,5 +423,6 @@ store_scan_table(sqlite3 *db, struct store_scan *scan, char *why, size_t size)
         .xRowid = scan_rowid,
     };
 
-    return store_sqlite_error(db, sqlite3_create_module(db, "flow_raw", &module, scan), why, size);
+    return store_sqlite_error(db, sqlite3_create_module(db, "flow_blocks", &module, scan), why,
+                              size);
 }
