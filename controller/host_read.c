@@ -189,6 +189,8 @@ host_read_reply(struct host *h, struct ofpbuf *msg)
     struct ofputil_flow_stats fs;
     uint64_t stub[1024 / 8];
     struct ofpbuf ofpacts = OFPBUF_STUB_INITIALIZER(stub);
+    const struct pflow *wanted;
+    enum ofpraw raw;
     int error;
 
     h->of.read_bytes += msg->size;
@@ -196,8 +198,16 @@ host_read_reply(struct host *h, struct ofpbuf *msg)
         host_of_fail(h, "openflow: the switch has too many flows");
         return;
     }
-    while (!(error = ofputil_decode_flow_stats_reply(&fs, msg, false, &ofpacts))) {
-        take_flow(h, &fs);
+    error = ofpraw_pull(&raw, msg);
+    while (!error) {
+        /* Nearly all of a switch that has kept its flows, with nothing decoded or copied. */
+        while (raw == OFPRAW_OFPST15_FLOW_REPLY && (wanted = ftable_pull(h->want, msg))) {
+            ftable_set(&h->of.have, wanted);
+        }
+        error = ofputil_decode_flow_stats_reply(&fs, msg, false, &ofpacts);
+        if (!error) {
+            take_flow(h, &fs);
+        }
     }
     ofpbuf_uninit(&ofpacts);
     if (error != EOF) {

@@ -76,10 +76,10 @@ flow_table_is_ours(uint8_t table)
 
 /* --- one flow ----------------------------------------------------------------- */
 
-static uint32_t
-key_hash(const struct pflow *f)
+uint32_t
+pflow_key_hash(uint8_t table, uint16_t priority, const uint8_t *match, size_t len)
 {
-    return fold_hash(f->bytes, f->match_len, (uint32_t)f->table << 16 | f->priority);
+    return fold_hash(match, len, (uint32_t)table << 16 | priority);
 }
 
 static size_t
@@ -105,7 +105,7 @@ new_flow(uint8_t table, uint16_t priority, uint64_t cookie, const void *match, s
     f->actions_len = actions->size;
     memcpy(f->bytes, match, match_len);
     memcpy(f->bytes + match_len, actions->data, actions->size);
-    f->hash = key_hash(f);
+    f->hash = pflow_key_hash(table, priority, f->bytes, match_len);
     return f;
 }
 

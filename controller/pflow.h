@@ -123,6 +123,8 @@ struct pflow *pflow_from_stats(const struct ofputil_flow_stats *);
 struct pflow *pflow_ref(const struct pflow *);
 void pflow_unref(struct pflow *); /* NULL is fine */
 
+/* Of a flow with that key. */
+uint32_t pflow_key_hash(uint8_t table, uint16_t priority, const uint8_t *match, size_t len);
 bool pflow_same_key(const struct pflow *, const struct pflow *);
 bool pflow_equal(const struct pflow *, const struct pflow *); /* key, cookie, actions */
 
@@ -174,6 +176,10 @@ ftable_count(const struct ftable *ft)
 
 /* The flow with the key of 'key', or NULL.  Still the table's. */
 struct pflow *ftable_find(const struct ftable *, const struct pflow *key);
+/* The flow that is next in a switch's answer (OpenFlow 1.5; 'msg' begins with it), or NULL:
+ * the table has none that is the same byte for byte, although one that means the same may be
+ * there.  If there is one it is taken from 'msg'; still the table's. */
+struct pflow *ftable_pull(const struct ftable *, struct ofpbuf *msg);
 
 /* Puts a flow in place of what has its key; takes a reference of its own. */
 void ftable_set(struct ftable *, const struct pflow *);

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "byte-order.h"
+#include "openflow/openflow.h"
 #include "openvswitch/dynamic-string.h"
+#include "openvswitch/ofpbuf.h"
 #include "pflow.h"
 #include "slab.h"
 #include "svec.h"
@@ -241,6 +244,82 @@ ftable_find(const struct ftable *ft, const struct pflow *key)
     size_t i = find_slot(ft, key);
 
     return i == NOT_FOUND ? NULL : *place_of(ft, i);
+}
+
+/* In front of a flow's statistics (OpenFlow 1.5, 7.2.4). */
+struct oxs_header {
+    ovs_be16 reserved;
+    ovs_be16 length; /* with the header, without what it is padded with, to 8 bytes */
+};
+
+/* Of a flow in a switch's answer: a pflow's parts. */
+struct reported {
+    const struct ofp15_flow_desc *desc;
+    const uint8_t *match, *actions;
+    size_t match_len, actions_len, len; /* 'len': of all of it */
+};
+
+/* False: it is not all there, or is more than a flow of ours can be. */
+static bool
+parse_reported(const struct ofpbuf *msg, struct reported *r)
+{
+    const struct ofp11_match_header *omh = ofpbuf_at(msg, sizeof *r->desc, sizeof *omh);
+    const struct oxs_header *oxs;
+    size_t at, match_len;
+
+    if (!omh || (uintptr_t)msg->data % 8) {
+        return false;
+    }
+    r->desc = msg->data;
+    r->len = ntohs(r->desc->length);
+    match_len = ntohs(omh->length);
+    at = sizeof *r->desc + ROUND_UP(match_len, 8);
+    oxs = ofpbuf_at(msg, at, sizeof *oxs);
+    if (omh->type != htons(OFPMT_OXM) || match_len < sizeof *omh || !oxs ||
+        ntohs(oxs->length) < sizeof *oxs) {
+        return false;
+    }
+    at += ROUND_UP(ntohs(oxs->length), 8);
+    if (at > r->len || r->len > msg->size) {
+        return false;
+    }
+    r->match = (const uint8_t *)(omh + 1);
+    r->match_len = match_len - sizeof *omh;
+    r->actions = (const uint8_t *)msg->data + at;
+    r->actions_len = r->len - at;
+    return !r->desc->idle_timeout && !r->desc->hard_timeout && !r->desc->importance &&
+           !r->desc->flags;
+}
+
+static bool
+is_reported(const struct pflow *f, const struct reported *r)
+{
+    return f->table == r->desc->table_id && f->priority == ntohs(r->desc->priority) &&
+           f->match_len == r->match_len && f->actions_len == r->actions_len &&
+           f->cookie == ntohll(r->desc->cookie) && !memcmp(f->bytes, r->match, r->match_len) &&
+           !memcmp(f->bytes + f->match_len, r->actions, r->actions_len);
+}
+
+struct pflow *
+ftable_pull(const struct ftable *ft, struct ofpbuf *msg)
+{
+    struct reported r;
+    uint32_t hash;
+
+    if (!ft->n || !parse_reported(msg, &r)) {
+        return NULL;
+    }
+    hash =
+        slot_hash(pflow_key_hash(r.desc->table_id, ntohs(r.desc->priority), r.match, r.match_len));
+    for (size_t i = first_slot(ft, hash); ft->hashes[i]; i = next_slot(ft, i)) {
+        struct pflow *f = *place_of(ft, i);
+
+        if (ft->hashes[i] == hash && is_reported(f, &r)) {
+            ofpbuf_pull(msg, r.len);
+            return f;
+        }
+    }
+    return NULL;
 }
 
 static void
