@@ -134,9 +134,9 @@ session_wait(const struct session *s)
 }
 
 static bool
-is_good(const struct end *end)
+is_good(struct ssl_st *ssl)
 {
-    return !end->ssl || host_peer_still_good(end->ssl);
+    return !ssl || host_peer_still_good(ssl);
 }
 
 /* --- from connection to session ------------------------------------------------------- */
@@ -185,7 +185,7 @@ admit(struct dbrelay *r, struct session *s)
     int error = connect_end(r, &s->from);
 
     if (!error && !s->to.stream) {
-        error = !is_good(&s->from)              ? EACCES
+        error = !is_good(s->from.ssl)           ? EACCES
                 : r->n_sessions >= MAX_SESSIONS ? EMFILE
                                                 : open_server(r, s);
     }
@@ -196,7 +196,7 @@ admit(struct dbrelay *r, struct session *s)
         return error;
     }
     /* They were looked at when they came, which may be before the newest list. */
-    if (!is_good(&s->from) || !is_good(&s->to)) {
+    if (!is_good(s->from.ssl) || !is_good(s->to.ssl)) {
         return EACCES;
     }
     s->until = MIN(good_until(&s->from), good_until(&s->to));
@@ -288,7 +288,7 @@ dbrelay_recheck(struct dbrelay *r)
     struct session *s;
 
     LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
-        if (!is_good(&s->from) || !is_good(&s->to)) {
+        if (!is_good(s->from.ssl) || !is_good(s->to.ssl)) {
             end_session(r, s, "a certificate is not good any more");
         }
     }
