@@ -15,6 +15,7 @@ struct fake {
     int64_t generation;
     int64_t pending_ms;
     json_t *before;          /* the unconfirmed commit */
+    char author[129];        /* its */
     _Atomic int64_t applied; /* what the hosts have applied */
     atomic_int submitted;
     struct rest *rest;
@@ -137,6 +138,23 @@ fake_status(void *f)
     return json_pack("{s:I}", "generation", (json_int_t)((struct fake *)f)->generation);
 }
 
+/* Users name it, too. */
+static inline void
+fake_rename_tenant(struct fake *f, const char *name, const json_t *values)
+{
+    json_t *fresh = json_object_get(values, "name"), *user;
+    size_t i;
+
+    json_array_foreach(json_object_get(f->objects, "user"), i, user)
+    {
+        const char *tenant = json_string_value(json_object_get(user, "tenant"));
+
+        if (fresh && tenant && !strcmp(tenant, name)) {
+            json_object_set(user, "tenant", fresh);
+        }
+    }
+}
+
 static inline void
 fake_edit(struct fake *f, json_t *edit)
 {
@@ -154,6 +172,9 @@ fake_edit(struct fake *f, json_t *edit)
     if (!strcmp(op, "remove")) {
         json_array_remove(list, at);
     } else if (!strcmp(op, "set")) {
+        if (!strcmp(class->noun, "tenant")) {
+            fake_rename_tenant(f, name, json_object_get(edit, "values"));
+        }
         json_object_update(json_array_get(list, at), json_object_get(edit, "values"));
     } else {
         json_array_append_new(list, json_deep_copy(json_object_get(edit, "values")));
@@ -177,6 +198,7 @@ fake_submit(void *f_, struct rest_txn *txn)
     if (txn->confirm_s) {
         json_decref(f->before);
         f->before = fake_export(f);
+        snprintf(f->author, sizeof f->author, "%s", txn->author);
     }
     if (txn->kind == REST_EDIT) {
         json_array_foreach(txn->body, i, edit)
@@ -229,6 +251,12 @@ fake_pending_document(void *f)
     return json_incref(((struct fake *)f)->before);
 }
 
+static inline const char *
+fake_pending_author(void *f)
+{
+    return ((struct fake *)f)->author;
+}
+
 static const struct rest_ops fake_ops = {
     .generation = fake_generation,
     .list = fake_list,
@@ -249,6 +277,7 @@ static const struct rest_ops fake_ops = {
     .absent = fake_absent,
     .pending = fake_pending,
     .pending_document = fake_pending_document,
+    .pending_author = fake_pending_author,
 };
 
 static inline void *

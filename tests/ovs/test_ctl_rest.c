@@ -144,6 +144,11 @@ test_commit(void)
         "{\"edits\": [{\"op\": \"add\", \"class\": \"vm\", \"name\": \"v\", \"values\": {\"name\": "
         "\"v\"}}, {\"op\": \"set\", \"class\": \"vm\", \"name\": \"r1\", \"values\": {\"tenant\": "
         "\"red\"}}]}";
+    static const char *const rename_red[] = {
+        "{\"edits\": [{\"op\": \"set\", \"class\": \"tenant\", \"name\": \"red\", "
+        "\"values\": {\"name\": \"rouge\"}}]}",
+        "{\"edits\": [{\"op\": \"set\", \"class\": \"tenant\", \"name\": \"rouge\", "
+        "\"values\": {\"name\": \"red\"}}]}"};
     json_t *json;
 
     CASE("rest/commit with confirm");
@@ -169,6 +174,12 @@ test_commit(void)
     CHECK(tls_ask(&olga, "POST", "/v1/rollback", NULL, NULL) == 403);
     CHECK(ask("POST", "/v1/confirm", NULL, NULL) == 200);
     CHECK(ask("POST", "/v1/commit?confirm=60", "{\"version\": 1}", NULL) == 200);
+    CHECK(tls_ask(&olga, "POST", "/v1/confirm", NULL, NULL) == 200);
+
+    CASE("rest/an operator's commit is his to decide, though users name what has a new name");
+    CHECK(tls_ask(&olga, "POST", "/v1/commit?confirm=60", rename_red[0], NULL) == 200);
+    CHECK(tls_ask(&olga, "POST", "/v1/rollback", NULL, NULL) == 200);
+    CHECK(tls_ask(&olga, "POST", "/v1/commit?confirm=60", rename_red[1], NULL) == 200);
     CHECK(tls_ask(&olga, "POST", "/v1/confirm", NULL, NULL) == 200);
     cert_free(&olga);
 
