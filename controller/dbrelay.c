@@ -274,10 +274,13 @@ dbrelay_open(const char *listen, const char *server, int probe_ms, struct dbrela
     return 0;
 }
 
+/* The servers of a pair ask each other every other second: who goes by himself is no news, or
+ * nobody would find who is refused among them. */
 static void
 end_session(struct dbrelay *r, struct session *s, const char *why)
 {
-    VLOG_INFO_RL(&rl, "%s to %s: closed: %s", stream_get_name(s->from.stream), r->server, why);
+    VLOG_RL(&rl, why ? VLL_INFO : VLL_DBG, "%s to %s: closed%s%s", stream_get_name(s->from.stream),
+            r->server, why ? ": " : "", why ? why : "");
     r->n_sessions--;
     session_destroy(s);
 }
@@ -305,7 +308,7 @@ dbrelay_run(struct dbrelay *r)
         int error = session_run(s);
 
         if (error) {
-            end_session(r, s, ovs_retval_to_string(error));
+            end_session(r, s, error == EOF ? NULL : ovs_retval_to_string(error));
         } else if (time_wall_msec() >= s->until) {
             end_session(r, s, "a certificate has expired");
         }
