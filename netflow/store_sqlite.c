@@ -361,14 +361,17 @@ expire(struct store *up, int64_t now_ms, char *why, size_t size)
 #define APPLICATION "1466336305" /* "Wft1" */
 #define VERSION "3" /* what is older can be read, and is of this version from then on */
 
-/* A file of another layout is not touched. */
+/* A file of another layout is not touched.  One without tables is of a process that
+ * ended while it made it. */
 static int
 check_version(sqlite3 *db, char *why, size_t size)
 {
     int64_t pages = pragma(db, "page_count"), id = pragma(db, "application_id"),
             version = pragma(db, "user_version");
+    bool begun = (id == 0 || id == atoll(APPLICATION)) && version == 0 &&
+                 store_sqlite_number(db, "SELECT COUNT(*) + 1 FROM sqlite_master") == 1;
 
-    if (pages && (id != atoll(APPLICATION) || version < 1 || version > atoll(VERSION))) {
+    if (pages && !begun && (id != atoll(APPLICATION) || version < 1 || version > atoll(VERSION))) {
         snprintf(why, size, "is no flow store of this version");
         return EINVAL;
     }

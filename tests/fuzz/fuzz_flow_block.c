@@ -15,7 +15,7 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct flow_row *pointers[FLOW_BLOCK_ROWS];
-    uint8_t *copy = malloc(size + 1); /* of its size: what reads beyond is caught */
+    uint8_t *copy = malloc(size ? size : 1); /* of its size: what reads beyond is caught */
     struct flow_block b, b2;
     size_t len;
 

@@ -387,6 +387,31 @@ test_version1(void)
     CHECK(store_sqlite_open(&o, &s, why, sizeof why) == EINVAL);
 }
 
+static void
+test_begun(void)
+{
+    static const char *const begun[] = {"PRAGMA user_version = 0",
+                                        "PRAGMA application_id = 1466336305", "CREATE TABLE x (y)"};
+
+    CASE("a file that was only begun is a new one; a stranger's is not touched");
+    for (int i = 0; i < 3; i++) {
+        struct store_options o = {.path = path, .raw_hours = 48};
+        struct store *s;
+        sqlite3 *db;
+
+        snprintf(path, sizeof path, "%s/begun%d", dir, i);
+        CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+        exec(db, "PRAGMA journal_mode = WAL");
+        exec(db, begun[i]);
+        sqlite3_close(db);
+        CHECK(store_sqlite_open(&o, &s, why, sizeof why) == (i < 2 ? 0 : EINVAL));
+        if (s) {
+            put(s, 0, 10);
+            s->ops->close(s);
+        }
+    }
+}
+
 /* --- damage ------------------------------------------------------------------------------ */
 
 static void
@@ -443,6 +468,7 @@ main(void)
     make_rows();
     test_blocks();
     test_version1();
+    test_begun();
     test_damage();
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return check_done() | (system(command) != 0);
