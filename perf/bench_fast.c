@@ -252,6 +252,20 @@ set_up(const struct row *r)
     make_buffers();
 }
 
+/* Another order than the one that caches and records have seen. */
+static void
+shuffle(void)
+{
+    static uint64_t seed = 17;
+
+    for (unsigned i = SEQ - 1; i > 0; i--) {
+        unsigned j = frame_random(&seed) % (i + 1);
+        uint32_t key = sequence[i];
+
+        sequence[i] = sequence[j], sequence[j] = key;
+    }
+}
+
 static void
 tear_down(void)
 {
@@ -333,6 +347,7 @@ main(int argc, char **argv)
             for (unsigned warm = 0; warm < 2 * SEQ; warm += burst) {
                 turn(true, burst, 0);
             }
+            shuffle();
             n_missed = 0;
             io = measure(false, burst, rounds, packets);
             whole = measure(true, burst, rounds, packets);
@@ -340,6 +355,7 @@ main(int argc, char **argv)
             for (unsigned warm = 0; warm < 2 * SEQ; warm += burst) {
                 turn(true, burst, 0);
             }
+            shuffle();
             recorded = measure(true, burst, rounds, packets);
             record(false);
             printf("%-36s %5s %6.1f %5.1f (%5.1f) %5.1f (%5.1f) %5.1f (%5.1f) %8.5f\n", r->name,
