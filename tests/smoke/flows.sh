@@ -121,7 +121,7 @@ started $tshark_pid
 listening() { [ "$(ss -Hlntu 'sport >= 9000 and sport <= 9030' | wc -l)" -eq 9 ]; }
 until_true 10 listening || give_up "collectors do not listen"
 captures() { [ -s "$dir/wire.pcap" ]; }
-until_true 10 captures || give_up "tshark does not capture: $(tail -n 1 "$dir/tshark.log")"
+until_true 30 captures || give_up "tshark does not capture: $(tail -n 1 "$dir/tshark.log")"
 
 # --- flows ----------------------------------------------------------------------------------
 traffic write "$dir/t.pcap"
@@ -148,7 +148,7 @@ capture() { # TURN
         started $!
     done
     captured=("$dir/$1.va.pcap" "$dir/$1.vb.pcap")
-    until_true 10 capturing "$1"
+    until_true 30 capturing "$1"
 }
 capturing() { grep -q 'listening on' "$dir/$1.va.log" && grep -q 'listening on' "$dir/$1.vb.log"; }
 captured_all() { # TURN: nothing was lost to tcpdump
@@ -160,7 +160,7 @@ captured_all() { # TURN: nothing was lost to tcpdump
 }
 turn() { # all traffic
     local replayed
-    tcpreplay -q --pps=300 -i va "$dir/t.pcap" >"$dir/replay" 2>&1 &
+    tcpreplay -q --pps=120 -i va "$dir/t.pcap" >"$dir/replay" 2>&1 &
     replayed=$!
     live >"$dir/live" 2>&1 || { tail -n 3 "$dir/live"; return 1; }
     wait "$replayed"
