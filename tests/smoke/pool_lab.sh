@@ -158,10 +158,10 @@ for scope in global pool network group vm vif; do
         ;;
     esac
     pool policy add $scope scope=$scope ${object[$scope]} author=smoke >"$dir/out" 2>&1 &&
-        pool rule add $scope/no7001 part=mandatory order=10 direction=in action=deny \
-            protocol=tcp ports=7001 >>"$dir/out" 2>&1 &&
         pool rule add $scope/7003 order=10 direction=in action=allow \
-            protocol=tcp ports=7003 --wait >>"$dir/out" 2>&1 ||
+            protocol=tcp ports=7003 >>"$dir/out" 2>&1 &&
+        pool rule add $scope/no7001 part=mandatory order=10 direction=in action=deny \
+            protocol=tcp ports=7001 --wait >>"$dir/out" 2>&1 ||
         not_ok "scope-$scope-stated" "$(cat "$dir/out")"
     check scope-$scope-new tcp --open $open $allowed --closed $closed $denied
     check scope-$scope-established alive $open
