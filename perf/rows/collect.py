@@ -106,7 +106,8 @@ def family(pid):
 
 class Meter(threading.Thread):
     """Adds up the CPU time of a process and its descendants.  While it runs, also of
-    those that end: what one had when it was last looked at, SAMPLE_S before its end."""
+    those that end: what one had when it was last looked at, SAMPLE_S before its end.
+    Looking costs them a little: all are looked at alike."""
 
     def __init__(self, pid):
         super().__init__(daemon=True)
@@ -141,7 +142,7 @@ def until_idle(meter, rest_s):
 
 
 class Weft:
-    pace, missing, forks = 200_000, 0, False
+    pace, missing = 200_000, 0
 
     def __init__(self, programs, *sink, rest_s=2 * QUIET_S):
         self.programs = programs
@@ -160,7 +161,7 @@ class Weft:
 
 
 class Nfcapd:
-    pace, missing, forks, rest_s = 200_000, 0, False, 2 * QUIET_S
+    pace, missing, rest_s = 200_000, 0, 2 * QUIET_S
     does = "writes records to files in memory, one after the other"
 
     @staticmethod
@@ -180,7 +181,7 @@ class Nfcapd:
 
 class Nfacctd:
     pace, missing = 100_000, 500  # what is in its last buffer is not in its table yet
-    forks, rest_s = False, 2 * QUIET_S
+    rest_s = 2 * QUIET_S
     does = "adds up by 5-tuple in memory, and stores nothing"
     conf = MEMORY_CONF
 
@@ -205,7 +206,7 @@ class Nfacctd:
 
 
 class NfacctdSqlite(Nfacctd):
-    forks, rest_s = True, REFRESH_S + 2
+    rest_s = REFRESH_S + 2
 
     def __init__(self, does, aggregate, columns, more=""):
         self.does = does
@@ -247,8 +248,7 @@ def once(place, collector, protocol, records, pace):
             time.sleep(0.05)
         time.sleep(0.2)
         before = meter.look()
-        if collector.forks:
-            meter.start()
+        meter.start()
         command([f"{PERF_BIN}/bench_collect", str(PORT), protocol, str(records), str(pace),
              str(FLOWS)], netns=place.netns, timeout=300)
         until_idle(meter, collector.rest_s)
