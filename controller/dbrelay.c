@@ -32,7 +32,10 @@
 
 VLOG_DEFINE_THIS_MODULE(dbrelay);
 
+/* One each, so that none hides another: who is not let in, who is put out, what breaks. */
 static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(20, 20);
+static struct vlog_rate_limit put_out_rl = VLOG_RATE_LIMIT_INIT(20, 20);
+static struct vlog_rate_limit broken_rl = VLOG_RATE_LIMIT_INIT(20, 20);
 
 enum {
     MAX_SESSIONS = 1000,
@@ -274,15 +277,27 @@ dbrelay_open(const char *listen, const char *server, int probe_ms, struct dbrela
     return 0;
 }
 
-/* The servers of a pair ask each other every other second: who goes by himself is no news, or
- * nobody would find who is refused among them. */
 static void
-end_session(struct dbrelay *r, struct session *s, const char *why)
+end_session(struct dbrelay *r, struct session *s)
 {
-    VLOG_RL(&rl, why ? VLL_INFO : VLL_DBG, "%s to %s: closed%s%s", stream_get_name(s->from.stream),
-            r->server, why ? ": " : "", why ? why : "");
     r->n_sessions--;
     session_destroy(s);
+}
+
+static void
+put_out(struct dbrelay *r, struct session *s, const char *why)
+{
+    VLOG_INFO_RL(&put_out_rl, "%s to %s: closed: %s", stream_get_name(s->from.stream), r->server,
+                 why);
+    end_session(r, s);
+}
+
+/* The servers of a pair ask each other every other second: who goes by himself is no news. */
+static void
+note_end(const struct dbrelay *r, const struct session *s, int error)
+{
+    VLOG_RL(&broken_rl, error == EOF ? VLL_DBG : VLL_INFO, "%s to %s: closed: %s",
+            stream_get_name(s->from.stream), r->server, ovs_retval_to_string(error));
 }
 
 void
@@ -292,7 +307,7 @@ dbrelay_recheck(struct dbrelay *r)
 
     LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
         if (!is_good(s->from.ssl) || !is_good(s->to.ssl)) {
-            end_session(r, s, "a certificate is not good any more");
+            put_out(r, s, "a certificate is not good any more");
         }
     }
 }
@@ -308,9 +323,10 @@ dbrelay_run(struct dbrelay *r)
         int error = session_run(s);
 
         if (error) {
-            end_session(r, s, error == EOF ? NULL : ovs_retval_to_string(error));
+            note_end(r, s, error);
+            end_session(r, s);
         } else if (time_wall_msec() >= s->until) {
-            end_session(r, s, "a certificate has expired");
+            put_out(r, s, "a certificate has expired");
         }
     }
 }

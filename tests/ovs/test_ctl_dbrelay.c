@@ -184,7 +184,11 @@ ask_peer(void)
 
     snprintf(un.sun_path, sizeof un.sun_path, "%s/peer.sock", files.dir);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
-    ovs_assert(!connect(fd, (struct sockaddr *)&un, sizeof un));
+    /* Its name is there before it listens. */
+    for (int i = 0; i < 1000 && connect(fd, (struct sockaddr *)&un, sizeof un); i++) {
+        ovs_assert(errno == ECONNREFUSED);
+        usleep(10000);
+    }
     return fd;
 }
 
