@@ -7,12 +7,14 @@
 #include <unistd.h>
 
 #include "cli_cmd.h"
+#include "lab_traffic.h"
 
 static const struct cli_cmd commands[] = {
     {"up", "make a lab and leave it running", lab_up_main},
     {"run", "make a lab, watch it live, take it down at the end", lab_run_main},
     {"exec", "run a command in a guest or on a host", lab_exec_main},
     {"status", "what is up", lab_status_main},
+    {"traffic", "hold connections to a VM that moves, and check every byte", lab_traffic_main},
     {"down", "take a lab down, or what a crash left of one", lab_down_main},
 };
 

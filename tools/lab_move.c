@@ -16,6 +16,34 @@
 /* For one that hangs. */
 #define PATIENCE_MS 60000
 
+/* A guest of the cell's network, or NULL. */
+static const struct lab_guest *
+neighbour(const struct lab *lab, const struct lab_cell *cell)
+{
+    for (unsigned i = 0; i < lab->n_guests; i++) {
+        if (lab->guests[i].network == cell->network) {
+            return &lab->guests[i];
+        }
+    }
+    return NULL;
+}
+
+static void
+start_traffic(struct lab_move *m)
+{
+    unsigned n = m->lab->n_cells < LAB_MOVE_TRAFFIC ? m->lab->n_cells : LAB_MOVE_TRAFFIC;
+
+    for (unsigned i = 0; i < n; i++) {
+        const struct lab_cell *cell = &m->lab->cells[i];
+        const struct lab_guest *guest = neighbour(m->lab, cell);
+
+        lab_traffic_init(&m->traffic[m->n_traffic++]);
+        if (guest) {
+            lab_traffic_start(&m->traffic[i], m->lab, guest, cell->ip);
+        }
+    }
+}
+
 void
 lab_move_init(struct lab_move *m, struct lab *lab)
 {
@@ -25,6 +53,9 @@ lab_move_init(struct lab_move *m, struct lab *lab)
     m->proc.pidfd = m->ping.pidfd = -1;
     m->last_ms = -1;
     m->possible = lab->n_cells && lab->config.n_hosts - lab->config.n_stock > 1;
+    if (m->possible) {
+        start_traffic(m);
+    }
 }
 
 static void
@@ -44,6 +75,33 @@ lab_move_stop(struct lab_move *m)
     lab_proc_end(both, 2, SIGKILL, 1000);
     close_fd(&m->fd);
     close_fd(&m->ping_fd);
+}
+
+bool
+lab_move_traffic(struct lab_move *m)
+{
+    bool broke = false;
+
+    for (unsigned i = 0; i < m->n_traffic; i++) {
+        broke |= lab_traffic_event(&m->traffic[i]);
+    }
+    return broke;
+}
+
+void
+lab_move_end_traffic(struct lab_move *m)
+{
+    for (unsigned i = 0; i < m->n_traffic; i++) {
+        lab_traffic_stop(&m->traffic[i]);
+    }
+}
+
+const struct lab_traffic_state *
+lab_move_traffic_of(const struct lab_move *m, unsigned cell)
+{
+    bool any = cell < m->n_traffic && m->traffic[cell].state.connections;
+
+    return any ? &m->traffic[cell].state : NULL;
 }
 
 static void
@@ -106,14 +164,11 @@ static void
 spawn_ping(struct lab_move *m)
 {
     const struct lab_cell *cell = &m->lab->cells[m->cell];
+    const struct lab_guest *guest = neighbour(m->lab, cell);
     const char *argv[] = {"ping", "-q", "-i", "0.01", cell->ip, NULL};
 
-    for (unsigned i = 0; i < m->lab->n_guests; i++) {
-        if (m->lab->guests[i].network == cell->network) {
-            lab_proc_spawn_read(&m->ping, &m->lab->guests[i].netns, argv[0], argv, NULL,
-                                &m->ping_fd);
-            break;
-        }
+    if (guest) {
+        lab_proc_spawn_read(&m->ping, &guest->netns, argv[0], argv, NULL, &m->ping_fd);
     }
 }
 

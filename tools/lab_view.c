@@ -24,7 +24,7 @@
 #define MOVE_EVERY_TICKS 10u
 #define LINE_EVERY_TICKS 5u /* without a terminal */
 #define ONCE_ROUNDS 3u      /* good rounds in a row that --once wants */
-#define ONCE_LIMIT_TICKS 30u
+#define ONCE_LIMIT_TICKS 60u
 #define EVENTS 4u
 #define ROWS_MAX 24u /* guests shown */
 
@@ -179,6 +179,20 @@ draw_iperf(const struct view *v, FILE *f)
     fputc('\n', f);
 }
 
+/* What a cell's connections carried; nothing if it has none. */
+static void
+draw_traffic(const struct view *v, FILE *f, unsigned cell)
+{
+    const struct lab_traffic_state *s = lab_move_traffic_of(&v->move, cell);
+    char text[320];
+
+    if (s) {
+        lab_traffic_text(s, text, sizeof text);
+        fprintf(f, "%-10s   %s%s%s\n", "", s->why[0] ? term_red(v->term) : "", text,
+                s->why[0] ? term_off(v->term) : "");
+    }
+}
+
 /* Of cells: where each is, and how the last ones moved. */
 static void
 draw_cells(const struct view *v, FILE *f)
@@ -196,6 +210,7 @@ draw_cells(const struct view *v, FILE *f)
         fprintf(f, "%s%s%s", on ? on : "?", m->fd >= 0 && m->cell == i ? " > " : "",
                 m->fd >= 0 && m->cell == i ? m->to : "");
         fputc('\n', f);
+        draw_traffic(v, f, i);
     }
     json_decref(vms);
     if (!m->possible) {
@@ -331,6 +346,19 @@ print_iperf(struct view *v)
 }
 
 static void
+print_traffic(const struct view *v, unsigned cell)
+{
+    const struct lab_traffic_state *s = lab_move_traffic_of(&v->move, cell);
+    char text[320];
+
+    if (s) {
+        lab_traffic_text(s, text, sizeof text);
+        printf("traffic: %s %s\n", v->lab->cells[cell].name, text);
+        fflush(stdout);
+    }
+}
+
+static void
 print_move(const struct view *v)
 {
     const struct lab_move *m = &v->move;
@@ -391,9 +419,38 @@ refresh(struct view *v)
 static void
 on_move(struct view *v)
 {
-    if (lab_move_event(&v->move) && (!v->term->tty || v->options->once)) {
+    bool lines = !v->term->tty || v->options->once;
+    bool broke = lab_move_traffic(&v->move), ended = lab_move_event(&v->move);
+
+    if (ended && lines) {
         print_move(v);
     }
+    for (unsigned i = 0; lines && i < v->lab->n_cells; i++) {
+        if (broke || (ended && i == v->move.cell)) {
+            print_traffic(v, i);
+        }
+    }
+}
+
+/* Of every cell's connections. */
+static bool
+traffic_is(const struct view *v, bool (*is)(const struct lab_traffic_state *))
+{
+    for (unsigned i = 0; i < v->lab->n_cells; i++) {
+        const struct lab_traffic_state *s = lab_move_traffic_of(&v->move, i);
+
+        if (s && !is(s)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* All is open, or broken: something that --once can judge. */
+static bool
+traffic_told(const struct view *v)
+{
+    return traffic_is(v, lab_traffic_good) || !traffic_is(v, lab_traffic_whole);
 }
 
 /* The end of a ping round and the beginning of the next. */
@@ -415,7 +472,8 @@ tick(struct view *v)
         lab_iperf_start(&v->iperf);
     }
     on_move(v);
-    if (v->ticks % MOVE_EVERY_TICKS == 6 || (o->once && v->ticks == 1)) {
+    if (o->once ? v->ticks && !v->move.n_done && !v->move.n_failed && traffic_told(v)
+                : v->ticks % MOVE_EVERY_TICKS == 6) {
         lab_move_start(&v->move);
     }
     if (v->term->tty && !o->once) {
@@ -429,6 +487,7 @@ tick(struct view *v)
     v->ticks++;
     bool measured = !v->iperf.possible || v->iperf.n_history || v->iperf.error[0];
     measured &= !v->move.possible || v->move.n_done || v->move.n_failed;
+    measured &= traffic_told(v);
     v->end |=
         o->once && ((v->good_rounds >= ONCE_ROUNDS && measured) || v->ticks >= ONCE_LIMIT_TICKS);
     v->end |= o->seconds && lab_now_ms() - v->started_ms >= (int64_t)o->seconds * 1000;
@@ -521,6 +580,15 @@ print_verdict(struct view *v)
                  v->move.last_ms, v->move.error[0] ? ": " : "", v->move.error);
         good &= verdict_line(v->move.n_done && !v->move.n_failed, text);
     }
+    for (unsigned i = 0; i < v->lab->n_cells; i++) {
+        const struct lab_traffic_state *s = lab_move_traffic_of(&v->move, i);
+        size_t len = (size_t)snprintf(text, sizeof text, "traffic %s: ", v->lab->cells[i].name);
+
+        if (s) {
+            lab_traffic_text(s, text + len, sizeof text - len);
+            good &= verdict_line(lab_traffic_good(s), text);
+        }
+    }
     return good;
 }
 
@@ -550,7 +618,8 @@ lab_view(struct lab *lab, struct term *term, struct lab_tell *tell,
     lab_iperf_init(&v->iperf, lab);
     lab_move_init(&v->move, lab);
     watch(v, fds);
-    good = tell->fd >= 0 && v->leaks == 0;
+    lab_move_end_traffic(&v->move);
+    good = tell->fd >= 0 && v->leaks == 0 && traffic_is(v, lab_traffic_whole);
     term_frame_end(term);
     if (options->once) {
         good = print_verdict(v) && good;
