@@ -390,14 +390,17 @@ restore_all(long long int deadline)
     return have && (done || late);
 }
 
-static void
+/* Returns how long the switch was asked, in ms: the main thread's time. */
+static long long int
 save(const struct bridge *b)
 {
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 1);
     char *target = target_of(b), *why = NULL;
     struct ds text = DS_EMPTY_INITIALIZER;
+    long long int asked = time_msec();
     int error = ofstate_dump(target, &text, &why);
 
+    asked = time_msec() - asked;
     if (!error) {
         uint32_t hash = hash_bytes(text.string, text.length, 0) | 1;
 
@@ -417,23 +420,26 @@ save(const struct bridge *b)
     free(why);
     free(target);
     ds_destroy(&text);
+    return asked;
 }
 
-static void
+static long long int
 save_all(void)
 {
     struct bridge **list;
+    long long int asked = 0;
     size_t n;
 
     atomic_store_relaxed(&dirty, false);
     list = snapshot(false, &n);
     for (size_t i = 0; i < n; i++) {
         if (is_up(list[i])) {
-            save(list[i]);
+            asked += save(list[i]);
         }
         bridge_free(list[i]);
     }
     free(list);
+    return asked;
 }
 
 static void
@@ -463,7 +469,7 @@ ofstate_main(void *aux OVS_UNUSED)
     atomic_store_relaxed(&restoring, false);
 
     while (!latch_is_set(&quit)) {
-        long long int start;
+        long long int asked;
         bool work;
 
         latch_poll(&wake);
@@ -476,11 +482,11 @@ ofstate_main(void *aux OVS_UNUSED)
         }
         /* One change is seldom alone. */
         sleep_until(time_msec() + SAVE_DELAY_MS);
-        start = time_msec();
         atomic_store_relaxed(&saving, true);
-        save_all();
+        asked = save_all();
         atomic_store_relaxed(&saving, false);
-        sleep_until(time_msec() + 10 * (time_msec() - start));
+        /* A tenth of the main thread's time at most; a slow disk is no reason to wait. */
+        sleep_until(time_msec() + 10 * asked);
     }
     return NULL;
 }

@@ -10,6 +10,7 @@ that the successor does not know are refused by the policy, so the traffic would
 not come back; what the policy denies would show at the victim.
 """
 import contextlib
+import glob
 import math
 import os
 import re
@@ -135,6 +136,12 @@ def outage(gaps, at):
     return longest or None
 
 
+def saved(rig):
+    """The OpenFlow state for a successor."""
+    files = glob.glob(f"{rig.env['OVS_DBDIR']}/weft/*.openflow")
+    return "".join(open(f, encoding="utf-8").read() for f in files)
+
+
 def received(rig, domid):
     found = re.search(r"tx_packets=(\d+)",
                       rig.vsctl("get", "Interface", f"vif{domid}.0", "statistics"))
@@ -181,6 +188,8 @@ def _run(bench, rig):
         victim.wait_ready()
         intruder.wait_ready()
         until("traffic", lambda: received(rig, SERVER) > RATE / 10)
+        # Rules are in their file some 50 ms later, or when the disk lets them be.
+        until("the policy in its file", lambda: "NORMAL" in saved(rig) and "commit" not in saved(rig))
         gaps = Gaps(server)
         stack.callback(gaps.close)
         outages, lost = [], 0
