@@ -9,7 +9,7 @@
 #include "bytes.h"
 #include "receive.h"
 
-enum { ACCEPT_FOREVER_MS = 3600000, WATCH_MS = 20 };
+enum { ACCEPT_FOREVER_MS = 3600000, WATCH_MS = 20, WATCH_MOST_MS = 200 };
 
 /* --- connect, prepare -------------------------------------------------------------- */
 
@@ -405,8 +405,9 @@ announcer(void *destination)
     struct destination *d = destination;
 
     network_announce(d->e->network);
-    while (!look_for_packets(d) && !atomic_load(&d->watches_no_more)) {
-        poll(NULL, 0, WATCH_MS);
+    for (int ms = WATCH_MS; !look_for_packets(d) && !atomic_load(&d->watches_no_more);
+         ms = ms * 2 < WATCH_MOST_MS ? ms * 2 : WATCH_MOST_MS) {
+        poll(NULL, 0, ms);
     }
     atomic_store(&d->all_heard, true);
     return NULL;
