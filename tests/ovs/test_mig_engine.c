@@ -396,8 +396,9 @@ damage_in(bool source, const char *phase, enum rig_fault fault)
 {
     struct pair p = prepare(0, RATE);
     struct party *victim = source ? &p.s : &p.d;
-    bool decisive =
-        source && (!strcmp(phase, "prepare") || !strcmp(phase, "pause") || !strcmp(phase, "final"));
+    /* FINAL whole and something behind it may come too late to matter. */
+    bool decisive = source && (!strcmp(phase, "prepare") || !strcmp(phase, "pause") ||
+                               (!strcmp(phase, "final") && fault != RIG_DOUBLE));
 
     p.w.next = fault;
     p.w.next_of_destination = !source;

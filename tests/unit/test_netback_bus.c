@@ -401,9 +401,9 @@ test_attach(void)
     nb_tx_frame(&g->q[1], frame, 60, 0, NULL, 4096);
     nb_tx_push(&g->q[1]);
     uint64_t start = rig_now_ms();
-    CHECK(RIG_UNTIL((netback_rx_wait(rig_nb, &seen, 60000000000), netback_rx_ready(v, 1)),
+    CHECK(RIG_UNTIL((netback_rx_wait(rig_nb, &seen, 5000000000), netback_rx_ready(v, 1)),
                     RIG_PATIENCE_MS));
-    CHECK(rig_now_ms() - start < 60000);
+    CHECK(rig_now_ms() - start < 4000); /* the ticker sleeps on, also from those that follow */
     CHECK(rig_discard(v) == 1);
     start = rig_now_ms();
     netback_rx_wait(rig_nb, &seen, 20000000);
