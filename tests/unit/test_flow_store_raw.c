@@ -31,7 +31,7 @@ random64(void)
 static struct store *
 open_store(void)
 {
-    struct store_options o = {.path = path, .raw_hours = 48, .keep_hours = {48, 48, 48}};
+    struct store_options o = {.path = path, .raw_hours = 48, .keep_hours = {48, 48, 40 * 24}};
     struct store *s;
 
     if (store_sqlite_open(&o, &s, why, sizeof why)) {
