@@ -200,11 +200,14 @@ void decode_names(struct collect *, struct exporter *, const struct template *,
 uint32_t exporter_rate(const struct exporter *, uint32_t sampler);
 
 /* Of its templates, interfaces or samplers.  Exporters choose the ids, but not who shares a
- * bucket: the factor is a secret. */
+ * bucket: 'odd' is a secret.  A product alone is not enough: with some factors the ids of
+ * a row of equal steps share few buckets. */
 static inline unsigned
 bucket_in(const struct exporter *e, uint32_t id)
 {
-    return id * e->odd >> 58;
+    uint64_t h = (id + (e->odd >> 32)) * e->odd;
+
+    return (unsigned)((h ^ h >> 29) * UINT64_C(0x9e3779b97f4a7c15) >> 58);
 }
 _Static_assert(BUCKETS == 1u << (64 - 58), "what the shift leaves");
 
