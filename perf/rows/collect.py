@@ -87,7 +87,7 @@ def cpu_seconds(pids):
             for task in os.listdir(f"/proc/{pid}/task"):
                 with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as f:
                     total += int(f.read().split()[0])
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass  # ended meanwhile
     return total / 1e9
 
@@ -99,7 +99,7 @@ def family(pid):
         try:
             with open(f"/proc/{one}/task/{one}/children", encoding="ascii") as f:
                 found += [int(child) for child in f.read().split()]
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             pass
     return found
 
