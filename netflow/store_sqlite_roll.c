@@ -433,19 +433,25 @@ store_sqlite_roll_rows(struct store_sqlite *s, const struct partition *p, int64_
     return error;
 }
 
-/* Each table of the kind, until there is one with more than that. */
+/* Each table of the kind, until there is one with more than that.  What is wrong with
+ * one does not keep the others from it; the first error is told. */
 static int
 roll_kind(struct store_sqlite *s, unsigned kind, size_t max, bool *more, char *why, size_t size)
 {
     struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
     size_t n = p ? store_sqlite_partitions(s->db, kind, p, PARTITIONS_MAX) : 0;
     int64_t mark, last, to;
-    int error = 0;
+    int error = 0, failed = 0;
+    char text[200];
 
-    for (size_t i = 0; i < n && !error && !*more; i++) {
+    for (size_t i = 0; i < n && !*more && (!failed || failed == EIO); i++) {
         if (store_sqlite_tail(s->db, kind, p[i].n, &mark, &last)) {
-            error = store_sqlite_roll_rows(s, &p[i], mark, max, &to, why, size);
-            *more = to < last;
+            failed = store_sqlite_roll_rows(s, &p[i], mark, max, &to, text, sizeof text);
+            *more = !failed && to < last;
+        }
+        if (failed && !error) {
+            error = failed;
+            snprintf(why, size, "%s", text);
         }
     }
     free(p);
@@ -458,17 +464,23 @@ store_sqlite_roll(struct store *up, size_t max, bool *more, char *why, size_t si
 {
     struct store_sqlite *s = (struct store_sqlite *)up;
     struct timespec now;
-    int error = 0;
+    int error = 0, failed = 0;
+    char text[200];
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     *more = false;
-    for (unsigned k = 0; store_sqlite_kinds[k].rolled && !error && !*more; k++) {
+    for (unsigned k = 0; store_sqlite_kinds[k].rolled && !*more && (!failed || failed == EIO);
+         k++) {
         int64_t ms = now.tv_sec * INT64_C(1000) + 1,
                 due = s->rolled_ms[k] + store_sqlite_kinds[k + 1].step_s * INT64_C(1000);
 
         if (k == 0 || !s->rolled_ms[k] || ms >= due) {
-            error = roll_kind(s, k, max, more, why, size);
-            s->rolled_ms[k] = error || *more ? 0 : ms;
+            failed = roll_kind(s, k, max, more, text, sizeof text);
+            s->rolled_ms[k] = failed || *more ? 0 : ms;
+        }
+        if (failed && !error) {
+            error = failed;
+            snprintf(why, size, "%s", text);
         }
     }
     return error;

@@ -450,10 +450,35 @@ test_damage(void)
         sqlite3_close(db);
         CHECK(s->ops->list(s, &q, ignore_row, NULL, why, sizeof why) == EIO && strlen(why) > 5);
         CHECK(s->ops->sum(s, &q, &source, summed, &is, why, sizeof why) == EIO);
-        CHECK(s->ops->roll(s, 1000, &more, why, sizeof why) == EIO);
+        why[0] = '\0';
+        CHECK(s->ops->roll(s, 1000, &more, why, sizeof why) == EIO && !more && strlen(why) > 5);
         s->ops->close(s);
     }
     flow_filter_free(f);
+}
+
+static void
+test_damaged_hour(void)
+{
+    sqlite3 *db;
+    struct store *s;
+    char sql[200];
+    bool more = true;
+
+    CASE("a damaged hour does not keep later ones from being added up");
+    snprintf(path, sizeof path, "%s/hour", dir);
+    s = open_store();
+    put(s, 0, 3000);
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+    snprintf(sql, sizeof sql, "UPDATE blocks_%lld SET data = x'00'", (long long)(base / HOUR));
+    exec(db, sql);
+    sqlite3_close(db);
+    for (int i = 0; i < 20 && more; i++) {
+        CHECK(s->ops->roll(s, 500, &more, why, sizeof why) == EIO);
+    }
+    CHECK(!more && number("SELECT COUNT(*) FROM rolled") == 2);
+    CHECK(number("SELECT COUNT(*) FROM rolled_s60") > 0);
+    s->ops->close(s);
 }
 
 int
@@ -470,6 +495,7 @@ main(void)
     test_version1();
     test_begun();
     test_damage();
+    test_damaged_hour();
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return check_done() | (system(command) != 0);
 }
