@@ -192,6 +192,9 @@ store_blocks_next(struct store_blocks *b)
 
         b->id = sqlite3_column_int64(b->s, 0);
         b->newest_ms = sqlite3_column_int64(b->s, 1);
+        if (b->id < 1 || b->id >= STORE_BLOCK_IDS) {
+            return SQLITE_CORRUPT;
+        }
         if (!data) {
             return sqlite3_errcode(sqlite3_db_handle(b->s)) == SQLITE_NOMEM ? SQLITE_NOMEM
                                                                             : SQLITE_CORRUPT;

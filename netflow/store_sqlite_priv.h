@@ -22,6 +22,7 @@
 
 /* A row's number in its table: in raw_N the rowid, then those of the blocks. */
 #define STORE_BLOCKS (INT64_C(1) << 40)
+#define STORE_BLOCK_IDS (INT64_C(1) << 46) /* a block's is less */
 static inline int64_t
 store_row_id(int64_t block, unsigned i)
 {

@@ -458,6 +458,37 @@ test_damage(void)
 }
 
 static void
+test_forged_ids(void)
+{
+    static const char *const ids[] = {"0", "1 << 46", "9223372036854775807"};
+    struct flow_filter_error e;
+    struct flow_filter *f = flow_filter_parse("src port 0-60000", &e);
+    struct store_query q = {.to_ms = INT64_MAX, .filter = f, .limit = 100, .timeout_ms = 20000};
+    struct store_source source;
+    struct sums is;
+    struct store *s;
+    char sql[200];
+
+    CASE("a block with a number that none has is an error, not rows");
+    for (size_t i = 0; i < sizeof ids / sizeof ids[0]; i++) {
+        sqlite3 *db;
+
+        snprintf(path, sizeof path, "%s/ids%zu", dir, i);
+        s = open_store();
+        put(s, 0, 100);
+        CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+        snprintf(sql, sizeof sql, "UPDATE blocks_%lld SET id = %s", (long long)(base / HOUR),
+                 ids[i]);
+        exec(db, sql);
+        sqlite3_close(db);
+        CHECK(s->ops->list(s, &q, ignore_row, NULL, why, sizeof why) == EIO);
+        CHECK(s->ops->sum(s, &q, &source, summed, &is, why, sizeof why) == EIO);
+        s->ops->close(s);
+    }
+    flow_filter_free(f);
+}
+
+static void
 test_damaged_hour(void)
 {
     sqlite3 *db;
@@ -495,6 +526,7 @@ main(void)
     test_version1();
     test_begun();
     test_damage();
+    test_forged_ids();
     test_damaged_hour();
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return check_done() | (system(command) != 0);
