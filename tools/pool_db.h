@@ -103,8 +103,11 @@ int pdb_hosts_start(const struct pdb *, pid_t *, char *why);
 
 /* --- pool_db_relay.c ------------------------------------------------------------------ */
 
-/* Starts what is at the ports in the server's place, and what goes to its peer. */
+/* Starts what is at the ports in the server's place. */
 int pdb_relay_start(const struct pdb *, pid_t *, char *why);
+/* Whether the peer is asked by way of a process of its own; that is started. */
+bool pdb_asks(const struct pdb *);
+int pdb_asker_start(const struct pdb *, pid_t *, char *why);
 /* Whether the peer can be asked by now, as far as that is ours; true: without a list, too. */
 bool pdb_relay_ready(const struct pdb *);
 /* The authorities of who comes to PORT + 1 of a copy: 'path' gets a file with both. */

@@ -6,11 +6,13 @@
  * good, and as long as it is:
  *
  *     controllers, the peer --> PORT, PORT + 1 (weft-dbgate) --> db.sock
- *     the server, "weft pool db" --> peer.sock (weft-dbgate) --> PORT + 1 of the peer
+ *     the server, "weft pool db" --> peer.sock (another weft-dbgate) --> PORT + 1 of the peer
  *
  * A copy answers hosts at PORT + 1, too: nobody can write it.  They are of another
- * authority, which has a list of its own.  Not so PORT + 2: a cluster's members know
- * each other by the addresses at which their servers themselves listen. */
+ * authority, which has a list of its own.  A process of its own asks the peer, because it
+ * believes the servers' authority alone: a host could take the peer's address.
+ * Not so PORT + 2: a cluster's members know each other by the addresses at which their
+ * servers themselves listen. */
 #include "pool_db.h"
 
 #include <errno.h>
@@ -56,10 +58,10 @@ pdb_both_authorities(const struct pdb *p, char path[PDB_PATH], char *why)
     return error;
 }
 
-static bool
-has_peer(const struct pdb *p)
+bool
+pdb_asks(const struct pdb *p)
 {
-    return p->role != PDB_MEMBER && *p->peer_ip;
+    return *p->crl && p->role != PDB_MEMBER && *p->peer_ip;
 }
 
 bool
@@ -68,13 +70,13 @@ pdb_relay_ready(const struct pdb *p)
     char path[PDB_PATH];
 
     pdb_path(p, "peer.sock", path);
-    return !*p->crl || !has_peer(p) || !access(path, F_OK);
+    return !pdb_asks(p) || !access(path, F_OK);
 }
 
 static void
 add_ports(struct args *a, const struct pdb *p)
 {
-    char socket[PDB_PATH], peer[128];
+    char socket[PDB_PATH];
 
     pdb_path(p, "db.sock", socket);
     if (p->role != PDB_COPY) {
@@ -85,13 +87,27 @@ add_ports(struct args *a, const struct pdb *p)
         add(a, "--listen=pssl:%u:%s", p->port + 1, p->ip);
         add(a, "--server=unix:%s", socket);
     }
-    if (has_peer(p)) {
-        pdb_path(p, "peer.sock", socket);
-        unlink(socket);
-        pdb_sync_target(p, true, peer);
-        add(a, "--listen=punix:%s", socket);
-        add(a, "--server=%s", peer);
-    }
+}
+
+/* Who it is, and what it writes to "NAME.ctl" and "NAME.log". */
+static void
+add_common(struct args *a, const struct pdb *p, const char *ca, const char *name)
+{
+    char file[32], path[PDB_PATH];
+
+    add(a, "--private-key=%s", p->key);
+    add(a, "--certificate=%s", p->certificate);
+    add(a, "--ca-cert=%s", ca);
+    add(a, "--crl=%s", p->crl);
+    snprintf(file, sizeof file, "%s.ctl", name);
+    pdb_path(p, file, path);
+    unlink(path);
+    add(a, "--unixctl=%s", path);
+    snprintf(file, sizeof file, "%s.log", name);
+    pdb_path(p, file, path);
+    add(a, "--log-file=%s", path);
+    add(a, "-vconsole:off");
+    add(a, "-vsyslog:off");
 }
 
 int
@@ -109,19 +125,27 @@ pdb_relay_start(const struct pdb *p, pid_t *pidp, char *why)
     add(&a, "%s", path);
     add(&a, "--relay");
     add_ports(&a, p);
-    add(&a, "--private-key=%s", p->key);
-    add(&a, "--certificate=%s", p->certificate);
-    add(&a, "--ca-cert=%s", ca);
-    add(&a, "--crl=%s", p->crl);
+    add_common(&a, p, ca, "relay");
     if (for_hosts) {
         add(&a, "--crl=%s", p->hosts_crl);
     }
-    pdb_path(p, "relay.ctl", path);
+    return pdb_spawn(a.v, pidp, why);
+}
+
+int
+pdb_asker_start(const struct pdb *p, pid_t *pidp, char *why)
+{
+    char path[PDB_PATH], peer[128];
+    struct args a = {.n = 0};
+
+    pdb_program("weft-dbgate", path);
+    add(&a, "%s", path);
+    add(&a, "--relay");
+    pdb_path(p, "peer.sock", path);
     unlink(path);
-    add(&a, "--unixctl=%s", path);
-    pdb_path(p, "relay.log", path);
-    add(&a, "--log-file=%s", path);
-    add(&a, "-vconsole:off");
-    add(&a, "-vsyslog:off");
+    add(&a, "--listen=punix:%s", path);
+    pdb_sync_target(p, true, peer);
+    add(&a, "--server=%s", peer);
+    add_common(&a, p, p->ca, "peer");
     return pdb_spawn(a.v, pidp, why);
 }

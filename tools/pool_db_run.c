@@ -14,7 +14,7 @@
  * again if we die before server.json says that it is done.
  *
  * With a list of revoked certificates weft-dbgate is at the server's ports, and the
- * peer is asked by way of it (pool_db_relay.c): it comes before the server, and goes
+ * peer is asked by way of another (pool_db_relay.c): they come before the server, and go
  * before it, because a copy's lets in whom a primary's does not. */
 #include <errno.h>
 #include <signal.h>
@@ -36,6 +36,7 @@ struct runner {
     pid_t server;   /* 0: does not run */
     pid_t hosts;    /* likewise what serves hosts, while the server runs */
     pid_t relay;    /* likewise what is at its ports, with a list of revoked certificates */
+    pid_t asker;    /* likewise by what the peer is asked */
     bool follows;   /* a copy */
     char said[160]; /* last, so that the same is not said again */
 };
@@ -80,6 +81,7 @@ end_relay(struct runner *r)
     char path[PDB_PATH];
 
     end(&r->relay);
+    end(&r->asker);
     pdb_path(&r->conf, "peer.sock", path);
     unlink(path);
 }
@@ -272,10 +274,22 @@ look_after_relay(struct runner *r)
         r->relay = 0;
         say(r, "what is at the ports has ended");
     }
+    if (r->asker && waitpid(r->asker, NULL, WNOHANG) == r->asker) {
+        r->asker = 0;
+        say(r, "what asks the other server has ended");
+    }
     if (!*r->conf.crl) {
         end_relay(r);
-    } else if (!r->relay && !r->conf.promote && pdb_relay_start(&r->conf, &r->relay, why)) {
+        return;
+    }
+    if (r->conf.promote) {
+        return;
+    }
+    if (!r->relay && pdb_relay_start(&r->conf, &r->relay, why)) {
         say(r, "cannot open the ports: %.100s", why);
+    }
+    if (!r->asker && pdb_asks(&r->conf) && pdb_asker_start(&r->conf, &r->asker, why)) {
+        say(r, "cannot ask the other server: %.100s", why);
     }
 }
 
@@ -374,6 +388,7 @@ pool_db_run_main(const char *dir)
         look(&r);
         wait = (struct timespec){LOOK_S, 0};
         if (!r.server || (r.conf.role == PDB_COPY && !r.follows) || (*r.conf.crl && !r.relay) ||
+            (pdb_asks(&r.conf) && !r.asker) ||
             (r.conf.role != PDB_COPY && *r.conf.hosts_ca && !r.hosts)) {
             wait = (struct timespec){0, SOON_NS};
         }

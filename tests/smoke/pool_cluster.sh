@@ -343,6 +343,34 @@ gone_is_revoked() { # ADDRESS...: by a list that servers have been given
         ! grep ended "$work/session.controller.$a.out" || return
     done
 }
+# Who shows a certificate at s1's address, and whether s2 says a word to him.
+cat >"$work/impostor.py" <<'PYTHON'
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1] + ".crt", sys.argv[1] + ".key")
+listener = socket.create_server(("10.99.0.1", 6642))
+print("listens", flush=True)
+while True:
+    s = listener.accept()[0]
+    s.settimeout(10)
+    try:
+        with context.wrap_socket(s, server_side=True) as tls:
+            print("believed" if tls.recv(1) else "left", flush=True)
+    except ssl.SSLError as e:
+        print("refused:" if "ALERT" in str(e.reason) else "left:", e, flush=True)
+    except OSError as e:
+        print("left:", e, flush=True)
+PYTHON
+peer_is() { # CERTIFICATE OUTCOME
+    local out=$work/impostor.out
+    rm -f "$out"
+    start impostor ip netns exec s1 python3 "$work/impostor.py" "$1"
+    until_true 10 grep -q listens "$out" &&
+        { "$bin/ovsdb-client" --timeout=5 list-dbs "unix:$work/s2/peer.sock"; until_true 10 grep -q "$2" "$out"; }
+    slay impostor
+    cat "$out"
+    grep -q "$2" "$out" && [ "$(grep -cE "believed|refused" "$out")" -eq "$(grep -c "$2" "$out")" ]
+}
 # What listens is weft-dbgate, and the server itself at no port of these.
 relayed() { # N
     ip netns exec "s$1" ss -Hltnp >"$work/listens" && grep -q ':664[12] .*weft-dbgate' "$work/listens" &&
@@ -483,6 +511,11 @@ test_pair() {
     check "revoked: a host at the copy" eval '
         may h1 10.99.0.2:6642 "$read_pool" && ! as_host h3 10.99.0.2:6642 "$read_pool"'
     check "revoked: the copy follows" eval 'goes_on w1 && until_true 10 all_there w1 2'
+    slay s1
+    check "another server at the primary's address is asked" peer_is "$work/pki/server" believed
+    check "a host there is not" peer_is "$work/pki-hosts/h1" refused
+    run 1
+    check "goes on with the primary itself" goes_on w1 25
 
     both STOP 2
     pause 0.5
