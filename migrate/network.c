@@ -654,11 +654,11 @@ network_times(struct network *net, struct network_times *times)
         struct end_vif *v = &net->vifs[i];
         int error = 0;
 
-        times[v->given] = v->times;
         if (!v->is.stock) {
             error = times_of(net, v, &v->times);
-            times[v->given] = v->times;
         }
+        times[v->given] = v->times;
+        times[v->given].untold = v->is.stock;
         first = first ? first : error;
     }
     return first;

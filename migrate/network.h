@@ -121,13 +121,14 @@ int network_import(struct network *, const uint8_t *data, size_t len);
  * kept in front of what came here directly. */
 int network_feed(struct network *, const uint8_t *data, size_t len);
 /* The guest runs here: tells switches and hosts, as if by the guest: RARP, ARP and
- * neighbour advertisements for its addresses, reports of its multicast groups. */
+ * neighbour advertisements for its addresses, reports of its multicast groups.  Repeat
+ * as you like. */
 int network_announce(struct network *);
 
 /* --- both ---------------------------------------------------------------------- */
 
 /* CLOCK_MONOTONIC of this host, ns; 0: has not happened (yet), or is not known
- * (stock).  The blackout of a vif is destination's first - source's last, less the
+ * (`untold').  The blackout of a vif is destination's first - source's last, less the
  * difference of the clocks. */
 struct network_times {
     uint64_t last_ns;  /* source: last packet from or to the guest before the hold */
@@ -135,6 +136,7 @@ struct network_times {
     uint64_t kept;     /* frames kept here up to now */
     uint64_t late;     /* source: handed to network_late(); destination: fed */
     uint64_t dropped;  /* frames that the bound of what is kept had no room for */
+    bool untold;       /* a stock switch: nothing of all this will ever be known */
 };
 /* 'times' has as many elements as there are vifs, in the order of network_open(). */
 int network_times(struct network *, struct network_times *times);

@@ -1,5 +1,6 @@
 /* The destination (engine.h has the theory). */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -394,20 +395,39 @@ look_for_packets(struct destination *d)
 
     for (size_t i = 0; i < d->e->job->n_vifs; i++) {
         atomic_store(&d->first_ns[i], times[i].first_ns);
-        all &= times[i].first_ns != 0;
+        all &= times[i].first_ns || times[i].untold;
     }
     return all;
 }
 
+/* A frame may get lost, and a switch with packets of the guest's on their old way still to
+ * account for learns that way once more: Open vSwitch does so for up to half a second.  Hence
+ * the last one after that. */
 static void *
 announcer(void *destination)
 {
+    static const int again_ms[] = {50, 200, 700, INT_MAX};
     struct destination *d = destination;
+    uint64_t began = mig_now_ns();
+    int passed_ms = 0, watch_ms = WATCH_MS;
+    const int *again = again_ms;
+    bool heard = false;
 
     network_announce(d->e->network);
-    for (int ms = WATCH_MS; !look_for_packets(d) && !atomic_load(&d->watches_no_more);
-         ms = ms * 2 < WATCH_MOST_MS ? ms * 2 : WATCH_MOST_MS) {
-        poll(NULL, 0, ms);
+    while (!atomic_load(&d->watches_no_more)) {
+        heard = heard || look_for_packets(d);
+        passed_ms = (mig_now_ns() - began) / 1000000;
+        if (passed_ms >= *again) {
+            network_announce(d->e->network);
+            while (passed_ms >= *again) {
+                again++;
+            }
+        } else if (heard && *again == INT_MAX) {
+            break;
+        } else {
+            poll(NULL, 0, watch_ms < *again - passed_ms ? watch_ms : *again - passed_ms);
+            watch_ms = watch_ms * 2 < WATCH_MOST_MS ? watch_ms * 2 : WATCH_MOST_MS;
+        }
     }
     atomic_store(&d->all_heard, true);
     return NULL;

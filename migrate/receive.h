@@ -25,7 +25,7 @@ struct destination {
     int fault_fd;
     bool complete; /* postcopy_end() was called */
 
-    /* Announces, then looks for each vif's first packet: a switch may be slow to answer,
+    /* Announces, some times, and looks for each vif's first packet: a switch may be slow to answer,
      * and neither missing pages nor late frames wait for that. */
     pthread_t announcer;
     bool announces; /* it has to be joined */

@@ -234,6 +234,30 @@ test_postcopy_announces(void)
     switch_stop(&sw);
 }
 
+/* Frames get lost, and switches learn old ways anew: that the guest is here is said again. */
+static void
+test_announces_again(void)
+{
+    struct pair p = prepare(0, RATE);
+    struct fake_switch sw;
+    int client;
+
+    CASE("engine_announces_again");
+    switch_start(&sw, 0, true);
+    switch_vif(&sw, &p.d, false);
+    CHECK(start(&p));
+    /* Where the port is, is asked once before, and for each announcement until it is told. */
+    for (int i = 0; i < 5; i++) {
+        client = switch_db(&sw);
+        CHECK(client >= 0);
+        close(client);
+    }
+    finish(&p);
+    CHECK(p.d.result.status == MIG_OK && settled(0) && runs_at(0) == 1);
+    explain(&p);
+    switch_stop(&sw);
+}
+
 int
 main(void)
 {
@@ -246,6 +270,7 @@ main(void)
     test_running_late();
     test_handover();
     test_postcopy_announces();
+    test_announces_again();
     rig_teardown();
     return check_done();
 }
