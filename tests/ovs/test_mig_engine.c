@@ -402,7 +402,7 @@ damage_in(bool source, const char *phase, enum rig_fault fault)
 
     p.w.next = fault;
     p.w.next_of_destination = !source;
-    p.s.job.answer_ms = p.d.job.answer_ms = p.d.job.accept_ms = 400;
+    p.s.job.answer_ms = p.d.job.answer_ms = p.d.job.accept_ms = 1500;
     strcpy(victim->pause_at, phase);
     CHECK(start(&p));
     CHECK(rig_until(victim, MIG_EVENT_STOPPED, -1));
@@ -421,16 +421,20 @@ damage_in(bool source, const char *phase, enum rig_fault fault)
 static void
 test_damage_in_phases(void)
 {
-    static const enum rig_fault others[] = {RIG_SWAP, RIG_DOUBLE, RIG_DROP};
+    /* What is dropped late is waited for, the longer the later. */
+    static const enum rig_fault at_source[] = {RIG_SWAP,   RIG_DOUBLE, RIG_DROP, RIG_SWAP,
+                                               RIG_DOUBLE, RIG_DROP,   RIG_SWAP};
+    static const enum rig_fault at_destination[] = {RIG_SWAP, RIG_DOUBLE, RIG_DROP,
+                                                    RIG_SWAP, RIG_DOUBLE, RIG_SWAP};
 
     CASE("engine_damaged_in_every_phase");
     for (size_t i = 0; i < sizeof source_phases / sizeof source_phases[0]; i++) {
         damage_in(true, source_phases[i], RIG_FLIP);
-        damage_in(true, source_phases[i], others[i % 3]);
+        damage_in(true, source_phases[i], at_source[i]);
     }
     for (size_t i = 0; i < sizeof destination_phases / sizeof destination_phases[0]; i++) {
         damage_in(false, destination_phases[i], RIG_FLIP);
-        damage_in(false, destination_phases[i], others[i % 3]);
+        damage_in(false, destination_phases[i], at_destination[i]);
     }
 }
 
