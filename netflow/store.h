@@ -6,8 +6,8 @@
  *
  * One thread writes (put, save_*, expire, close); list, sum and status may be
  * called from any number of threads meanwhile.  Functions return 0 or an errno
- * with a sentence in 'why': ENOSPC (full), EIO; of queries ETIME (took too
- * long), ERANGE (asks for too much). */
+ * with a sentence in 'why': ENOSPC (full), EBADMSG (damaged), EIO; of queries
+ * ETIME (took too long), ERANGE (asks for too much). */
 #ifndef STORE_H
 #define STORE_H
 

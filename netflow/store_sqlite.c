@@ -47,6 +47,9 @@ store_sqlite_error(sqlite3 *db, int code, char *why, size_t size)
         return ETIME;
     case SQLITE_NOMEM:
         return ENOMEM;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return EBADMSG;
     default:
         return EIO;
     }
@@ -58,35 +61,66 @@ store_sqlite_exec(sqlite3 *db, const char *sql, char *why, size_t size)
     return store_sqlite_error(db, sqlite3_exec(db, sql, NULL, NULL, NULL), why, size);
 }
 
-size_t
-store_sqlite_partitions(sqlite3 *db, unsigned kind, struct partition *to, size_t max)
+static bool
+append(struct partition **to, size_t *n, const struct partition *p)
 {
-    sqlite3_stmt *s = NULL;
-    size_t n = 0;
+    if (!(*n & (*n - 1))) { /* 0, 1, 2, 4, 8 ... */
+        struct partition *more = reallocarray(*to, *n ? *n * 2 : 1, sizeof *more);
 
-    for (unsigned k = 0; k < N_KINDS; k++) {
-        char pattern[2][16];
-        if (kind != N_KINDS && kind != k) {
-            continue;
+        if (!more) {
+            return false;
         }
-        snprintf(pattern[0], sizeof pattern[0], "%s_*", store_sqlite_kinds[k].name);
-        snprintf(pattern[1], sizeof pattern[1], "%s_*", store_sqlite_kinds[k].rows);
-        if (sqlite3_prepare_v2(
-                db,
-                "SELECT DISTINCT CAST(substr(name, instr(name, '_') + 1) AS INTEGER) AS n "
-                "FROM sqlite_master WHERE type = 'table' AND (name GLOB ?1 OR name GLOB ?2) "
-                "ORDER BY n",
-                -1, &s, NULL)) {
-            return n;
-        }
-        sqlite3_bind_text(s, 1, pattern[0], -1, SQLITE_STATIC);
-        sqlite3_bind_text(s, 2, pattern[1], -1, SQLITE_STATIC);
-        while (n < max && sqlite3_step(s) == SQLITE_ROW) {
-            to[n++] = (struct partition){k, sqlite3_column_int64(s, 0)};
-        }
-        sqlite3_finalize(s);
+        *to = more;
     }
-    return n;
+    (*to)[(*n)++] = *p;
+    return true;
+}
+
+/* Of one kind, behind those that there are. */
+static int
+list_tables(sqlite3 *db, unsigned kind, struct partition **to, size_t *n, char *why, size_t size)
+{
+    char pattern[2][16];
+    sqlite3_stmt *s = NULL;
+    int code = sqlite3_prepare_v2(
+        db,
+        "SELECT DISTINCT CAST(substr(name, instr(name, '_') + 1) AS INTEGER) AS n "
+        "FROM sqlite_master WHERE type = 'table' AND (name GLOB ?1 OR name GLOB ?2) "
+        "ORDER BY n",
+        -1, &s, NULL);
+
+    snprintf(pattern[0], sizeof pattern[0], "%s_*", store_sqlite_kinds[kind].name);
+    snprintf(pattern[1], sizeof pattern[1], "%s_*", store_sqlite_kinds[kind].rows);
+    sqlite3_bind_text(s, 1, pattern[0], -1, SQLITE_STATIC);
+    sqlite3_bind_text(s, 2, pattern[1], -1, SQLITE_STATIC);
+    while (!code && (code = sqlite3_step(s)) == SQLITE_ROW) {
+        struct partition p = {kind, sqlite3_column_int64(s, 0)};
+
+        code = append(to, n, &p) ? SQLITE_OK : SQLITE_NOMEM;
+    }
+    sqlite3_finalize(s);
+    return store_sqlite_error(db, code, why, size);
+}
+
+int
+store_sqlite_partitions(sqlite3 *db, unsigned kind, struct partition **to, size_t *n, char *why,
+                        size_t size)
+{
+    int error = 0;
+
+    *to = NULL;
+    *n = 0;
+    for (unsigned k = 0; k < N_KINDS && !error; k++) {
+        if (kind == N_KINDS || kind == k) {
+            error = list_tables(db, k, to, n, why, size);
+        }
+    }
+    if (error) {
+        free(*to);
+        *to = NULL;
+        *n = 0;
+    }
+    return error;
 }
 
 /* --- columns -------------------------------------------------------------------- */
@@ -142,17 +176,19 @@ store_sqlite_finish(struct store_sqlite *s, int error, char *why, size_t size)
     return error;
 }
 
-int64_t
-store_sqlite_number(sqlite3 *db, const char *sql)
+int
+store_sqlite_number(sqlite3 *db, const char *sql, int64_t *v, char *why, size_t size)
 {
     sqlite3_stmt *q = NULL;
-    int64_t v = 0;
+    int code = sqlite3_prepare_v2(db, sql, -1, &q, NULL), error;
 
-    if (!sqlite3_prepare_v2(db, sql, -1, &q, NULL) && sqlite3_step(q) == SQLITE_ROW) {
-        v = sqlite3_column_int64(q, 0);
+    *v = 0;
+    if (!code && (code = sqlite3_step(q)) == SQLITE_ROW) {
+        *v = sqlite3_column_int64(q, 0);
     }
+    error = store_sqlite_error(db, code, why, size);
     sqlite3_finalize(q);
-    return v;
+    return error;
 }
 
 /* --- names ------------------------------------------------------------------------- */
@@ -267,35 +303,54 @@ load_bindings(struct store *up, void (*binding)(void *, const struct store_bindi
 
 /* --- retention ----------------------------------------------------------------------- */
 
-static int64_t
-pragma(sqlite3 *db, const char *name)
+/* Of each of the names its number. */
+static int
+pragmas(sqlite3 *db, const char *const *names, size_t n, int64_t *v, char *why, size_t size)
 {
     char sql[60];
+    int error = 0;
 
-    snprintf(sql, sizeof sql, "PRAGMA %s", name);
-    return store_sqlite_number(db, sql);
+    for (size_t i = 0; i < n && !error; i++) {
+        snprintf(sql, sizeof sql, "PRAGMA %s", names[i]);
+        error = store_sqlite_number(db, sql, &v[i], why, size);
+    }
+    return error;
 }
 
-static uint64_t
-used_bytes(sqlite3 *db)
+static int
+used_bytes(sqlite3 *db, uint64_t *bytes, char *why, size_t size)
 {
-    return (uint64_t)((pragma(db, "page_count") - pragma(db, "freelist_count")) *
-                      pragma(db, "page_size"));
+    static const char *const names[] = {"page_count", "freelist_count", "page_size"};
+    int64_t v[3] = {0};
+    int error = pragmas(db, names, 3, v, why, size);
+
+    *bytes = error ? 0 : (uint64_t)((v[0] - v[1]) * v[2]);
+    return error;
 }
 
-/* Of rows what the next kind does not have yet goes there first, if there is room
- * for it. */
+/* What the next kind does not have yet goes there.  What there is no room for or what is
+ * damaged cannot, and is given up. */
+static int
+roll_rest(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
+{
+    int64_t mark, last;
+    int error = store_sqlite_tail(s->db, p, &mark, &last, why, size), failed = 0;
+
+    while (!error && !failed && mark < last) {
+        failed = store_sqlite_roll_rows(s, p, mark, SIZE_MAX, &mark, why, size);
+    }
+    return error ? error : failed == ENOSPC || failed == EBADMSG ? 0 : failed;
+}
+
 static int
 drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
 {
     const struct kind *kind = &store_sqlite_kinds[p->kind];
     char sql[300];
-    int64_t mark, last;
-    int n;
+    int n, error = kind->rolled ? roll_rest(s, p, why, size) : 0;
 
-    if (kind->rolled && store_sqlite_tail(s->db, p->kind, p->n, &mark, &last)) {
-        while (mark < last && !store_sqlite_roll_rows(s, p, mark, SIZE_MAX, &mark, why, size)) {
-        }
+    if (error) {
+        return error;
     }
     store_sqlite_put_anew(s);
     n = snprintf(sql, sizeof sql,
@@ -308,52 +363,90 @@ drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
     return store_sqlite_finish(s, store_sqlite_exec(s->db, sql, why, size), why, size);
 }
 
-/* The one to go first: the oldest of raw rows, then of the finest rollup; of
- * each kind the newest stays. */
-static const struct partition *
-most_dispensable(const struct partition *p, size_t n)
+/* What is wrong with one table does not keep others from going. */
+struct expiry {
+    size_t dropped;
+    int error; /* the first one */
+    char *why;
+    size_t size;
+};
+
+static void
+note(struct expiry *x, int error, const char *why)
 {
-    for (size_t i = 0; i + 1 < n; i++) {
-        if (p[i + 1].kind == p[i].kind) {
-            return &p[i];
+    if (error && !x->error) {
+        x->error = error;
+        snprintf(x->why, x->size, "%s", why);
+    }
+}
+
+static void
+drop_or_note(struct store_sqlite *s, const struct partition *p, struct expiry *x)
+{
+    char why[200];
+    int error = drop(s, p, why, sizeof why);
+
+    note(x, error, why);
+    x->dropped += !error;
+}
+
+static void
+drop_old(struct store_sqlite *s, int64_t now_ms, struct expiry *x)
+{
+    struct partition *p;
+    char why[200];
+    size_t n;
+
+    note(x, store_sqlite_partitions(s->db, N_KINDS, &p, &n, why, sizeof why), why);
+    for (size_t i = 0; i < n; i++) {
+        if ((p[i].n + 1) * store_sqlite_kinds[p[i].kind].span_ms <=
+            now_ms - s->keep_ms[p[i].kind]) {
+            drop_or_note(s, &p[i], x);
         }
     }
-    return NULL;
+    free(p);
+}
+
+/* The oldest of raw rows go first, then those of the finest rollup; of each kind the
+ * newest stay. */
+static void
+drop_much(struct store_sqlite *s, struct expiry *x)
+{
+    struct partition *p;
+    uint64_t bytes;
+    char why[200];
+    size_t n;
+    int error = store_sqlite_partitions(s->db, N_KINDS, &p, &n, why, sizeof why);
+
+    for (size_t i = 0; i + 1 < n && !error; i++) {
+        error = used_bytes(s->db, &bytes, why, sizeof why);
+        if (error || bytes <= s->max_bytes) {
+            break;
+        }
+        if (p[i + 1].kind == p[i].kind) {
+            drop_or_note(s, &p[i], x);
+        }
+    }
+    note(x, error, why);
+    free(p);
 }
 
 static int
 expire(struct store *up, int64_t now_ms, char *why, size_t size)
 {
     struct store_sqlite *s = (struct store_sqlite *)up;
-    struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
-    size_t n, dropped = 0;
-    int error = 0;
+    struct expiry x = {.why = why, .size = size};
+    char text[200];
 
-    if (!p) {
-        return ENOMEM;
+    drop_old(s, now_ms, &x);
+    if (s->max_bytes) {
+        drop_much(s, &x);
     }
-    n = store_sqlite_partitions(s->db, N_KINDS, p, PARTITIONS_MAX);
-    for (size_t i = 0; i < n && !error; i++) {
-        if ((p[i].n + 1) * store_sqlite_kinds[p[i].kind].span_ms <=
-            now_ms - s->keep_ms[p[i].kind]) {
-            error = drop(s, &p[i], why, size);
-            dropped++;
-        }
+    if (x.dropped) {
+        note(&x, store_sqlite_exec(s->db, "PRAGMA incremental_vacuum(100000)", text, sizeof text),
+             text);
     }
-    while (!error && s->max_bytes && used_bytes(s->db) > s->max_bytes) {
-        n = store_sqlite_partitions(s->db, N_KINDS, p, PARTITIONS_MAX);
-        const struct partition *victim = most_dispensable(p, n);
-        if (!victim) {
-            break;
-        }
-        error = drop(s, victim, why, size);
-        dropped++;
-    }
-    if (!error && dropped) {
-        error = store_sqlite_exec(s->db, "PRAGMA incremental_vacuum(100000)", why, size);
-    }
-    free(p);
-    return error;
+    return x.error;
 }
 
 /* --- opening ---------------------------------------------------------------------------- */
@@ -366,11 +459,19 @@ expire(struct store *up, int64_t now_ms, char *why, size_t size)
 static int
 check_version(sqlite3 *db, char *why, size_t size)
 {
-    int64_t pages = pragma(db, "page_count"), id = pragma(db, "application_id"),
-            version = pragma(db, "user_version");
-    bool begun = (id == 0 || id == atoll(APPLICATION)) && version == 0 &&
-                 store_sqlite_number(db, "SELECT COUNT(*) + 1 FROM sqlite_master") == 1;
+    static const char *const names[] = {"page_count", "application_id", "user_version"};
+    int64_t v[3] = {0}, tables = 0;
+    int error = pragmas(db, names, 3, v, why, size);
+    const int64_t pages = v[0], id = v[1], version = v[2];
+    bool begun;
 
+    if (!error) {
+        error = store_sqlite_number(db, "SELECT COUNT(*) FROM sqlite_master", &tables, why, size);
+    }
+    if (error) {
+        return error;
+    }
+    begun = (id == 0 || id == atoll(APPLICATION)) && version == 0 && !tables;
     if (pages && !begun && (id != atoll(APPLICATION) || version < 1 || version > atoll(VERSION))) {
         snprintf(why, size, "is no flow store of this version");
         return EINVAL;
@@ -382,14 +483,17 @@ static void
 status(struct store *up, struct store_status *st)
 {
     struct store_sqlite *s = (struct store_sqlite *)up;
-    struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
+    struct partition *p = NULL;
     sqlite3 *db = NULL;
+    char why[100];
+    size_t n;
 
     *st = (struct store_status){.max_bytes = s->max_bytes};
-    if (p && !sqlite3_open_v2(s->path, &db, SQLITE_OPEN_READONLY, NULL)) {
-        st->bytes = used_bytes(db);
-        st->partitions = (unsigned)store_sqlite_partitions(db, N_KINDS, p, PARTITIONS_MAX);
-        if (st->partitions && p[0].kind == 0) {
+    if (!sqlite3_open_v2(s->path, &db, SQLITE_OPEN_READONLY, NULL)) {
+        used_bytes(db, &st->bytes, why, sizeof why);
+        store_sqlite_partitions(db, N_KINDS, &p, &n, why, sizeof why);
+        st->partitions = (unsigned)n;
+        if (n && p[0].kind == 0) {
             st->oldest_ms = p[0].n * store_sqlite_kinds[0].span_ms;
         }
     }

@@ -5,15 +5,16 @@
 
 #include "store_sqlite_priv.h"
 
-bool
-store_sqlite_has(sqlite3 *db, const char *table, int64_t n)
+int
+store_sqlite_has(sqlite3 *db, const char *table, int64_t n, bool *has, char *why, size_t size)
 {
-    char sql[120];
+    char name[40];
+    int code;
 
-    snprintf(sql, sizeof sql,
-             "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '%s_%lld'", table,
-             (long long)n);
-    return store_sqlite_number(db, sql) != 0;
+    snprintf(name, sizeof name, "%s_%lld", table, (long long)n);
+    code = sqlite3_table_column_metadata(db, NULL, name, NULL, NULL, NULL, NULL, NULL, NULL);
+    *has = code == SQLITE_OK;
+    return code == SQLITE_ERROR ? 0 : store_sqlite_error(db, code, why, size); /* it says so */
 }
 
 /* --- writing ---------------------------------------------------------------------- */
@@ -110,22 +111,30 @@ insert_rows(struct store_sqlite *s, int64_t hour, const struct flow_row *rows, s
     return k && !error ? insert_block(s, hour, of_hour, k, why, size) : error;
 }
 
+/* The first one later than 'after' that there are rows of; INT64_MAX: none. */
+static int64_t
+next_hour(const struct flow_row *rows, size_t n, int64_t after)
+{
+    int64_t next = INT64_MAX;
+
+    for (size_t i = 0; i < n; i++) {
+        int64_t hour = (int64_t)rows[i].time_ms / STORE_HOUR_MS;
+        next = hour > after && hour < next ? hour : next;
+    }
+    return next;
+}
+
 int
 store_sqlite_put(struct store *up, const struct flow_row *rows, size_t n, char *why, size_t size)
 {
     struct store_sqlite *s = (struct store_sqlite *)up;
-    int64_t low = INT64_MAX, high = INT64_MIN;
+    int64_t hour = INT64_MIN;
     int error = store_sqlite_exec(s->db, "BEGIN IMMEDIATE", why, size);
 
-    for (size_t i = 0; i < n; i++) {
-        int64_t hour = (int64_t)rows[i].time_ms / STORE_HOUR_MS;
-        low = hour < low ? hour : low;
-        high = hour > high ? hour : high;
-    }
     if (error) {
         return error;
     }
-    for (int64_t hour = low; hour <= high && !error; hour++) {
+    while (!error && (hour = next_hour(rows, n, hour)) != INT64_MAX) {
         error = insert_rows(s, hour, rows, n, why, size);
     }
     error = store_sqlite_finish(s, error, why, size);
@@ -137,23 +146,40 @@ store_sqlite_put(struct store *up, const struct flow_row *rows, size_t n, char *
 
 /* --- reading ----------------------------------------------------------------------- */
 
-bool
-store_sqlite_tail(sqlite3 *db, unsigned kind, int64_t n, int64_t *mark, int64_t *last)
+/* The number that the query gives of a table; 0 if there is no table. */
+static int
+number_in(sqlite3 *db, const char *table, int64_t n, const char *sql, int64_t *v, char *why,
+          size_t size)
 {
-    const struct kind *k = &store_sqlite_kinds[kind];
-    char sql[160];
+    bool has = false;
+    int error = store_sqlite_has(db, table, n, &has, why, size);
 
-    snprintf(sql, sizeof sql, "SELECT row FROM %s WHERE n = %lld", k->rolled, (long long)n);
-    *mark = store_sqlite_number(db, sql);
-    snprintf(sql, sizeof sql,
-             "SELECT %lld + (id << 16) + n - 1 FROM %s_%lld ORDER BY id DESC LIMIT 1",
-             (long long)STORE_BLOCKS, k->name, (long long)n);
-    *last = store_sqlite_number(db, sql);
-    if (!*last && kind == 0) { /* sums of version 1 are in all kinds */
-        snprintf(sql, sizeof sql, "SELECT MAX(rowid) FROM raw_%lld", (long long)n);
-        *last = store_sqlite_number(db, sql);
+    *v = 0;
+    return error || !has ? error : store_sqlite_number(db, sql, v, why, size);
+}
+
+int
+store_sqlite_tail(sqlite3 *db, const struct partition *p, int64_t *mark, int64_t *last, char *why,
+                  size_t size)
+{
+    const struct kind *k = &store_sqlite_kinds[p->kind];
+    char sql[160];
+    int error;
+
+    *last = 0;
+    snprintf(sql, sizeof sql, "SELECT row FROM %s WHERE n = %lld", k->rolled, (long long)p->n);
+    error = store_sqlite_number(db, sql, mark, why, size);
+    if (!error) {
+        snprintf(sql, sizeof sql,
+                 "SELECT %lld + (id << 16) + n - 1 FROM %s_%lld ORDER BY id DESC LIMIT 1",
+                 (long long)STORE_BLOCKS, k->name, (long long)p->n);
+        error = number_in(db, k->name, p->n, sql, last, why, size);
     }
-    return *last > *mark;
+    if (!error && !*last && p->kind == 0) { /* sums of version 1 are in all kinds */
+        snprintf(sql, sizeof sql, "SELECT MAX(rowid) FROM raw_%lld", (long long)p->n);
+        error = number_in(db, k->rows, p->n, sql, last, why, size);
+    }
+    return error;
 }
 
 int
@@ -163,11 +189,12 @@ store_blocks_open(struct store_blocks *b, sqlite3 *db, const struct partition *o
 {
     const char *name = store_sqlite_kinds[of->kind].name;
     char sql[200];
-    int error;
+    bool has = false;
+    int error = store_sqlite_has(db, name, of->n, &has, why, size);
 
     b->s = NULL;
-    if (!store_sqlite_has(db, name, of->n)) {
-        return 0;
+    if (error || !has) {
+        return error;
     }
     snprintf(sql, sizeof sql, "SELECT id, newest, data FROM %s_%lld WHERE %s AND oldest < ?3 %s",
              name, (long long)of->n,

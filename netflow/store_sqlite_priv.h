@@ -66,17 +66,18 @@ struct partition {
     unsigned kind;
     int64_t n;
 };
-enum { PARTITIONS_MAX = 4096 };
 
 int store_sqlite_error(sqlite3 *, int code, char *why, size_t size);
 int store_sqlite_exec(sqlite3 *, const char *sql, char *why, size_t size);
 /* Of a transaction: commits, or takes back what it did if there is an error. */
 int store_sqlite_finish(struct store_sqlite *, int error, char *why, size_t size);
-/* Of the kind (or N_KINDS: all), oldest first, of either version; how many. */
-size_t store_sqlite_partitions(sqlite3 *, unsigned kind, struct partition *, size_t max);
-bool store_sqlite_has(sqlite3 *, const char *table, int64_t n);
-/* The number that the query gives; 0: none. */
-int64_t store_sqlite_number(sqlite3 *, const char *sql);
+/* Of the kind (or N_KINDS: all), oldest first, of either version; free() them. */
+int store_sqlite_partitions(sqlite3 *, unsigned kind, struct partition **, size_t *n, char *why,
+                            size_t size);
+int store_sqlite_has(sqlite3 *, const char *table, int64_t n, bool *has, char *why, size_t size);
+/* The number that the query gives; 0 if it has no row.  What could not be read is no 0: rows
+ * would be added up again, or go before they are. */
+int store_sqlite_number(sqlite3 *, const char *sql, int64_t *, char *why, size_t size);
 /* "a", "b" ...: the columns' names, quoted; of rollups those they have. */
 void store_sqlite_columns(FILE *, bool rollup, const char *before);
 void store_sqlite_bind(sqlite3_stmt *, int index, unsigned column, const struct flow_value *);
@@ -91,9 +92,10 @@ int store_blocks_prepare(sqlite3 *, unsigned kind, int64_t n, sqlite3_stmt **, c
                          size_t size);
 int store_blocks_insert(sqlite3_stmt *, size_t rows, int64_t oldest_ms, int64_t newest_ms,
                         const uint8_t *block, size_t len, char *why, size_t size);
-/* Whether the table has rows that the next kind does not have: those behind 'mark'
- * to 'last'. */
-bool store_sqlite_tail(sqlite3 *, unsigned kind, int64_t n, int64_t *mark, int64_t *last);
+/* The rows of the table that the next kind does not have: those behind 'mark' to 'last';
+ * none if it is not behind it. */
+int store_sqlite_tail(sqlite3 *, const struct partition *, int64_t *mark, int64_t *last, char *why,
+                      size_t size);
 
 /* Blocks of a table that may have rows of from <= time < to. */
 enum store_order { STORE_BY_ID, STORE_NEWEST_FIRST };

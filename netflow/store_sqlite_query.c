@@ -24,7 +24,7 @@ struct question {
     sqlite3 *db;
     int64_t deadline_ms;
     struct params params;
-    struct partition partitions[PARTITIONS_MAX];
+    struct partition *partitions;
     size_t n_partitions;
     sqlite3_stmt *statement;
     struct store_scan scan;
@@ -151,6 +151,7 @@ end(struct question *x)
     if (x) {
         sqlite3_finalize(x->statement);
         sqlite3_close(x->db);
+        free(x->partitions);
         free(x->scan.tables);
         free(x->params.v);
         free(x);
@@ -158,18 +159,22 @@ end(struct question *x)
 }
 
 /* The kind's partitions that the time has something in. */
-static size_t
-overlapping(struct question *x, unsigned kind, int64_t from, int64_t to)
+static int
+overlapping(struct question *x, unsigned kind, int64_t from, int64_t to, char *why, size_t size)
 {
     int64_t span = store_sqlite_kinds[kind].span_ms;
-    size_t n = store_sqlite_partitions(x->db, kind, x->partitions, PARTITIONS_MAX), kept = 0;
+    size_t n, kept = 0;
+    int error;
 
+    free(x->partitions);
+    error = store_sqlite_partitions(x->db, kind, &x->partitions, &n, why, size);
     for (size_t i = 0; i < n; i++) {
         if (x->partitions[i].n * span < to && (x->partitions[i].n + 1) * span > from) {
             x->partitions[kept++] = x->partitions[i];
         }
     }
-    return x->n_partitions = kept;
+    x->n_partitions = kept;
+    return error;
 }
 
 /* Prepares the text of the memstream 'f' and binds; frees it. */
@@ -388,9 +393,10 @@ static int
 list_rows(struct question *x, const struct store_query *q, int64_t hour, struct page *page,
           char *why, size_t size)
 {
-    int code = SQLITE_DONE, error = 0;
+    bool has = false;
+    int code = SQLITE_DONE, error = store_sqlite_has(x->db, "raw", hour, &has, why, size);
 
-    if (store_sqlite_has(x->db, "raw", hour)) {
+    if (!error && has) {
         error = ask_rows(x, q, hour, page->max, why, size);
         while (!error && (code = sqlite3_step(x->statement)) == SQLITE_ROW) {
             struct listed l = {.id = sqlite3_column_int64(x->statement, 0),
@@ -417,7 +423,7 @@ store_sqlite_list(struct store *up, const struct store_query *q,
     int error = begin(up, q, &x, why, size);
 
     if (!error) {
-        overlapping(x, 0, q->from_ms, q->to_ms);
+        error = overlapping(x, 0, q->from_ms, q->to_ms, why, size);
     }
     while (!error && page.max && x->n_partitions) {
         int64_t hour = x->partitions[--x->n_partitions].n;
@@ -483,48 +489,70 @@ write_term(FILE *f, const struct store_query *q, const char *table, const char *
     fprintf(f, " FROM %s%s%s", table, where, and);
 }
 
-/* The kind's tables; of a finer one than is asked for what is behind the marks. */
-static void
-write_kind(FILE *f, struct question *x, const struct store_query *q, unsigned kind, bool tails,
-           const char *where, size_t *terms)
+/* One table; of 'tails' what is behind its mark. */
+static int
+write_table(FILE *f, struct question *x, const struct store_query *q, const struct partition *p,
+            bool tails, const char *where, size_t *terms, char *why, size_t size)
 {
-    const struct kind *k = &store_sqlite_kinds[kind];
-    struct store_scan *scan = &x->scan;
+    const struct kind *k = &store_sqlite_kinds[p->kind];
+    int64_t mark = 0, last = INT64_MAX;
     char table[40], and[60];
+    bool rows = false;
+    int error = tails ? store_sqlite_tail(x->db, p, &mark, &last, why, size) : 0;
 
-    overlapping(x, kind, scan->from_ms, scan->to_ms);
-    scan->tables = reallocarray(scan->tables, scan->n + x->n_partitions + 1, sizeof *scan->tables);
-    for (size_t i = 0; i < x->n_partitions && scan->tables; i++) {
-        const struct partition *p = &x->partitions[i];
-        int64_t mark = 0, last;
-
-        if (tails && !store_sqlite_tail(x->db, kind, p->n, &mark, &last)) {
-            continue;
-        }
-        if ((kind == 0 ? mark < STORE_BLOCKS : !tails) && store_sqlite_has(x->db, k->rows, p->n)) {
-            snprintf(table, sizeof table, "%s_%lld", k->rows, (long long)p->n);
-            snprintf(and, sizeof and, " AND rowid > %lld", (long long)mark);
-            write_term(f, q, table, kind ? "" : " * MAX(sampling, 1)", kind ? "flows" : "1", where,
-                       kind ? "" : and, terms);
-        }
-        scan->tables[scan->n++] = (struct store_scan_table){*p, mark};
+    if (error || last <= mark) {
+        return error;
     }
-    x->params.failed |= !scan->tables;
+    if (p->kind == 0 ? mark < STORE_BLOCKS : !tails) {
+        error = store_sqlite_has(x->db, k->rows, p->n, &rows, why, size);
+    }
+    if (!error && rows) {
+        snprintf(table, sizeof table, "%s_%lld", k->rows, (long long)p->n);
+        snprintf(and, sizeof and, " AND rowid > %lld", (long long)mark);
+        write_term(f, q, table, p->kind ? "" : " * MAX(sampling, 1)", p->kind ? "flows" : "1",
+                   where, p->kind ? "" : and, terms);
+    }
+    x->scan.tables[x->scan.n++] = (struct store_scan_table){*p, mark};
+    return error;
 }
 
-/* How many tables it is of; 0: there is nothing to ask. */
-static size_t
+/* The kind's tables; of a finer one than is asked for what is behind the marks. */
+static int
+write_kind(FILE *f, struct question *x, const struct store_query *q, unsigned kind, bool tails,
+           const char *where, size_t *terms, char *why, size_t size)
+{
+    struct store_scan *scan = &x->scan;
+    struct store_scan_table *tables;
+    int error = overlapping(x, kind, scan->from_ms, scan->to_ms, why, size);
+
+    if (error) {
+        return error;
+    }
+    tables = reallocarray(scan->tables, scan->n + x->n_partitions + 1, sizeof *tables);
+    if (!tables) {
+        return store_sqlite_error(NULL, SQLITE_NOMEM, why, size);
+    }
+    scan->tables = tables;
+    for (size_t i = 0; i < x->n_partitions && !error; i++) {
+        error = write_table(f, x, q, &x->partitions[i], tails, where, terms, why, size);
+    }
+    return error;
+}
+
+/* '*terms': how many tables it is of; 0: there is nothing to ask. */
+static int
 write_sum(FILE *f, struct question *x, const struct store_query *q, unsigned kind,
-          const struct store_source *source)
+          const struct store_source *source, size_t *terms, char *why, size_t size)
 {
     static const char *const orders[] = {"2", "3", "4"};
-    char *where = NULL, why[100];
-    size_t length, terms = 0;
+    char *where = NULL;
+    size_t length;
     FILE *w = open_memstream(&where, &length);
+    int error = 0;
 
+    *terms = 0;
     if (!w) {
-        x->params.failed = true;
-        return 0;
+        return store_sqlite_error(NULL, SQLITE_NOMEM, why, size);
     }
     write_where(w, &x->params, q, source->from_ms, source->to_ms);
     x->params.failed |= fclose(w) != 0;
@@ -537,12 +565,12 @@ write_sum(FILE *f, struct question *x, const struct store_query *q, unsigned kin
     x->scan.db = x->db;
     x->scan.from_ms = source->from_ms;
     x->scan.to_ms = source->to_ms;
-    for (unsigned k = kind + 1; k-- && !x->params.failed;) {
-        write_kind(f, x, q, k, k < kind, where, &terms);
+    for (unsigned k = kind + 1; k-- && !error && !x->params.failed;) {
+        error = write_kind(f, x, q, k, k < kind, where, terms, why, size);
     }
-    x->params.failed |= store_scan_module(x->db, &x->scan, why, sizeof why) != 0;
+    error = error ? error : store_scan_module(x->db, &x->scan, why, size);
     if (x->scan.n) {
-        write_term(f, q, "flow_blocks", " * MAX(sampling, 1)", "flows", where, "", &terms);
+        write_term(f, q, "flow_blocks", " * MAX(sampling, 1)", "flows", where, "", terms);
     }
     fprintf(f, ") GROUP BY t");
     for (unsigned i = 0; i < q->n_group; i++) {
@@ -550,7 +578,29 @@ write_sum(FILE *f, struct question *x, const struct store_query *q, unsigned kin
     }
     fprintf(f, " ORDER BY %s%s DESC LIMIT %u", q->step_s ? "1, " : "", orders[q->order], q->limit);
     free(where);
-    return terms;
+    return error;
+}
+
+/* The question in SQL, ready to be asked; x->statement is NULL if there is nothing to ask. */
+static int
+ask_sum(struct question *x, const struct store_query *q, unsigned kind,
+        const struct store_source *source, char *why, size_t size)
+{
+    char *sql = NULL;
+    size_t length, terms;
+    FILE *f = open_memstream(&sql, &length);
+    int error;
+
+    if (!f) {
+        return store_sqlite_error(NULL, SQLITE_NOMEM, why, size);
+    }
+    error = write_sum(f, x, q, kind, source, &terms, why, size);
+    if (error || (!terms && !x->params.failed)) {
+        fclose(f);
+        free(sql);
+        return error;
+    }
+    return ask(x, f, &sql, why, size);
 }
 
 int
@@ -560,9 +610,6 @@ store_sqlite_sum(struct store *up, const struct store_query *q, struct store_sou
     unsigned kind = choose_kind((struct store_sqlite *)up, q);
     int64_t step_ms = store_sqlite_kinds[kind].step_s * INT64_C(1000);
     struct question *x;
-    char *sql = NULL;
-    size_t length;
-    FILE *f;
     int error = begin(up, q, &x, why, size), code = SQLITE_DONE;
 
     *source = (struct store_source){store_sqlite_kinds[kind].step_s, q->from_ms, q->to_ms};
@@ -570,21 +617,17 @@ store_sqlite_sum(struct store *up, const struct store_query *q, struct store_sou
         source->from_ms = q->from_ms / step_ms * step_ms;
         source->to_ms = (q->to_ms + step_ms - 1) / step_ms * step_ms;
     }
-    if (!error && overlapping(x, kind, source->from_ms, source->to_ms) > RAW_PARTITIONS) {
+    if (!error) {
+        error = overlapping(x, kind, source->from_ms, source->to_ms, why, size);
+    }
+    if (!error && x->n_partitions > RAW_PARTITIONS) {
         snprintf(why, size,
                  "too long a time for what only single records have; ask for at most %d hours",
                  RAW_PARTITIONS);
         error = ERANGE;
     }
-    f = error ? NULL : open_memstream(&sql, &length);
-    if (f && !write_sum(f, x, q, kind, source) && !x->params.failed) {
-        fclose(f);
-        free(sql);
-        end(x);
-        return 0;
-    }
-    error = f ? ask(x, f, &sql, why, size) : error ? error : ENOMEM;
-    while (!error && (code = sqlite3_step(x->statement)) == SQLITE_ROW) {
+    error = error ? error : ask_sum(x, q, kind, source, why, size);
+    while (!error && x->statement && (code = sqlite3_step(x->statement)) == SQLITE_ROW) {
         struct store_sum r = {.time_ms = sqlite3_column_int64(x->statement, 0),
                               .bytes = sqlite3_column_int64(x->statement, 1),
                               .packets = sqlite3_column_int64(x->statement, 2),

@@ -390,15 +390,19 @@ roll_table(struct store_sqlite *s, const struct partition *p, int64_t mark, stru
            char *why, size_t size)
 {
     const struct kind *from = &store_sqlite_kinds[p->kind], *to = from + 1;
+    bool rows = false;
     int error = 0;
 
-    if (p->kind == 0 && mark < STORE_BLOCKS && store_sqlite_has(s->db, "raw", p->n)) {
+    if (p->kind == 0 && mark < STORE_BLOCKS) {
+        error = store_sqlite_has(s->db, from->rows, p->n, &rows, why, size);
+    }
+    if (!error && rows) {
         error = read_rows(s->db, p->n, mark, r, why, size);
     }
     error = error ? error : read_blocks(s->db, p, mark, r, why, size);
     if (!error && r->last == mark) {
         snprintf(why, size, "a table's rows are not those that it says it has");
-        error = EIO;
+        error = EBADMSG;
     }
     return error ? error
                  : write_sums(s, p->kind + 1, p->n * from->span_ms / to->span_ms, &r->fold, why,
@@ -438,14 +442,15 @@ store_sqlite_roll_rows(struct store_sqlite *s, const struct partition *p, int64_
 static int
 roll_kind(struct store_sqlite *s, unsigned kind, size_t max, bool *more, char *why, size_t size)
 {
-    struct partition *p = calloc(PARTITIONS_MAX, sizeof *p);
-    size_t n = p ? store_sqlite_partitions(s->db, kind, p, PARTITIONS_MAX) : 0;
+    struct partition *p;
+    size_t n;
     int64_t mark, last, to;
-    int error = 0, failed = 0;
+    int error = store_sqlite_partitions(s->db, kind, &p, &n, why, size), failed = 0;
     char text[200];
 
-    for (size_t i = 0; i < n && !*more && (!failed || failed == EIO); i++) {
-        if (store_sqlite_tail(s->db, kind, p[i].n, &mark, &last)) {
+    for (size_t i = 0; i < n && !*more && (!failed || failed == EBADMSG); i++) {
+        failed = store_sqlite_tail(s->db, &p[i], &mark, &last, text, sizeof text);
+        if (!failed && mark < last) {
             failed = store_sqlite_roll_rows(s, &p[i], mark, max, &to, text, sizeof text);
             *more = !failed && to < last;
         }
@@ -469,7 +474,7 @@ store_sqlite_roll(struct store *up, size_t max, bool *more, char *why, size_t si
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     *more = false;
-    for (unsigned k = 0; store_sqlite_kinds[k].rolled && !*more && (!failed || failed == EIO);
+    for (unsigned k = 0; store_sqlite_kinds[k].rolled && !*more && (!failed || failed == EBADMSG);
          k++) {
         int64_t ms = now.tv_sec * INT64_C(1000) + 1,
                 due = s->rolled_ms[k] + store_sqlite_kinds[k + 1].step_s * INT64_C(1000);

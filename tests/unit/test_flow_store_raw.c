@@ -448,10 +448,10 @@ test_damage(void)
             exec(db, sql);
         }
         sqlite3_close(db);
-        CHECK(s->ops->list(s, &q, ignore_row, NULL, why, sizeof why) == EIO && strlen(why) > 5);
-        CHECK(s->ops->sum(s, &q, &source, summed, &is, why, sizeof why) == EIO);
+        CHECK(s->ops->list(s, &q, ignore_row, NULL, why, sizeof why) == EBADMSG && strlen(why) > 5);
+        CHECK(s->ops->sum(s, &q, &source, summed, &is, why, sizeof why) == EBADMSG);
         why[0] = '\0';
-        CHECK(s->ops->roll(s, 1000, &more, why, sizeof why) == EIO && !more && strlen(why) > 5);
+        CHECK(s->ops->roll(s, 1000, &more, why, sizeof why) == EBADMSG && !more && strlen(why) > 5);
         s->ops->close(s);
     }
     flow_filter_free(f);
@@ -481,8 +481,8 @@ test_forged_ids(void)
                  ids[i]);
         exec(db, sql);
         sqlite3_close(db);
-        CHECK(s->ops->list(s, &q, ignore_row, NULL, why, sizeof why) == EIO);
-        CHECK(s->ops->sum(s, &q, &source, summed, &is, why, sizeof why) == EIO);
+        CHECK(s->ops->list(s, &q, ignore_row, NULL, why, sizeof why) == EBADMSG);
+        CHECK(s->ops->sum(s, &q, &source, summed, &is, why, sizeof why) == EBADMSG);
         s->ops->close(s);
     }
     flow_filter_free(f);
@@ -505,7 +505,7 @@ test_damaged_hour(void)
     exec(db, sql);
     sqlite3_close(db);
     for (int i = 0; i < 20 && more; i++) {
-        CHECK(s->ops->roll(s, 500, &more, why, sizeof why) == EIO);
+        CHECK(s->ops->roll(s, 500, &more, why, sizeof why) == EBADMSG);
     }
     CHECK(!more && number("SELECT COUNT(*) FROM rolled") == 2);
     CHECK(number("SELECT COUNT(*) FROM rolled_s60") > 0);
