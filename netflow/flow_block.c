@@ -2,6 +2,9 @@
 
 #include <errno.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 /* --- writing --------------------------------------------------------------------- */
 
 #define GATHER(TYPE)                                                                               \
@@ -74,7 +77,7 @@ base_bytes(int64_t v)
 void
 flow_block_begin(struct flow_block_writer *w, size_t n, uint8_t to[FLOW_BLOCK_BYTES])
 {
-    put_le16(to, (uint16_t)n);
+    put_le16(to, (uint16_t)(FLOW_BLOCK_CHECKED | n));
     *w = (struct flow_block_writer){to, to + 2, n};
 }
 
@@ -109,8 +112,10 @@ flow_block_put(struct flow_block_writer *w, unsigned part, const int64_t *v)
 size_t
 flow_block_end(struct flow_block_writer *w)
 {
-    put_le64(w->next, 0);
-    return (size_t)(w->next - w->to) + 8;
+    size_t len = (size_t)(w->next - w->to);
+
+    put_le64(w->next, XXH3_64bits(w->to, len));
+    return len + 8;
 }
 
 size_t
@@ -171,11 +176,16 @@ int
 flow_block_open(struct flow_block *b, const void *bytes, size_t len)
 {
     const uint8_t *p = bytes;
+    uint64_t check;
 
-    if (len < 10 || get_le16(p) == 0 || get_le16(p) > FLOW_BLOCK_ROWS) {
+    if (len < 10) {
         return EPROTO;
     }
-    b->n = get_le16(p);
+    b->n = get_le16(p) & ~(unsigned)FLOW_BLOCK_CHECKED;
+    check = get_le16(p) & FLOW_BLOCK_CHECKED ? XXH3_64bits(p, len - 8) : 0;
+    if (!b->n || b->n > FLOW_BLOCK_ROWS || get_le64(p + len - 8) != check) {
+        return EPROTO;
+    }
     for (unsigned i = 0; i < FLOW_BLOCK_PARTS; i++) {
         b->part[i] = (struct flow_block_part){.at = zero};
     }
@@ -186,7 +196,7 @@ flow_block_open(struct flow_block *b, const void *bytes, size_t len)
             return EPROTO;
         }
     }
-    return len == 8 && !memcmp(p, zero, sizeof zero) ? 0 : EPROTO;
+    return len == 8 ? 0 : EPROTO;
 }
 
 void

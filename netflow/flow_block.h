@@ -4,7 +4,11 @@
  * bytes as the farthest needs; a column that is 0 in all rows takes none.  Any
  * value can be read without reading the others.
  *
- *     rows(16) { part(8) shape(8) base(0..8 bytes) rows * width bytes }* zero(64)
+ *     rows(16) { part(8) shape(8) base(0..8 bytes) rows * width bytes }* check(64)
+ *
+ * 'rows' has FLOW_BLOCK_CHECKED set; 'check' is the XXH3 of all before it, so that
+ * what a disk has changed is not taken for rows.  Blocks of before there were checks
+ * have neither: their last 8 bytes are 0.
  *
  * All little endian; 'shape' is the bytes of the base (signed) << 4 | the width.
  * Part 0 is the row's time; column c of flow_columns is part 1 + 2c, addresses
@@ -25,6 +29,7 @@
 
 enum {
     FLOW_BLOCK_ROWS = 1024,
+    FLOW_BLOCK_CHECKED = 1 << 15,
     FLOW_BLOCK_FLOWS = 1 + 2 * FLOW_COLUMNS_MAX, /* part */
     FLOW_BLOCK_PARTS,
     FLOW_BLOCK_BYTES = 2 + FLOW_BLOCK_PARTS * (10 + 8 * FLOW_BLOCK_ROWS) + 8, /* at most */

@@ -452,7 +452,7 @@ expire(struct store *up, int64_t now_ms, char *why, size_t size)
 /* --- opening ---------------------------------------------------------------------------- */
 
 #define APPLICATION "1466336305" /* "Wft1" */
-#define VERSION "3" /* what is older can be read, and is of this version from then on */
+#define VERSION "4" /* what is older can be read, and is of this version from then on */
 
 /* A file of another layout is not touched.  One without tables is of a process that
  * ended while it made it. */

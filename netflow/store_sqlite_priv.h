@@ -7,8 +7,9 @@
  * once and stay.
  *
  * Version 1 of the file had a table row for each: raw_N with an index on its time,
- * r60_N, r300_N, r3600_N with a primary key.  What is left of those is read, and
- * goes with its time. */
+ * r60_N, r300_N, r3600_N with a primary key.  Version 2 had raw rows in blocks, 3 the
+ * sums, too, and all without checks.  What is left of those is read, and goes with
+ * its time. */
 #ifndef STORE_SQLITE_PRIV_H
 #define STORE_SQLITE_PRIV_H
 

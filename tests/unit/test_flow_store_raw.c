@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "flow_block.h"
 #include "store.h"
 
 #define HOUR INT64_C(3600000)
@@ -338,21 +339,34 @@ number(const char *sql)
     return n;
 }
 
+/* A file as versions 1 and 2 began it; in a transaction. */
+static sqlite3 *
+begin_old(const char *name, int version)
+{
+    char sql[60];
+    sqlite3 *db;
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+    exec(db, "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;"
+             "PRAGMA application_id = 1466336305");
+    snprintf(sql, sizeof sql, "PRAGMA user_version = %d; BEGIN", version);
+    exec(db, sql);
+    exec(db, "CREATE TABLE name (id INTEGER PRIMARY KEY, class, name, extra);"
+             "CREATE TABLE rolled (n INTEGER PRIMARY KEY, row);"
+             "CREATE TABLE binding (kind, key, since, until, value,"
+             " PRIMARY KEY (kind, key, since)) WITHOUT ROWID");
+    return db;
+}
+
 static void
 test_version1(void)
 {
     struct store *s;
     sqlite3 *db;
 
-    snprintf(path, sizeof path, "%s/version1", dir);
     CASE("a file of version 1 is read, and written on");
-    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
-    exec(db, "PRAGMA page_size = 8192; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL;"
-             "PRAGMA application_id = 1466336305; PRAGMA user_version = 1; BEGIN;"
-             "CREATE TABLE name (id INTEGER PRIMARY KEY, class, name, extra);"
-             "CREATE TABLE rolled (n INTEGER PRIMARY KEY, row);"
-             "CREATE TABLE binding (kind, key, since, until, value,"
-             " PRIMARY KEY (kind, key, since)) WITHOUT ROWID");
+    db = begin_old("version1", 1);
     for (int64_t hour = base / HOUR; hour < base / HOUR + 3; hour++) {
         write_hour(db, hour, N / 2);
         roll_hour(db, hour, N / 4);
@@ -364,7 +378,7 @@ test_version1(void)
     check_lists(s);
     check_rolling(s);
     check_lists(s);
-    CHECK(number("PRAGMA user_version") == 3);
+    CHECK(number("PRAGMA user_version") == 4);
     s->ops->close(s);
     s = open_store();
     check_sums(s);
@@ -381,10 +395,168 @@ test_version1(void)
 
     CASE("a file of a later version is not touched");
     CHECK(sqlite3_open(path, &db) == SQLITE_OK);
-    exec(db, "PRAGMA user_version = 4");
+    exec(db, "PRAGMA user_version = 5");
     sqlite3_close(db);
     struct store_options o = {.path = path, .raw_hours = 48};
     CHECK(store_sqlite_open(&o, &s, why, sizeof why) == EINVAL);
+}
+
+/* --- blocks without checks -------------------------------------------------------------- */
+
+enum { OLD_ROWS = 300 }; /* of a block */
+
+/* Blocks as they were before version 4. */
+static void
+uncheck(uint8_t *block, size_t len)
+{
+    CHECK(block[1] & 0x80);
+    block[1] &= 0x7f;
+    memset(block + len - 8, 0, 8);
+}
+
+static void
+write_block(sqlite3 *db, int64_t hour, const struct flow_row **of, size_t n)
+{
+    static uint8_t block[FLOW_BLOCK_BYTES];
+    size_t len = flow_block_encode(of, n, block);
+    uint64_t oldest = UINT64_MAX, newest = 0;
+    sqlite3_stmt *insert = NULL;
+    char sql[100];
+
+    uncheck(block, len);
+    for (size_t i = 0; i < n; i++) {
+        oldest = of[i]->time_ms < oldest ? of[i]->time_ms : oldest;
+        newest = of[i]->time_ms > newest ? of[i]->time_ms : newest;
+    }
+    snprintf(sql, sizeof sql, "INSERT INTO blocks_%lld (n, oldest, newest, data) VALUES (?,?,?,?)",
+             (long long)hour);
+    CHECK(sqlite3_prepare_v2(db, sql, -1, &insert, NULL) == SQLITE_OK);
+    sqlite3_bind_int64(insert, 1, (int64_t)n);
+    sqlite3_bind_int64(insert, 2, (int64_t)oldest);
+    sqlite3_bind_int64(insert, 3, (int64_t)newest);
+    sqlite3_bind_blob64(insert, 4, block, len, SQLITE_STATIC);
+    CHECK(sqlite3_step(insert) == SQLITE_DONE);
+    sqlite3_finalize(insert);
+}
+
+/* The hour's rows, up to 'n', as version 2 had them. */
+static void
+write_blocks(sqlite3 *db, int64_t hour, size_t n)
+{
+    const struct flow_row *of[OLD_ROWS];
+    size_t k = 0;
+    char sql[300];
+
+    snprintf(sql, sizeof sql,
+             "CREATE TABLE blocks_%lld (id INTEGER PRIMARY KEY, n, oldest, newest, data);"
+             "CREATE INDEX t_blocks_%lld ON blocks_%lld (newest, oldest)",
+             (long long)hour, (long long)hour, (long long)hour);
+    exec(db, sql);
+    for (size_t i = 0; i < n; i++) {
+        if ((int64_t)rows[i].time_ms / HOUR == hour) {
+            of[k++] = &rows[i];
+        }
+        if (k == OLD_ROWS || (k && i + 1 == n)) {
+            write_block(db, hour, of, k);
+            k = 0;
+        }
+    }
+}
+
+static void
+test_version2(void)
+{
+    struct store *s;
+    sqlite3 *db;
+    char sql[200];
+
+    CASE("a file of version 2 is read, and written on");
+    db = begin_old("version2", 2);
+    for (int64_t hour = base / HOUR; hour < base / HOUR + 3; hour++) {
+        write_hour(db, hour, N / 2); /* of which its sums are made, as they were in version 1 */
+        roll_hour(db, hour, N / 4);
+        snprintf(sql, sizeof sql, "DROP TABLE raw_%lld", (long long)hour);
+        exec(db, sql);
+        write_blocks(db, hour, N / 2);
+    }
+    snprintf(sql, sizeof sql,
+             "UPDATE rolled SET row = (1 << 40) + ((row - 1) / %d + 1 << 16) + (row - 1) %% %d;"
+             "COMMIT",
+             OLD_ROWS, OLD_ROWS);
+    exec(db, sql);
+    sqlite3_close(db);
+    CHECK(number("SELECT MIN(row & 65535) FROM rolled") > 0); /* in the midst of blocks */
+    s = open_store();
+    put(s, N / 2, N - N / 2);
+    check_lists(s);
+    check_rolling(s);
+    check_lists(s);
+    CHECK(number("PRAGMA user_version") == 4);
+    CHECK(number("SELECT COUNT(*) FROM sqlite_master WHERE name GLOB 'r60_*'") > 0);
+    CHECK(number("SELECT COUNT(*) FROM sqlite_master WHERE name GLOB 's60_*'") > 0);
+    s->ops->close(s);
+}
+
+static void
+uncheck_value(sqlite3_context *to, int argc, sqlite3_value **v)
+{
+    size_t len = (size_t)sqlite3_value_bytes(v[0]);
+    uint8_t *block = malloc(len);
+
+    (void)argc;
+    memcpy(block, sqlite3_value_blob(v[0]), len);
+    uncheck(block, len);
+    sqlite3_result_blob64(to, block, len, free);
+}
+
+/* Makes a file of version 3 of one of version 4, which differs by its checks. */
+static void
+uncheck_all(void)
+{
+    sqlite3_stmt *tables = NULL;
+    char sql[200];
+    sqlite3 *db;
+    int n = 0;
+
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+    CHECK(sqlite3_create_function(db, "uncheck", 1, SQLITE_UTF8, NULL, uncheck_value, NULL, NULL) ==
+          SQLITE_OK);
+    exec(db, "CREATE TEMP TABLE t AS SELECT name FROM sqlite_master WHERE type = 'table' AND "
+             "(name GLOB 'blocks_*' OR name GLOB 's[0-9]*_*')");
+    CHECK(sqlite3_prepare_v2(db, "SELECT name FROM t", -1, &tables, NULL) == SQLITE_OK);
+    for (; sqlite3_step(tables) == SQLITE_ROW; n++) {
+        snprintf(sql, sizeof sql, "UPDATE %s SET data = uncheck(data)",
+                 (const char *)sqlite3_column_text(tables, 0));
+        exec(db, sql);
+    }
+    sqlite3_finalize(tables);
+    exec(db, "PRAGMA user_version = 3");
+    sqlite3_close(db);
+    CHECK(n > 5); /* raw ones of three hours, and sums */
+}
+
+static void
+test_version3(void)
+{
+    struct store *s;
+    bool more = true;
+
+    CASE("a file of version 3 is read, and written on");
+    snprintf(path, sizeof path, "%s/version3", dir);
+    s = open_store();
+    put(s, 0, N / 2);
+    while (more) {
+        CHECK(s->ops->roll(s, 1000, &more, why, sizeof why) == 0);
+    }
+    put(s, N / 2, N / 4);
+    s->ops->close(s);
+    uncheck_all();
+    s = open_store();
+    put(s, N / 2 + N / 4, N - N / 2 - N / 4);
+    check_lists(s);
+    check_rolling(s);
+    CHECK(number("PRAGMA user_version") == 4);
+    s->ops->close(s);
 }
 
 static void
@@ -423,8 +595,10 @@ ignore_row(void *aux, const struct flow_row *row, int64_t id)
 static void
 test_damage(void)
 {
-    static const char *const damage[] = {"x'00'", "NULL", "'text'", "zeroblob(100000)",
-                                         "substr(data, 1, length(data) - 1)"};
+    static const char *const damage[] = {
+        "x'00'", "NULL", "'text'", "zeroblob(100000)", "substr(data, 1, length(data) - 1)",
+        /* of values: they could be read */
+        "CAST(substr(data, 1, 30) || x'a5c35a' || substr(data, 34) AS BLOB)"};
     struct flow_filter_error e;
     struct flow_filter *f = flow_filter_parse("src port 0-60000", &e);
     struct store_query q = {.to_ms = INT64_MAX, .filter = f, .limit = 100, .timeout_ms = 20000};
@@ -524,6 +698,8 @@ main(void)
     make_rows();
     test_blocks();
     test_version1();
+    test_version2();
+    test_version3();
     test_begun();
     test_damage();
     test_forged_ids();
