@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "export_collector.h"
@@ -14,6 +15,14 @@
 #define REFRESH_S 60u
 #define LINGER_MS 200u /* a message waits so long to be filled */
 
+/* Which file it was. */
+struct stamp {
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+    struct timespec changed;
+};
+
 struct export
 {
     struct export_message message;  /* flows, being gathered */
@@ -21,6 +30,7 @@ struct export
     uint64_t started;               /* when the first record came into 'message' */
     uint64_t refresh_ms, refreshed; /* over UDP */
     struct tls_config *tls;
+    struct stamp stamps[3]; /* of its files */
     unsigned n;
     struct export_collector *collectors[EXPORT_COLLECTORS_MAX];
     bool wants[EXPORT_COLLECTORS_MAX]; /* templates, before anything else */
@@ -40,22 +50,73 @@ unix_ms(void)
     return t.tv_sec * UINT64_C(1000) + t.tv_nsec / 1000000;
 }
 
-static bool
-wants_tls(const struct export_config *c)
+static void
+take_stamps(const struct export_config *c, struct stamp stamps[3])
 {
-    for (unsigned i = 0; i < c->n_targets; i++) {
-        if (!strncmp(c->targets[i], "tls:", 4)) {
-            return true;
+    const char *const files[3] = {c->key, c->certificate, c->ca};
+
+    memset(stamps, 0, 3 * sizeof *stamps);
+    for (int i = 0; i < 3; i++) {
+        struct stat st;
+
+        if (!stat(files[i], &st)) {
+            stamps[i].dev = st.st_dev;
+            stamps[i].ino = st.st_ino;
+            stamps[i].size = st.st_size;
+            stamps[i].changed = st.st_mtim;
         }
     }
-    return false;
+}
+
+static int
+load_tls(struct export *e, const struct export_config *c, char *why, size_t why_size)
+{
+    struct tls_config *fresh;
+    struct stamp stamps[3];
+    int error;
+
+    take_stamps(c, stamps); /* before they are read: who comes between is seen next time */
+    error = tls_config_create(c->key, c->certificate, c->ca, NULL, &fresh, why, why_size);
+    if (error) {
+        return error;
+    }
+    for (unsigned i = 0; i < e->n; i++) {
+        export_collector_set_tls(e->collectors[i], fresh);
+    }
+    tls_config_destroy(e->tls); /* open connections hold on to it */
+    e->tls = fresh;
+    memcpy(e->stamps, stamps, sizeof stamps);
+    return 0;
+}
+
+int
+export_add(struct export *e, const struct export_config *c, const char *target, char *why,
+           size_t why_size)
+{
+    bool wants_tls =
+        !e->tls && !strncmp(target, "tls:", 4) && c->key[0] && c->certificate[0] && c->ca[0];
+    int error = 0;
+
+    snprintf(why, why_size, "no memory");
+    if (e->n == EXPORT_COLLECTORS_MAX) {
+        snprintf(why, why_size, "there are %u collectors already", e->n);
+        return E2BIG;
+    }
+    if (wants_tls) {
+        error = load_tls(e, c, why, why_size);
+    }
+    if (!error) {
+        error = export_collector_create(target, c, e->tls, &e->collectors[e->n], why, why_size);
+    }
+    e->n += !error;
+    return error;
 }
 
 int
 export_create(const struct export_config *c, struct export **ep, char *why, size_t why_size)
 {
     struct export *e = calloc(1, sizeof *e);
-    int error = ENOMEM;
+    int error = 0;
 
     snprintf(why, why_size, "no memory");
     if (!e) {
@@ -68,46 +129,38 @@ export_create(const struct export_config *c, struct export **ep, char *why, size
     e->options = e->message;
     export_message_start(&e->message);
     e->refresh_ms = (c->refresh_s ? c->refresh_s : REFRESH_S) * UINT64_C(1000);
-    if (wants_tls(c) && c->key[0] && c->certificate[0] && c->ca[0]) {
-        error = tls_config_create(c->key, c->certificate, c->ca, NULL, &e->tls, why, why_size);
-        if (error) {
-            goto fail;
-        }
+    for (unsigned i = 0; i < c->n_targets && !error; i++) {
+        error = export_add(e, c, c->targets[i], why, why_size);
     }
-    for (; e->n < c->n_targets && e->n < EXPORT_COLLECTORS_MAX; e->n++) {
-        error = export_collector_create(c->targets[e->n], c, e->tls, &e->collectors[e->n], why,
-                                        why_size);
-        if (error) {
-            goto fail;
-        }
+    if (error) {
+        export_destroy(e);
+        return error;
     }
     *ep = e;
     return 0;
-
-fail:
-    export_destroy(e);
-    return error;
 }
 
 int
 export_reload_tls(struct export *e, const struct export_config *c, char *why, size_t why_size)
 {
-    struct tls_config *fresh;
+    return e->tls ? load_tls(e, c, why, why_size) : 0;
+}
+
+int
+export_renew_tls(struct export *e, const struct export_config *c, bool *renewed, char *why,
+                 size_t why_size)
+{
+    struct stamp stamps[3];
     int error;
 
-    if (!e->tls) {
+    *renewed = false;
+    take_stamps(c, stamps);
+    if (!e->tls || !memcmp(stamps, e->stamps, sizeof stamps)) {
         return 0;
     }
-    error = tls_config_create(c->key, c->certificate, c->ca, NULL, &fresh, why, why_size);
-    if (error) {
-        return error;
-    }
-    for (unsigned i = 0; i < e->n; i++) {
-        export_collector_set_tls(e->collectors[i], fresh);
-    }
-    tls_config_destroy(e->tls); /* open connections hold on to it */
-    e->tls = fresh;
-    return 0;
+    error = load_tls(e, c, why, why_size);
+    *renewed = !error;
+    return error;
 }
 
 /* --- sending --------------------------------------------------------------------- */

@@ -64,9 +64,15 @@ struct export;
 
 /* EINVAL with a sentence in 'why': a target is none, or a file cannot be read. */
 int export_create(const struct export_config *, struct export **, char *why, size_t why_size);
+/* One collector more, which the configuration need not name; as export_create(). */
+int export_add(struct export *, const struct export_config *, const char *target, char *why,
+               size_t why_size);
 /* The certificates of the configuration's files, as they are now, for connections from
  * now on.  An errno with a sentence in 'why': those from before stay. */
 int export_reload_tls(struct export *, const struct export_config *, char *why, size_t why_size);
+/* The same if there are other files than were read last. */
+int export_renew_tls(struct export *, const struct export_config *, bool *renewed, char *why,
+                     size_t why_size);
 void export_destroy(struct export *); /* sends what is gathered; accepts NULL */
 
 /* 'now' in ms of Unix time, never going back much. */

@@ -34,6 +34,7 @@ static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 5);
 /* An exporter that runs, and what it was made from. */
 struct running {
     struct export *export;             /* NULL: all collectors are refused */
+    uint32_t waiting;                  /* bit i: target i is refused, and tried again */
     char *refused;                     /* lines: what is wrong with which collector */
     const struct plan_export *made_of; /* in the plan */
     uint32_t bridge;                   /* index in the plan */
@@ -237,6 +238,7 @@ take_running(struct running *to, const struct export_config *config)
         if (runs[i].export && !memcmp(&runs[i].made_of->config, config, sizeof *config)) {
             to->export = runs[i].export;
             to->refused = runs[i].refused;
+            to->waiting = runs[i].waiting;
             runs[i].export = NULL;
             runs[i].refused = NULL;
             return true;
@@ -245,37 +247,60 @@ take_running(struct running *to, const struct export_config *config)
     return false;
 }
 
-/* An exporter to those collectors that can be; what is wrong with the others is said. */
+/* Adds the collectors that wait; what is wrong with those that cannot be is said, and they
+ * wait on. */
 static void
-create_some(struct running *to, const struct export_config *config)
+add_waiting(struct running *to, const struct export_config *config)
 {
-    struct export_config *one = xmemdup(config, sizeof *config);
-    struct export_config *some = xmemdup(config, sizeof *config);
     struct ds refused = DS_EMPTY_INITIALIZER;
-    struct export *e;
     char why[256];
 
-    one->n_targets = 1;
-    some->n_targets = 0;
     for (unsigned i = 0; i < config->n_targets; i++) {
-        memcpy(one->targets[0], config->targets[i], sizeof one->targets[0]);
-        if (export_create(one, &e, why, sizeof why)) {
-            VLOG_ERR_RL(&rl, "bridge %s: flows are not exported to %s: %s", to->name,
-                        one->targets[0], why);
-            ds_put_format(&refused, "  %s: refused: %s\n", one->targets[0], why);
+        const char *target = config->targets[i];
+
+        if (!(to->waiting & 1u << i)) {
+            continue;
+        }
+        if (export_add(to->export, config, target, why, sizeof why)) {
+            VLOG_ERR_RL(&rl, "bridge %s: flows are not exported to %s: %s", to->name, target, why);
+            ds_put_format(&refused, "  %s: refused: %s\n", target, why);
         } else {
-            export_destroy(e);
-            memcpy(some->targets[some->n_targets++], one->targets[0], sizeof one->targets[0]);
+            to->waiting &= ~(1u << i);
         }
     }
-    if (some->n_targets && export_create(some, &to->export, why, sizeof why)) {
+    free(to->refused);
+    to->refused = ds_steal_cstr(&refused);
+}
+
+/* An exporter without collectors: all of them wait. */
+static void
+create(struct running *to, const struct export_config *config)
+{
+    struct export_config *none = xmemdup(config, sizeof *config);
+    char why[256];
+
+    none->n_targets = 0;
+    if (export_create(none, &to->export, why, sizeof why)) {
         VLOG_ERR_RL(&rl, "bridge %s: flows are not exported: %s", to->name, why);
-        ds_put_format(&refused, "  refused: %s\n", why);
+        to->refused = xasprintf("  refused: %s\n", why);
         to->export = NULL;
     }
-    to->refused = ds_steal_cstr(&refused);
-    free(one);
-    free(some);
+    to->waiting = (1u << config->n_targets) - 1;
+    free(none);
+}
+
+/* Certificates are renewed in their place. */
+static void
+renew_tls(struct running *to, const struct export_config *config)
+{
+    bool renewed;
+    char why[256];
+
+    if (export_renew_tls(to->export, config, &renewed, why, sizeof why)) {
+        VLOG_ERR_RL(&rl, "bridge %s: the certificates of before stay in use: %s", to->name, why);
+    } else if (renewed) {
+        VLOG_INFO("bridge %s: the exporter's certificates are read again", to->name);
+    }
 }
 
 /* The exporter with what it may tell of interfaces. */
@@ -284,12 +309,18 @@ begin(struct running *to, const struct plan *p, const struct plan_bridge *b,
       const struct plan_export *of)
 {
     struct export_interface *some;
-    char why[256];
 
-    if (!take_running(to, &of->config) &&
-        export_create(&of->config, &to->export, why, sizeof why)) {
+    if (take_running(to, &of->config)) {
+        renew_tls(to, &of->config);
+    } else {
+        create(to, &of->config);
+    }
+    if (to->export && to->waiting) {
+        add_waiting(to, &of->config);
+    }
+    if (to->export && !export_n_collectors(to->export)) {
+        export_destroy(to->export);
         to->export = NULL;
-        create_some(to, &of->config);
     }
     if (to->export) {
         some = xmalloc((b->n_interfaces + 1) * sizeof *some);

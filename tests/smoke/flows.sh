@@ -50,6 +50,9 @@ ip addr add fd02::1/64 dev va nodad
 for i in lo vb; do in_peer ip link set $i up; done
 in_peer ip addr add fd02::2/64 dev vb nodad
 for i in 2 3 4 5; do in_peer ip addr add 10.2.0.$i/24 dev vb; done
+# Neighbours are not probed behind the captures' end.
+sysctl -qw net.ipv6.neigh.va.delay_first_probe_time=3600
+in_peer sysctl -qw net.ipv6.neigh.vb.delay_first_probe_time=3600
 "$bin/ovsdb-tool" create "$dir/conf.db" "$schema"
 "$bin/ovsdb-server" "$dir/conf.db" --remote="punix:$dir/db.sock" --pidfile --detach --no-chdir \
     --log-file -vconsole:off || give_up "no database"
@@ -364,6 +367,32 @@ check no-certificate-is-said refused tls:127.0.0.1:9012
 vsctl set-ssl "$WEFT_PKI/switch.key" "$WEFT_PKI/switch.crt" "$WEFT_PKI/ca.crt"
 tries_tls() { appctl flow-export/show | grep -q '  tls:127.0.0.1:9012: [ac]'; }
 check certificates-of-the-switch until_true 10 tries_tls
+# Certificates that come, or are others, later: of a row that stays as it is.
+late() { # NAME: the key last, so that there are two that do not fit
+    cp "$WEFT_PKI/ca.crt" "$dir/late.ca" && cp "$WEFT_PKI/$1.crt" "$dir/late.crt.new" &&
+        cp "$WEFT_PKI/$1.key" "$dir/late.key.new" && mv "$dir/late.crt.new" "$dir/late.crt" &&
+        mv "$dir/late.key.new" "$dir/late.key"
+}
+again() { vsctl set bridge br0 "external_ids:turn=$((turns++))"; } # nothing that it exports by
+turns=0
+vsctl -- --id=@i create IPFIX 'targets=["127.0.0.1:9036","tls:127.0.0.1:9012"]' other_config:weft-idle-timeout=1 \
+    other_config:weft-private-key="$dir/late.key" other_config:weft-certificate="$dir/late.crt" \
+    other_config:weft-ca-cert="$dir/late.ca" -- set bridge br0 ipfix=@i >"$dir/rows"
+exported() { appctl flow-export/show | sed -n 's/^  records \([0-9]*\),.*/\1/p'; }
+exports_some() { traffic send va 7012 && [ "$(exported)" -gt 0 ]; }
+check refused-without-files until_true 5 refused tls:127.0.0.1:9012
+check exports-to-the-other until_true 20 exports_some
+had=$(exported)
+late switch
+tries_again() { again && tries_tls && not refused tls:127.0.0.1:9012; }
+check tried-again-with-files until_true 10 tries_again
+check with-its-numbers test "$(exported)" -ge "$had"
+times_read() { grep -c 'certificates are read again' "$dir/ovs-vswitchd.log"; }
+read_again() { again && [ "$(times_read)" -gt 0 ]; }
+check not-read-again-as-they-are not read_again
+late flowd
+check read-again-as-they-changed until_true 10 read_again
+check read-again-once test "$(times_read)" -eq 1
 sampled v5
 check sampling-is-told-by-v5 until_true 20 says_sampled 5
 vsctl clear bridge br0 ipfix

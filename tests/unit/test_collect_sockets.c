@@ -414,6 +414,77 @@ test_own_exporter(enum export_version version)
     export_destroy(e);
 }
 
+/* A name of the PKI as our exporter's files. */
+static bool
+copy_files(const char *pki, const char *files)
+{
+    char command[400];
+
+    snprintf(
+        command, sizeof command,
+        "for f in %s; do cp %s/exporter.$f %s/late.$f.new && mv %s/late.$f.new %s/late.$f; done",
+        files, pki, dir, dir, dir);
+    return system(command) == 0;
+}
+
+/* Runs the exporter, a second a turn, until so many records have come over TLS. */
+static bool
+exports_until(struct export *e, size_t n, uint64_t *now_ms)
+{
+    uint64_t end = receive_now_ms() + PATIENCE_MS;
+    struct flow_record r = {.start_ms = NOW, .end_ms = NOW, .packets = 1, .eth_type = 0x0800};
+
+    for (kept.n = 0; kept.n < n && receive_now_ms() < end;) {
+        export_records(e, &r, 1, *now_ms);
+        export_run(e, *now_ms += 1000);
+        run_once();
+    }
+    return kept.n >= n && kept.last.transport == FLOW_TLS;
+}
+
+static void
+test_late_certificates(const char *ours, const char *theirs)
+{
+    struct export_config config = {.version = EXPORT_IPFIX, .refresh_s = 60};
+    struct export_collector_stats stats;
+    uint64_t now_ms = receive_now_ms();
+    char target[64], why[256];
+    struct export *e = NULL;
+    bool renewed = true;
+
+    CASE("collect/weft: a collector is added when its certificates are there");
+    snprintf(config.key, sizeof config.key, "%s/late.key", dir);
+    snprintf(config.certificate, sizeof config.certificate, "%s/late.crt", dir);
+    snprintf(config.ca, sizeof config.ca, "%s/ca.crt", ours);
+    snprintf(target, sizeof target, "tls:127.0.0.1:%u", port_of("tls"));
+    CHECK(!export_create(&config, &e, why, sizeof why));
+    CHECK(export_add(e, &config, target, why, sizeof why) == EINVAL && strstr(why, "late.crt"));
+    CHECK(export_n_collectors(e) == 0);
+    CHECK(!export_renew_tls(e, &config, &renewed, why, sizeof why) && !renewed);
+    CHECK(copy_files(theirs, "key crt"));
+    CHECK(!export_add(e, &config, target, why, sizeof why) && export_n_collectors(e) == 1);
+
+    CASE("collect/weft: certificates that were replaced are used from then on");
+    for (int i = 0; i < 20; i++) { /* the collector refuses them */
+        export_run(e, now_ms += 1000);
+        run_once();
+    }
+    CHECK(!export_renew_tls(e, &config, &renewed, why, sizeof why) && !renewed);
+    CHECK(copy_files(ours, "crt"));
+    CHECK(export_renew_tls(e, &config, &renewed, why, sizeof why) == EINVAL && !renewed);
+    CHECK(copy_files(ours, "key"));
+    CHECK(!export_renew_tls(e, &config, &renewed, why, sizeof why) && renewed);
+    CHECK(exports_until(e, 3, &now_ms));
+    export_collector_stats(e, 0, &stats);
+    CHECK(stats.connected && stats.records >= 3);
+    for (unsigned i = 1; i < EXPORT_COLLECTORS_MAX; i++) {
+        CHECK(!export_add(e, &config, "127.0.0.1:9", why, sizeof why));
+    }
+    CHECK(export_add(e, &config, "127.0.0.1:9", why, sizeof why) == E2BIG && strlen(why) > 5);
+    export_destroy(e);
+    CHECK(until_connections(0));
+}
+
 /* --- who may speak ---------------------------------------------------------------------------- */
 
 static void
@@ -496,6 +567,7 @@ main(void)
     test_forward();
     test_own_exporter(EXPORT_V9);
     test_own_exporter(EXPORT_IPFIX);
+    test_late_certificates(ours, theirs);
     test_assume();
     test_allow();
     receive_destroy(receive);
