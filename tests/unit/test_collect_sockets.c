@@ -145,13 +145,17 @@ test_udp(void)
 
     CASE("collect/udp: that the clock was set is noticed, and ends no exporter");
     struct timespec t;
-    int64_t exporters = total(collect, "exporters"), later = receive_now_ms() + 3600000;
+    const int64_t idle_ms = collect_limits_default.idle_ms;
+    int64_t exporters = total(collect, "exporters"), later = receive_now_ms() + idle_ms;
     clock_gettime(CLOCK_BOOTTIME, &t);
     receive_clocks(receive, later, t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000);
     collect_tick(collect, later + 1000);
     CHECK(exporters > 0 && total(collect, "exporters") == exporters);
-    receive_tick(receive); /* it is set back */
+    receive_tick(receive); /* it is set back: they last as long as they would have */
+    collect_tick(collect, receive_now_ms() + idle_ms - PATIENCE_MS);
     CHECK(total(collect, "exporters") == exporters);
+    collect_tick(collect, receive_now_ms() + idle_ms + PATIENCE_MS);
+    CHECK(total(collect, "exporters") == 0);
     close(four);
     close(six);
 }
