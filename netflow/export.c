@@ -124,6 +124,7 @@ export_create(const struct export_config *c, struct export **ep, char *why, size
     }
     e->message.version = c->version;
     e->message.domain = c->domain;
+    e->message.mediator = c->mediator && c->version == EXPORT_IPFIX;
     e->message.sampling = c->sampling ? c->sampling : 1;
     e->message.boot = unix_ms() - 3600000; /* records may be older than we are */
     e->options = e->message;
@@ -267,6 +268,13 @@ tell(struct export *e, const struct flow_record *r, uint64_t now)
         e->started = now;
     }
     return !cannot;
+}
+
+void
+export_original(struct export *e, const struct in6_addr *address, uint32_t domain)
+{
+    e->message.original = *address;
+    e->message.original_domain = domain;
 }
 
 void

@@ -31,6 +31,7 @@ struct export_config {
     enum export_version version;
     uint32_t domain;    /* observation domain; source id (v9); engine type << 8 | id (v5) */
     uint32_t sampling;  /* one packet in so many is counted; 1: all */
+    bool mediator;      /* IPFIX: records are others', see export_original() */
     unsigned refresh_s; /* templates and options again, over UDP; 0: 60 */
     /* "ADDRESS:PORT" or "[IPV6]:PORT" (UDP), or with "udp:", "tcp:" or "tls:"
      * in front. */
@@ -75,6 +76,9 @@ int export_renew_tls(struct export *, const struct export_config *, bool *renewe
                      size_t why_size);
 void export_destroy(struct export *); /* sends what is gathered; accepts NULL */
 
+/* Of a mediator (RFC 7119): whose the records to come are, which each says of itself: the
+ * exporter's address (IPv4 as ::ffff:a.b.c.d) and its observation domain. */
+void export_original(struct export *, const struct in6_addr *, uint32_t domain);
 /* 'now' in ms of Unix time, never going back much. */
 void export_records(struct export *, const struct flow_record *, size_t n, uint64_t now);
 /* Replaces what is known of interfaces; collectors are told with the next options. */

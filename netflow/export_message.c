@@ -28,7 +28,9 @@ enum template_id {
     OPTIONS_STATISTICS,
     OPTIONS_TYPES,
     OPTIONS_DROPS,
+    MEDIATED, /* and the next five: of exporters of IPv4 and of IPv6 */
 };
+enum { N_DATA = 3, N_MEDIATED = 2 * N_DATA };
 
 struct field {
     uint16_t id;
@@ -63,11 +65,24 @@ static const struct field v9_ipv4[] = {V9_TIMES(F) COMMON(F) TRANSPORT(F) F(IE_S
 static const struct field v9_ipv6[] = {V9_TIMES(F) COMMON(F) TRANSPORT(F) F(IE_SRC6, 16)
                                            F(IE_DST6, 16) F(IE_ICMP4, 2)}; /* v9 has one for both */
 static const struct field v9_ethernet[] = {V9_TIMES(F) COMMON(F) F(IE_ETHER_TYPE, 2)};
-static const struct field ipfix_ipv4[] = {IPFIX_TIMES(F) COMMON(F) TRANSPORT(F) F(IE_SRC4, 4) F(
-    IE_DST4, 4) F(IE_ICMP4, 2) F(IE_ETHER_TYPE, 2) OURS};
-static const struct field ipfix_ipv6[] = {IPFIX_TIMES(F) COMMON(F) TRANSPORT(F) F(IE_SRC6, 16) F(
-    IE_DST6, 16) F(IE_ICMP6, 2) F(IE_ETHER_TYPE, 2) OURS};
-static const struct field ipfix_ethernet[] = {IPFIX_TIMES(F) COMMON(F) F(IE_ETHER_TYPE, 2) OURS};
+#define IPFIX_IPV4                                                                                 \
+    IPFIX_TIMES(F)                                                                                 \
+    COMMON(F) TRANSPORT(F) F(IE_SRC4, 4) F(IE_DST4, 4) F(IE_ICMP4, 2) F(IE_ETHER_TYPE, 2) OURS
+#define IPFIX_IPV6                                                                                 \
+    IPFIX_TIMES(F)                                                                                 \
+    COMMON(F) TRANSPORT(F) F(IE_SRC6, 16) F(IE_DST6, 16) F(IE_ICMP6, 2) F(IE_ETHER_TYPE, 2) OURS
+#define IPFIX_ETHERNET IPFIX_TIMES(F) COMMON(F) F(IE_ETHER_TYPE, 2) OURS
+#define ORIGINAL4 F(IE_ORIGINAL_EXPORTER4, 4) F(IE_ORIGINAL_DOMAIN, 4)
+#define ORIGINAL6 F(IE_ORIGINAL_EXPORTER6, 16) F(IE_ORIGINAL_DOMAIN, 4)
+static const struct field ipfix_ipv4[] = {IPFIX_IPV4};
+static const struct field ipfix_ipv6[] = {IPFIX_IPV6};
+static const struct field ipfix_ethernet[] = {IPFIX_ETHERNET};
+static const struct field ipfix_ipv4_of4[] = {IPFIX_IPV4 ORIGINAL4};
+static const struct field ipfix_ipv6_of4[] = {IPFIX_IPV6 ORIGINAL4};
+static const struct field ipfix_ethernet_of4[] = {IPFIX_ETHERNET ORIGINAL4};
+static const struct field ipfix_ipv4_of6[] = {IPFIX_IPV4 ORIGINAL6};
+static const struct field ipfix_ipv6_of6[] = {IPFIX_IPV6 ORIGINAL6};
+static const struct field ipfix_ethernet_of6[] = {IPFIX_ETHERNET ORIGINAL6};
 
 /* Options: the first is the scope (v9 has scope types of its own). */
 #define V9_SCOPE_SYSTEM 1u
@@ -119,6 +134,11 @@ static const struct template ipfix_templates[] = {
     T(TEMPLATE_ETHERNET, 0, ipfix_ethernet),  T(OPTIONS_SAMPLING, 1, ipfix_sampling),
     T(OPTIONS_INTERFACE, 1, ipfix_interface), T(OPTIONS_STATISTICS, 1, ipfix_statistics),
     T(OPTIONS_TYPES, 2, ipfix_types),         T(OPTIONS_DROPS, 1, ipfix_drops),
+};
+static const struct template mediated[N_MEDIATED] = {
+    T(MEDIATED, 0, ipfix_ipv4_of4),         T(MEDIATED + 1, 0, ipfix_ipv6_of4),
+    T(MEDIATED + 2, 0, ipfix_ethernet_of4), T(MEDIATED + 3, 0, ipfix_ipv4_of6),
+    T(MEDIATED + 4, 0, ipfix_ipv6_of6),     T(MEDIATED + 5, 0, ipfix_ethernet_of6),
 };
 #undef T
 
@@ -268,7 +288,10 @@ export_message_templates(struct export_message *m)
     const struct template *t = v9 ? v9_templates : ipfix_templates;
     size_t n = v9 ? sizeof v9_templates / sizeof *t : sizeof ipfix_templates / sizeof *t;
 
-    for (size_t i = 0; i < n && m->version != EXPORT_V5; i++) {
+    for (size_t i = 0; i < N_MEDIATED && m->mediator; i++) {
+        put_templates(m, &mediated[i]);
+    }
+    for (size_t i = m->mediator ? N_DATA : 0; i < n && m->version != EXPORT_V5; i++) {
         put_templates(m, &t[i]);
     }
 }
@@ -336,6 +359,8 @@ number(const struct export_message *m, const struct flow_record *r, enum ie id)
         return r->eth_type;
     case IE_L2_SEGMENT:
         return r->tunnel_key;
+    case IE_ORIGINAL_DOMAIN:
+        return m->original_domain;
     default:
         return 0;
     }
@@ -385,6 +410,12 @@ put_field(struct export_message *m, const struct flow_record *r, const struct fi
         break;
     case IE_DST6:
         put_bytes(m, r->dst.s6_addr, 16);
+        break;
+    case IE_ORIGINAL_EXPORTER4:
+        put_bytes(m, m->original.s6_addr + 12, 4);
+        break;
+    case IE_ORIGINAL_EXPORTER6:
+        put_bytes(m, m->original.s6_addr, 16);
         break;
     case IE_SRC_MAC:
         put_bytes(m, r->src_mac, 6);
@@ -477,7 +508,11 @@ export_message_flow(struct export_message *m, const struct flow_record *r, bool 
         m->octets += r->bytes;
         return true;
     }
-    t = m->version == EXPORT_V9 ? &v9_templates[which] : &ipfix_templates[which];
+    if (m->mediator) {
+        t = &mediated[which + (IN6_IS_ADDR_V4MAPPED(&m->original) ? 0 : N_DATA)];
+    } else {
+        t = m->version == EXPORT_V9 ? &v9_templates[which] : &ipfix_templates[which];
+    }
     if (!open_set(m, t->id, fixed_length(t->fields, t->n))) {
         return false;
     }
@@ -686,9 +721,13 @@ export_message_count(const uint8_t *message, uint64_t *flows, uint64_t *packets,
     for (unsigned at = IPFIX_HEADER; at + SET_HEADER <= total; at += get_be16(message + at + 2)) {
         unsigned id = get_be16(message + at), len = get_be16(message + at + 2);
 
-        if (id >= TEMPLATE_IPV4 && id <= TEMPLATE_ETHERNET) {
-            count_set(&ipfix_templates[id - TEMPLATE_IPV4], message + at + SET_HEADER,
-                      len - SET_HEADER, flows, packets, octets);
+        const struct template *t =
+            id >= TEMPLATE_IPV4 && id <= TEMPLATE_ETHERNET ? &ipfix_templates[id - TEMPLATE_IPV4]
+            : id >= MEDIATED && id < MEDIATED + N_MEDIATED ? &mediated[id - MEDIATED]
+                                                           : NULL;
+
+        if (t) {
+            count_set(t, message + at + SET_HEADER, len - SET_HEADER, flows, packets, octets);
         }
     }
     return total;

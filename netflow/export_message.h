@@ -16,6 +16,9 @@ struct export_message {
     enum export_version version;
     uint32_t domain;
     uint32_t sampling;
+    bool mediator;            /* with each record is told whose it was: */
+    struct in6_addr original; /* the exporter's address, IPv4 as ::ffff:a.b.c.d */
+    uint32_t original_domain;
     uint64_t boot; /* Unix time of uptime 0, in ms */
     unsigned len;
     unsigned set;     /* offset of the open set; 0: none */

@@ -59,7 +59,10 @@ enum ie {
     IE_SEMANTICS = 344,
     IE_UNITS = 345,
     IE_ENTERPRISE = 346,
-    IE_L2_SEGMENT = 351, /* type << 56 (1: VXLAN, 2: NVGRE) | key */
+    IE_L2_SEGMENT = 351,         /* type << 56 (1: VXLAN, 2: NVGRE) | key */
+    IE_ORIGINAL_EXPORTER4 = 403, /* of mediators: RFC 7119 */
+    IE_ORIGINAL_EXPORTER6 = 404,
+    IE_ORIGINAL_DOMAIN = 405,
 };
 
 /* "WEFT"; numbers so large are not assigned. */

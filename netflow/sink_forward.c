@@ -39,6 +39,7 @@ forward_open(const char *const *targets, size_t n, const char *private_key, cons
     config->version = EXPORT_IPFIX;
     config->domain = DOMAIN;
     config->sampling = 1;
+    config->mediator = true;
     config->queue_bytes = EXPORT_QUEUE_DEFAULT;
     for (; fits && config->n_targets < n; config->n_targets++) {
         fits =
@@ -105,6 +106,7 @@ forward_records(void *f_, const struct flow_source *from, const struct flow_reco
     struct flow_record some[AT_ONCE];
     uint64_t now_ms = receive_now_ms();
 
+    export_original(f->export, &from->address, from->domain);
     while (n) {
         size_t count = n < AT_ONCE ? n : AT_ONCE;
 

@@ -1,7 +1,8 @@
 /* sink_forward: flow records on to another collector, as IPFIX.
  *
  * Counters of sampled records are multiplied by their rate, and what is sent on
- * says that it is unsampled.  All goes out as one observation domain of ours.
+ * says that it is unsampled.  All goes out as one observation domain of ours; each
+ * record says which exporter it came from, and of which domain there (RFC 7119).
  * Threads: one at a time. */
 #ifndef SINK_FORWARD_H
 #define SINK_FORWARD_H

@@ -314,6 +314,64 @@ test_tls(const char *ours, const char *theirs)
 
 /* --- on to another ------------------------------------------------------------------------ */
 
+/* The next message that has the bytes at its end (or anywhere). */
+static bool
+comes(int fd, const void *bytes, size_t n, bool at_end)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    uint8_t m[2048];
+
+    while (poll(&p, 1, PATIENCE_MS) == 1) {
+        ssize_t len = recv(fd, m, sizeof m, 0);
+
+        if (len >= (ssize_t)n &&
+            (at_end ? !memcmp(m + len - n, bytes, n) : memmem(m, len, bytes, n) != NULL)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whose a record was: its last fields. */
+static void
+test_forwarded_bytes(const struct flow_record *r)
+{
+    static const uint8_t fields4[] = {0x01, 0x93, 0, 4, 0x01, 0x95, 0, 4},
+                         fields6[] = {0x01, 0x94, 0, 16, 0x01, 0x95, 0, 4},
+                         end4[] = {192, 0, 2, 7, 0, 0, 0x12, 0x34},
+                         end6[] = {0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0,    0,
+                                   0,    0, 0,   0,    0, 9, 0, 0, 0x56, 0x78};
+    struct flow_source from = {.id = 1, .protocol = FLOW_NETFLOW9, .domain = 0x1234};
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    socklen_t len = sizeof in;
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    char target[64], why[256];
+    const char *targets[] = {target};
+    struct forward *forward;
+    struct flow_sink sink;
+
+    CASE("collect/forward: each record says whose it was");
+    in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    CHECK(!bind(fd, (struct sockaddr *)&in, sizeof in) &&
+          !getsockname(fd, (struct sockaddr *)&in, &len));
+    snprintf(target, sizeof target, "127.0.0.1:%u", ntohs(in.sin_port));
+    CHECK(!forward_open(targets, 1, NULL, NULL, NULL, &forward, why, sizeof why));
+    sink = forward_sink(forward);
+    inet_pton(AF_INET6, "::ffff:192.0.2.7", &from.address);
+    sink.records(sink.context, &from, r, 1);
+    forward_run(forward, receive_now_ms() + 1000);
+    CHECK(comes(fd, fields4, sizeof fields4, false));
+    CHECK(comes(fd, end4, sizeof end4, true));
+    inet_pton(AF_INET6, "2001:db8::9", &from.address);
+    from.domain = 0x5678;
+    sink.records(sink.context, &from, r, 1);
+    forward_run(forward, receive_now_ms() + 1000000); /* templates once more */
+    CHECK(comes(fd, fields6, sizeof fields6, false));
+    CHECK(comes(fd, end6, sizeof end6, true));
+    forward_close(forward);
+    close(fd);
+}
+
 static void
 test_forward(void)
 {
@@ -353,6 +411,7 @@ test_forward(void)
         CHECK(got->proto == 17 && got->sport == 53 && got->vlan == sent->vlan);
         CHECK(got->sampling == 1);
     }
+    test_forwarded_bytes(&r[0]);
     targets[0] = "nowhere";
     CHECK(forward_open(targets, 1, NULL, NULL, NULL, &forward, why, sizeof why) && *why);
 }

@@ -1,5 +1,6 @@
 /* The exporter: bytes as the RFCs have them, and what our collector makes of
  * them again, over UDP and TCP; collectors that are slow or away. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -308,6 +309,34 @@ not_sent(const struct collect *c)
 }
 
 static void
+test_mediator(void)
+{
+    static const char *const originals[] = {"::ffff:192.0.2.1", "2001:db8::1"};
+    struct export_message m = {.version = EXPORT_IPFIX, .mediator = true};
+    uint64_t flows = 0, packets = 0, octets = 0;
+    struct flow_record r;
+    bool cannot;
+
+    CASE("export: a mediator's templates fit a message, and what waits is counted");
+    export_message_start(&m);
+    export_message_templates(&m);
+    export_message_end(&m, NOW);
+    CHECK(m.len > 1000 && m.len <= EXPORT_MESSAGE_MAX);
+    CHECK(m.records == 6 + 5); /* data of IPv4's and IPv6's exporters, options */
+    export_message_start(&m);
+    for (unsigned i = 0; i < 6; i++) {
+        static const uint16_t types[] = {0x0800, 0x86dd, 0x0806};
+
+        inet_pton(AF_INET6, originals[i % 2], &m.original);
+        r = make(i, types[i / 2]);
+        CHECK(export_message_flow(&m, &r, &cannot) && !cannot);
+    }
+    export_message_end(&m, NOW);
+    CHECK(export_message_count(m.bytes, &flows, &packets, &octets) == m.len);
+    CHECK(flows == 6 && packets == 21 && octets == 21000);
+}
+
+static void
 test_back(const char *name, enum export_version version)
 {
     static const uint16_t types[] = {0x0800, 0x86dd, 0x0806};
@@ -537,6 +566,7 @@ main(void)
     test_v5_bytes();
     test_v5_large();
     test_ipfix_bytes();
+    test_mediator();
     test_back("export: v5 and back", EXPORT_V5);
     test_back("export: v9 and back", EXPORT_V9);
     test_back("export: IPFIX and back", EXPORT_IPFIX);
