@@ -455,9 +455,9 @@ expire(struct store *up, int64_t now_ms, char *why, size_t size)
 #define VERSION "4" /* what is older can be read, and is of this version from then on */
 
 /* A file of another layout is not touched.  One without tables is of a process that
- * ended while it made it. */
+ * ended while it made it.  '*ours': it is of this version. */
 static int
-check_version(sqlite3 *db, char *why, size_t size)
+check_version(sqlite3 *db, bool *ours, char *why, size_t size)
 {
     static const char *const names[] = {"page_count", "application_id", "user_version"};
     int64_t v[3] = {0}, tables = 0;
@@ -465,6 +465,7 @@ check_version(sqlite3 *db, char *why, size_t size)
     const int64_t pages = v[0], id = v[1], version = v[2];
     bool begun;
 
+    *ours = pages && id == atoll(APPLICATION) && version == atoll(VERSION);
     if (!error) {
         error = store_sqlite_number(db, "SELECT COUNT(*) FROM sqlite_master", &tables, why, size);
     }
@@ -561,26 +562,32 @@ lock_store(struct store_sqlite *s, char *why, size_t size)
     return 0;
 }
 
+/* What is there already is not written again: a store on a full disk opens. */
 static int
 open_database(struct store_sqlite *s, char *why, size_t size)
 {
-    static const char *const setup[] = {
-        "PRAGMA page_size = 8192", /* before the first table */
-        "PRAGMA auto_vacuum = INCREMENTAL",
-        "PRAGMA journal_mode = WAL",
-        "PRAGMA synchronous = FULL",
-        "PRAGMA temp_store = MEMORY",
-        "PRAGMA journal_size_limit = 33554432",
-        "PRAGMA cache_size = -65536",
-        "PRAGMA application_id = " APPLICATION,
-        "PRAGMA user_version = " VERSION,
-        "CREATE TABLE IF NOT EXISTS name (id INTEGER PRIMARY KEY, class, name, extra)",
-        "CREATE TABLE IF NOT EXISTS rolled (n INTEGER PRIMARY KEY, row)",
-        "CREATE TABLE IF NOT EXISTS rolled_s60 (n INTEGER PRIMARY KEY, row)",
-        "CREATE TABLE IF NOT EXISTS rolled_s300 (n INTEGER PRIMARY KEY, row)",
-        "CREATE TABLE IF NOT EXISTS binding (kind, key, since, until, value,"
-        " PRIMARY KEY (kind, key, since)) WITHOUT ROWID",
+    static const struct {
+        const char *sql;
+        bool once; /* not if it is of this version */
+    } setup[] = {
+        {"PRAGMA page_size = 8192", true}, /* before the first table */
+        {"PRAGMA auto_vacuum = INCREMENTAL", true},
+        {"PRAGMA journal_mode = WAL", false},
+        {"PRAGMA synchronous = FULL", false},
+        {"PRAGMA temp_store = MEMORY", false},
+        {"PRAGMA journal_size_limit = 33554432", false},
+        {"PRAGMA cache_size = -65536", false},
+        {"PRAGMA application_id = " APPLICATION, true},
+        {"PRAGMA user_version = " VERSION, true},
+        {"CREATE TABLE IF NOT EXISTS name (id INTEGER PRIMARY KEY, class, name, extra)", false},
+        {"CREATE TABLE IF NOT EXISTS rolled (n INTEGER PRIMARY KEY, row)", false},
+        {"CREATE TABLE IF NOT EXISTS rolled_s60 (n INTEGER PRIMARY KEY, row)", false},
+        {"CREATE TABLE IF NOT EXISTS rolled_s300 (n INTEGER PRIMARY KEY, row)", false},
+        {"CREATE TABLE IF NOT EXISTS binding (kind, key, since, until, value,"
+         " PRIMARY KEY (kind, key, since)) WITHOUT ROWID",
+         false},
     };
+    bool ours = false;
     int code =
         create_file(s->path)
             ? SQLITE_CANTOPEN
@@ -589,10 +596,10 @@ open_database(struct store_sqlite *s, char *why, size_t size)
 
     if (!error) {
         sqlite3_busy_timeout(s->db, 5000);
-        error = check_version(s->db, why, size);
+        error = check_version(s->db, &ours, why, size);
     }
     for (size_t i = 0; i < sizeof setup / sizeof setup[0] && !error; i++) {
-        error = store_sqlite_exec(s->db, setup[i], why, size);
+        error = ours && setup[i].once ? 0 : store_sqlite_exec(s->db, setup[i].sql, why, size);
     }
     return error;
 }

@@ -26,6 +26,7 @@ static struct {
     enum what of;
     int in;    /* so many from now on; 0: none fails */
     int code;  /* with that */
+    bool all;  /* and all that come later */
     bool came; /* it has failed */
 } fault;
 
@@ -44,6 +45,7 @@ fails(enum what of)
 {
     if (fault.in && fault.of == of && !--fault.in) {
         fault.came = true;
+        fault.in = fault.all;
         return true;
     }
     return false;
@@ -315,6 +317,39 @@ test_faults(void)
     try_faults(expire, WRITES, SQLITE_IOERR_WRITE, true);
 }
 
+/* After a process was killed, or ended in order. */
+static void
+test_open_full(void)
+{
+    struct store *s = open_copy();
+    char command[1000];
+
+    CASE("a store on a full disk opens, answers, and goes on when there is room");
+    fault.of = WRITES;
+    fault.code = SQLITE_FULL;
+    fault.all = true;
+    for (int killed = 0; killed < 2; killed++) {
+        if (killed) {
+            CHECK(put_more(s) == 0);
+            snprintf(command, sizeof command, "for e in '' -wal -shm; do cp %s$e %s.k$e; done",
+                     path, path);
+            CHECK(system(command) == 0);
+        }
+        s->ops->close(s);
+        snprintf(path, sizeof path, "%s/tried%s", dir, killed ? ".k" : "");
+        fault.came = false;
+        fault.in = 1;
+        s = open_store();
+        CHECK(sums(s, killed ? N : N - 500) == 0);
+        CHECK(roll_all(s) == ENOSPC && fault.came);
+        fault.in = 0;
+        CHECK(roll_all(s) == 0 && sums(s, killed ? N : N - 500) == 0);
+    }
+    fault.all = false;
+    s->ops->close(s);
+    snprintf(path, sizeof path, "%s/tried", dir);
+}
+
 /* --- marks that cannot be read --------------------------------------------------------------- */
 
 static void
@@ -393,6 +428,7 @@ main(void)
     make_rows();
     make_store();
     test_faults();
+    test_open_full();
     test_marks();
     test_many_hours();
     snprintf(command, sizeof command, "rm -rf %s", dir);
