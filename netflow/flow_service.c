@@ -1,6 +1,7 @@
 #include "flow_service.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@ enum {
     EXPIRE_MS = 10000,
     ROLL_MS = 10000,
     ROLL_ROWS = 262144,
+    UNUSED_CHUNKS = 4 * FLOW_BATCH / FLOW_CHUNK, /* are kept */
     BINDINGS = 4096,
     NAMES = 1024
 };
@@ -46,21 +48,86 @@ after_ms(unsigned ms)
 
 /* --- the sink ------------------------------------------------------------------------ */
 
+/* A chunk at the queue's end; NULL: no memory.  Under the mutex, as all of these. */
+static struct flow_chunk *
+append_chunk(struct flow_service *s)
+{
+    struct flow_chunk *c = s->unused;
+
+    if (c) {
+        s->unused = c->next;
+        s->n_unused--;
+    } else if (!(c = malloc(sizeof *c))) {
+        return NULL;
+    }
+    c->next = NULL;
+    c->n = 0;
+    *s->queue_end = c;
+    s->queue_end = &c->next;
+    return c;
+}
+
+static struct flow_chunk *
+take_chunk(struct flow_service *s)
+{
+    struct flow_chunk *c = s->queue;
+
+    s->queue = c->next;
+    if (!s->queue) {
+        s->queue_end = &s->queue;
+    }
+    s->n -= c->n;
+    return c;
+}
+
+static void
+put_back(struct flow_service *s, struct flow_chunk *c)
+{
+    if (s->n_unused == UNUSED_CHUNKS) {
+        free(c);
+        return;
+    }
+    c->next = s->unused;
+    s->unused = c;
+    s->n_unused++;
+}
+
+static void
+free_chunks(struct flow_chunk *c)
+{
+    for (struct flow_chunk *next; c; c = next) {
+        next = c->next;
+        free(c);
+    }
+}
+
+/* The last chunk, if there is room in it, or one more. */
+static struct flow_chunk *
+chunk_with_room(struct flow_service *s)
+{
+    struct flow_chunk *last =
+        s->queue ? (struct flow_chunk *)((char *)s->queue_end - offsetof(struct flow_chunk, next))
+                 : NULL;
+
+    return last && last->n < FLOW_CHUNK ? last : append_chunk(s);
+}
+
 static void
 take_records(void *service, const struct flow_source *from, const struct flow_record *records,
              size_t n)
 {
     struct flow_service *s = service;
+    struct flow_chunk *c;
+    size_t i = 0;
 
     pthread_mutex_lock(&s->mutex);
-    for (size_t i = 0; i < n; i++) {
-        if (s->n == FLOW_QUEUE) {
-            s->dropped_full += n - i;
-            break;
+    while (i < n && s->n < FLOW_QUEUE && (c = chunk_with_room(s))) {
+        for (; i < n && c->n < FLOW_CHUNK && s->n < FLOW_QUEUE; i++, s->n++) {
+            c->records[c->n++] = (struct flow_queued){records[i], from->address};
         }
-        s->queue[(s->first + s->n++) % FLOW_QUEUE] = (struct queued){records[i], from->address};
-        s->taken++;
     }
+    s->taken += i;
+    s->dropped_full += n - i;
     if (s->n >= FLOW_BATCH) {
         pthread_cond_signal(&s->more);
     }
@@ -189,7 +256,7 @@ show(struct flow_service *s, const struct flow_row *rows, size_t n)
 /* --- the writer ------------------------------------------------------------------------- */
 
 static void
-make_row(struct flow_service *s, const struct queued *q, int64_t now_ms, struct flow_row *row)
+make_row(struct flow_service *s, const struct flow_queued *q, int64_t now_ms, struct flow_row *row)
 {
     const struct flow_record *r = &q->r;
     int64_t oldest = now_ms - s->config.store.raw_hours * INT64_C(3600000);
@@ -256,8 +323,8 @@ save_bindings(struct flow_service *s, struct store_binding *scratch, char *why, 
 }
 
 struct writing {
-    struct queued *queued; /* FLOW_BATCH each */
-    struct flow_row *rows;
+    struct flow_chunk *chunks; /* of this batch */
+    struct flow_row *rows;     /* FLOW_BATCH */
     struct store_binding *bindings;
     size_t n;
     int64_t expired_ms, rolled_ms;
@@ -278,13 +345,11 @@ gather(struct flow_service *s, struct writing *w)
             break;
         }
     }
-    for (w->n = 0; w->n < FLOW_BATCH && s->n; w->n++) {
-        w->queued[w->n] = s->queue[s->first];
-        s->first = (s->first + 1) % FLOW_QUEUE;
-        s->n--;
-    }
-    if (!s->n) {
-        s->first = 0; /* memory that is in the caches */
+    w->n = 0;
+    for (struct flow_chunk **end = &w->chunks; w->n < FLOW_BATCH && s->n; end = &(*end)->next) {
+        *end = take_chunk(s);
+        w->n += (*end)->n;
+        (*end)->next = NULL;
     }
     s->hurry &= s->n > 0;
     more = w->n || !s->closing;
@@ -365,19 +430,35 @@ tidy(struct flow_service *s, struct writing *w)
     }
 }
 
+/* Rows of the batch's records, whose chunks go back. */
+static void
+make_rows(struct flow_service *s, struct writing *w)
+{
+    int64_t now = flow_now_ms();
+    size_t n = 0;
+
+    for (const struct flow_chunk *c = w->chunks; c; c = c->next) {
+        for (unsigned i = 0; i < c->n; i++) {
+            make_row(s, &c->records[i], now, &w->rows[n++]);
+        }
+    }
+    pthread_mutex_lock(&s->mutex);
+    for (struct flow_chunk *next; w->chunks; w->chunks = next) {
+        next = w->chunks->next;
+        put_back(s, w->chunks);
+    }
+    pthread_mutex_unlock(&s->mutex);
+}
+
 static void *
 write_all(void *service)
 {
     struct flow_service *s = service;
-    struct writing w = {.queued = calloc(FLOW_BATCH, sizeof *w.queued),
-                        .rows = calloc(FLOW_BATCH, sizeof *w.rows),
+    struct writing w = {.rows = calloc(FLOW_BATCH, sizeof *w.rows),
                         .bindings = calloc(BINDINGS, sizeof *w.bindings)};
 
-    while (w.queued && w.rows && w.bindings && gather(s, &w)) {
-        int64_t now = flow_now_ms();
-        for (size_t i = 0; i < w.n; i++) {
-            make_row(s, &w.queued[i], now, &w.rows[i]);
-        }
+    while (w.rows && w.bindings && gather(s, &w)) {
+        make_rows(s, &w);
         show(s, w.rows, w.n);
         while (!commit(s, &w)) {
             struct timespec end = after_ms(RETRY_MS);
@@ -394,7 +475,6 @@ write_all(void *service)
         tidy(s, &w);
     }
 out:
-    free(w.queued);
     free(w.rows);
     free(w.bindings);
     return NULL;
@@ -459,10 +539,10 @@ flow_service_open(const struct flow_service_config *c, struct flow_service **sp,
     s->config = *c;
     s->sink = (struct flow_sink){.context = s, .records = take_records};
     init_threads(s);
-    s->queue = calloc(FLOW_QUEUE, sizeof *s->queue);
+    s->queue_end = &s->queue;
     s->names = flow_names_create();
     s->enrich = s->names ? enrich_create(s->names) : NULL;
-    error = s->queue && s->enrich ? open_store(s, why, why_size) : ENOMEM;
+    error = s->enrich ? open_store(s, why, why_size) : ENOMEM;
     if (!error && c->controller) {
         struct enrich_poll_config poll = {c->controller, c->private_key, c->certificate,
                                           c->ca_cert};
@@ -512,6 +592,7 @@ flow_service_close(struct flow_service *s)
     pthread_cond_destroy(&s->watched);
     pthread_mutex_destroy(&s->mutex);
     pthread_mutex_destroy(&s->watch_mutex);
-    free(s->queue);
+    free_chunks(s->queue);
+    free_chunks(s->unused);
     free(s);
 }

@@ -11,6 +11,7 @@
 enum {
     FLOW_QUEUE = 262144, /* records */
     FLOW_BATCH = 8192,
+    FLOW_CHUNK = 1024,   /* a batch is a multiple of it */
     FLOW_BATCH_MS = 500, /* a record waits at most so long for its batch */
     FLOW_WATCHERS = 16,
     FLOW_WATCH_ROWS = 512,
@@ -28,9 +29,15 @@ struct flow_watcher {
 
 struct http_flow;
 
-struct queued {
-    struct flow_record r;
-    struct in6_addr exporter;
+/* Of the queue, all but its last are full.  What is used again first is what was used
+ * last: memory that is in the caches. */
+struct flow_chunk {
+    struct flow_chunk *next;
+    unsigned n;
+    struct flow_queued {
+        struct flow_record r;
+        struct in6_addr exporter;
+    } records[FLOW_CHUNK];
 };
 
 struct flow_service {
@@ -46,8 +53,9 @@ struct flow_service {
 
     pthread_mutex_t mutex; /* guards the queue and the counters */
     pthread_cond_t more, done;
-    struct queued *queue; /* FLOW_QUEUE */
-    unsigned first, n;
+    struct flow_chunk *queue, **queue_end;
+    struct flow_chunk *unused;
+    unsigned n, n_unused;      /* records that wait; unused chunks */
     bool closing, hurry;       /* hurry: what waits is a batch, small as it may be */
     uint64_t taken, committed; /* records */
     uint64_t dropped_full;     /* found the queue full */
