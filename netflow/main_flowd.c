@@ -542,13 +542,14 @@ serve(struct flowd *d)
     while (!d->exiting) {
         struct pollfd fds[] = {{.fd = d->signals, .events = POLLIN},
                                {.fd = receive_fd(d->receive), .events = POLLIN}};
+        unsigned rest_ms;
 
         poll(fds, 2, step_ms - receive_now_ms() % step_ms);
         if (fds[0].revents) {
             take_signals(d);
         }
-        if (fds[1].revents) {
-            receive_run(d->receive);
+        if (fds[1].revents && (rest_ms = receive_run(d->receive))) {
+            poll(fds, 1, rest_ms); /* for signals only */
         }
         tick(d);
     }

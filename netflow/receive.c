@@ -17,6 +17,8 @@
 #define ROUNDS 16 /* of DATAGRAMS, before other sockets have their turn */
 #define BACKLOG 64
 #define STEP_MS 2000 /* clocks are slewed by less */
+#define REST_MS 5
+#define REST_BYTES_PER_MS (4u << 20) /* of a socket's buffer: more than can come */
 
 static int64_t
 clock_ms(clockid_t clock)
@@ -71,6 +73,51 @@ receive_log(const struct receive *r, const char *format, ...)
     }
 }
 
+/* --- what one recvmmsg() fills ------------------------------------------------------ */
+
+struct ring {
+    struct mmsghdr headers[DATAGRAMS];
+    struct iovec io[DATAGRAMS];
+    union address from[DATAGRAMS];
+    union {
+        struct cmsghdr align;
+        uint8_t bytes[CMSG_SPACE(sizeof(uint32_t))];
+    } control[DATAGRAMS];
+    uint8_t datagrams[DATAGRAMS][DATAGRAM_STRIDE];
+};
+
+/* Makes the first 'n' headers ready to be filled again. */
+static void
+ring_reset(struct ring *ring, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct msghdr *h = &ring->headers[i].msg_hdr;
+
+        h->msg_namelen = sizeof ring->from[i];
+        h->msg_controllen = sizeof ring->control[i].bytes;
+    }
+}
+
+static struct ring *
+ring_create(void)
+{
+    struct ring *ring = calloc(1, sizeof *ring);
+
+    for (unsigned i = 0; ring && i < DATAGRAMS; i++) {
+        ring->io[i] = (struct iovec){.iov_base = ring->datagrams[i], .iov_len = DATAGRAM_MAX};
+        ring->headers[i].msg_hdr = (struct msghdr){
+            .msg_name = &ring->from[i],
+            .msg_iov = &ring->io[i],
+            .msg_iovlen = 1,
+            .msg_control = ring->control[i].bytes,
+        };
+    }
+    if (ring) {
+        ring_reset(ring, DATAGRAMS);
+    }
+    return ring;
+}
+
 int
 receive_create(struct collect *collect, const struct receive_options *options, struct receive **out)
 {
@@ -88,7 +135,8 @@ receive_create(struct collect *collect, const struct receive_options *options, s
         error = errno;
         goto fail;
     }
-    if (!(r->datagrams = calloc(DATAGRAMS, DATAGRAM_MAX))) {
+    r->rest_ms = REST_MS;
+    if (!(r->ring = ring_create())) {
         goto fail;
     }
     *out = r;
@@ -116,7 +164,7 @@ receive_destroy(struct receive *r)
     if (r->epoll >= 0) {
         close(r->epoll);
     }
-    free(r->datagrams);
+    free(r->ring);
     free(r);
 }
 
@@ -275,17 +323,21 @@ receive_allows(struct receive *r, const struct in6_addr *a)
 }
 
 static void
-size_buffer(const struct receive *r, int fd)
+size_buffer(struct receive *r, int fd)
 {
     int bytes = r->options.buffer_bytes;
+    unsigned ms;
+    socklen_t len = sizeof bytes;
 
     if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes)) {
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
     }
+    ms = getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, &len) ? 0 : bytes / REST_BYTES_PER_MS;
+    r->rest_ms = ms < r->rest_ms ? ms : r->rest_ms;
 }
 
 static int
-open_socket(const struct receive *r, int type, union address *a, socklen_t len, int *out)
+open_socket(struct receive *r, int type, union address *a, socklen_t len, int *out)
 {
     int on = 1, off = 0, error;
     int fd = socket(a->any.sa_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -375,32 +427,6 @@ receive_listen(struct receive *r, const char *spec, char *why, size_t why_size)
 
 /* --- UDP ---------------------------------------------------------------------------- */
 
-struct ring { /* of one recvmmsg() */
-    struct mmsghdr headers[DATAGRAMS];
-    struct iovec io[DATAGRAMS];
-    union address from[DATAGRAMS];
-    union {
-        struct cmsghdr align;
-        uint8_t bytes[CMSG_SPACE(sizeof(uint32_t))];
-    } control[DATAGRAMS];
-};
-
-static void
-ring_init(struct ring *ring, const struct receive *r)
-{
-    for (unsigned i = 0; i < DATAGRAMS; i++) {
-        ring->io[i] = (struct iovec){.iov_base = r->datagrams[i], .iov_len = DATAGRAM_MAX};
-        ring->headers[i].msg_hdr = (struct msghdr){
-            .msg_name = &ring->from[i],
-            .msg_namelen = sizeof ring->from[i],
-            .msg_iov = &ring->io[i],
-            .msg_iovlen = 1,
-            .msg_control = ring->control[i].bytes,
-            .msg_controllen = sizeof ring->control[i].bytes,
-        };
-    }
-}
-
 static void
 note_drops(struct receive *r, struct listener *l, struct msghdr *h)
 {
@@ -415,36 +441,37 @@ note_drops(struct receive *r, struct listener *l, struct msghdr *h)
     }
 }
 
-static void
+/* Whether it has read all there was. */
+static bool
 receive_datagrams(struct receive *r, struct listener *l)
 {
-    struct ring ring;
+    struct ring *ring = r->ring;
 
     for (int round = 0; round < ROUNDS; round++) {
+        int n = recvmmsg(l->watched.fd, ring->headers, DATAGRAMS, MSG_DONTWAIT, NULL);
         uint64_t now_ms;
-        int n;
 
-        ring_init(&ring, r);
-        n = recvmmsg(l->watched.fd, ring.headers, DATAGRAMS, MSG_DONTWAIT, NULL);
         if (n <= 0) {
-            return; /* errors of earlier sends are of no use here */
+            return true; /* errors of earlier sends are of no use here */
         }
         now_ms = receive_time(r);
         l->messages += n;
-        note_drops(r, l, &ring.headers[n - 1].msg_hdr);
+        note_drops(r, l, &ring->headers[n - 1].msg_hdr);
         for (int i = 0; i < n; i++) {
             struct collect_peer peer;
 
-            receive_peer(&ring.from[i], &peer);
+            receive_peer(&ring->from[i], &peer);
             if (receive_allows(r, &peer.address)) {
-                collect_message(r->collect, &peer, now_ms, r->datagrams[i],
-                                ring.headers[i].msg_len);
+                collect_message(r->collect, &peer, now_ms, ring->datagrams[i],
+                                ring->headers[i].msg_len);
             }
         }
-        if (n < DATAGRAMS) {
-            return;
+        ring_reset(ring, n);
+        if (n < (int)DATAGRAMS) {
+            return true;
         }
     }
+    return false;
 }
 
 /* --- events ------------------------------------------------------------------------- */
@@ -461,27 +488,31 @@ receive_set_tls(struct receive *r, struct tls_config *tls)
     r->options.tls = tls;
 }
 
-void
+unsigned
 receive_run(struct receive *r)
 {
     struct epoll_event events[EVENTS];
     int n = epoll_wait(r->epoll, events, EVENTS, 0);
+    bool rest = n > 0; /* streams do not: they would be slowed down */
 
     for (int i = 0; i < n; i++) {
         struct watched *w = events[i].data.ptr;
 
         switch (w->kind) {
         case WATCH_UDP:
-            receive_datagrams(r, (struct listener *)w);
+            rest &= receive_datagrams(r, (struct listener *)w);
             break;
         case WATCH_STREAMS:
             receive_accept(r, (struct listener *)w);
+            rest = false;
             break;
         case WATCH_CONNECTION:
             receive_read(r, (struct connection *)w);
+            rest = false;
             break;
         }
     }
+    return rest ? r->rest_ms : 0;
 }
 
 void

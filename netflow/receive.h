@@ -46,8 +46,9 @@ void receive_set_tls(struct receive *, struct tls_config *);
 
 /* Readable when there is something to do. */
 int receive_fd(const struct receive *);
-/* Does it, for a bounded time. */
-void receive_run(struct receive *);
+/* Does it, for a bounded time.  Returns for how many ms it is best left alone then: a few
+ * datagrams each time cost more than many at once, and the sockets' buffers hold them. */
+unsigned receive_run(struct receive *);
 /* Once a second: handshakes that take too long, the collector's own clock. */
 void receive_tick(struct receive *);
 

@@ -12,6 +12,8 @@
 
 #define DATAGRAMS 64u /* read at once */
 #define DATAGRAM_MAX 65536u
+/* From one to the next: not a power of two, so that the caches have room for all. */
+#define DATAGRAM_STRIDE (DATAGRAM_MAX + 4096u + 128u)
 #define MESSAGE_MAX 65535u
 #define ALLOW_MAX 64u
 
@@ -59,7 +61,8 @@ struct receive {
     int64_t wall_ahead_ms; /* of CLOCK_BOOTTIME, when last looked */
     unsigned n_allow;      /* 0: anybody */
     struct prefix allow[ALLOW_MAX];
-    uint8_t (*datagrams)[DATAGRAM_MAX];
+    struct ring *ring;
+    unsigned rest_ms; /* see receive_run() */
 };
 
 union address {

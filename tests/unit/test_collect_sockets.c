@@ -160,6 +160,37 @@ test_udp(void)
     close(six);
 }
 
+/* What receive_run() returns once there is something to do. */
+static unsigned
+rest_after(void)
+{
+    struct pollfd p = {.fd = receive_fd(receive), .events = POLLIN};
+
+    CHECK(poll(&p, 1, PATIENCE_MS) == 1);
+    return receive_run(receive);
+}
+
+static void
+test_rest(void)
+{
+    int fd = dial(AF_INET, SOCK_DGRAM, port_of("udp")), stream;
+
+    CASE(
+        "collect/udp: datagrams may gather, in a buffer that is large enough; streams do not wait");
+    CHECK(receive->rest_ms == 0);
+    receive->rest_ms = 3;
+    CHECK(receive_run(receive) == 0);
+    build(0, 3);
+    CHECK(send(fd, w.b, w.n, 0) == w.n && rest_after() == 3 && receive_run(receive) == 0);
+    stream = dial(AF_INET, SOCK_STREAM, port_of("tcp"));
+    CHECK(rest_after() == 0 && until_connections(1));
+    CHECK(send(stream, w.b, w.n, 0) == w.n && rest_after() == 0);
+    close(stream);
+    CHECK(until_connections(0));
+    receive->rest_ms = 0;
+    close(fd);
+}
+
 static void
 test_tcp(void)
 {
@@ -625,6 +656,7 @@ main(void)
     CHECK(receive_listen(receive, "sctp:1", why, sizeof why) == EINVAL);
     CHECK(receive_listen(receive, "udp:1:nowhere", why, sizeof why) == EINVAL);
     test_udp();
+    test_rest();
     test_tcp();
     test_tls(ours, theirs);
     test_forward();
