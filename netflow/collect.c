@@ -76,28 +76,43 @@ collect_flush(struct collect *c)
 }
 
 struct flow_record *
-collect_record(struct collect *c, struct exporter *e)
+collect_records(struct collect *c, struct exporter *e, unsigned *n)
 {
     if (c->n_batch && (c->n_batch == BATCH || c->batch_of != e)) {
         collect_flush(c);
     }
     c->batch_of = e;
+    *n = BATCH - c->n_batch;
     return &c->batch[c->n_batch];
+}
+
+struct flow_record *
+collect_record(struct collect *c, struct exporter *e)
+{
+    unsigned n;
+
+    return collect_records(c, e, &n);
+}
+
+void
+collect_emit_many(struct collect *c, struct exporter *e, unsigned n)
+{
+    if (c->limits.records_per_s) {
+        unsigned may = e->credit < n ? (unsigned)e->credit : n;
+
+        e->n.limited += n - may;
+        e->credit -= may;
+        n = may;
+    }
+    e->n.records += n;
+    c->n.records += n;
+    c->n_batch += n;
 }
 
 void
 collect_emit(struct collect *c, struct exporter *e)
 {
-    if (c->limits.records_per_s) {
-        if (!e->credit) {
-            e->n.limited++;
-            return;
-        }
-        e->credit--;
-    }
-    e->n.records++;
-    c->n.records++;
-    c->n_batch++;
+    collect_emit_many(c, e, 1);
 }
 
 static void

@@ -185,6 +185,9 @@ struct exporter *collect_exporter(struct collect *, const struct collect_peer *,
 /* The next record of the batch, to be filled in, which then counts by collect_emit(). */
 struct flow_record *collect_record(struct collect *, struct exporter *);
 void collect_emit(struct collect *, struct exporter *);
+/* The same for '*n' records, at least one: those that there is room for behind each other. */
+struct flow_record *collect_records(struct collect *, struct exporter *, unsigned *n);
+void collect_emit_many(struct collect *, struct exporter *, unsigned n);
 void collect_flush(struct collect *);
 
 /* --- decode_*.c: 0 or EPROTO, EPROTONOSUPPORT, ENOSPC --- */

@@ -14,6 +14,7 @@
 #define ETH_TYPE_IP6 0x86ddu
 #define WAITING_FIXED sizeof(struct waiting)
 #define WAITING_MAX 64u /* sets, each looked at when a template comes */
+#define RUN_MAX 32u     /* records read at once: what fits into the innermost cache */
 
 struct message {
     struct collect *c;
@@ -92,8 +93,10 @@ set_ports(const struct template_extra *x, struct flow_record *r)
     }
 }
 
+/* 'rate' is of all that does not name a sampler. */
 static void
-set_sampling(const struct exporter *e, const struct template_extra *x, struct flow_record *r)
+set_sampling(const struct exporter *e, const struct template_extra *x, uint32_t rate,
+             struct flow_record *r)
 {
     if (r->sampling) {
         return;
@@ -103,7 +106,7 @@ set_sampling(const struct exporter *e, const struct template_extra *x, struct fl
 
         r->sampling = of / x->packet_interval < UINT32_MAX ? of / x->packet_interval : UINT32_MAX;
     } else {
-        r->sampling = exporter_rate(e, x->sampler);
+        r->sampling = x->sampler ? exporter_rate(e, x->sampler) : rate;
     }
 }
 
@@ -129,20 +132,28 @@ emit_reverse(const struct message *m, const struct flow_record *forward,
     collect_emit(m->c, m->e);
 }
 
-static void
-take_flow(const struct message *m, const struct template *t, struct flow_record *r,
-          const struct template_extra *x)
+/* What the fields alone do not say. */
+static inline void
+complete(const struct message *m, const struct template *t, uint32_t rate, struct flow_record *r,
+         const struct template_extra *x)
 {
     set_times(m, t, x, r);
     set_type(t, x, r);
     set_ports(x, r);
-    set_sampling(m->e, x, r);
+    set_sampling(m->e, x, rate, r);
     if (!r->min_ttl) {
         r->min_ttl = r->max_ttl;
     } else if (!r->max_ttl) {
         r->max_ttl = r->min_ttl;
     }
     r->domain = m->e->key.domain;
+}
+
+static void
+take_flow(const struct message *m, const struct template *t, struct flow_record *r,
+          const struct template_extra *x)
+{
+    complete(m, t, exporter_rate(m->e, 0), r, x);
     if (x->reverse_packets || x->reverse_bytes) {
         struct flow_record forward = *r;
 
@@ -183,12 +194,37 @@ take_one_flow(const struct message *m, const struct template *t, struct cursor *
     return true;
 }
 
+/* Records of fixed length of flows that go one way. */
+static uint32_t
+take_runs(const struct message *m, const struct template *t, struct cursor in)
+{
+    static const struct template_extra none;
+    struct template_extra extra[RUN_MAX];
+    uint32_t rate = exporter_rate(m->e, 0), taken = 0;
+
+    while (in.left >= t->min_len) {
+        unsigned room, n;
+        struct flow_record *r = collect_records(m->c, m->e, &room);
+
+        n = template_read_many(t, &in, m->export_ms, r, extra, room < RUN_MAX ? room : RUN_MAX);
+        for (unsigned i = 0; i < n; i++) {
+            complete(m, t, rate, &r[i], t->extras ? &extra[i] : &none);
+        }
+        collect_emit_many(m->c, m->e, n);
+        taken += n;
+    }
+    return taken;
+}
+
 /* Records of a template; what is left over is padding.  Returns how many. */
 static uint32_t
 take_records(const struct message *m, const struct template *t, struct cursor in)
 {
     uint32_t n = 0;
 
+    if (t->is_flow && !t->variable && !t->reverse && !t->n_names) {
+        return take_runs(m, t, in);
+    }
     while (in.left >= t->min_len && !in.failed) {
         const uint8_t *p = in.p;
         struct template_layout at;

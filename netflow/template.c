@@ -105,12 +105,32 @@ second_choice(const struct element *e)
     return e->role == ELEMENT_SECOND || e->role == ELEMENT_OTHER_COUNT || e->role == ELEMENT_UPTIME;
 }
 
-/* Numbers whose lengths here and there are the usual ones. */
-enum { QUICK_NONE, QUICK_8, QUICK_16, QUICK_32, QUICK_64, QUICK_8_16, QUICK_16_32, QUICK_32_64 };
+/* Numbers whose lengths here and there are the usual ones, and addresses. */
+enum {
+    QUICK_NONE,
+    QUICK_8,
+    QUICK_16,
+    QUICK_32,
+    QUICK_64,
+    QUICK_8_16,
+    QUICK_16_32,
+    QUICK_32_64,
+    QUICK_IP4,
+    QUICK_IP6,
+    QUICK_MAC,
+};
 
 static uint8_t
 quick_of(const struct element *e, unsigned len)
 {
+    switch (e->op) {
+    case ELEMENT_IP4:
+        return QUICK_IP4;
+    case ELEMENT_IP6:
+        return QUICK_IP6;
+    case ELEMENT_MAC:
+        return QUICK_MAC;
+    }
     if (e->op != ELEMENT_UINT || e->extra) {
         return QUICK_NONE;
     }
@@ -153,6 +173,9 @@ add_step(struct template *t, const struct element *e, unsigned field, unsigned o
             true;
     }
     t->types |= e->role == ELEMENT_TYPE;
+    t->extras |= e->extra;
+    t->reverse |= e->extra && (e->dst == offsetof(struct template_extra, reverse_packets) ||
+                               e->dst == offsetof(struct template_extra, reverse_bytes));
     t->ip4 |= e->op == ELEMENT_IP4;
     t->ip6 |= e->op == ELEMENT_IP6;
 }
@@ -401,42 +424,50 @@ do_step(const struct template *t, const struct template_step *s, const uint8_t *
     }
 }
 
-#define QUICK(BITS, FROM)                                                                          \
-    do {                                                                                           \
-        uint##BITS##_t v_ = (FROM);                                                                \
-                                                                                                   \
-        memcpy(to, &v_, sizeof v_);                                                                \
-    } while (0)
+#define EACH(DO)                                                                                   \
+    for (unsigned i = 0; i < n; i++, p += t->min_len, to += stride) {                              \
+        DO;                                                                                        \
+    }
+#define EACH_UINT(BITS, FROM) EACH(uint##BITS##_t v = (FROM); memcpy(to, &v, sizeof v))
 
-/* do_step() where most of the time goes. */
-static inline void
-do_quick(const struct template *t, const struct template_step *s, const uint8_t *p,
-         uint64_t export_ms, uint8_t *to)
+/* One step of 'n' records of fixed length. */
+static void
+do_step_many(const struct template *t, const struct template_step *s, const uint8_t *p, unsigned n,
+             uint64_t export_ms, uint8_t *to, size_t stride)
 {
     switch (s->quick) {
     case QUICK_8:
-        *to = *p;
+        EACH_UINT(8, *p);
         break;
     case QUICK_16:
-        QUICK(16, get_be16(p));
+        EACH_UINT(16, get_be16(p));
         break;
     case QUICK_32:
-        QUICK(32, get_be32(p));
+        EACH_UINT(32, get_be32(p));
         break;
     case QUICK_64:
-        QUICK(64, get_be64(p));
+        EACH_UINT(64, get_be64(p));
         break;
     case QUICK_8_16:
-        QUICK(16, *p);
+        EACH_UINT(16, *p);
         break;
     case QUICK_16_32:
-        QUICK(32, get_be16(p));
+        EACH_UINT(32, get_be16(p));
         break;
     case QUICK_32_64:
-        QUICK(64, get_be32(p));
+        EACH_UINT(64, get_be32(p));
+        break;
+    case QUICK_IP4:
+        EACH(put_ip4(to, p, t->ip6));
+        break;
+    case QUICK_IP6:
+        EACH(put_ip6(to, p));
+        break;
+    case QUICK_MAC:
+        EACH(memcpy(to, p, 6));
         break;
     default:
-        do_step(t, s, p, s->len, export_ms, to);
+        EACH(do_step(t, s, p, s->len, export_ms, to));
     }
 }
 
@@ -479,36 +510,52 @@ template_layout(const struct template *t, struct cursor *c, struct template_layo
     return true;
 }
 
+unsigned
+template_read_many(const struct template *t, struct cursor *c, uint64_t export_ms,
+                   struct flow_record *r, struct template_extra *extra, unsigned max)
+{
+    size_t n = c->left / t->min_len;
+    const uint8_t *base;
+
+    n = n < max ? n : max;
+    base = cursor_take(c, n * t->min_len);
+    if (!base) {
+        return 0;
+    }
+    memset(r, 0, n * sizeof *r);
+    if (t->extras) {
+        memset(extra, 0, n * sizeof *extra);
+    }
+    for (unsigned i = 0; i < t->n_steps; i++) {
+        const struct template_step *s = &t->steps[i];
+
+        do_step_many(t, s, base + s->src, n, export_ms,
+                     (s->extra ? (uint8_t *)extra : (uint8_t *)r) + s->dst,
+                     s->extra ? sizeof *extra : sizeof *r);
+    }
+    return n;
+}
+
 bool
 template_read(const struct template *t, struct cursor *c, uint64_t export_ms, struct flow_record *r,
               struct template_extra *extra)
 {
     uint8_t *to[2] = {(uint8_t *)r, (uint8_t *)extra};
     const uint8_t *base = c->p;
+    struct template_layout at;
 
-    memset(r, 0, sizeof *r);
     memset(extra, 0, sizeof *extra);
-    if (t->variable) {
-        struct template_layout at;
-
-        if (!template_layout(t, c, &at)) {
-            return false;
-        }
-        for (unsigned i = 0; i < t->n_steps; i++) {
-            const struct template_step *s = &t->steps[i];
-
-            do_step(t, s, base + at.ofs[s->field], at.len[s->field], export_ms,
-                    to[s->extra] + s->dst);
-        }
-        return true;
+    if (!t->variable) {
+        return template_read_many(t, c, export_ms, r, extra, 1) == 1;
     }
-    if (!cursor_take(c, t->min_len)) {
+    memset(r, 0, sizeof *r);
+    if (!template_layout(t, c, &at)) {
         return false;
     }
     for (unsigned i = 0; i < t->n_steps; i++) {
         const struct template_step *s = &t->steps[i];
 
-        do_quick(t, s, base + s->src, export_ms, to[s->extra] + s->dst);
+        do_step(t, s, base + at.ofs[s->field], at.len[s->field], export_ms, to[s->extra] + s->dst);
     }
     return true;
 }

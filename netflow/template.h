@@ -38,7 +38,7 @@ struct template_step {
     uint16_t field;
     uint16_t dst;
     uint8_t op, width;
-    uint8_t quick; /* the same in one go, for what is frequent; 0: there is none */
+    uint8_t quick; /* the same for many records in one go; 0: there is none */
     bool extra;    /* 'dst' is in the struct template_extra */
 };
 
@@ -55,6 +55,8 @@ struct template
     bool start_uptime, end_uptime; /* the time is of the exporter's uptime */
     bool ip4, ip6;                 /* has addresses of */
     bool types;                    /* has ethernetType */
+    bool extras;                   /* some step's 'dst' is in the struct template_extra */
+    bool reverse;                  /* counts what went the other way, too */
     struct {
         uint16_t index, name; /* fields: an interface's number, and its name */
     } names[2];
@@ -88,6 +90,11 @@ bool template_layout(const struct template *, struct cursor *c, struct template_
  * message's header.  False: what is left is no record. */
 bool template_read(const struct template *, struct cursor *c, uint64_t export_ms,
                    struct flow_record *r, struct template_extra *extra);
+
+/* The same for records of fixed length, field by field: at most 'max', as many as there are in
+ * 'c'; how many.  'extra' is not touched unless the template has extras. */
+unsigned template_read_many(const struct template *, struct cursor *c, uint64_t export_ms,
+                            struct flow_record *r, struct template_extra *extra, unsigned max);
 
 /* Big-endian number of 1 to 8 bytes; others read as 0. */
 uint64_t template_uint(const uint8_t *p, size_t len);

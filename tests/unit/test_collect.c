@@ -349,6 +349,77 @@ test_ipfix(void)
     collect_destroy(c);
 }
 
+/* Record number 'i'; of a template of variable length its last field, which nobody reads. */
+static void
+various_record(unsigned i, bool variable)
+{
+    w32(&w, 0x0a000000 + i);
+    w32(&w, i % 3 ? 0x0b000000 + i : 0);
+    w64(&w, i % 5 ? 0x20010db800000000 : 0);
+    w64(&w, i % 5 ? i : 0);
+    w8(&w, i % 2 ? IPPROTO_ICMP : IPPROTO_TCP);
+    w16(&w, i);             /* source port */
+    w8(&w, i % 7 ? 8 : 0);  /* icmpTypeIPv4 */
+    w8(&w, i % 11 ? 3 : 0); /* icmpCodeIPv4 */
+    w16(&w, i % 13);        /* of packets */
+    w8(&w, i);              /* of bytes */
+    w64(&w, NOW - i);
+    w32(&w, i % 4 ? 1000 * i : 0); /* flowDurationMilliseconds */
+    w32(&w, i % 6 ? 1 : 0);        /* samplingPacketInterval */
+    w32(&w, i % 6 ? i : 0);
+    wbytes(&w, "\x02\x00\x00\x00\x00", 5);
+    w8(&w, i);
+    w16(&w, 0xf000 + i); /* vlanId */
+    if (variable) {
+        w8(&w, i % 3);
+        wbytes(&w, "xx", i % 3);
+    }
+}
+
+static void
+test_ipfix_many(void)
+{
+    static const uint16_t fields[][2] = {
+        {8, 4}, {12, 4},  {28, 16}, {4, 1},   {7, 2},   {176, 1}, {177, 1}, {2, 2},
+        {1, 1}, {153, 8}, {161, 4}, {305, 4}, {306, 4}, {56, 6},  {58, 2},  {371, 0xffff}};
+    enum { N = 700, FIELDS = sizeof fields / sizeof fields[0] };
+    static struct flow_record fixed[N];
+    struct collect_peer peer = peer_of(0x0a000001, 4739, 0);
+    struct collect *c = fresh();
+
+    CASE("collect/ipfix: many records read at once are what they are one by one");
+    for (int variable = 0; variable < 2; variable++) {
+        unsigned n = FIELDS - !variable;
+
+        wipfix(&w, variable * N, 3);
+        wset(&w, 2);
+        w16(&w, 256 + variable);
+        w16(&w, n);
+        for (unsigned i = 0; i < n; i++) {
+            wfield(&w, fields[i][0], fields[i][1], 0);
+        }
+        wset_end(&w);
+        wset(&w, 256 + variable);
+        for (unsigned i = 0; i < N; i++) {
+            various_record(i, variable);
+        }
+        w8(&w, 0); /* padding */
+        wset_end(&w);
+        kept.n = 0;
+        CHECK(!wsend(&w, c, &peer, NOW) && kept.n == N);
+        if (!variable) {
+            memcpy(fixed, kept.r, sizeof fixed);
+        }
+    }
+    CHECK(!memcmp(fixed, kept.r, sizeof fixed));
+    CHECK(counter(c, 0, "malformed") == 0 && counter(c, 0, "lost") == 0);
+    CHECK(is_ip4(&fixed[N - 1].src, 0x0a000000 + N - 1) && fixed[N - 1].bytes == (uint8_t)(N - 1));
+    CHECK(fixed[5].end_ms == NOW - 5 && fixed[5].start_ms == NOW - 5005);
+    CHECK(fixed[5].dport == 0x803 && fixed[5].sport == 0 && fixed[4].sport == 4);
+    CHECK(fixed[5].sampling == 6 && fixed[5].vlan == 5 && fixed[5].src_mac[5] == 5);
+    collect_destroy(c);
+}
+
 static void
 test_ipfix_options(void)
 {
@@ -711,6 +782,7 @@ main(void)
     test_assumed();
     test_clock();
     test_ipfix();
+    test_ipfix_many();
     test_ipfix_options();
     test_ipfix_templates();
     test_sflow();
