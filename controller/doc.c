@@ -78,6 +78,7 @@ doc_free(struct doc *doc)
     for (size_t i = 0; i < doc->n; i++) {
         rec_destroy(&doc->items[i].rec);
         free(doc->items[i].rename);
+        free(doc->items[i].uuid);
     }
     free(doc->items);
     free(doc);
@@ -343,6 +344,7 @@ add_object(struct doc *doc, enum rec_kind kind, const char *name, const json_t *
 {
     size_t errors_before = errors->n, at = doc->n;
     const json_t *rules = kind == REC_POLICY ? json_object_get(body, "rules") : NULL;
+    const char *uuid = json_string_value(json_object_get(body, "uuid"));
     struct reading rd = {.errors = errors};
     char label[300];
 
@@ -362,6 +364,9 @@ add_object(struct doc *doc, enum rec_kind kind, const char *name, const json_t *
     read_members(&rd, body);
     if (name && !name_is(rd.rec, name)) {
         doc->items[at].rename = need(strdup(name));
+    }
+    if (uuid && rec_is_uuid(uuid)) {
+        doc->items[at].uuid = need(strdup(uuid));
     }
     if (kind == REC_RULE && !*rd.rec->name) {
         json_t *none = need(json_object());
@@ -648,6 +653,9 @@ doc_to_json(const struct doc *doc)
         const struct rec *r = &doc->items[i].rec;
         json_t *json = doc_record_json(r, false);
 
+        if (doc->items[i].uuid) {
+            json_object_set_new(json, "uuid", string(doc->items[i].uuid));
+        }
         if (r->kind == REC_POOL) {
             json_object_set_new(root, "pool", json);
         } else if (r->kind == REC_RULE) {

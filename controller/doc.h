@@ -46,6 +46,8 @@ struct doc_item {
     bool remove;    /* the object is to go; fields but the name do not count */
     bool all_rules; /* a policy: the document states all its rules */
     char *rename;   /* or NULL: the object of this name gets rec.name */
+    bool fresh;     /* it is a new one, though another has its name */
+    char *uuid;     /* or NULL: of the object as it was written; restore.h has a use for it */
 };
 struct doc {
     struct doc_item *items;

@@ -179,7 +179,7 @@ find_object(struct planning *p, const struct doc_item *item, struct uuid *uuid, 
     if (uuid_from_string(uuid, name)) {
         obj = model_find(p->m, item->rec.kind, uuid);
     } else {
-        obj = model_any_by_name(p->m, item->rec.kind, name, &policy);
+        obj = item->fresh ? NULL : model_any_by_name(p->m, item->rec.kind, name, &policy);
     }
     if (!obj && (item->remove || item->rename || rec_is_uuid(name))) {
         fault(p, &item->rec, "name", "there is no %s \"%.60s\"", rec_tables[item->rec.kind].noun,

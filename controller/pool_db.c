@@ -16,6 +16,7 @@
 #include "pool_copy.h"
 #include "pool_db_priv.h"
 #include "pool_row.h"
+#include "restore.h"
 #include "timeval.h"
 #include "trunk_lint.h"
 #include "util.h"
@@ -39,7 +40,7 @@ struct apply {
     struct doc *doc;
     enum pool_apply_mode mode;
     bool check_only;
-    bool has_pending;
+    bool has_pending, pends; /* 'pends': its document is what stands before */
     char *pending_document, *pending_author;
     int64_t pending_deadline;
     pool_done *done;
@@ -578,6 +579,9 @@ start_apply(struct pool_db *db)
         return false;
     }
     stop_lint(db); /* a trial moves what it points to */
+    if (apply->mode == POOL_RESTORE) {
+        restore_prepare(db->model, apply->doc);
+    }
     plan = plan_create(db->model, apply->doc, modes[apply->mode], read_row, db, &errors);
     if (plan) {
         plan->key_next = db->key_next;
@@ -612,6 +616,10 @@ start_apply(struct pool_db *db)
         apply->copy_until = time_msec() + COPY_TIMEOUT_MS;
         plan_free(plan);
         return true;
+    }
+    if (apply->pends) {
+        free(apply->pending_document);
+        apply->pending_document = pool_db_before(db, plan);
     }
     send_apply(db, apply, plan);
     plan_free(plan);
@@ -710,6 +718,7 @@ pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bo
     apply->mode = mode;
     apply->check_only = check_only;
     apply->has_pending = pending;
+    apply->pends = pending && !pending->document;
     apply->pending_document = xstrdup(pending && pending->document ? pending->document : "");
     apply->pending_author = xstrdup(pending && pending->author ? pending->author : "");
     apply->pending_deadline = pending ? pending->deadline_ms : 0;

@@ -42,8 +42,8 @@ void pool_db_share(struct pool_db *, bool leads);
 enum pool_apply_mode {
     POOL_REPLACE, /* what the document does not name goes */
     POOL_MERGE,   /* adds and changes; fields not stated stay as they are */
-    /* As REPLACE, but VMs and vifs that weft-xapid has made stay if they can: what
-     * an export that is older than they are does not know of. */
+    /* As REPLACE, of a pending commit's document: VMs and vifs that weft-xapid has made
+     * since stay if they can, those that have gone since stay away (restore.h). */
     POOL_RESTORE,
 };
 
@@ -56,7 +56,8 @@ struct pool_result {
 };
 /* A commit that waits for its confirmation: columns of the Pool's row. */
 struct pool_pending {
-    const char *document; /* what brings the old state back; "" none */
+    const char *document; /* what brings the old state back; "" none.  For a change, NULL:
+                           * what stands before it. */
     int64_t deadline_ms;  /* wall clock; 0: nothing is pending */
     const char *author;
 };

@@ -9,6 +9,7 @@ struct json_t;
 struct model;
 struct model_vif;
 struct ovsdb_idl_row;
+struct plan;
 struct pool_db;
 
 struct model *pool_db_model(struct pool_db *);
@@ -34,6 +35,10 @@ bool pool_object_read(struct pool_db *, enum rec_kind, const char *name, struct 
 /* All of a kind, in order of name (rules: of policy first). */
 size_t pool_objects_read(struct pool_db *, enum rec_kind, struct pool_object **);
 void pool_object_destroy(struct pool_object *);
+
+/* pool_json.c: what stands before the plan is carried out, as a document that restore.h
+ * understands; the caller's. */
+char *pool_db_before(struct pool_db *, const struct plan *);
 
 /* pool_confirm.c: writes what has been found out of a vif, in the open transaction.
  * 'shared': with other controllers; 'quiet': one of them leads the pool. */

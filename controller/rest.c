@@ -266,7 +266,7 @@ may_decide(struct rest *r, const struct rest_request *q, struct rest_fault *faul
         return true;
     }
     before = r->config.ops->pending_document(r->config.aux);
-    ok = rest_document_check(r, &q->user, before, fault);
+    ok = rest_commit_check(r, &q->user, before, fault);
     json_decref(before);
     if (!ok) {
         snprintf(fault->message, sizeof fault->message,

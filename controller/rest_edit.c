@@ -414,3 +414,69 @@ rest_document_check(struct rest *r, const struct rest_user *u, const json_t *doc
     json_decref(now);
     return ok;
 }
+
+/* --- the unconfirmed commit ------------------------------------------------------------------ */
+
+/* What the object of the document is called now, a new reference; NULL: that is not known. */
+static json_t *
+name_now(struct rest *r, const json_t *document, const struct pool_class *class, const char *name)
+{
+    json_t *object, *now, *fresh = NULL;
+    size_t i;
+
+    json_array_foreach(json_object_get(document, class->plural), i, object)
+    {
+        const char *old = json_string_value(json_object_get(object, "name"));
+        const char *uuid = json_string_value(json_object_get(object, "uuid"));
+        if (old && uuid && !strcmp(old, name)) {
+            now = r->config.ops->object(r->config.aux, class, uuid);
+            fresh = json_incref(json_object_get(now, "name"));
+            json_decref(now);
+            break;
+        }
+    }
+    return fresh;
+}
+
+/* Objects of a class as the document has them, but without uuids, and what they name is
+ * called as it is now. */
+static json_t *
+part_now(struct rest *r, const json_t *document, const struct pool_class *class)
+{
+    json_t *part = json_deep_copy(json_object_get(document, class->plural)), *object;
+    size_t i;
+
+    json_array_foreach(part, i, object)
+    {
+        json_object_del(object, "uuid");
+        for (size_t f = 0; f < class->n_fields; f++) {
+            const struct pool_field *field = &class->fields[f];
+            const char *name = json_string_value(json_object_get(object, field->name));
+            json_t *now = field->type == POOL_REF && name
+                              ? name_now(r, document, pool_class_by_noun(field->ref), name)
+                              : NULL;
+            if (now) {
+                json_object_set_new(object, field->name, now);
+            }
+        }
+    }
+    return part;
+}
+
+bool
+rest_commit_check(struct rest *r, const struct rest_user *u, const json_t *before,
+                  struct rest_fault *fault)
+{
+    json_t *document = json_object();
+    bool ok;
+
+    for (size_t i = 0; i < n_pool_classes; i++) {
+        const struct pool_class *class = &pool_classes[i];
+        if (!pool_may_write(class, NULL, u->role) && json_object_get(before, class->plural)) {
+            json_object_set_new(document, class->plural, part_now(r, before, class));
+        }
+    }
+    ok = rest_document_check(r, u, document, fault);
+    json_decref(document);
+    return ok;
+}

@@ -507,11 +507,9 @@ new_pending(struct rest_pool *pool, const struct rest_txn *txn, struct pool_pend
         return true;
     }
     if (txn->kind != REST_CHECK && txn->confirm_s) {
-        json_t *now = pool_db_export(pool->db);
-        pending->document = json_dumps(now, JSON_COMPACT);
+        pending->document = NULL; /* as it stands then */
         pending->deadline_ms = rest_model_wall_ms() + (int64_t)txn->confirm_s * 1000;
         pending->author = txn->author;
-        json_decref(now);
         return true;
     }
     return false;
@@ -581,9 +579,6 @@ op_submit(void *pool_, struct rest_txn *txn)
               : txn->kind == REST_ROLLBACK ? POOL_RESTORE
                                            : POOL_REPLACE,
               change ? &pending : NULL);
-        if (change && pending.deadline_ms) {
-            free((char *)pending.document);
-        }
     } else {
         txn->report = json_pack("{s:o, s:[]}", "errors", doc_errors_json(&errors), "warnings");
         fault_of(&errors, 422, "out of memory", &fault);

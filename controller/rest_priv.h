@@ -175,6 +175,10 @@ bool rest_edits_check(struct rest *, const struct rest_user *, json_t *edits, st
  * leaves as they are may be in it. */
 bool rest_document_check(struct rest *, const struct rest_user *, const json_t *document,
                          struct rest_fault *);
+/* The right to make what was 'before' (rest_ops.pending_document) what stands now.  What
+ * only names something that has a new name was not changed. */
+bool rest_commit_check(struct rest *, const struct rest_user *, const json_t *before,
+                       struct rest_fault *);
 /* Without what the user may not see. */
 void rest_document_hide(const struct rest_user *, json_t *document);
 

@@ -7,163 +7,13 @@
 #include <string.h>
 
 #include "check.h"
-#include "ctl_db.h"
-#include "model.h"
-#include "openvswitch/poll-loop.h"
+#include "ctl_side.h"
 #include "openvswitch/vlog.h"
 #include "packets.h"
-#include "pool_db.h"
 #include "pool_row.h"
 #include "timeval.h"
 #include "util.h"
 #include "uuid.h"
-
-#define PATIENCE_MS 20000
-
-static struct ctl_db server;
-
-/* A controller's side. */
-struct side {
-    struct model *m;
-    struct pool_db *db;
-    unsigned changes; /* objects in change sets since it was last reset */
-};
-
-struct answer {
-    bool done;
-    int error;
-    int64_t generation;
-    size_t created, changed, deleted, n_warnings;
-    char object[100], field[64], message[256];
-};
-
-static void
-side_open(struct side *s)
-{
-    memset(s, 0, sizeof *s);
-    s->m = model_create();
-    s->db = pool_db_open(server.remote, s->m);
-}
-
-static void
-side_close(struct side *s)
-{
-    pool_db_close(s->db);
-    model_destroy(s->m);
-}
-
-static void
-turn(struct side *s)
-{
-    struct model_obj *obj;
-
-    pool_db_run(s->db);
-    for (enum rec_kind k = 0; k < REC_N_KINDS; k++) {
-        MODEL_FOR_EACH_CHANGED (obj, s->m, k) {
-            s->changes++;
-        }
-    }
-    model_changes_clear(s->m);
-}
-
-static bool
-connected(struct side *s, const void *aux)
-{
-    return pool_db_ready(s->db) && pool_db_connected(s->db);
-}
-
-/* Runs both sides (or one) until it is so. */
-static bool
-until(struct side *a, struct side *b, bool (*so)(struct side *, const void *), const void *aux)
-{
-    long long int deadline = time_msec() + PATIENCE_MS;
-
-    for (;;) {
-        turn(a);
-        if (b) {
-            turn(b);
-        }
-        if (so(a, aux)) {
-            return true;
-        }
-        if (time_msec() > deadline) {
-            return false;
-        }
-        pool_db_wait(a->db);
-        if (b) {
-            pool_db_wait(b->db);
-        }
-        poll_timer_wait(100);
-        poll_block();
-    }
-}
-
-static bool
-is_done(struct side *s, const void *answer)
-{
-    return ((const struct answer *)answer)->done;
-}
-
-static bool
-never(struct side *s, const void *deadline)
-{
-    return time_msec() > *(const long long int *)deadline;
-}
-
-/* Lets it run for a while. */
-static void
-rest(struct side *s, int ms)
-{
-    long long int deadline = time_msec() + ms;
-
-    until(s, NULL, never, &deadline);
-}
-
-static void
-got(const struct pool_result *r, void *answer_)
-{
-    struct answer *a = answer_;
-
-    a->done = true;
-    a->error = r->error;
-    a->generation = r->generation;
-    a->created = r->n_created;
-    a->changed = r->n_changed;
-    a->deleted = r->n_deleted;
-    a->n_warnings = r->warnings->n;
-    if (r->errors->n) {
-        ovs_strlcpy(a->object, r->errors->e[0].object, sizeof a->object);
-        ovs_strlcpy(a->field, r->errors->e[0].field, sizeof a->field);
-        ovs_strlcpy(a->message, r->errors->e[0].message, sizeof a->message);
-    }
-}
-
-static void
-start(struct side *s, const char *text, enum pool_apply_mode mode, struct answer *a)
-{
-    struct doc_errors errors = {NULL, 0, false};
-    struct doc *doc = doc_parse(text, strlen(text), &errors);
-
-    memset(a, 0, sizeof *a);
-    if (!doc) {
-        printf("# %s\n", errors.n ? errors.e[0].message : "?");
-        abort();
-    }
-    pool_db_apply(s->db, doc, mode, false, NULL, got, a);
-}
-
-static struct answer
-apply(struct side *s, const char *text, enum pool_apply_mode mode)
-{
-    struct answer a;
-
-    start(s, text, mode, &a);
-    until(s, NULL, is_done, &a);
-    if (a.error) {
-        printf("# [%s] [%s] %s\n", a.object, a.field, a.message);
-    }
-    return a;
-}
 
 static struct answer
 removal(struct side *s, enum rec_kind kind, const char *name)
@@ -632,54 +482,6 @@ test_replace(struct side *s)
     }
 }
 
-static bool
-is_live(struct side *s, const void *vif)
-{
-    return model_by_name(s->m, REC_VIF, vif);
-}
-
-/* By weft-xapid, past every controller. */
-static int
-make_vm(const struct model_obj *network)
-{
-    char text[700];
-
-    snprintf(
-        text, sizeof text,
-        "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"VM\",\"uuid-name\":\"made\",\"row\":"
-        "{\"name\":\"made\",\"driver\":\"cell\"}},{\"op\":\"insert\",\"table\":\"VIF\",\"row\":"
-        "{\"name\":\"made-0\",\"device\":\"0\",\"vm\":[\"named-uuid\",\"made\"],\"network\":"
-        "[\"uuid\",\"" UUID_FMT "\"],\"mac\":\"02:00:00:00:00:11\","
-        "\"locking_mode\":\"network_default\"}}]",
-        UUID_ARGS(&network->uuid));
-    return ctl_db_transact(&server, text);
-}
-
-static void
-test_restore(struct side *s)
-{
-    static const char before[] =
-        "{\"version\":1,\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":7}],"
-        "\"vms\":[{\"name\":\"old\"}],\"vifs\":[]}";
-    struct answer a;
-
-    CASE("what weft-xapid has made since outlives a rollback");
-    a = apply(s, before, POOL_MERGE);
-    CHECK(!a.error);
-    a = apply(s, "{\"version\":1,\"vms\":[{\"name\":\"new\"}],\"tenants\":[{\"name\":\"t\"}]}",
-              POOL_MERGE);
-    CHECK(!a.error);
-    CHECK(!make_vm(model_by_name(s->m, REC_NETWORK, "n")) && until(s, NULL, is_live, "made-0"));
-    a = apply(s, before, POOL_RESTORE);
-    CHECK(!a.error && a.deleted == 1);
-    CHECK(model_by_name(s->m, REC_VM, "old") && !model_by_name(s->m, REC_VM, "new"));
-    CHECK(is_live(s, "made-0") && model_by_name(s->m, REC_TENANT, "t"));
-
-    CASE("but not without the network that it is in");
-    a = apply(s, "{\"version\":1,\"networks\":[],\"vms\":[],\"vifs\":[]}", POOL_RESTORE);
-    CHECK(!a.error && a.deleted == 4 && !is_live(s, "made-0"));
-}
-
 int
 main(int argc, char *argv[])
 {
@@ -704,7 +506,6 @@ main(int argc, char *argv[])
     test_remembered(&s);
     test_server_dies(&s);
     test_replace(&s);
-    test_restore(&s);
     side_close(&s);
     ctl_db_stop(&server);
     return check_done();

@@ -1,0 +1,259 @@
+/* A commit that waits is rolled back, and what weft-xapid does to VMs meanwhile. */
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "ctl_side.h"
+#include "openvswitch/vlog.h"
+#include "pool_db_priv.h"
+#include "uuid.h"
+
+static bool
+is_live(struct side *s, const void *vif)
+{
+    return model_by_name(s->m, REC_VIF, vif);
+}
+
+/* By weft-xapid, past every controller. */
+static int
+make_vm(const struct model_obj *network)
+{
+    char text[700];
+
+    snprintf(
+        text, sizeof text,
+        "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"VM\",\"uuid-name\":\"made\",\"row\":"
+        "{\"name\":\"made\",\"driver\":\"cell\"}},{\"op\":\"insert\",\"table\":\"VIF\",\"row\":"
+        "{\"name\":\"made-0\",\"device\":\"0\",\"vm\":[\"named-uuid\",\"made\"],\"network\":"
+        "[\"uuid\",\"" UUID_FMT "\"],\"mac\":\"02:00:00:00:00:11\","
+        "\"locking_mode\":\"network_default\"}}]",
+        UUID_ARGS(&network->uuid));
+    return ctl_db_transact(&server, text);
+}
+
+static void
+test_restore(struct side *s)
+{
+    static const char before[] =
+        "{\"version\":1,\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":7}],"
+        "\"vms\":[{\"name\":\"old\"}],\"vifs\":[]}";
+    struct answer a;
+
+    CASE("what weft-xapid has made since outlives a rollback");
+    a = apply(s, before, POOL_MERGE);
+    CHECK(!a.error);
+    a = apply(s, "{\"version\":1,\"vms\":[{\"name\":\"new\"}],\"tenants\":[{\"name\":\"t\"}]}",
+              POOL_MERGE);
+    CHECK(!a.error);
+    CHECK(!make_vm(model_by_name(s->m, REC_NETWORK, "n")) && until(s, NULL, is_live, "made-0"));
+    a = apply(s, before, POOL_RESTORE);
+    CHECK(!a.error && a.deleted == 1);
+    CHECK(model_by_name(s->m, REC_VM, "old") && !model_by_name(s->m, REC_VM, "new"));
+    CHECK(is_live(s, "made-0") && model_by_name(s->m, REC_TENANT, "t"));
+
+    CASE("but not without the network that it is in");
+    a = apply(s, "{\"version\":1,\"networks\":[],\"vms\":[],\"vifs\":[]}", POOL_RESTORE);
+    CHECK(!a.error && a.deleted == 4 && !is_live(s, "made-0"));
+}
+
+/* --- a commit that waits, and what becomes of VMs meanwhile --------------------------------- */
+
+static struct answer
+change(struct side *s, struct doc *doc, enum pool_apply_mode mode,
+       const struct pool_pending *pending)
+{
+    struct answer a;
+
+    memset(&a, 0, sizeof a);
+    pool_db_apply(s->db, doc, mode, false, pending, got, &a);
+    until(s, NULL, is_done, &a);
+    if (a.error) {
+        printf("# [%s] [%s] %s\n", a.object, a.field, a.message);
+    }
+    return a;
+}
+
+static const struct pool_pending pends = {NULL, INT64_MAX / 2, "admin"};
+
+static struct doc *
+parsed(const char *text)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    struct doc *doc = doc_parse(text, strlen(text), &errors);
+
+    ovs_assert(doc);
+    return doc;
+}
+
+static struct answer
+commit(struct side *s, const char *text, enum pool_apply_mode mode)
+{
+    return change(s, parsed(text), mode, &pends);
+}
+
+static struct answer
+roll_back(struct side *s)
+{
+    return change(s, parsed(pool_db_pending(s->db)->document), POOL_RESTORE,
+                  &(struct pool_pending){"", 0, ""});
+}
+
+static bool
+is_gone(struct side *s, const void *vif)
+{
+    return !model_any_by_name(s->m, REC_VIF, vif, NULL);
+}
+
+/* By weft-xapid, past every controller. */
+static bool
+destroy_vm(struct side *s)
+{
+    return !ctl_db_transact(&server,
+                            "[\"Weft_Pool\",{\"op\":\"delete\",\"table\":\"VIF\",\"where\":"
+                            "[[\"name\",\"==\",\"made-0\"]]},{\"op\":\"delete\",\"table\":"
+                            "\"VM\",\"where\":[[\"name\",\"==\",\"made\"]]}]") &&
+           until(s, NULL, is_gone, "made-0");
+}
+
+static struct uuid
+uuid_of(struct side *s, enum rec_kind kind, const char *name)
+{
+    const struct model_obj *obj = model_any_by_name(s->m, kind, name, NULL);
+
+    return obj ? obj->uuid : UUID_ZERO;
+}
+
+static size_t
+members(struct side *s, const char *group)
+{
+    struct pool_object o;
+    size_t n;
+
+    if (!pool_object_read(s->db, REC_GROUP, group, &o)) {
+        return SIZE_MAX;
+    }
+    n = o.rec.v[REC_GROUP_VMS].n + o.rec.v[REC_GROUP_VIFS].n;
+    pool_object_destroy(&o);
+    return n;
+}
+
+static const char alone[] =
+    "{\"version\":1,\"groups\":[{\"name\":\"g\",\"vms\":[\"old\"]}],\"policies\":[]}";
+
+/* The group names what is made, and so do policies. */
+static bool
+make_pool(struct side *s)
+{
+    return !apply(s,
+                  "{\"version\":1,\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":7}],"
+                  "\"vms\":[{\"name\":\"old\"}],\"vifs\":[],\"groups\":[],\"policies\":[]}",
+                  POOL_REPLACE)
+                .error &&
+           !make_vm(model_by_name(s->m, REC_NETWORK, "n")) && until(s, NULL, is_live, "made-0") &&
+           !apply(s,
+                  "{\"version\":1,\"groups\":[{\"name\":\"g\",\"vms\":[\"made\",\"old\"],"
+                  "\"vifs\":[\"made-0\"]}],\"policies\":["
+                  "{\"name\":\"p\",\"scope\":\"group\",\"group\":\"g\",\"rules\":[]},"
+                  "{\"name\":\"q\",\"scope\":\"vif\",\"vif\":\"made-0\",\"rules\":[{\"name\":"
+                  "\"r\",\"order\":1,\"direction\":\"in\",\"action\":\"allow\"}]}]}",
+                  POOL_MERGE)
+                .error;
+}
+
+static const struct {
+    enum rec_kind kind;
+    const char *from, *to;
+} renamed[] = {{REC_VM, "made", "fresh"}, {REC_NETWORK, "n", "n2"}, {REC_TENANT, "t", "gone"}};
+enum { RENAMED = ARRAY_SIZE(renamed) };
+
+/* And removes the tenant whose name another one takes. */
+static struct answer
+commit_names(struct side *s)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    struct doc *doc = doc_create();
+
+    doc_add_removal(doc, REC_TENANT, "gone", &errors);
+    for (size_t i = 0; i < RENAMED; i++) {
+        struct doc_item *item = doc_append(doc, renamed[i].kind);
+
+        free(item->rec.name);
+        item->rec.name = xstrdup(renamed[i].to);
+        item->rename = xstrdup(renamed[i].from);
+    }
+    return change(s, doc, POOL_MERGE, &pends);
+}
+
+static void
+test_pending_vms(struct side *s)
+{
+    static const char old_only[] = "{\"version\":1,\"vms\":[{\"name\":\"old\"}],\"vifs\":[],"
+                                   "\"groups\":[],\"policies\":[]}";
+    struct uuid uuids[RENAMED];
+
+    CASE("a VM that was destroyed while a commit waited stays away when that is rolled back");
+    CHECK(make_pool(s) && members(s, "g") == 3);
+    CHECK(!commit(s, alone, POOL_REPLACE).error && members(s, "g") == 1);
+    CHECK(destroy_vm(s));
+    CHECK(!roll_back(s).error && !pool_db_pending(s->db)->deadline_ms);
+    CHECK(!model_any_by_name(s->m, REC_VM, "made", NULL) && is_gone(s, "made-0"));
+
+    CASE("what named it comes back without it, or not if it was about nothing else");
+    CHECK(members(s, "g") == 1 && model_by_name(s->m, REC_POLICY, "p"));
+    CHECK(!model_any_by_name(s->m, REC_POLICY, "q", NULL));
+
+    CASE("one that took its name is left alone");
+    CHECK(make_pool(s) && !commit(s, alone, POOL_REPLACE).error);
+    CHECK(destroy_vm(s) && !make_vm(model_by_name(s->m, REC_NETWORK, "n")) &&
+          until(s, NULL, is_live, "made-0"));
+    uuids[0] = uuid_of(s, REC_VM, "made");
+    CHECK(!roll_back(s).error && members(s, "g") == 1);
+    uuids[1] = uuid_of(s, REC_VM, "made");
+    CHECK(is_live(s, "made-0") && uuid_equals(&uuids[0], &uuids[1]));
+
+    CASE("one that the commit itself removed comes back");
+    CHECK(make_pool(s) && !commit(s, old_only, POOL_REPLACE).error && is_gone(s, "made-0"));
+    CHECK(!roll_back(s).error && is_live(s, "made-0") && members(s, "g") == 3);
+    CHECK(model_by_name(s->m, REC_POLICY, "q"));
+
+    CASE("what the commit renamed is the same again");
+    CHECK(make_pool(s) &&
+          !apply(s, "{\"version\":1,\"tenants\":[{\"name\":\"t\"},{\"name\":\"gone\"}]}",
+                 POOL_REPLACE)
+               .error);
+    for (size_t i = 0; i < RENAMED; i++) {
+        uuids[i] = uuid_of(s, renamed[i].kind, renamed[i].from);
+    }
+    CHECK(!commit_names(s).error && model_by_name(s->m, REC_VM, "fresh"));
+    CHECK(!roll_back(s).error && is_live(s, "made-0") && members(s, "g") == 3);
+    for (size_t i = 0; i < RENAMED; i++) {
+        struct uuid now = uuid_of(s, renamed[i].kind, renamed[i].from);
+
+        CHECK(uuid_equals(&now, &uuids[i]));
+    }
+    CHECK(hmap_count(&s->m->objs[REC_VM]) == 2 && hmap_count(&s->m->objs[REC_NETWORK]) == 1 &&
+          hmap_count(&s->m->objs[REC_TENANT]) == 2 && model_by_name(s->m, REC_TENANT, "gone"));
+}
+
+int
+main(int argc, char *argv[])
+{
+    struct side s;
+
+    set_program_name(argv[0]);
+    vlog_set_levels(NULL, VLF_ANY_DESTINATION, VLL_OFF);
+    if (ctl_db_start(&server)) {
+        printf("not ok database: cannot start one\n");
+        return 1;
+    }
+    side_open(&s);
+    CHECK(until(&s, NULL, connected, NULL));
+    test_restore(&s);
+    test_pending_vms(&s);
+    side_close(&s);
+    ctl_db_stop(&server);
+    return check_done();
+}
