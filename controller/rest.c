@@ -253,20 +253,14 @@ write_done(struct rest_txn *txn, const struct rest_fault *fault, int64_t generat
     rest_answer(q, q->http.status, report);
 }
 
-/* Who might not have made the commit neither confirms it nor takes it back.  Who has made it
- * may: what he may not change names what he may, and is another when that has a new name. */
+/* Who might not make the commit as he is now neither confirms it nor takes it back, whoever
+ * has made it. */
 static bool
 may_decide(struct rest *r, const struct rest_request *q, struct rest_fault *fault)
 {
-    const char *author = r->config.ops->pending_author(r->config.aux);
-    json_t *before;
-    bool ok;
+    json_t *before = r->config.ops->pending_document(r->config.aux);
+    bool ok = rest_commit_check(r, &q->user, before, fault);
 
-    if (author && *author && !strcmp(author, q->user.name)) {
-        return true;
-    }
-    before = r->config.ops->pending_document(r->config.aux);
-    ok = rest_commit_check(r, &q->user, before, fault);
     json_decref(before);
     if (!ok) {
         snprintf(fault->message, sizeof fault->message,

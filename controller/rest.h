@@ -110,9 +110,9 @@ struct rest_ops {
     void (*absent)(void *aux, struct json_t *names);
     /* Ms since 1970 when the unconfirmed commit rolls back; 0: there is none. */
     int64_t (*pending)(void *aux);
-    /* What stood before it, as a document, and whose it is. */
+    /* What stood before it, as a document; objects that it has left there have their
+     * "uuid". */
     struct json_t *(*pending_document)(void *aux);
-    const char *(*pending_author)(void *aux);
 };
 
 enum rest_log { REST_LOG_ERROR, REST_LOG_WARN, REST_LOG_INFO };

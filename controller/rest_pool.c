@@ -118,14 +118,6 @@ op_pending_document(void *pool_)
     return json_loads(pool_db_pending(pool->db)->document, 0, NULL);
 }
 
-static const char *
-op_pending_author(void *pool_)
-{
-    struct rest_pool *pool = pool_;
-
-    return pool_db_pending(pool->db)->author;
-}
-
 static json_t *
 fault_json(const char *object, const char *field, const char *message)
 {
@@ -647,7 +639,6 @@ static const struct rest_ops ops = {
     .absent = op_absent,
     .pending = op_pending,
     .pending_document = op_pending_document,
-    .pending_author = op_pending_author,
 };
 
 int

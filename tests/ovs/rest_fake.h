@@ -15,7 +15,6 @@ struct fake {
     int64_t generation;
     int64_t pending_ms;
     json_t *before;          /* the unconfirmed commit */
-    char author[129];        /* its */
     _Atomic int64_t applied; /* what the hosts have applied */
     atomic_int submitted;
     struct rest *rest;
@@ -198,7 +197,6 @@ fake_submit(void *f_, struct rest_txn *txn)
     if (txn->confirm_s) {
         json_decref(f->before);
         f->before = fake_export(f);
-        snprintf(f->author, sizeof f->author, "%s", txn->author);
     }
     if (txn->kind == REST_EDIT) {
         json_array_foreach(txn->body, i, edit)
@@ -251,12 +249,6 @@ fake_pending_document(void *f)
     return json_incref(((struct fake *)f)->before);
 }
 
-static inline const char *
-fake_pending_author(void *f)
-{
-    return ((struct fake *)f)->author;
-}
-
 static const struct rest_ops fake_ops = {
     .generation = fake_generation,
     .list = fake_list,
@@ -277,7 +269,6 @@ static const struct rest_ops fake_ops = {
     .absent = fake_absent,
     .pending = fake_pending,
     .pending_document = fake_pending_document,
-    .pending_author = fake_pending_author,
 };
 
 static inline void *

@@ -14,7 +14,8 @@
 #define OBJECTS                                                                                    \
     "{\"pool\": [{\"default_action\": \"deny\", \"generation\": 1}],"                              \
     " \"host\": [{\"name\": \"h1\", \"ovsdb\": \"unix:/x\"}],"                                     \
-    " \"tenant\": [{\"name\": \"red\"}, {\"name\": \"green\"}],"                                   \
+    " \"tenant\": [{\"name\": \"red\", \"uuid\": \"8a2f1d6e-0000-4000-8000-000000000002\"},"       \
+    "   {\"name\": \"green\"}],"                                                                   \
     " \"network\": [{\"name\": \"nr\", \"tenant\": \"red\", \"uuid\":"                             \
     "   \"8a2f1d6e-0000-4000-8000-000000000001\"}, {\"name\": \"ng\", \"tenant\": \"green\"}],"    \
     " \"vm\": [{\"name\": \"r1\", \"tenant\": \"red\"}, {\"name\": \"g1\", \"tenant\": "           \

@@ -176,6 +176,21 @@ test_commit(void)
     CHECK(ask("POST", "/v1/commit?confirm=60", "{\"version\": 1}", NULL) == 200);
     CHECK(tls_ask(&olga, "POST", "/v1/confirm", NULL, NULL) == 200);
 
+    CASE("rest/who may not make it any more does not decide on it");
+    struct cert was = cert_make("ann", "admin", CERT_CLIENT, &ca);
+    struct cert is = cert_make("ann", "operator", CERT_CLIENT, &ca);
+    CHECK(tls_ask(&was, "POST", "/v1/commit?confirm=60",
+                  "{\"edits\": [{\"op\": \"set\", \"class\": \"host\", \"name\": \"h1\", "
+                  "\"values\": {\"uplink\": \"eth8\"}}]}",
+                  NULL) == 200);
+    CHECK(tls_ask(&is, "POST", "/v1/confirm", NULL, &json) == 403);
+    CHECK(says(json, "object", "hosts"));
+    json_decref(json);
+    CHECK(tls_ask(&is, "POST", "/v1/rollback", NULL, NULL) == 403);
+    CHECK(tls_ask(&was, "POST", "/v1/confirm", NULL, NULL) == 200);
+    cert_free(&was);
+    cert_free(&is);
+
     CASE("rest/an operator's commit is his to decide, though users name what has a new name");
     CHECK(tls_ask(&olga, "POST", "/v1/commit?confirm=60", rename_red[0], NULL) == 200);
     CHECK(tls_ask(&olga, "POST", "/v1/rollback", NULL, NULL) == 200);
