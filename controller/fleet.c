@@ -26,7 +26,6 @@ VLOG_DEFINE_THIS_MODULE(fleet);
 
 /* A host that is quiet is reported as seen this often. */
 #define SEEN_MS 5000
-#define OPENFLOW_PORT 6653
 /* A new leader learns where vifs are from all hosts before it changes any: a
  * host whose neighbours have not been heard would lose its way to their vifs.
  * It waits no longer than this for those that do not answer. */
@@ -157,28 +156,13 @@ fleet_stale(const struct fleet *f)
 
 /* --- from the model to the hosts ------------------------------------------------------ */
 
-/* Where a host's OpenFlow is if only its database is stated: beside it, or at
- * the usual port.  malloc'ed. */
-static char *
-openflow_target(const struct model_host *mh)
-{
-    const char *end = strrchr(mh->ovsdb, strncmp(mh->ovsdb, "unix:", 5) ? ':' : '/');
-
-    if (mh->openflow[0] || !end) {
-        return xstrdup(mh->openflow);
-    }
-    return *end == '/' ? xasprintf("%.*s/%s.mgmt", (int)(end - mh->ovsdb), mh->ovsdb, mh->bridge)
-                       : xasprintf("%.*s:%d", (int)(end - mh->ovsdb), mh->ovsdb, OPENFLOW_PORT);
-}
-
 static void
 configure(struct fleet *f, struct member *m, const struct model_host *mh)
 {
-    char *openflow = openflow_target(mh);
     struct host_config c = {
         .name = mh->obj.name,
         .ovsdb = mh->ovsdb,
-        .openflow = openflow,
+        .openflow = mh->openflow,
         .bridge = mh->bridge,
         .uplink = mh->uplink,
         .tunnel_ip = mh->tunnel_ip,
@@ -190,7 +174,6 @@ configure(struct fleet *f, struct member *m, const struct model_host *mh)
     }
     memcpy(m->tunnels, c.tunnels, sizeof m->tunnels);
     host_configure(m->host, &c);
-    free(openflow);
 }
 
 static void

@@ -134,7 +134,7 @@ struct model_limit {
 
 struct model_host {
     struct model_obj obj;
-    char *ovsdb, *openflow; /* connection targets; "" openflow: none stated */
+    char *ovsdb, *openflow; /* connection targets */
     char *bridge;
     char *uplink;                /* port name, or "" */
     struct in6_addr tunnel_ip;   /* :: none; IPv4 mapped */

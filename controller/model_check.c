@@ -52,6 +52,11 @@ check_claims(const struct model *m, struct model_obj *obj, char **why)
     LIST_FOR_EACH (mine, obj_node, &obj->claims) {
         LIST_FOR_EACH (other, set_node, &mine->set->claims) {
             if (other->obj != obj && older(other->obj, obj)) {
+                if (obj->kind == REC_HOST && !strcmp(mine->field, "openflow")) {
+                    /* Which perhaps nobody has stated. */
+                    return wrong(why, mine->field, "host \"%s\" has the same one, %s",
+                                 other->obj->name, model_host(obj)->openflow);
+                }
                 return wrong(why, mine->field, "%s \"%s\" has the same one",
                              rec_tables[other->obj->kind].noun, other->obj->name);
             }

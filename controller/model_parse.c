@@ -8,6 +8,8 @@
 #include "model_impl.h"
 #include "util.h"
 
+#define OPENFLOW_PORT 6653
+
 static void
 set_text(char **to, const char *s)
 {
@@ -47,13 +49,52 @@ parse_prefixes(struct model_prefixes *to, const struct rec_value *v)
     ovs_assert(to->n == v->n);
 }
 
-/* A connection to an address is one to a host: its certificate names one.  (Sockets of one
- * machine are left to who states them.) */
+/* Where a host's OpenFlow is if only its database is stated: beside it, or at the usual
+ * port.  malloc'ed. */
+static char *
+openflow_beside(const struct model_host *host)
+{
+    const char *end = strrchr(host->ovsdb, strncmp(host->ovsdb, "unix:", 5) ? ':' : '/');
+
+    if (!end) {
+        return xstrdup("");
+    }
+    return *end == '/'
+               ? xasprintf("%.*s/%s.mgmt", (int)(end - host->ovsdb), host->ovsdb, host->bridge)
+               : xasprintf("%.*s:%d", (int)(end - host->ovsdb), host->ovsdb, OPENFLOW_PORT);
+}
+
+/* However it is written. */
+static void
+claim_target(struct model *m, struct model_host *host, const char *field, const char *target)
+{
+    const char *colon = strrchr(target, ':');
+    bool v6 = target[4] == '[';
+    uint8_t address[16], plen;
+    unsigned port = atoi(colon + 1);
+    char *ip = xmemdup0(target + 4 + v6, colon - target - 4 - 2 * v6);
+
+    if (rec_parse_prefix(ip, address, &plen)) {
+        uint8_t bytes[sizeof address + 2];
+
+        memcpy(bytes, address, sizeof address);
+        bytes[sizeof address] = port >> 8;
+        bytes[sizeof address + 1] = port;
+        model_claim(m, &host->obj, field, &(struct model_claimed){field, "", bytes, sizeof bytes});
+    }
+    free(ip);
+}
+
+/* A connection to an address is one to a host: its certificate names one, and a switch obeys
+ * one host's flows.  (Sockets of one machine are left to who states them.) */
 static void
 claim_host(struct model *m, struct model_host *host, const struct rec *r)
 {
     if (!strncmp(host->ovsdb, "ssl:", 4)) {
-        model_claim_printed(m, &host->obj, "ovsdb", "ovsdb %s", host->ovsdb);
+        claim_target(m, host, "ovsdb", host->ovsdb);
+    }
+    if (strncmp(host->openflow, "unix:", 5) != 0 && *host->openflow) {
+        claim_target(m, host, "openflow", host->openflow);
     }
     if (*r->v[REC_HOST_TUNNEL_IP].s) {
         model_claim(
@@ -69,8 +110,12 @@ parse_host(struct model *m, struct model_host *host, const struct rec *r)
     uint8_t plen;
 
     set_text(&host->ovsdb, r->v[REC_HOST_OVSDB].s);
-    set_text(&host->openflow, r->v[REC_HOST_OPENFLOW].s);
     set_text(&host->bridge, r->v[REC_HOST_BRIDGE].s);
+    set_text(&host->openflow, r->v[REC_HOST_OPENFLOW].s);
+    if (!*host->openflow) {
+        free(host->openflow);
+        host->openflow = openflow_beside(host);
+    }
     set_text(&host->uplink, r->v[REC_HOST_UPLINK].s);
     memset(&host->tunnel_ip, 0, sizeof host->tunnel_ip);
     if (*ip) {

@@ -102,6 +102,22 @@ static const struct bad bad[] = {
      "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"ssl:10.0.0.1:6640\"},"
      "{\"name\":\"i\",\"ovsdb\":\"ssl:10.0.0.1:6640\"}]}",
      "host i", "ovsdb", "host \"h\" has the same one"},
+    {"a database twice, written otherwise",
+     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"ssl:[fd00::1]:6640\"},"
+     "{\"name\":\"i\",\"ovsdb\":\"ssl:[fd00:0::1]:6640\",\"openflow\":\"ssl:[fd00::1]:1\"}]}",
+     "host i", "ovsdb", "host \"h\" has the same one"},
+    {"two databases of an address, and one OpenFlow",
+     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"ssl:10.0.0.1:6640\"},"
+     "{\"name\":\"i\",\"ovsdb\":\"ssl:10.0.0.1:6641\"}]}",
+     "host i", "openflow", "host \"h\" has the same one, ssl:10.0.0.1:6653"},
+    {"an OpenFlow that is another's usual one",
+     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"ssl:10.0.0.1:6640\"},{\"name\":\"i\","
+     "\"ovsdb\":\"ssl:10.0.0.2:6640\",\"openflow\":\"ssl:10.0.0.1:6653\"}]}",
+     "host i", "openflow", "host \"h\" has the same one, ssl:10.0.0.1:6653"},
+    {"two databases of an address, each with its OpenFlow",
+     "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"ssl:10.0.0.1:6640\"},{\"name\":\"i\","
+     "\"ovsdb\":\"ssl:10.0.0.1:6641\",\"openflow\":\"ssl:10.0.0.1:6654\"}]}",
+     NULL, NULL, NULL},
     {"a tunnel address twice",
      "{\"version\":1,\"hosts\":[{\"name\":\"h\",\"ovsdb\":\"unix:/x\",\"tunnel_ip\":\"fd00::1\"},"
      "{\"name\":\"i\",\"ovsdb\":\"unix:/y\",\"tunnel_ip\":\"fd00:0::0:1\"}]}",
