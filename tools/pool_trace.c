@@ -1,5 +1,8 @@
 /* "weft trace": the way of a packet over the pool's hosts. */
+#include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -177,11 +180,17 @@ capture(const struct pool_args *a, struct pool_client *client, const struct trac
 static int
 explain(const struct pool_args *a, struct pool_client *client, const char *cookie)
 {
+    unsigned long long number;
     const char *from;
-    char path[100];
+    char path[60], *end;
     json_t *answer;
 
-    snprintf(path, sizeof path, "/v1/cookies/%.60s", cookie);
+    errno = 0;
+    number = strtoull(cookie, &end, 0);
+    if (errno || end == cookie || *end || !isdigit((unsigned char)*cookie)) {
+        return pool_failed(a, "cookie: is no number like 0xd505000000000007");
+    }
+    snprintf(path, sizeof path, "/v1/cookies/0x%llx", number);
     if (pool_call(client, "GET", path, NULL, NULL, POOL_CALL_S, &answer)) {
         return pool_call_failed(a, client);
     }

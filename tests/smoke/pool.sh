@@ -141,6 +141,8 @@ has "rule base/ssh of policy base, by the network team; default part, scope glob
 has '"object": "rule base/ssh"' "$weft" trace --cookie "$(cookie_of base/ssh)" --json
 has "not ours" "$weft" trace --cookie 7
 refuses "cookie: " "$weft" trace --cookie ssh
+refuses "cookie: " "$weft" trace --cookie 7/x
+refuses "cookie: " "$weft" trace --cookie ""
 "$weft" rule remove base/ping base/ssh
 hasnot "ssh" "$weft" rule list
 "$weft" pool set default_action=allow
