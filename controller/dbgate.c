@@ -46,6 +46,7 @@ enum {
     MAX_SESSIONS = 1000,
     MAX_PER_HOST = 32,
     MAX_HANDSHAKES = 64, /* the oldest makes room */
+    CONNECTIONS_A_TURN = 16,
     HANDSHAKE_MS = 10000,
     MAX_PENDING = 64, /* transactions of a session */
     MESSAGES_A_TURN = 50,
@@ -445,7 +446,7 @@ take_connections(struct dbgate *g)
 {
     struct stream *stream;
 
-    while (!pstream_accept(g->listener, &stream)) {
+    for (int i = 0; i < CONNECTIONS_A_TURN && !pstream_accept(g->listener, &stream); i++) {
         struct session *s = xzalloc(sizeof *s);
 
         s->stream = stream;

@@ -1,11 +1,15 @@
 /* Theory of Operation
  * ===================
  *
- *     comes -> (its handshake) -> goes on -> (the other handshake) -> open -> closed
+ *     comes -> (its handshake) -> goes on -> (the other handshake) -> open -> (ends) -> closed
  *
  * A session has two ends, who came and where it goes, each of which may be TLS.  TLS decides
  * in its handshake (host_peer.h); before bytes pass, and again whenever there are new lists,
- * the certificates are looked at once more.  If either end closes, so does the other.
+ * the certificates are looked at once more.  If either end closes, so does the other, once
+ * TLS has written what it was given (a piece at most).
+ *
+ * Strangers cost a handshake each, of which there are a bounded number; who has most of them
+ * makes room.  An address has a share of the sessions, for a host may come to a copy.
  *
  * One piece of bytes waits in each direction; while it does, no more is read there.  So who
  * does not read is held back at the server, which keeps changes together for it, and costs
@@ -17,10 +21,12 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "hash.h"
 #include "host_peer.h"
 #include "jsonrpc.h"
 #include "openvswitch/list.h"
@@ -39,8 +45,10 @@ static struct vlog_rate_limit broken_rl = VLOG_RATE_LIMIT_INIT(20, 20);
 
 enum {
     MAX_SESSIONS = 1000,
-    MAX_HANDSHAKES = 64, /* the oldest makes room */
+    MAX_PER_ADDRESS = 64,
+    MAX_HANDSHAKES = 64,
     HANDSHAKE_MS = 10000,
+    CONNECTIONS_A_TURN = 16,
     PIECE = 16 << 10,
     PIECES_A_TURN = 16,
 };
@@ -49,6 +57,7 @@ struct end {
     struct stream *stream;
     struct ssl_st *ssl; /* of 'stream'; NULL: no TLS */
     bool connected;
+    bool silent;       /* it has closed its side, or is gone */
     char piece[PIECE]; /* what came and has not gone to the other end */
     size_t at, n;      /* the rest of it */
 };
@@ -56,6 +65,8 @@ struct end {
 struct session {
     struct ovs_list node; /* in 'handshakes' or 'sessions' of dbrelay */
     struct end from, to;  /* who came; where it goes, no stream until 'from' is connected */
+    uint32_t address;     /* of who came */
+    struct end *left;     /* the other one has closed; NULL: neither */
     long long int until;  /* of a handshake; else what its certificates last, by
                            * time_wall_msec() */
 };
@@ -105,16 +116,55 @@ pass(struct end *from, struct end *to)
     return 0;
 }
 
+/* What it still says goes nowhere; unread, it would have TCP take back what was written. */
+static void
+discard(struct end *end)
+{
+    for (int i = 0; i < PIECES_A_TURN && !end->silent; i++) {
+        int n = stream_recv(end->stream, end->piece, sizeof end->piece);
+
+        if (n == -EAGAIN) {
+            break;
+        }
+        end->silent = n <= 0;
+    }
+}
+
+/* 0: TLS has not yet written all that it was given; EOF: it is over. */
+static int
+run_left(const struct session *s)
+{
+    struct end *end = s->left;
+
+    if (end->ssl) {
+        discard(end);
+        stream_run(end->stream); /* writes, if there is anything to be written */
+    }
+    return end->ssl && SSL_want_write(end->ssl) ? 0 : EOF;
+}
+
 /* 0, or an errno: it is over. */
 static int
 session_run(struct session *s)
 {
     int error;
 
+    if (s->left) {
+        return run_left(s);
+    }
     stream_run(s->from.stream);
     stream_run(s->to.stream);
+    s->left = &s->from;
     error = pass(&s->to, &s->from);
-    return error ? error : pass(&s->from, &s->to);
+    if (!error) {
+        s->left = &s->to;
+        error = pass(&s->from, &s->to);
+    }
+    if (error == EOF) {
+        return run_left(s);
+    }
+    s->left = NULL;
+    return error;
 }
 
 static void
@@ -130,6 +180,13 @@ pass_wait(const struct end *from, const struct end *to)
 static void
 session_wait(const struct session *s)
 {
+    if (s->left) {
+        stream_run_wait(s->left->stream);
+        if (!s->left->silent) {
+            stream_recv_wait(s->left->stream);
+        }
+        return;
+    }
     stream_run_wait(s->from.stream);
     stream_run_wait(s->to.stream);
     pass_wait(&s->from, &s->to);
@@ -175,6 +232,27 @@ open_server(struct dbrelay *r, struct session *s)
     return error == EAGAIN ? EBUSY : error; /* a Unix socket whose queue is full */
 }
 
+/* Names its address; 0: a socket's, which all have. */
+static uint32_t
+address_of(const struct stream *stream)
+{
+    const char *name = stream_get_name(stream), *colon = strrchr(name, ':');
+
+    return strncmp(name, "ssl:", 4) || !colon ? 0 : MAX(hash_bytes(name, colon - name, 0), 1);
+}
+
+static size_t
+count_of(const struct ovs_list *list, uint32_t address)
+{
+    struct session *s;
+    size_t n = 0;
+
+    LIST_FOR_EACH (s, node, list) {
+        n += address && s->address == address;
+    }
+    return n;
+}
+
 static long long int
 good_until(const struct end *end)
 {
@@ -188,9 +266,10 @@ admit(struct dbrelay *r, struct session *s)
     int error = connect_end(r, &s->from);
 
     if (!error && !s->to.stream) {
-        error = !is_good(s->from.ssl)           ? EACCES
-                : r->n_sessions >= MAX_SESSIONS ? EMFILE
-                                                : open_server(r, s);
+        bool full =
+            r->n_sessions >= MAX_SESSIONS || count_of(&r->sessions, s->address) >= MAX_PER_ADDRESS;
+
+        error = !is_good(s->from.ssl) ? EACCES : full ? EMFILE : open_server(r, s);
     }
     if (!error) {
         error = connect_end(r, &s->to);
@@ -237,21 +316,39 @@ shake_hands(struct dbrelay *r)
     }
 }
 
+/* The oldest handshake of the address that has most. */
+static struct session *
+makes_room(const struct dbrelay *r)
+{
+    struct session *s, *most = NULL;
+    size_t n_most = 0;
+
+    LIST_FOR_EACH (s, node, &r->handshakes) {
+        size_t n = MAX(count_of(&r->handshakes, s->address), 1);
+
+        if (n > n_most) {
+            n_most = n;
+            most = s;
+        }
+    }
+    return most;
+}
+
 static void
 take_connections(struct dbrelay *r)
 {
     struct stream *stream;
 
-    while (!pstream_accept(r->listener, &stream)) {
+    for (int i = 0; i < CONNECTIONS_A_TURN && !pstream_accept(r->listener, &stream); i++) {
         struct session *s = xzalloc(sizeof *s);
 
         s->from.stream = stream;
+        s->address = address_of(stream);
         s->from.ssl = r->listens_tls ? host_peer_newest() : NULL;
-        s->until = time_msec() + HANDSHAKE_MS;
+        s->until = time_msec() + MIN(HANDSHAKE_MS, 2 * r->probe_ms);
         ovs_list_push_back(&r->handshakes, &s->node);
         if (++r->n_handshakes > MAX_HANDSHAKES) {
-            drop_handshake(r, CONTAINER_OF(ovs_list_front(&r->handshakes), struct session, node),
-                           EMFILE);
+            drop_handshake(r, makes_room(r), EMFILE);
         }
     }
 }

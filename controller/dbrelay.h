@@ -12,7 +12,8 @@
 struct dbrelay;
 
 /* Who comes to 'listen' ("pssl:...", "punix:...") is passed on to 'server' ("unix:...",
- * "ssl:...").  A machine that has been gone for twice 'probe_ms' is let go.  0, or an errno. */
+ * "ssl:...").  A machine that has been gone for twice 'probe_ms' is let go, and so is one
+ * that has not shown in that time, or in 10 s, who it is.  0, or an errno. */
 int dbrelay_open(const char *listen, const char *server, int probe_ms, struct dbrelay **);
 /* Authorities or revocation lists are new: who would not be let in by them is put out. */
 void dbrelay_recheck(struct dbrelay *);

@@ -2,6 +2,8 @@
  * comes by TLS and whom the server asks; and lists of certificates that are revoked. */
 #include <config.h>
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/un.h>
 
 #include "check.h"
@@ -129,6 +131,60 @@ test_passes(void)
 }
 
 static bool
+others_served(const void *aux)
+{
+    return is_served("db", "c1");
+}
+
+/* From another address than all others, and never says a word. */
+static int
+stranger(void)
+{
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002)};
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    ovs_assert(!bind(fd, (struct sockaddr *)&from, sizeof from) &&
+               !connect(fd, (struct sockaddr *)&to, sizeof to));
+    return fd;
+}
+
+static void
+test_crowds(void)
+{
+    enum { STRANGERS = 96, ALL = 64 };
+    struct client *slow = client_open_but_one("db", "c1"), *all[ALL];
+    int fds[STRANGERS];
+    size_t n = 0;
+
+    CASE("dbrelay: strangers without end keep nobody out");
+    for (int i = 0; i < STRANGERS; i++) {
+        fds[i] = stranger();
+        /* No more than its queue takes at once. */
+        CHECK(i % 8 || is_served("db", "c1"));
+    }
+    CHECK(until(logged, "not connected: Too many open files"));
+    client_finish(slow);
+    CHECK(served(slow));
+    client_close(slow);
+    for (int i = 0; i < STRANGERS; i++) {
+        close(fds[i]);
+    }
+
+    CASE("dbrelay: one address has no more than its share of the sessions");
+    do {
+        all[n] = client_open("db", "c1", 0);
+    } while (served(all[n]) && ++n < ALL);
+    CHECK(n == ALL);
+    CHECK(!is_served("db", "c1"));
+    while (n) {
+        client_close(all[--n]);
+    }
+    CHECK(until(others_served, NULL));
+}
+
+static bool
 lets_in_h1(const void *aux)
 {
     return is_served("hosts", "h1");
@@ -160,6 +216,7 @@ test_revoked(void)
     client_finish(late);
     CHECK(!served(late));
     client_close(late);
+    CHECK(until(logged, "not connected.*: Permission denied"));
     client_close(c1);
     client_close(c2);
 
@@ -240,7 +297,7 @@ static void
 test_slow(void)
 {
     enum { MONITORS = 16 };
-    struct client *slow, *other;
+    struct client *slow, *other, *late;
     struct json *message;
     long before;
 
@@ -266,6 +323,7 @@ test_slow(void)
     CASE("dbrelay: what one does not read is not held here, and ends it");
     CHECK(start_relay("1000", "none.pem"));
     before = relay_memory();
+    late = client_open_but_one("db", "c1");
     slow = client_open("db", "c1", 16384);
     CHECK(served(slow));
     for (int i = 0; i < MONITORS; i++) {
@@ -283,6 +341,87 @@ test_slow(void)
     CHECK(before > 0 && relay_memory() < before + 16 * 1024);
     client_close(other);
     client_close(slow);
+
+    CASE("dbrelay: one whose handshake takes too long is not let in");
+    CHECK(until(logged, "not connected: Connection timed out"));
+    client_finish(late);
+    CHECK(!served(late));
+    client_close(late);
+}
+
+/* --- a server that the test plays ------------------------------------------------------------- */
+
+enum { WORD = 16 << 10 };
+
+static int
+listen_as_server(void)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    snprintf(un.sun_path, sizeof un.sun_path, "%s/db.sock", files.dir);
+    unlink(un.sun_path);
+    ovs_assert(!bind(fd, (struct sockaddr *)&un, sizeof un) && !listen(fd, 10));
+    return fd;
+}
+
+/* False: it is not taken, for the client does not read. */
+static bool
+says_word(int to, size_t n)
+{
+    char bytes[WORD];
+    int waiting;
+
+    memset(bytes, (int)n, sizeof bytes);
+    ovs_assert(send(to, bytes, sizeof bytes, MSG_NOSIGNAL) == sizeof bytes);
+    for (int i = 0; i < 3000; i++) {
+        ovs_assert(!ioctl(to, SIOCOUTQ, &waiting));
+        if (!waiting) {
+            return true;
+        }
+        usleep(100);
+    }
+    return false;
+}
+
+/* Whether all is heard that the server says, so many words at most, before it goes.  '*most':
+ * as many as are taken while nobody reads. */
+static bool
+is_heard(int listener, size_t words, size_t *most)
+{
+    struct client *c = client_open("db", "c1", 1 << 16);
+    int got, to = accept(listener, NULL, NULL);
+    size_t said = 0, n = 0;
+    bool taken = true, same = true;
+
+    for (*most = 0; taken && said < words; *most += taken) {
+        taken = says_word(to, said++);
+    }
+    close(to);
+    while ((got = SSL_read(c->ssl, c->buffer, sizeof c->buffer)) > 0) {
+        for (int i = 0; i < got; i++, n++) {
+            same = same && c->buffer[i] == (char)(n / WORD);
+        }
+    }
+    client_close(c);
+    return same && n == said * WORD;
+}
+
+static void
+test_last_words(void)
+{
+    size_t most, some;
+    int listener;
+
+    CASE("dbrelay: what a server says before it goes comes to its end");
+    ctl_kill_(&files.db);
+    listener = listen_as_server();
+    CHECK(is_heard(listener, SIZE_MAX, &most) && most > 1);
+    /* Then something is not yet written, and nothing behind it: mostly. */
+    for (int i = 0; i < 5; i++) {
+        CHECK(is_heard(listener, most - 1, &some));
+    }
+    close(listener);
 }
 
 static bool
@@ -318,7 +457,9 @@ main(int argc, char *argv[])
     CHECK(start_server() && is_served("db", "c1"));
     test_revoked();
     test_asked();
+    test_crowds();
     test_slow();
+    test_last_words();
     ctl_kill_(&relay);
     ctl_switch_destroy(&files);
     return check_done();
