@@ -124,6 +124,8 @@ struct rest_config {
      * change.  'crl' may be NULL. */
     const char *private_key, *certificate, *ca_cert, *crl;
     const char *audit; /* file of the audit log; NULL: none */
+    /* What a client may take for a request's head, and for its body; 0: as usual. */
+    int64_t head_ms, body_ms;
     const struct rest_ops *ops;
     void *aux;
     /* From any thread; the line has no newline. */

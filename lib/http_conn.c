@@ -111,7 +111,7 @@ started(struct http_listener *l, struct MHD_Connection *mhd, void **context)
             rest_tls_ask_politely(info->tls_session);
         }
     }
-    c->deadline_ms = http_now_ms() + HTTP_HEAD_MS;
+    c->deadline_ms = http_now_ms() + l->server->config.head_ms;
     enter(l, c);
 }
 

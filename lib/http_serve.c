@@ -434,6 +434,7 @@ http_create(const struct http_config *config, struct http_server **hp, char *why
         return ENOMEM;
     }
     h->config = *config;
+    h->config.head_ms = config->head_ms ? config->head_ms : HTTP_HEAD_MS;
     pthread_mutex_init(&h->mutex, NULL);
     h->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (h->event < 0) {

@@ -59,6 +59,7 @@ struct http_config {
     /* For TLS, in PEM; read again when they change.  'crl' may be NULL. */
     const char *private_key, *certificate, *ca_cert, *crl;
     unsigned peer_connections;   /* of one peer */
+    int64_t head_ms;             /* from the connection's beginning; 0: HTTP_HEAD_MS */
     int64_t body_ms, keep_ms;    /* for the body; between two requests */
     size_t max_body, max_bodies; /* one; all clients' together */
     size_t request_size;         /* of the owner's struct; it is zeroed */
