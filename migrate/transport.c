@@ -76,6 +76,14 @@ connection_init(struct transport *t, unsigned i)
     return c->scratch ? mig_decoder_create(&c->decoder) : ENOMEM;
 }
 
+static unsigned
+stripe_of(uint64_t n_pages, unsigned n_connections)
+{
+    uint64_t huge = n_pages / (WORDS_PER_HUGE_PAGE * PAGES_PER_WORD);
+
+    return huge / n_connections >= STRIPES_MIN ? WORDS_PER_HUGE_PAGE : 1;
+}
+
 int
 transport_create(const struct transport_config *config, bool source, struct transport **out)
 {
@@ -97,6 +105,7 @@ transport_create(const struct transport_config *config, bool source, struct tran
     t->delta_cache_bytes = config->delta_cache_bytes;
     t->memory = source ? config->memory : NULL;
     t->n_pages = source && config->memory ? config->n_pages : 0;
+    t->stripe_words = stripe_of(t->n_pages, config->n_connections);
     t->rx_tail = &t->rx_head;
     pthread_mutex_init(&t->lock, NULL);
     transport_cond_init(&t->changed);
@@ -377,7 +386,7 @@ transport_tx_round(struct transport *t, uint32_t round, uint32_t flags)
 int
 transport_tx_urgent(struct transport *t, uint64_t pfn)
 {
-    struct connection *c = &t->c[pfn / PAGES_PER_WORD % t->n];
+    struct connection *c = &t->c[transport_connection_of(t, pfn / PAGES_PER_WORD)];
     int error;
 
     if (!t->source || t->chunks || pfn >= t->n_pages) {

@@ -23,7 +23,9 @@
 enum {
     TX_QUEUE_BYTES = 8 << 20, /* of records and chunks that wait to be sent */
     URGENT_MAX = 256,         /* pages asked for and not yet sent, of a connection */
-    PAGES_PER_WORD = 64,      /* of a bitmap; neighbours that share a connection */
+    PAGES_PER_WORD = 64,      /* of a bitmap */
+    WORDS_PER_HUGE_PAGE = 8,  /* of 2 MiB */
+    STRIPES_MIN = 4,          /* of a huge page, for each connection; else stripes are a word */
     DEAD_PEER_MS = 5000,
     STALL_MS = 10000,
 };
@@ -103,6 +105,7 @@ struct transport {
     size_t delta_cache_bytes;
     uint8_t *memory; /* the destination's: set before rx_memory */
     uint64_t n_pages;
+    unsigned stripe_words; /* the source's: neighbours in a bitmap that share a connection */
     struct mig_digest digest;
     atomic_bool rx_memory; /* memory and digest are there */
     int (*place)(void *aux, uint64_t pfn, const uint8_t *page);
@@ -154,6 +157,15 @@ void transport_cond_init(pthread_cond_t *);
 bool transport_wait(struct transport *, pthread_cond_t *, uint64_t deadline_ns);
 uint64_t transport_now(void);
 void page_set_unref(struct page_set *);
+
+/* The connection of a bitmap's word, always the same.  If two shared a huge page, both would
+ * come to it at about the same time, both threads at the far end would find it untouched and
+ * clear one for it, and one of these is thrown away. */
+static inline unsigned
+transport_connection_of(const struct transport *t, uint64_t word)
+{
+    return word / t->stripe_words % t->n;
+}
 
 /* --- the threads ---------------------------------------------------------- */
 

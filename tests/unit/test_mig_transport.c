@@ -157,6 +157,55 @@ test_pages(void)
     }
 }
 
+/* Pages that connection 'i' has sent. */
+static uint64_t
+share(const struct mig_pair *p, unsigned i)
+{
+    return atomic_load(&p->source->c[i].pages_by_kind[MIG_RAW]);
+}
+
+/* A huge page is one connection's, lest two have the far end clear it at once; of a memory of few,
+ * each connection gets its part all the same. */
+static void
+test_shares(void)
+{
+    const unsigned huge = 512;
+    struct mig_pair p;
+
+    CASE("mig_transport/a huge page is one connection's");
+    mig_pair_init(&p, 2, PAGES);
+    p.from.compress = MIG_COMPRESS_NONE;
+    for (unsigned i = 0; i < PAGES; i++) {
+        fill_page(p.memory + i * MIG_PAGE, 2);
+    }
+    CHECK(mig_pair_open(&p));
+    CHECK(!transport_tx_run(p.source, 100, 2 * huge));
+    CHECK(!transport_flush(p.source, 10000));
+    CHECK(share(&p, 0) == huge && share(&p, 1) == huge); /* 412 and 100 of the third one */
+    CHECK(!transport_tx_barrier(p.source) && !transport_tx_run(p.source, 5 * huge + 200, 300));
+    CHECK(!transport_flush(p.source, 10000));
+    CHECK(share(&p, 0) == huge && share(&p, 1) == huge + 300);
+    CHECK(!transport_tx_barrier(p.source) && !transport_tx_run(p.source, 0, PAGES));
+    CHECK(!transport_tx_barrier(p.source) && !transport_wait_placed(p.source, 10000));
+    CHECK(share(&p, 0) == huge + PAGES / 2 && share(&p, 1) == huge + 300 + PAGES / 2);
+    CHECK(arrived(&p));
+    mig_pair_close(&p);
+
+    CASE("mig_transport/a small memory is shared by all connections");
+    mig_pair_init(&p, 4, 2 * huge + 1);
+    p.from.compress = MIG_COMPRESS_NONE;
+    for (unsigned i = 0; i < p.n_pages; i++) {
+        fill_page(p.memory + i * MIG_PAGE, 2);
+    }
+    CHECK(mig_pair_open(&p));
+    CHECK(!transport_tx_run(p.source, 0, p.n_pages) && !transport_tx_barrier(p.source));
+    CHECK(!transport_wait_placed(p.source, 10000));
+    CHECK(share(&p, 0) == huge / 2 + 1 && share(&p, 1) == huge / 2);
+    CHECK(share(&p, 2) == huge / 2 && share(&p, 3) == huge / 2);
+    CHECK(arrived(&p));
+    mig_pair_close(&p);
+}
+
 /* A guest that writes all the time; the pages that it writes are sent again while it
  * is stopped. */
 struct writer {
@@ -782,6 +831,7 @@ int
 main(void)
 {
     test_pages();
+    test_shares();
     test_live();
     test_records();
     test_chunks();
