@@ -18,7 +18,6 @@
  * Other encoders of the same memory may have sent a page since: the digest's table says
  * what was sent last, and a base with another hash is none. */
 #include <errno.h>
-#include <immintrin.h>
 #include <lz4.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +43,6 @@ struct mig_encoder {
     struct mig_sum sum;
     struct page_choice choice;
     struct page_cache cache;
-    uint64_t next;                   /* the page behind the last one */
     uint32_t generation;             /* of the batch, for the cache */
     uint32_t lookups, hits, evicted; /* since the cache was judged last */
     bool cache_useless;              /* one page in 16 is kept, to see whether that changes */
@@ -378,17 +376,6 @@ send_raw(struct mig_encoder *e, struct look *l)
     append(e, l, MIG_RAW, 0, l->page, MIG_PAGE);
 }
 
-/* Pages come from memory that no cache holds, mostly one behind the other, and the
- * processor's own prefetching ends at each page's end. */
-static void
-prefetch_next(struct mig_encoder *e, uint64_t pfn, const uint8_t *page)
-{
-    for (unsigned i = 0; pfn == e->next && i < MIG_PAGE; i += 64) {
-        _mm_prefetch((const char *)page + MIG_PAGE + i, _MM_HINT_T0);
-    }
-    e->next = pfn + 1;
-}
-
 bool
 mig_encode(struct mig_encoder *e, struct mig_batch *b, const void *payload[MIG_BATCH_PAGES],
            uint64_t pfn, const void *page)
@@ -398,7 +385,6 @@ mig_encode(struct mig_encoder *e, struct mig_batch *b, const void *payload[MIG_B
     if (b->n == MIG_BATCH_PAGES) {
         return false;
     }
-    prefetch_next(e, pfn, page);
     if (mig_page_is_zero(page)) {
         send_zeros(e, &l);
         return true;
