@@ -358,17 +358,21 @@ answer_status(struct asking *a)
     struct flow_service *s = a->s;
     char *collector = s->config.status ? s->config.status(s->config.aux) : NULL;
     struct store_status st;
+    const char *upkeep = "";
     json_t *o, *c;
 
     s->store->ops->status(s->store, &st);
     pthread_mutex_lock(&s->mutex);
-    o = json_pack("{s:{s:I, s:I, s:I, s:I, s:s}, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "store",
-                  "bytes", (json_int_t)st.bytes, "max_bytes", (json_int_t)st.max_bytes, "oldest",
-                  (json_int_t)st.oldest_ms, "partitions", (json_int_t)st.partitions, "error",
-                  s->why, "records", "taken", (json_int_t)s->taken, "committed",
-                  (json_int_t)s->committed, "waiting", (json_int_t)s->n, "dropped",
+    for (int i = 0; i < N_UPKEEP && !*upkeep; i++) {
+        upkeep = s->upkeep[i];
+    }
+    o = json_pack("{s:{s:I, s:I, s:I, s:I, s:s, s:s}, s:{s:I, s:I, s:I, s:I, s:I, s:I, s:I}}",
+                  "store", "bytes", (json_int_t)st.bytes, "max_bytes", (json_int_t)st.max_bytes,
+                  "oldest", (json_int_t)st.oldest_ms, "partitions", (json_int_t)st.partitions,
+                  "error", s->why, "upkeep", upkeep, "records", "taken", (json_int_t)s->taken,
+                  "committed", (json_int_t)s->committed, "waiting", (json_int_t)s->n, "dropped",
                   (json_int_t)s->dropped_full, "wrong_time", (json_int_t)s->clock, "refusals",
-                  (json_int_t)s->refusals);
+                  (json_int_t)s->refusals, "damaged", (json_int_t)s->damaged);
     pthread_mutex_unlock(&s->mutex);
     json_object_set_new(o, "names",
                         json_pack("{s:I, s:I}", "names", (json_int_t)flow_names_count(s->names),

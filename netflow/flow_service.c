@@ -18,6 +18,7 @@ enum {
     ROLL_MS = 10000,
     ROLL_ROWS = 262144,
     UNUSED_CHUNKS = 4 * FLOW_BATCH / FLOW_CHUNK, /* are kept */
+    STORE_HOUR = 3600000,                        /* what of one is in a table of its own */
     BINDINGS = 4096,
     NAMES = 1024
 };
@@ -150,9 +151,9 @@ flow_service_flush(struct flow_service *s, unsigned timeout_ms)
     uint64_t target = s->taken;
     s->hurry = true;
     pthread_cond_broadcast(&s->more);
-    while (s->committed < target && !error) {
+    while (s->committed + s->damaged < target && !error) {
         error = pthread_cond_timedwait(&s->done, &s->mutex, &end);
-        error = s->committed < target && s->error ? s->error : error;
+        error = s->committed + s->damaged < target && s->error ? s->error : error;
     }
     pthread_mutex_unlock(&s->mutex);
     return error;
@@ -375,19 +376,85 @@ committed(struct flow_service *s, size_t n, int error, const char *why)
     pthread_mutex_unlock(&s->mutex);
 }
 
+/* Says so once when it begins to fail, and once when it does not any more. */
+static void
+upkept(struct flow_service *s, enum upkeep what, int error, const char *why)
+{
+    static const struct {
+        const char *fails, *works;
+    } say[] = {{"cannot add up all records", "adds up all records again"},
+               {"cannot forget all records", "forgets all records again"},
+               {"loses records", NULL}};
+    char *was = s->upkeep[what];
+
+    pthread_mutex_lock(&s->mutex);
+    if (error && !*was) {
+        fprintf(stderr, "weft-flowd: the store %s: %s\n", say[what].fails, why);
+    } else if (!error && *was) {
+        fprintf(stderr, "weft-flowd: the store %s\n", say[what].works);
+    }
+    snprintf(was, sizeof s->upkeep[what], "%s", error ? why : "");
+    pthread_mutex_unlock(&s->mutex);
+}
+
+static int
+by_hour(const void *a_, const void *b_)
+{
+    uint64_t a = ((const struct flow_row *)a_)->time_ms / STORE_HOUR,
+             b = ((const struct flow_row *)b_)->time_ms / STORE_HOUR;
+
+    return (a > b) - (a < b);
+}
+
+/* Hour by hour: what belongs to one that is damaged is lost, as else all that comes would
+ * wait for it.  What is stored or lost leaves the batch; '*stored': so many. */
+static int
+put_hours(struct flow_service *s, struct writing *w, size_t *stored, char *why, size_t size)
+{
+    size_t at = 0, end, lost = 0;
+    char text[200] = "";
+    int error = 0;
+
+    qsort(w->rows, w->n, sizeof *w->rows, by_hour);
+    for (; at < w->n && !error; at = error ? at : end) {
+        for (end = at + 1; end < w->n && !by_hour(&w->rows[at], &w->rows[end]); end++) {
+        }
+        error = s->store->ops->put(s->store, w->rows + at, end - at, why, size);
+        if (error == EBADMSG) {
+            snprintf(text, sizeof text, "%s", why);
+            lost += end - at;
+            error = 0;
+        } else if (!error) {
+            *stored += end - at;
+        }
+    }
+    w->n -= at;
+    memmove(w->rows, w->rows + at, w->n * sizeof *w->rows);
+    pthread_mutex_lock(&s->mutex);
+    s->damaged += lost;
+    pthread_mutex_unlock(&s->mutex);
+    if (lost) {
+        upkept(s, UPKEEP_DAMAGED, EBADMSG, text);
+    }
+    return error;
+}
+
 /* True: committed. */
 static bool
 commit(struct flow_service *s, struct writing *w)
 {
     char why[200] = "";
+    size_t stored = 0, n = w->n;
     int error = save_names(s, why, sizeof why);
 
     error = error ? error : save_bindings(s, w->bindings, why, sizeof why);
-    if (!error && w->n) {
-        error = s->store->ops->put(s->store, w->rows, w->n, why, sizeof why);
+    if (!error && n) {
+        error = s->store->ops->put(s->store, w->rows, n, why, sizeof why);
+        stored = error ? 0 : n;
+        error = error == EBADMSG ? put_hours(s, w, &stored, why, sizeof why) : error;
     }
-    if (error || w->n || s->error) {
-        committed(s, error ? 0 : w->n, error, why);
+    if (error || n || s->error) {
+        committed(s, stored, error, why);
     }
     return !error;
 }
@@ -396,7 +463,7 @@ commit(struct flow_service *s, struct writing *w)
 static void
 roll(struct flow_service *s, struct writing *w, int64_t now)
 {
-    char why[200];
+    char why[200] = "";
     bool due = w->behind || now - w->rolled_ms >= ROLL_MS || now < w->rolled_ms, busy;
     int error;
 
@@ -408,25 +475,21 @@ roll(struct flow_service *s, struct writing *w, int64_t now)
     }
     w->rolled_ms = now;
     error = s->store->ops->roll(s->store, ROLL_ROWS, &w->behind, why, sizeof why);
-    if (error) {
-        committed(s, 0, error, why);
-    }
+    upkept(s, UPKEEP_ROLL, error, why);
 }
 
 static void
 tidy(struct flow_service *s, struct writing *w)
 {
     int64_t now = flow_now_ms();
-    char why[200];
+    char why[200] = "";
 
     roll(s, w, now);
     if (now - w->expired_ms >= EXPIRE_MS || now < w->expired_ms) {
         w->expired_ms = now;
         enrich_forget(s->enrich, now - s->config.store.raw_hours * INT64_C(3600000) - 86400000);
         int error = s->store->ops->expire(s->store, now, why, sizeof why);
-        if (error) {
-            committed(s, 0, error, why);
-        }
+        upkept(s, UPKEEP_EXPIRE, error, why);
     }
 }
 

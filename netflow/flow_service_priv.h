@@ -40,6 +40,9 @@ struct flow_chunk {
     } records[FLOW_CHUNK];
 };
 
+/* What else than taking records the store has to do, and may fail at. */
+enum upkeep { UPKEEP_ROLL, UPKEEP_EXPIRE, UPKEEP_DAMAGED, N_UPKEEP };
+
 struct flow_service {
     struct flow_service_config config;
     struct flow_sink sink;
@@ -61,8 +64,10 @@ struct flow_service {
     uint64_t dropped_full;     /* found the queue full */
     uint64_t clock;            /* with a time that could not be */
     uint64_t refusals;         /* commits that the store refused */
+    uint64_t damaged;          /* lost, as the tables that they belong to are damaged */
     int error;                 /* of the last commit */
     char why[200];
+    char upkeep[N_UPKEEP][200]; /* what is wrong with it; empty: nothing */
 
     pthread_mutex_t watch_mutex; /* guards those below and the watchers */
     pthread_cond_t watched;

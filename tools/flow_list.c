@@ -212,6 +212,7 @@ print_status(const json_t *o)
         {"malformed", "MALFORMED", FLOW_COUNT}, {"seen_ms_ago", "MS AGO", FLOW_INT},
     };
     const char *error = json_string_value(json_object_get(json_object_get(o, "store"), "error"));
+    const char *upkeep = json_string_value(json_object_get(json_object_get(o, "store"), "upkeep"));
     const json_t *controller = json_object_get(o, "controller");
     char a[24], b[24];
 
@@ -230,6 +231,11 @@ print_status(const json_t *o)
            number(o, "store", "partitions"), error && *error ? "; REFUSES: " : "\n");
     if (error && *error) {
         flow_put_text(stdout, error);
+        putchar('\n');
+    }
+    if (upkeep && *upkeep) {
+        printf("FAULT     %lld records lost to damaged tables; ", number(o, "records", "damaged"));
+        flow_put_text(stdout, upkeep);
         putchar('\n');
     }
     if (controller) {
