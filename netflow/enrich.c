@@ -20,8 +20,9 @@ struct enrich {
     pthread_mutex_t mutex; /* guards all below */
     struct flow_names *names;
     struct binding **buckets;
-    size_t n_buckets, n;
-    bool any; /* there has been a state */
+    size_t n_buckets, n; /* n_buckets: a power of two */
+    size_t of_kind[256]; /* so many of the n */
+    bool any;            /* there has been a state */
     /* Hosts heard as exporters lately, by id of the name. */
     struct {
         int64_t host, ms;
@@ -41,6 +42,12 @@ hash(uint8_t kind, const uint8_t key[STORE_KEY_SIZE])
         h ^= h >> 32;
     }
     return h;
+}
+
+static struct binding **
+bucket_of(const struct enrich *e, uint8_t kind, const uint8_t key[STORE_KEY_SIZE])
+{
+    return &e->buckets[hash(kind, key) & (e->n_buckets - 1)];
 }
 
 struct enrich *
@@ -86,7 +93,7 @@ grow(struct enrich *e)
     }
     for (size_t i = 0; i < e->n_buckets; i++) {
         for (struct binding *b = e->buckets[i], *next; b; b = next) {
-            struct binding **to = &buckets[hash(b->b.kind, b->b.key) % n];
+            struct binding **to = &buckets[hash(b->b.kind, b->b.key) & (n - 1)];
             next = b->next;
             b->next = *to;
             *to = b;
@@ -110,10 +117,11 @@ insert(struct enrich *e, const struct store_binding *b)
         return NULL;
     }
     new->b = *b;
-    to = &e->buckets[hash(b->kind, b->key) % e->n_buckets];
+    to = bucket_of(e, b->kind, b->key);
     new->next = *to;
     *to = new;
     e->n++;
+    e->of_kind[b->kind]++;
     return new;
 }
 
@@ -126,7 +134,10 @@ find(struct enrich *e, uint8_t kind, const uint8_t key[STORE_KEY_SIZE], int64_t 
     const struct binding *nearest = NULL;
     int64_t distance = INT64_MAX;
 
-    for (const struct binding *b = e->buckets[hash(kind, key) % e->n_buckets]; b; b = b->next) {
+    if (!e->of_kind[kind]) {
+        return NULL;
+    }
+    for (const struct binding *b = *bucket_of(e, kind, key); b; b = b->next) {
         if (b->b.kind != kind || memcmp(b->b.key, key, STORE_KEY_SIZE)) {
             continue;
         }
@@ -153,7 +164,7 @@ enrich_say(struct enrich *e, uint8_t kind, const uint8_t key[STORE_KEY_SIZE],
     struct store_binding b = {.kind = kind, .since_ms = since_ms, .until_ms = INT64_MAX};
     struct binding *new;
 
-    for (struct binding *o = e->buckets[hash(kind, key) % e->n_buckets]; o; o = o->next) {
+    for (struct binding *o = *bucket_of(e, kind, key); o; o = o->next) {
         if (o->b.kind != kind || memcmp(o->b.key, key, STORE_KEY_SIZE) ||
             o->b.until_ms != INT64_MAX) {
             continue;
@@ -255,8 +266,9 @@ enrich_forget(struct enrich *e, int64_t before_ms)
         for (struct binding **p = &e->buckets[i], *b; (b = *p);) {
             if (b->b.until_ms < before_ms) {
                 *p = b->next;
-                free(b);
+                e->of_kind[b->b.kind]--;
                 e->n--;
+                free(b);
             } else {
                 p = &b->next;
             }
@@ -407,8 +419,8 @@ counted_elsewhere(struct enrich *e, const struct flow_row *row, bool here,
     return host != row->host && exports(e, host, now_ms);
 }
 
-void
-enrich_row(struct enrich *e, struct flow_row *row, int64_t now_ms)
+static void
+fill_row(struct enrich *e, struct flow_row *row, int64_t now_ms)
 {
     const struct flow_record *r = &row->r;
     /* By a clock that is wrong (it counts when it arrived) it was then, too. */
@@ -417,7 +429,6 @@ enrich_row(struct enrich *e, struct flow_row *row, int64_t now_ms)
     const struct store_binding *b, *in, *out, *src, *dst;
     uint32_t network;
 
-    pthread_mutex_lock(&e->mutex);
     b = by_address(e, ENRICH_EXPORTER, 0, &row->exporter, ms);
     row->host = b ? b->value[ENRICH_NAME] : 0;
     if (row->host > 0) {
@@ -435,5 +446,14 @@ enrich_row(struct enrich *e, struct flow_row *row, int64_t now_ms)
     row->rule_out = rule_of(e, r->rule_out, ms);
     row->rule_in = rule_of(e, r->rule_in, ms);
     row->again = counted_elsewhere(e, row, in || r->in_vif, src, network, ms, now_ms);
+}
+
+void
+enrich_rows(struct enrich *e, struct flow_row *rows, size_t n, int64_t now_ms)
+{
+    pthread_mutex_lock(&e->mutex);
+    for (size_t i = 0; i < n; i++) {
+        fill_row(e, &rows[i], now_ms);
+    }
     pthread_mutex_unlock(&e->mutex);
 }

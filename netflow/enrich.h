@@ -29,8 +29,8 @@ void enrich_destroy(struct enrich *);
 enum { ENRICH_FIRST_MS = 600000 };
 int enrich_update(struct enrich *, const json_t *pool, int64_t now_ms);
 
-/* Fills in the row's names from its record and exporter. */
-void enrich_row(struct enrich *, struct flow_row *, int64_t now_ms);
+/* Fills in the rows' names from their records and exporters. */
+void enrich_rows(struct enrich *, struct flow_row *, size_t n, int64_t now_ms);
 
 /* To and from the store.  enrich_changed() copies at most 'max' bindings that
  * have changed since they were last taken; enrich_changed_again() takes that

@@ -276,7 +276,6 @@ make_row(struct flow_service *s, const struct flow_queued *q, int64_t now_ms, st
         row->r.drop = DROP_DP_POLICY + 1;
     }
     row->dropped = r->drop || (r->forwarding & 0xc0) == 0x80;
-    enrich_row(s->enrich, row, now_ms);
 }
 
 static void
@@ -504,6 +503,7 @@ make_rows(struct flow_service *s, struct writing *w)
         for (unsigned i = 0; i < c->n; i++) {
             make_row(s, &c->records[i], now, &w->rows[n++]);
         }
+        enrich_rows(s->enrich, &w->rows[n - c->n], c->n, now);
     }
     pthread_mutex_lock(&s->mutex);
     for (struct flow_chunk *next; w->chunks; w->chunks = next) {

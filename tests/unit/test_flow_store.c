@@ -470,7 +470,7 @@ enriched(struct flow_record r, const char *exporter, int64_t ms)
     struct flow_row row = {.r = r, .exporter = v4(exporter), .time_ms = (uint64_t)ms};
 
     row.r.start_ms = row.r.end_ms = (uint64_t)ms;
-    enrich_row(enrich, &row, ms);
+    enrich_rows(enrich, &row, 1, ms);
     return row;
 }
 
@@ -535,7 +535,7 @@ check_names(void)
     row = (struct flow_row){.r = by_vlan, .exporter = v4("192.0.2.2"), .time_ms = 7500000};
     row.r.start_ms = 1000;
     row.r.end_ms = 2000;
-    enrich_row(enrich, &row, 7500000);
+    enrich_rows(enrich, &row, 1, 7500000);
     CHECK(!strcmp(name(row.src.vif), "new-0"));
 }
 
