@@ -81,14 +81,15 @@ flow_block_begin(struct flow_block_writer *w, size_t n, uint8_t to[FLOW_BLOCK_BY
     *w = (struct flow_block_writer){to, to + 2, n};
 }
 
-void
-flow_block_put(struct flow_block_writer *w, unsigned part, const int64_t *v)
+/* The values of a part: of all rows, or the one that all have. */
+static void
+put_column(struct flow_block_writer *w, unsigned part, const int64_t *v, size_t n)
 {
     int64_t least = v[0], most = v[0];
     uint8_t *to = w->next;
     unsigned base, width;
 
-    for (size_t i = 1; i < w->n; i++) {
+    for (size_t i = 1; i < n; i++) {
         least = v[i] < least ? v[i] : least;
         most = v[i] > most ? v[i] : most;
     }
@@ -109,6 +110,12 @@ flow_block_put(struct flow_block_writer *w, unsigned part, const int64_t *v)
     w->next = to;
 }
 
+void
+flow_block_put(struct flow_block_writer *w, unsigned part, const int64_t *v)
+{
+    put_column(w, part, v, w->n);
+}
+
 size_t
 flow_block_end(struct flow_block_writer *w)
 {
@@ -118,12 +125,59 @@ flow_block_end(struct flow_block_writer *w)
     return len + 8;
 }
 
+/* The bits in which the rows differ, as words of a row. */
+union differences {
+    uint64_t words[sizeof(struct flow_row) / sizeof(uint64_t)];
+    uint8_t bytes[sizeof(struct flow_row)];
+};
+_Static_assert(sizeof(union differences) == sizeof(struct flow_row), "whole words");
+
+static void
+find_differences(const struct flow_row *const *rows, size_t n, union differences *d)
+{
+    enum { WORDS = sizeof d->words / sizeof d->words[0] };
+    uint64_t first[WORDS];
+
+    memset(d, 0, sizeof *d);
+    memcpy(first, rows[0], sizeof first);
+    for (size_t i = 1; i < n; i++) {
+        const uint8_t *row = (const uint8_t *)rows[i];
+
+        for (size_t w = 0; w < WORDS; w++) {
+            uint64_t word;
+            memcpy(&word, row + w * sizeof word, sizeof word);
+            d->words[w] |= word ^ first[w];
+        }
+    }
+}
+
+static bool
+differs(const union differences *d, size_t at, size_t size)
+{
+    uint8_t any = 0;
+
+    for (size_t i = at; i < at + size; i++) {
+        any |= d->bytes[i];
+    }
+    return any;
+}
+
+/* How many rows' values are to be gathered: of a column that is the same in all of
+ * them, as most are, one. */
+static size_t
+to_gather(const union differences *d, size_t n, size_t at, size_t size)
+{
+    return differs(d, at, size) ? n : 1;
+}
+
 size_t
 flow_block_encode(const struct flow_row *const *rows, size_t n, uint8_t to[FLOW_BLOCK_BYTES])
 {
     struct flow_block_writer w;
-    int64_t v[FLOW_BLOCK_ROWS] = {0};
+    union differences d;
+    int64_t v[FLOW_BLOCK_ROWS];
 
+    find_differences(rows, n, &d);
     flow_block_begin(&w, n, to);
     for (size_t i = 0; i < n; i++) {
         v[i] = (int64_t)rows[i]->time_ms;
@@ -131,15 +185,18 @@ flow_block_encode(const struct flow_row *const *rows, size_t n, uint8_t to[FLOW_
     flow_block_put(&w, 0, v);
     for (unsigned c = 0; c < n_flow_columns; c++) {
         const struct flow_column *column = &flow_columns[c];
+        size_t at = column->offset, k;
 
         if (column->kind == FLOW_COL_ADDRESS) {
-            gather_address(rows, n, column->offset, v);
-            flow_block_put(&w, flow_block_of(c), v);
-            gather_address(rows, n, column->offset + sizeof *v, v);
-            flow_block_put(&w, flow_block_of(c) + 1, v);
+            for (unsigned half = 0; half < 2; half++, at += sizeof *v) {
+                k = to_gather(&d, n, at, sizeof *v);
+                gather_address(rows, k, at, v);
+                put_column(&w, flow_block_of(c) + half, v, k);
+            }
         } else {
-            gather(rows, n, column, v);
-            flow_block_put(&w, flow_block_of(c), v);
+            k = to_gather(&d, n, at, column->size);
+            gather(rows, k, column, v);
+            put_column(&w, flow_block_of(c), v, k);
         }
     }
     return flow_block_end(&w);
