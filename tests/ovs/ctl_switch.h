@@ -45,10 +45,11 @@ struct ctl_switch {
     pid_t db, vswitchd; /* 0: not running */
 };
 
-static char ctl_bin_[PATH_MAX];
+static char ctl_bin_[PATH_MAX], ctl_own_bin_[PATH_MAX];
 static char ctl_said[65536]; /* the last command's output */
 
-/* build/PARENT/tests/test_x: the tools are in build/bin. */
+/* build/VARIANT/tests/test_x: the tools are in build/bin, what else was built with the test in
+ * build/VARIANT/bin. */
 static inline void
 ctl_find_bin(void)
 {
@@ -59,6 +60,9 @@ ctl_find_bin(void)
     self[n] = '\0';
     for (int i = 0; i < 3; i++) {
         *strrchr(self, '/') = '\0';
+        if (i == 1) {
+            snprintf(ctl_own_bin_, sizeof ctl_own_bin_, "%s/bin", self);
+        }
     }
     snprintf(ctl_bin_, sizeof ctl_bin_, "%s/bin", self);
 }
@@ -97,7 +101,11 @@ ctl_spawn_(const struct ctl_switch *s, const char *log, const char *program, ...
     pid_t pid;
     int n = 1;
 
-    snprintf(path, sizeof path, "%s/%s", ctl_bin_, program);
+    /* The gate is what its tests are about; the switch and the database are only there. */
+    snprintf(path, sizeof path, "%s/%s", ctl_own_bin_, program);
+    if (strcmp(program, "weft-dbgate") != 0 || access(path, X_OK)) {
+        snprintf(path, sizeof path, "%s/%s", ctl_bin_, program);
+    }
     va_start(args, program);
     while (n < 15 && (argv[n] = va_arg(args, char *))) {
         n++;
