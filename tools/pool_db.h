@@ -110,7 +110,8 @@ bool pdb_asks(const struct pdb *);
 int pdb_asker_start(const struct pdb *, pid_t *, char *why);
 /* Whether the peer can be asked by now, as far as that is ours; true: without a list, too. */
 bool pdb_relay_ready(const struct pdb *);
-/* The authorities of who comes to PORT + 1 of a copy: 'path' gets a file with both. */
+/* The authorities of who comes to PORT + 1 of a copy: 'path' gets a file with both, which
+ * is written anew if one of them is another by now. */
 int pdb_both_authorities(const struct pdb *, char path[PDB_PATH], char *why);
 
 /* --- pool_db_raft.c: members of a cluster ------------------------------------------------ */

@@ -41,18 +41,86 @@ static void __attribute__((format(printf, 2, 3))) add(struct args *a, const char
     a->v[++a->n] = NULL;
 }
 
+/* Adds the file's text, and ends its last line. */
+static bool
+add_file(const char *path, FILE *to)
+{
+    char bytes[4096];
+    FILE *f = fopen(path, "re");
+    size_t n;
+    bool ok;
+
+    if (!f) {
+        return false;
+    }
+    while ((n = fread(bytes, 1, sizeof bytes, f))) {
+        fwrite(bytes, 1, n, to);
+    }
+    ok = !ferror(f);
+    fclose(f);
+    fputc('\n', to);
+    return ok;
+}
+
+/* The text of files, to be freed; NULL: with 'why'. */
+static char *
+text_of(const char *a, const char *b, char *why)
+{
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    const char *bad = f && !add_file(a, f) ? a : f && b && !add_file(b, f) ? b : NULL;
+    int error = errno;
+
+    if (bad || !f || fclose(f)) {
+        snprintf(why, PDB_WHY, "%s: %s", bad ? bad : a, strerror(error));
+        if (bad) {
+            fclose(f);
+        }
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* Who reads it sees the old one or the new one. */
+static int
+replace(const char *path, const char *text, char *why)
+{
+    char new[PDB_PATH + 8];
+    FILE *f;
+    int error;
+
+    snprintf(new, sizeof new, "%s.new", path);
+    f = fopen(new, "we");
+    error = f && fputs(text, f) >= 0 ? 0 : errno;
+    if (f && fclose(f) && !error) {
+        error = errno;
+    }
+    if (!error && rename(new, path)) {
+        error = errno;
+    }
+    if (error) {
+        snprintf(why, PDB_WHY, "%s: %s", path, strerror(error));
+    }
+    return error;
+}
+
 int
 pdb_both_authorities(const struct pdb *p, char path[PDB_PATH], char *why)
 {
-    char *text = NULL;
-    FILE *f = NULL;
-    int error;
+    char *text = text_of(p->ca, p->hosts_ca, why), *was;
+    char none[PDB_WHY];
+    int error = text ? 0 : EIO;
 
     pdb_path(p, "both-ca.crt", path);
-    error = pdb_run((const char *[]){"cat", "--", p->ca, p->hosts_ca, NULL}, 0, &text, why);
-    if (!error && (!(f = fopen(path, "w")) || fprintf(f, "%s\n", text) < 0 || fclose(f))) {
-        snprintf(why, PDB_WHY, "%s: %s", path, strerror(errno));
-        error = EIO;
+    if (!error) {
+        was = text_of(path, NULL, none);
+        /* A line end is added to what is read. */
+        if (!was || strncmp(was, text, strlen(text)) || strcmp(was + strlen(text), "\n")) {
+            error = replace(path, text, why);
+        }
+        free(was);
     }
     free(text);
     return error;

@@ -293,6 +293,18 @@ look_after_relay(struct runner *r)
     }
 }
 
+/* The authorities of who comes to a copy may be others by now: who reads the file notices. */
+static void
+look_after_authorities(struct runner *r)
+{
+    char path[PDB_PATH], why[PDB_WHY];
+
+    if (r->conf.role == PDB_COPY && *r->conf.hosts_ca && (r->server || r->relay) &&
+        pdb_both_authorities(&r->conf, path, why)) {
+        say(r, "%.150s", why);
+    }
+}
+
 /* --- the loop ----------------------------------------------------------------------------- */
 
 /* What does otherwise from now on is ended, and started anew. */
@@ -354,6 +366,7 @@ static void
 look(struct runner *r)
 {
     reap(r);
+    look_after_authorities(r);
     look_after_relay(r);
     if (!r->server) {
         start(r);

@@ -195,6 +195,62 @@ test_program(void)
     CHECK(!pdb_run((const char *[]){"rm", beside[0], us, NULL}, 30, NULL, why));
 }
 
+static bool
+write_part(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    bool ok = f && fputs(text, f) >= 0;
+
+    return f && !fclose(f) && ok;
+}
+
+static bool
+holds(const char *path, const char *want)
+{
+    char text[200] = "";
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+
+    text[n] = '\0';
+    return f && !fclose(f) && !strcmp(text, want);
+}
+
+static void
+test_authorities(void)
+{
+    struct pdb p = {.role = PDB_COPY};
+    char both[PDB_PATH], why_not[PDB_WHY];
+    struct stat first, then;
+
+    snprintf(p.dir, sizeof p.dir, "%s", dir);
+    snprintf(p.ca, sizeof p.ca, "%s/a", dir);
+    snprintf(p.hosts_ca, sizeof p.hosts_ca, "%s/b", dir);
+
+    CASE("pool_db/authorities: a file with both");
+    CHECK(write_part(p.ca, "one\n") && write_part(p.hosts_ca, "two"));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\ntwo\n"));
+
+    CASE("pool_db/authorities: it stays while they do");
+    CHECK(!stat(both, &first) && !pdb_both_authorities(&p, both, why_not));
+    CHECK(!stat(both, &then) && then.st_ino == first.st_ino &&
+          !memcmp(&then.st_mtim, &first.st_mtim, sizeof then.st_mtim));
+
+    CASE("pool_db/authorities: it is another when one of them is");
+    CHECK(write_part(p.hosts_ca, "three"));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\nthree\n"));
+    CHECK(write_part(p.hosts_ca, "thr"));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\nthr\n"));
+
+    CASE("pool_db/authorities: one that is gone leaves it as it was; without it, it is made anew");
+    CHECK(!unlink(p.hosts_ca) && pdb_both_authorities(&p, both, why_not) &&
+          strstr(why_not, p.hosts_ca) && holds(both, "one\n\nthr\n"));
+    CHECK(!unlink(both) && write_part(p.hosts_ca, "two"));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\ntwo\n"));
+    unlink(p.ca);
+    unlink(p.hosts_ca);
+    unlink(both);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -214,6 +270,7 @@ main(int argc, char **argv)
     test_runner();
     test_run();
     test_program();
+    test_authorities();
     rmdir(dir);
     return check_done();
 }
