@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "byte-order.h"
 #include "model_impl.h"
 #include "util.h"
 
@@ -284,16 +285,23 @@ compare_prefixes(const void *a_, const void *b_)
     return cmp ? cmp : (int)a->plen - (int)b->plen;
 }
 
+/* The first 'n' of 64 bits, or all of them. */
+static ovs_be64
+first_bits(unsigned n)
+{
+    return n ? htonll(UINT64_MAX << (64 - MIN(n, 64))) : 0;
+}
+
 bool
 model_prefix_contains(const struct model_prefix *p, const struct model_prefix *in)
 {
-    unsigned bytes = p->plen / 8, bits = p->plen % 8;
+    ovs_be64 a[2], b[2];
 
-    if (in->plen < p->plen || model_prefix_is_v4(p) != model_prefix_is_v4(in)) {
-        return false;
-    }
-    return !memcmp(&p->addr, &in->addr, bytes) &&
-           (!bits || !((p->addr.s6_addr[bytes] ^ in->addr.s6_addr[bytes]) >> (8 - bits)));
+    memcpy(a, &p->addr, sizeof a);
+    memcpy(b, &in->addr, sizeof b);
+    return in->plen >= p->plen && !((a[1] ^ b[1]) & first_bits(p->plen > 64 ? p->plen - 64 : 0)) &&
+           !((a[0] ^ b[0]) & first_bits(p->plen)) &&
+           model_prefix_is_v4(p) == model_prefix_is_v4(in);
 }
 
 void

@@ -17,12 +17,24 @@ struct entry {
     const struct model_prefixes *remote; /* NULL: any */
     char *warning;
 };
+/* Of an entry, what tells nearly all pairs apart, close together. */
+struct glance {
+    const struct model_obj *object;    /* of the policy's scope */
+    const struct model_vif *one_of_it; /* of scopes that a wider one is compared with by vifs */
+    uint8_t scope, ethertype;
+    int16_t protocol;
+};
 struct model_lint {
     struct model *m;
-    struct entry *entries; /* those of direction in first, then in order of precedence */
+    struct entry *entries;  /* those of direction in first, then in order of precedence */
+    struct glance *glances; /* likewise */
     size_t n;
     size_t at, before; /* pairs compared so far: (at, 0..before-1) */
+    size_t same;       /* first one of at's direction, band and order */
+    size_t n_in;       /* of direction in */
 };
+/* Steps that a comparison counts, of which a glance is one. */
+#define COMPARISON 16
 
 /* --- what rules match ------------------------------------------------------------------- */
 
@@ -187,24 +199,33 @@ scope_has_vif(struct model *m, const struct model_policy *policy, const struct m
 
 /* Whether scope_covers() could be true: tells nearly all pairs apart without a walk. */
 static bool
-scope_may_cover(const struct model_policy *wide, const struct model_policy *narrow)
+scope_may_cover(const struct glance *wide, const struct glance *narrow)
 {
-    if (wide->scope <= MODEL_SCOPE_POOL || wide->object == narrow->object) {
-        return true;
-    }
-    switch (narrow->scope) {
-    case MODEL_SCOPE_VIF: {
-        const struct model_vif *vif = model_vif(narrow->object);
+    const struct model_vif *vif = narrow->one_of_it;
 
-        return wide->scope == MODEL_SCOPE_GROUP || wide->object == &vif->network->obj ||
-               wide->object == &vif->vm->obj;
-    }
-    case MODEL_SCOPE_VM:
-    case MODEL_SCOPE_GROUP:
+    switch ((enum model_scope)wide->scope) {
+    case MODEL_SCOPE_GLOBAL:
+    case MODEL_SCOPE_POOL:
         return true;
-    default:
-        return false;
+    case MODEL_SCOPE_NETWORK:
+        return wide->object == narrow->object || (vif && wide->object == &vif->network->obj);
+    case MODEL_SCOPE_GROUP:
+        return wide->object == narrow->object || vif;
+    case MODEL_SCOPE_VM:
+        return wide->object == narrow->object || (vif && wide->object == &vif->vm->obj);
+    case MODEL_SCOPE_VIF:
+        return vif && wide->object == &vif->obj;
     }
+    return true;
+}
+
+/* The same of all that makes a rule cover another. */
+static bool
+may_cover(const struct glance *wide, const struct glance *narrow)
+{
+    return number_covers(wide->protocol, narrow->protocol) &&
+           (wide->ethertype == MODEL_ETH_ANY || wide->ethertype == narrow->ethertype) &&
+           scope_may_cover(wide, narrow);
 }
 
 static bool
@@ -308,10 +329,6 @@ compare_pair(struct model_lint *lint, struct entry *first, struct entry *second)
     const struct model_rule *a = first->rule, *b = second->rule;
     const struct model_policy *p = a->policy, *q = b->policy;
 
-    if (a->in != b->in) {
-        return;
-    }
-
     const char *differs = a->action != b->action ? "the other action; deny wins"
                           : a->action == MODEL_ALLOW && a->stateful != b->stateful
                               ? "the other statefulness; which of them counts is not defined"
@@ -323,11 +340,51 @@ compare_pair(struct model_lint *lint, struct entry *first, struct entry *second)
         warn(second, "conflict: %s/%s has the same order and %s", p->obj.name, a->obj.name,
              differs);
     }
-    if (!second->warning && scope_may_cover(p, q) && match_covers(first, second) &&
-        scope_covers(lint->m, p, q)) {
+    if (!second->warning && match_covers(first, second) && scope_covers(lint->m, p, q)) {
         warn(second, "unreachable: %s/%s decides before it (%s, the %s part)", p->obj.name,
              a->obj.name, a->action == MODEL_ALLOW ? "allow" : "deny",
              a->mandatory ? "mandatory" : "default");
+    }
+}
+
+/* If not all vifs of the scope are those of a wider one, this may be one that is not; NULL:
+ * scope_covers() looks at none. */
+static const struct model_vif *
+one_of(struct model *m, const struct model_policy *policy)
+{
+    struct model_vif **vifs;
+    struct model_ref *ref;
+    size_t n;
+
+    switch (policy->scope) {
+    case MODEL_SCOPE_VIF:
+        return model_vif(policy->object);
+    case MODEL_SCOPE_VM:
+        MODEL_FOR_EACH_REF (ref, &model_vm(policy->object)->vifs) {
+            return model_vif(ref->from);
+        }
+        return NULL;
+    case MODEL_SCOPE_GROUP:
+        vifs = model_group_vifs(m, model_group(policy->object), &n);
+        return n && n <= MAX_MEMBERS ? vifs[0] : NULL;
+    default:
+        return NULL;
+    }
+}
+
+static void
+glance_at_all(struct model_lint *lint)
+{
+    lint->glances = xcalloc(lint->n + 1, sizeof *lint->glances);
+    for (size_t i = 0; i < lint->n; i++) {
+        const struct model_rule *rule = lint->entries[i].rule;
+
+        lint->glances[i] = (struct glance){.object = rule->policy->object,
+                                           .one_of_it = one_of(lint->m, rule->policy),
+                                           .scope = rule->policy->scope,
+                                           .ethertype = rule->ethertype,
+                                           .protocol = rule->protocol};
+        lint->n_in += rule->in;
     }
 }
 
@@ -362,6 +419,7 @@ model_lint_create(struct model *m)
     if (lint->n) {
         qsort(lint->entries, lint->n, sizeof *lint->entries, compare_entries);
     }
+    glance_at_all(lint);
     return lint;
 }
 
@@ -373,23 +431,51 @@ model_lint_destroy(struct model_lint *lint)
             free(lint->entries[i].warning);
         }
         free(lint->entries);
+        free(lint->glances);
         free(lint);
     }
+}
+
+/* The next entry, and the first one to compare it with. */
+static void
+next_entry(struct model_lint *lint)
+{
+    const struct entry *was = &lint->entries[lint->at], *is = was + 1;
+
+    lint->at++;
+    lint->before = lint->at < lint->n_in ? 0 : lint->n_in;
+    if (lint->at < lint->n && (is->rule->in != was->rule->in || is->band != was->band ||
+                               is->rule->order != was->rule->order)) {
+        lint->same = lint->at;
+    }
+}
+
+/* Those before 'at' of its precedence may contradict it; all others may leave it nothing to
+ * decide, which is said once. */
+static bool
+may_concern(const struct model_lint *lint, const struct glance *narrow, bool warned)
+{
+    return lint->before >= lint->same ||
+           (!warned && may_cover(&lint->glances[lint->before], narrow));
 }
 
 bool
 model_lint_run(struct model_lint *lint, size_t steps)
 {
     while (lint->at < lint->n && steps) {
-        if (lint->before == lint->at) {
-            lint->at++;
-            lint->before = 0;
-            steps--;
-            continue;
+        struct entry *second = &lint->entries[lint->at];
+        const struct glance narrow = lint->glances[lint->at];
+
+        for (; lint->before < lint->at && steps; lint->before++, steps--) {
+            if (may_concern(lint, &narrow, second->warning)) {
+                compare_pair(lint, &lint->entries[lint->before], second);
+                steps -= MIN(steps - 1, COMPARISON - 1);
+            }
         }
-        compare_pair(lint, &lint->entries[lint->before], &lint->entries[lint->at]);
-        lint->before++;
-        steps--;
+        if (lint->before >= lint->at && steps) {
+            next_entry(lint);
+            steps--;
+        }
     }
     return lint->at == lint->n;
 }

@@ -27,7 +27,7 @@ VLOG_DEFINE_THIS_MODULE(pool_db);
 #define STATUS_INTERVAL_MS 10
 /* Lint looks at rules when nothing changed for a while, about a millisecond at a time. */
 #define LINT_CALM_MS 300
-#define LINT_STEPS 10000
+#define LINT_STEPS 200000
 /* Of a change that others' transactions keep overtaking. */
 #define MAX_TRIES 10
 #define RETRY_MS 500
