@@ -179,7 +179,8 @@ flow_block_encode(const struct flow_row *const *rows, size_t n, uint8_t to[FLOW_
 
     find_differences(rows, n, &d);
     flow_block_begin(&w, n, to);
-    for (size_t i = 0; i < n; i++) {
+    v[0] = (int64_t)rows[0]->time_ms;
+    for (size_t i = 1; i < n; i++) {
         v[i] = (int64_t)rows[i]->time_ms;
     }
     flow_block_put(&w, 0, v);

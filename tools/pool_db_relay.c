@@ -72,11 +72,12 @@ text_of(const char *a, const char *b, char *why)
     const char *bad = f && !add_file(a, f) ? a : f && b && !add_file(b, f) ? b : NULL;
     int error = errno;
 
-    if (bad || !f || fclose(f)) {
+    if (f && fclose(f) && !bad) {
+        bad = a;
+        error = errno;
+    }
+    if (!f || bad) {
         snprintf(why, PDB_WHY, "%s: %s", bad ? bad : a, strerror(error));
-        if (bad) {
-            fclose(f);
-        }
         free(text);
         return NULL;
     }
