@@ -102,6 +102,73 @@ test_shadows(void)
 }
 
 static void
+put_policy(unsigned n, enum rec_kind scope, unsigned of)
+{
+    static const struct {
+        const char *name;
+        unsigned field;
+    } scopes[REC_N_KINDS] = {[REC_NETWORK] = {"network", REC_POLICY_NETWORK},
+                             [REC_GROUP] = {"group", REC_POLICY_GROUP},
+                             [REC_VM] = {"vm", REC_POLICY_VM},
+                             [REC_VIF] = {"vif", REC_POLICY_VIF}};
+    struct rec *r = policy_rec(n, scopes[scope].name);
+
+    rec_set_string(r, scopes[scope].field, ref(scope, of));
+    put(r);
+}
+
+/* A mandatory rule about everything leaves one of the narrow scope nothing to decide. */
+static bool
+covers(enum rec_kind wide, unsigned of, enum rec_kind narrow, unsigned what)
+{
+    struct rec *r;
+
+    put_policy(4, wide, of);
+    put_policy(5, narrow, what);
+    r = rule_rec(1, 4, 1, "deny");
+    rec_set_string(r, REC_RULE_PART, "mandatory");
+    put(r);
+    put(rule_rec(2, 5, 1, "allow"));
+    lint();
+    return strstr(warning(2), "unreachable: policy4/rule1");
+}
+
+/* VM 1 has vifs 1 and 3, as group 1; group 2 has vif 1, group 3 nothing. */
+static void
+test_scopes(void)
+{
+    begin();
+    vif(3, 1, 1, 3);
+    for (unsigned n = 1; n <= 3; n++) {
+        struct rec *r = new_rec(REC_GROUP, n);
+
+        for (unsigned i = 1; n < 3 && i <= (n == 1 ? 3 : 1); i += 2) {
+            rec_add(r, REC_GROUP_VIFS, ref(REC_VIF, i));
+        }
+        put(r);
+    }
+
+    CASE("a scope covers another one if it has all its vifs");
+    CHECK(covers(REC_NETWORK, 1, REC_VIF, 1) && !covers(REC_NETWORK, 2, REC_VIF, 1));
+    CHECK(covers(REC_NETWORK, 1, REC_VM, 1) && covers(REC_NETWORK, 1, REC_GROUP, 1));
+    CHECK(covers(REC_GROUP, 1, REC_VM, 1) && covers(REC_VM, 1, REC_GROUP, 1));
+    CHECK(covers(REC_GROUP, 1, REC_GROUP, 2) && !covers(REC_GROUP, 2, REC_GROUP, 1));
+    CHECK(covers(REC_VM, 1, REC_VIF, 3) && !covers(REC_VM, 1, REC_VIF, 2));
+    CHECK(covers(REC_GROUP, 1, REC_VIF, 3) && !covers(REC_GROUP, 2, REC_VIF, 3));
+    CHECK(covers(REC_VIF, 2, REC_VM, 2) && covers(REC_VIF, 1, REC_GROUP, 2));
+    CHECK(!covers(REC_VIF, 1, REC_VM, 1) && !covers(REC_VIF, 3, REC_GROUP, 1));
+    CHECK(!covers(REC_GROUP, 2, REC_VM, 1) && !covers(REC_VM, 2, REC_VM, 1));
+    CHECK(!covers(REC_VM, 1, REC_NETWORK, 1) && covers(REC_NETWORK, 1, REC_NETWORK, 1));
+
+    CASE("but not if it has some of them, nor one without any");
+    CHECK(!covers(REC_NETWORK, 1, REC_GROUP, 3) && covers(REC_GROUP, 3, REC_GROUP, 3));
+    vif(3, 1, 2, 3);
+    CHECK(!covers(REC_NETWORK, 1, REC_VM, 1) && !covers(REC_NETWORK, 2, REC_VM, 1));
+    CHECK(!covers(REC_NETWORK, 1, REC_GROUP, 1) && !covers(REC_NETWORK, 2, REC_GROUP, 1));
+    end();
+}
+
+static void
 test_conflicts(void)
 {
     struct rec *r;
@@ -151,6 +218,7 @@ int
 main(void)
 {
     test_shadows();
+    test_scopes();
     test_conflicts();
     rec_destroy(new_rec(REC_TENANT, 0));
     return check_done();
