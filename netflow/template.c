@@ -540,7 +540,6 @@ bool
 template_read(const struct template *t, struct cursor *c, uint64_t export_ms, struct flow_record *r,
               struct template_extra *extra)
 {
-    uint8_t *to[2] = {(uint8_t *)r, (uint8_t *)extra};
     const uint8_t *base = c->p;
     struct template_layout at;
 
@@ -554,8 +553,9 @@ template_read(const struct template *t, struct cursor *c, uint64_t export_ms, st
     }
     for (unsigned i = 0; i < t->n_steps; i++) {
         const struct template_step *s = &t->steps[i];
+        uint8_t *to = s->extra ? (uint8_t *)extra : (uint8_t *)r;
 
-        do_step(t, s, base + at.ofs[s->field], at.len[s->field], export_ms, to[s->extra] + s->dst);
+        do_step(t, s, base + at.ofs[s->field], at.len[s->field], export_ms, to + s->dst);
     }
     return true;
 }
