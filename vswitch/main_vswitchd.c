@@ -52,7 +52,8 @@
 VLOG_DEFINE_THIS_MODULE(weft_vswitchd);
 
 /* An orderly exit waits this long for OpenFlow state to be saved. */
-#define SAVE_MS 2000
+#define SAVE_MS 30000
+#define LOOK_MS 2
 
 struct options {
     char *database; /* malloc'ed */
@@ -266,7 +267,7 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
     unixctl_server_wait(unixctl);
     netdev_wait();
     if (request->exiting) {
-        poll_immediate_wake();
+        poll_timer_wait(LOOK_MS);
     }
     poll_block();
 }
@@ -314,9 +315,14 @@ main(int argc, char *argv[])
         run_once(unixctl, &request);
     }
 
-    /* What controllers said last is worth a moment. */
+    /* What controllers said last is worth a moment, on a machine without time for us a long one:
+     * who comes next restores what was saved. */
+    ofstate_end();
     for (long long int until = time_msec() + SAVE_MS; ofstate_busy() && time_msec() < until;) {
         run_once(unixctl, &request);
+    }
+    if (ofstate_busy()) {
+        VLOG_ERR("the last changes of OpenFlow state could not be saved in %d s", SAVE_MS / 1000);
     }
     ofstate_exit();
     plug_exit();

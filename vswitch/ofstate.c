@@ -9,8 +9,9 @@
  * connmgr_send_requestforward(); ours stand in front of both and only raise a
  * flag.  A thread of our own then asks every bridge for all it has, over the
  * same management socket as ovs-ofctl, and writes the file anew if it differs.
- * It rests ten times as long as that took, SAVE_DELAY_MS at least, so that a
- * table in constant change costs a tenth of a core at most.
+ * It rests ten times as long as that took the main thread to compute, SAVE_DELAY_MS
+ * at least, so that a table in constant change costs a tenth of a core at most.
+ * When the process ends it does not rest: what was said before then is saved.
  *
  * At start the thread restores first.  As long as it does, ours in front of
  * ofproto_set_flow_restore_wait() keeps ofproto from deciding packets and from
@@ -78,12 +79,15 @@ static struct shash bridges OVS_GUARDED_BY(lock) = SHASH_INITIALIZER(&bridges);
 static bool known OVS_GUARDED_BY(lock); /* 'bridges' has been filled once */
 static bool enabled OVS_GUARDED_BY(lock) = true;
 
-static struct latch wake, quit;
+static struct latch wake, hurry, quit;
 static atomic_bool dirty = false;
 static atomic_bool saving = false;
+static atomic_bool ending = false;     /* what is asked for from now on is the last */
+static atomic_bool ended = false;      /* that has been saved */
 static atomic_bool restoring = false;  /* until the thread is done with it */
 static atomic_bool configured = false; /* bridge.c has set up the bridges once */
 static pthread_t thread;
+static clockid_t main_clock; /* of what the main thread computes */
 
 /* --- what stands in front of ofproto ------------------------------------ */
 
@@ -390,17 +394,27 @@ restore_all(long long int deadline)
     return have && (done || late);
 }
 
-/* Returns how long the switch was asked, in ms: the main thread's time. */
+static long long int
+main_thread_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(main_clock, &t);
+    return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
+}
+
+/* Returns what it took of the main thread's time, in us.  (It may take far longer than that: on a
+ * machine that has no time for us, and that is when a process may be killed.) */
 static long long int
 save(const struct bridge *b)
 {
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 1);
     char *target = target_of(b), *why = NULL;
     struct ds text = DS_EMPTY_INITIALIZER;
-    long long int asked = time_msec();
+    long long int asked = main_thread_us();
     int error = ofstate_dump(target, &text, &why);
 
-    asked = time_msec() - asked;
+    asked = main_thread_us() - asked;
     if (!error) {
         uint32_t hash = hash_bytes(text.string, text.length, 0) | 1;
 
@@ -442,12 +456,13 @@ save_all(void)
     return asked;
 }
 
+/* Or until 'latch' is set. */
 static void
-sleep_until(long long int when)
+sleep_until(long long int when, const struct latch *latch)
 {
-    while (time_msec() < when && !latch_is_set(&quit)) {
+    while (time_msec() < when && !latch_is_set(latch)) {
         poll_timer_wait_until(when);
-        latch_wait(&quit);
+        latch_wait(latch);
         poll_block();
     }
 }
@@ -464,13 +479,13 @@ ofstate_main(void *aux OVS_UNUSED)
         if (up) {
             deadline = MIN(deadline, time_msec() + RESTORE_TIMEOUT_MS);
         }
-        sleep_until(time_msec() + RESTORE_RETRY_MS);
+        sleep_until(time_msec() + RESTORE_RETRY_MS, &quit);
     }
     atomic_store_relaxed(&restoring, false);
 
     while (!latch_is_set(&quit)) {
         long long int asked;
-        bool work;
+        bool work, last;
 
         latch_poll(&wake);
         atomic_read_relaxed(&dirty, &work);
@@ -481,12 +496,14 @@ ofstate_main(void *aux OVS_UNUSED)
             continue;
         }
         /* One change is seldom alone. */
-        sleep_until(time_msec() + SAVE_DELAY_MS);
+        sleep_until(time_msec() + SAVE_DELAY_MS, &hurry);
+        atomic_read(&ending, &last);
         atomic_store_relaxed(&saving, true);
         asked = save_all();
         atomic_store_relaxed(&saving, false);
+        atomic_store(&ended, last);
         /* A tenth of the main thread's time at most; a slow disk is no reason to wait. */
-        sleep_until(time_msec() + 10 * asked);
+        sleep_until(time_msec() + 10 * asked / 1000, &hurry);
     }
     return NULL;
 }
@@ -546,7 +563,9 @@ ofstate_init(const char *database)
     remove_dead_sockets();
     atomic_store_relaxed(&restoring, true);
     latch_init(&wake);
+    latch_init(&hurry);
     latch_init(&quit);
+    pthread_getcpuclockid(pthread_self(), &main_clock);
     idl = ovsdb_idl_create(database, &ovsrec_idl_class, false, true);
     ovsdb_idl_add_column(idl, &ovsrec_bridge_col_name);
     ovsdb_idl_add_column(idl, &ovsrec_open_vswitch_col_other_config);
@@ -582,10 +601,19 @@ ofstate_wait(void)
     }
 }
 
+void
+ofstate_end(void)
+{
+    if (idl) {
+        atomic_store(&ending, true);
+        latch_set(&hurry);
+    }
+}
+
 bool
 ofstate_busy(void)
 {
-    bool unsaved, busy, ours, on;
+    bool unsaved, busy, ours, on, enough;
 
     ovs_mutex_lock(&lock);
     on = enabled && known;
@@ -593,7 +621,8 @@ ofstate_busy(void)
     atomic_read_relaxed(&dirty, &unsaved);
     atomic_read_relaxed(&saving, &busy);
     atomic_read_relaxed(&restoring, &ours);
-    return idl && on && (unsaved || busy || ours);
+    atomic_read(&ended, &enough);
+    return idl && on && !enough && (unsaved || busy || ours);
 }
 
 void
@@ -605,6 +634,7 @@ ofstate_exit(void)
         return;
     }
     exiting = true;
+    latch_set(&hurry);
     latch_set(&quit);
     xpthread_join(thread, NULL);
     SHASH_FOR_EACH (node, &bridges) {
@@ -614,6 +644,7 @@ ofstate_exit(void)
     ovsdb_idl_destroy(idl);
     idl = NULL;
     latch_destroy(&wake);
+    latch_destroy(&hurry);
     latch_destroy(&quit);
     free(directory);
 }

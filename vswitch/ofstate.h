@@ -18,7 +18,9 @@
 void ofstate_init(const char *database);
 void ofstate_run(void);
 void ofstate_wait(void);
-/* Something has changed that is not in the files yet. */
+/* The process is going to end: from now on nothing is put off. */
+void ofstate_end(void);
+/* Something has changed, by ofstate_end() if that was called, that is not in the files yet. */
 bool ofstate_busy(void);
 /* Before bridge_exit(): from then on bridges that go keep their files. */
 void ofstate_exit(void);

@@ -74,6 +74,21 @@ check kept-aside until_true 10 kept
 
 ofctl add-flow br0 'priority=9,actions=drop'
 check save-again until_true 10 saved 'priority=9'
+
+# After a large table the switch rests for seconds before it saves again, but not when it ends.
+awk 'BEGIN { for (i = 0; i < 80000; i++) printf "table=2,udp,nw_src=10.1.%d.%d,tp_dst=%d,actions=drop\n",
+    i % 200, i / 200 % 200, i / 40000 }' | ofctl add-flows br0 -
+check large-saved until_true 30 saved 'nw_src=10.1.199.199,tp_dst=1'
+ofctl add-flow br0 'priority=10,udp,actions=drop'
+ended() {
+    local pid
+    pid=$(cat "$dir/switch.pid")
+    "$bin/ovs-appctl" -t "$dir/ovs-vswitchd.$pid.ctl" exit
+    until_true 30 test ! -d "/proc/$pid"
+}
+check ends ended
+check saved-at-its-end saved 'priority=10,udp'
+switch
 vsctl del-br br0
 check removed until_true 10 no_files
 
