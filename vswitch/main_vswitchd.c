@@ -272,6 +272,23 @@ run_once(struct unixctl_server *unixctl, const struct exit_request *request)
     poll_block();
 }
 
+/* What controllers said last is worth a moment, on a machine without time for us a long one: who
+ * comes next restores what was saved. */
+static void
+save_last(struct unixctl_server *unixctl, const struct exit_request *request)
+{
+    long long int until = time_msec() + SAVE_MS;
+
+    for (ofstate_end(); !ofstate_ended(); run_once(unixctl, request)) {
+        if (time_msec() >= until) {
+            VLOG_ERR("the last changes of OpenFlow state could not be saved in %d s",
+                     SAVE_MS / 1000);
+            ofstate_give_up();
+            until = LLONG_MAX;
+        }
+    }
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -315,15 +332,7 @@ main(int argc, char *argv[])
         run_once(unixctl, &request);
     }
 
-    /* What controllers said last is worth a moment, on a machine without time for us a long one:
-     * who comes next restores what was saved. */
-    ofstate_end();
-    for (long long int until = time_msec() + SAVE_MS; ofstate_busy() && time_msec() < until;) {
-        run_once(unixctl, &request);
-    }
-    if (ofstate_busy()) {
-        VLOG_ERR("the last changes of OpenFlow state could not be saved in %d s", SAVE_MS / 1000);
-    }
+    save_last(unixctl, &request);
     ofstate_exit();
     plug_exit();
     flow_export_exit();

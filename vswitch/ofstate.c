@@ -9,9 +9,9 @@
  * connmgr_send_requestforward(); ours stand in front of both and only raise a
  * flag.  A thread of our own then asks every bridge for all it has, over the
  * same management socket as ovs-ofctl, and writes the file anew if it differs.
- * It rests ten times as long as that took the main thread to compute, SAVE_DELAY_MS
- * at least, so that a table in constant change costs a tenth of a core at most.
- * When the process ends it does not rest: what was said before then is saved.
+ * It rests ten times as long as that was computed, SAVE_DELAY_MS at least, so that a
+ * table in constant change costs a tenth of a core at most.  When the process ends it
+ * does not rest, and ends with the first save of what was said before then.
  *
  * At start the thread restores first.  As long as it does, ours in front of
  * ofproto_set_flow_restore_wait() keeps ofproto from deciding packets and from
@@ -57,6 +57,8 @@ VLOG_DEFINE_THIS_MODULE(ofstate);
 #define SUFFIX ".openflow"
 #define SAVE_DELAY_MS 50
 #define RESTORE_RETRY_MS 20
+#define LAST_TRIES 5 /* to save when the process ends */
+#define LAST_RETRY_MS 200
 /* A bridge in the database that does not come up in this time after bridge.c has
  * set up what it can (a broken datapath) must not keep the others waiting. */
 #define RESTORE_TIMEOUT_MS 10000
@@ -71,7 +73,6 @@ struct bridge {
 static struct ovsdb_idl *idl;
 static unsigned int seen_seqno;
 static char *directory;
-static bool exiting;
 
 /* Between the main thread and ours. */
 static struct ovs_mutex lock = OVS_MUTEX_INITIALIZER;
@@ -81,9 +82,8 @@ static bool enabled OVS_GUARDED_BY(lock) = true;
 
 static struct latch wake, hurry, quit;
 static atomic_bool dirty = false;
-static atomic_bool saving = false;
 static atomic_bool ending = false;     /* what is asked for from now on is the last */
-static atomic_bool ended = false;      /* that has been saved */
+static atomic_bool ended = false;      /* the thread's work is done */
 static atomic_bool restoring = false;  /* until the thread is done with it */
 static atomic_bool configured = false; /* bridge.c has set up the bridges once */
 static pthread_t thread;
@@ -394,27 +394,31 @@ restore_all(long long int deadline)
     return have && (done || late);
 }
 
+/* Of the main thread, which answers, and this one. */
 static long long int
-main_thread_us(void)
+computed_us(void)
 {
-    struct timespec t;
+    const clockid_t clocks[] = {main_clock, CLOCK_THREAD_CPUTIME_ID};
+    long long int us = 0;
 
-    clock_gettime(main_clock, &t);
-    return t.tv_sec * 1000000LL + t.tv_nsec / 1000;
+    for (size_t i = 0; i < ARRAY_SIZE(clocks); i++) {
+        struct timespec t;
+
+        clock_gettime(clocks[i], &t);
+        us += t.tv_sec * 1000000LL + t.tv_nsec / 1000;
+    }
+    return us;
 }
 
-/* Returns what it took of the main thread's time, in us.  (It may take far longer than that: on a
- * machine that has no time for us, and that is when a process may be killed.) */
-static long long int
+/* 0, or an error: to be tried again. */
+static int
 save(const struct bridge *b)
 {
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 1);
     char *target = target_of(b), *why = NULL;
     struct ds text = DS_EMPTY_INITIALIZER;
-    long long int asked = main_thread_us();
     int error = ofstate_dump(target, &text, &why);
 
-    asked = main_thread_us() - asked;
     if (!error) {
         uint32_t hash = hash_bytes(text.string, text.length, 0) | 1;
 
@@ -434,26 +438,27 @@ save(const struct bridge *b)
     free(why);
     free(target);
     ds_destroy(&text);
-    return asked;
+    return error;
 }
 
-static long long int
+/* The first error, or 0. */
+static int
 save_all(void)
 {
     struct bridge **list;
-    long long int asked = 0;
+    int first = 0;
     size_t n;
 
     atomic_store_relaxed(&dirty, false);
     list = snapshot(false, &n);
     for (size_t i = 0; i < n; i++) {
-        if (is_up(list[i])) {
-            asked += save(list[i]);
-        }
+        int error = is_up(list[i]) ? save(list[i]) : 0;
+
+        first = first ? first : error;
         bridge_free(list[i]);
     }
     free(list);
-    return asked;
+    return first;
 }
 
 /* Or until 'latch' is set. */
@@ -467,44 +472,76 @@ sleep_until(long long int when, const struct latch *latch)
     }
 }
 
-static void *
-ofstate_main(void *aux OVS_UNUSED)
+/* False: the process ends first; the files are as they were. */
+static bool
+restore_first(void)
 {
     long long int deadline = LLONG_MAX;
 
-    while (!restore_all(deadline) && !latch_is_set(&quit)) {
+    while (!restore_all(deadline)) {
         bool up;
 
+        if (latch_is_set(&hurry)) {
+            return false;
+        }
         atomic_read_relaxed(&configured, &up);
         if (up) {
             deadline = MIN(deadline, time_msec() + RESTORE_TIMEOUT_MS);
         }
-        sleep_until(time_msec() + RESTORE_RETRY_MS, &quit);
+        sleep_until(time_msec() + RESTORE_RETRY_MS, &hurry);
     }
-    atomic_store_relaxed(&restoring, false);
+    return true;
+}
 
-    while (!latch_is_set(&quit)) {
-        long long int asked;
+/* Saves what changes, until the process ends. */
+static void
+save_changes(void)
+{
+    for (int tries = 0; tries < LAST_TRIES && !latch_is_set(&quit);) {
+        long long int computed;
         bool work, last;
+        int error;
 
         latch_poll(&wake);
+        atomic_read(&ending, &last);
         atomic_read_relaxed(&dirty, &work);
+        if (!work && last) {
+            return;
+        }
         if (!work) {
             latch_wait(&wake);
-            latch_wait(&quit);
+            latch_wait(&hurry);
             poll_block();
             continue;
         }
         /* One change is seldom alone. */
         sleep_until(time_msec() + SAVE_DELAY_MS, &hurry);
         atomic_read(&ending, &last);
-        atomic_store_relaxed(&saving, true);
-        asked = save_all();
-        atomic_store_relaxed(&saving, false);
-        atomic_store(&ended, last);
-        /* A tenth of the main thread's time at most; a slow disk is no reason to wait. */
-        sleep_until(time_msec() + 10 * asked / 1000, &hurry);
+        computed = computed_us();
+        error = save_all();
+        computed = computed_us() - computed;
+        if (last && !error) {
+            return; /* what was said since goes with the process */
+        } else if (last && ++tries == LAST_TRIES) {
+            VLOG_ERR("the last changes of OpenFlow state are not saved: %s",
+                     ovs_retval_to_string(error));
+        } else if (last) {
+            sleep_until(time_msec() + LAST_RETRY_MS, &quit);
+        }
+        /* A tenth of a core at most.  On a machine that has no time for us that is not
+         * a tenth of the time, nor is it with a slow disk. */
+        sleep_until(time_msec() + 10 * computed / 1000, &hurry);
     }
+}
+
+static void *
+ofstate_main(void *aux OVS_UNUSED)
+{
+    if (restore_first()) {
+        atomic_store_relaxed(&restoring, false);
+        save_changes();
+    }
+    atomic_store(&ended, true);
     return NULL;
 }
 
@@ -611,18 +648,20 @@ ofstate_end(void)
 }
 
 bool
-ofstate_busy(void)
+ofstate_ended(void)
 {
-    bool unsaved, busy, ours, on, enough;
+    bool is;
 
-    ovs_mutex_lock(&lock);
-    on = enabled && known;
-    ovs_mutex_unlock(&lock);
-    atomic_read_relaxed(&dirty, &unsaved);
-    atomic_read_relaxed(&saving, &busy);
-    atomic_read_relaxed(&restoring, &ours);
-    atomic_read(&ended, &enough);
-    return idl && on && !enough && (unsaved || busy || ours);
+    atomic_read(&ended, &is);
+    return !idl || is;
+}
+
+void
+ofstate_give_up(void)
+{
+    if (idl) {
+        latch_set(&quit);
+    }
 }
 
 void
@@ -630,12 +669,9 @@ ofstate_exit(void)
 {
     struct shash_node *node;
 
-    if (!idl || exiting) {
+    if (!idl) {
         return;
     }
-    exiting = true;
-    latch_set(&hurry);
-    latch_set(&quit);
     xpthread_join(thread, NULL);
     SHASH_FOR_EACH (node, &bridges) {
         bridge_free(node->data);

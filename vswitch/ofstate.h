@@ -18,11 +18,13 @@
 void ofstate_init(const char *database);
 void ofstate_run(void);
 void ofstate_wait(void);
-/* The process is going to end: from now on nothing is put off. */
+/* The process is going to end: what has changed by now is saved at once, nothing that changes
+ * later.  Goes on needing ofstate_run() and bridge_run(), until it has ended. */
 void ofstate_end(void);
-/* Something has changed, by ofstate_end() if that was called, that is not in the files yet. */
-bool ofstate_busy(void);
-/* Before bridge_exit(): from then on bridges that go keep their files. */
+bool ofstate_ended(void);
+/* It ends with what it is at. */
+void ofstate_give_up(void);
+/* When it has ended, before bridge_exit(): bridges that go then keep their files. */
 void ofstate_exit(void);
 
 #endif
