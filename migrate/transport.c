@@ -386,7 +386,8 @@ transport_tx_round(struct transport *t, uint32_t round, uint32_t flags)
 int
 transport_tx_urgent(struct transport *t, uint64_t pfn)
 {
-    struct connection *c = &t->c[transport_connection_of(t, pfn / PAGES_PER_WORD)];
+    struct connection *c =
+        &t->c[transport_connection_of(t, pfn / PAGES_PER_WORD, 1)]; /* in post-copy */
     int error;
 
     if (!t->source || t->chunks || pfn >= t->n_pages) {

@@ -105,7 +105,7 @@ struct transport {
     size_t delta_cache_bytes;
     uint8_t *memory; /* the destination's: set before rx_memory */
     uint64_t n_pages;
-    unsigned stripe_words; /* the source's: neighbours in a bitmap that share a connection */
+    unsigned stripe_words; /* the source's; transport_stripe() */
     struct mig_digest digest;
     atomic_bool rx_memory; /* memory and digest are there */
     int (*place)(void *aux, uint64_t pfn, const uint8_t *page);
@@ -158,13 +158,20 @@ bool transport_wait(struct transport *, pthread_cond_t *, uint64_t deadline_ns);
 uint64_t transport_now(void);
 void page_set_unref(struct page_set *);
 
-/* The connection of a bitmap's word, always the same.  If two shared a huge page, both would
- * come to it at about the same time, both threads at the far end would find it untouched and
- * clear one for it, and one of these is thrown away. */
+/* So many words of a bitmap, neighbours, share a connection.  If two connections shared a huge
+ * page, both would come to it at about the same time, both threads at the far end would find it
+ * untouched and clear one for it, and one of these is thrown away.  In post-copy the far end has a
+ * way of its own, and few pages are queued at once: those shall keep all connections busy. */
 static inline unsigned
-transport_connection_of(const struct transport *t, uint64_t word)
+transport_stripe(const struct transport *t, uint32_t flags)
 {
-    return word / t->stripe_words % t->n;
+    return flags & MIG_BATCH_POSTCOPY ? 1 : t->stripe_words;
+}
+
+static inline unsigned
+transport_connection_of(const struct transport *t, uint64_t word, unsigned stripe)
+{
+    return word / stripe % t->n;
 }
 
 /* --- the threads ---------------------------------------------------------- */

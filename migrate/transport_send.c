@@ -241,12 +241,12 @@ word_of(const struct page_set *s, uint64_t w)
 
 /* The connection's first word from 'w' on. */
 static uint64_t
-own_word(const struct connection *c, uint64_t w)
+own_word(const struct connection *c, uint64_t w, unsigned stripe)
 {
     const struct transport *t = c->t;
-    unsigned ahead = (c->index + t->n - transport_connection_of(t, w)) % t->n;
+    unsigned ahead = (c->index + t->n - transport_connection_of(t, w, stripe)) % t->n;
 
-    return ahead ? (w / t->stripe_words + ahead) * t->stripe_words : w;
+    return ahead ? (w / stripe + ahead) * stripe : w;
 }
 
 static int
@@ -255,13 +255,14 @@ send_pages(struct connection *c, const struct tx_item *item)
     struct transport *t = c->t;
     const struct page_set *s = item->set;
     uint64_t last = s->n ? (s->first + s->n - 1) / PAGES_PER_WORD : 0;
-    uint64_t w = own_word(c, s->first / PAGES_PER_WORD);
+    unsigned stripe = transport_stripe(t, item->flags);
+    uint64_t w = own_word(c, s->first / PAGES_PER_WORD, stripe);
     int error = 0;
 
     c->tx_round = item->round;
     c->tx_flags = item->flags;
     mig_encoder_begin(c->encoder, &c->tx_batch, c->tx_round, c->tx_flags);
-    for (; s->n && w <= last && !error; w = own_word(c, w + 1)) {
+    for (; s->n && w <= last && !error; w = own_word(c, w + 1, stripe)) {
         uint64_t bits = word_of(s, w), n = __builtin_popcountll(bits);
 
         for (; bits && !error; bits &= bits - 1) {

@@ -772,13 +772,20 @@ test_postcopy(void)
     struct placed at = {.p = &p, .lock = PTHREAD_MUTEX_INITIALIZER};
 
     CASE("mig_transport/post-copy");
-    mig_pair_init(&p, 3, PAGES);
+    mig_pair_init(&p, 2, PAGES);
     fill(&p);
     CHECK(mig_pair_open(&p));
     transport_rx_place(p.destination, place, &at);
     transport_tx_round(p.source, 1, MIG_BATCH_EXACT | MIG_BATCH_POSTCOPY);
+    /* The few that are queued at once are both connections'. */
+    for (unsigned i = 0; i < 128; i++) {
+        fill_page(p.memory + i * MIG_PAGE, 2);
+    }
+    CHECK(!transport_tx_run(p.source, 0, 128) && !transport_tx_barrier(p.source));
+    CHECK(!transport_wait_placed(p.source, 20000));
+    CHECK(share(&p, 0) == 64 && share(&p, 1) == 64);
     transport_limit_rate(p.source, 200 << 20);
-    CHECK(!transport_tx_run(p.source, 0, PAGES));
+    CHECK(!transport_tx_run(p.source, 128, PAGES - 128));
     for (unsigned i = 0; i < 200; i++) {
         CHECK(!transport_tx_urgent(p.source, rnd() % PAGES));
     }
