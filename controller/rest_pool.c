@@ -185,10 +185,11 @@ op_status(void *pool_)
     int64_t generation = rest_model_generation(pool->model);
     json_t *behind = json_array(), *report = report_of(pool);
     struct rest_model_hosts hosts = rest_model_hosts(pool->model, generation, append_name, behind);
-    json_t *status = json_pack(
-        "{s:I, s:b, s:I, s:I, s:I, s:o}", "generation", (json_int_t)generation, "database",
-        pool_db_connected(pool->db), "hosts", (json_int_t)hosts.n, "connected",
-        (json_int_t)hosts.connected, "applied", (json_int_t)hosts.applied, "behind", behind);
+    json_t *status =
+        json_pack("{s:I, s:b, s:I, s:I, s:I, s:o}", "generation", (json_int_t)generation,
+                  "database", pool_db_ready(pool->db) && pool_db_connected(pool->db), "hosts",
+                  (json_int_t)hosts.n, "connected", (json_int_t)hosts.connected, "applied",
+                  (json_int_t)hosts.applied, "behind", behind);
 
     json_object_update(status, report);
     json_decref(report);
