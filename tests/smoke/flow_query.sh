@@ -127,7 +127,9 @@ until_true 5 test -S "$dir/pool.sock" || give_up "no database"
 "$bin/weft-controllerd" --db "unix:$dir/pool.sock" --rest "unix:$dir/weft-controllerd.rest" \
     --log-file="$dir/controller.log" -vconsole:off 2>/dev/null &
 started $!
-check controller until_true 10 "$weft" status
+# It answers before it has read its database, and takes no changes until then.
+ready() { "$weft" status --json | grep -q '"generation": [1-9]'; }
+check controller until_true 10 ready
 check pool all <<'LINES'
 "$weft" tenant add red
 "$weft" tenant add blue

@@ -69,13 +69,15 @@ has() { # WORDS COMMAND...: its output holds them
 }
 hasnot() { ! has "$@" >/dev/null; }
 
+# It answers before it has read its database, and takes no changes until then.
+ready() { "$weft" status --json | grep -q '"generation": [1-9]'; }
 controller() {
     "$bin/weft-controllerd" --db "unix:$dir/pool.sock" --rest "unix:$dir/weft-controllerd.rest" \
         --rest "ssl:$port:127.0.0.1" --rest "token:$((port + 1)):127.0.0.1" --rest-private-key "$WEFT_PKI/controller.key" \
         --rest-certificate "$WEFT_PKI/controller.crt" --rest-ca-cert "$WEFT_PKI/ca.crt" \
         --rest-crl "$WEFT_PKI/crl.pem" --log-file="$dir/controller.log" -vconsole:off &
     pids[1]=$!
-    within 10 "$weft" status
+    within 10 ready
 }
 as() { # USER COMMAND...: with that user's certificate
     local user=$1
