@@ -79,7 +79,8 @@ mark_fresh(struct restoring *r)
     }
 }
 
-/* True: it names what is gone, but for members of lists, which are taken out. */
+/* True: it names what is gone, but for members of lists, which are taken out, or is about
+ * nothing without them. */
 static bool
 needs_gone(const struct restoring *r, struct rec *rec)
 {
@@ -100,7 +101,7 @@ needs_gone(const struct restoring *r, struct rec *rec)
         }
         v->n = field->type == REC_REFS ? n : v->n;
     }
-    return false;
+    return rec->kind == REC_MIRROR && !rec->v[REC_MIRROR_VIFS].n && !rec->v[REC_MIRROR_NETWORKS].n;
 }
 
 static void

@@ -141,15 +141,17 @@ members(struct side *s, const char *group)
 }
 
 static const char alone[] =
-    "{\"version\":1,\"groups\":[{\"name\":\"g\",\"vms\":[\"old\"]}],\"policies\":[]}";
+    "{\"version\":1,\"groups\":[{\"name\":\"g\",\"vms\":[\"old\"]}],\"policies\":[],"
+    "\"mirrors\":[]}";
 
-/* The group names what is made, and so do policies. */
+/* The group names what is made, and so do policies and mirrors. */
 static bool
 make_pool(struct side *s)
 {
     return !apply(s,
                   "{\"version\":1,\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":7}],"
-                  "\"vms\":[{\"name\":\"old\"}],\"vifs\":[],\"groups\":[],\"policies\":[]}",
+                  "\"vms\":[{\"name\":\"old\"}],\"vifs\":[],\"groups\":[],\"policies\":[],"
+                  "\"mirrors\":[]}",
                   POOL_REPLACE)
                 .error &&
            !make_vm(model_by_name(s->m, REC_NETWORK, "n")) && until(s, NULL, is_live, "made-0") &&
@@ -158,7 +160,10 @@ make_pool(struct side *s)
                   "\"vifs\":[\"made-0\"]}],\"policies\":["
                   "{\"name\":\"p\",\"scope\":\"group\",\"group\":\"g\",\"rules\":[]},"
                   "{\"name\":\"q\",\"scope\":\"vif\",\"vif\":\"made-0\",\"rules\":[{\"name\":"
-                  "\"r\",\"order\":1,\"direction\":\"in\",\"action\":\"allow\"}]}]}",
+                  "\"r\",\"order\":1,\"direction\":\"in\",\"action\":\"allow\"}]}],\"mirrors\":["
+                  "{\"name\":\"one\",\"vifs\":[\"made-0\"],\"output_vlan\":8},"
+                  "{\"name\":\"two\",\"vifs\":[\"made-0\"],\"networks\":[\"n\"],"
+                  "\"output_vlan\":9}]}",
                   POOL_MERGE)
                 .error;
 }
@@ -191,7 +196,7 @@ static void
 test_pending_vms(struct side *s)
 {
     static const char old_only[] = "{\"version\":1,\"vms\":[{\"name\":\"old\"}],\"vifs\":[],"
-                                   "\"groups\":[],\"policies\":[]}";
+                                   "\"groups\":[],\"policies\":[],\"mirrors\":[]}";
     struct uuid uuids[RENAMED];
 
     CASE("a VM that was destroyed while a commit waited stays away when that is rolled back");
@@ -204,6 +209,8 @@ test_pending_vms(struct side *s)
     CASE("what named it comes back without it, or not if it was about nothing else");
     CHECK(members(s, "g") == 1 && model_by_name(s->m, REC_POLICY, "p"));
     CHECK(!model_any_by_name(s->m, REC_POLICY, "q", NULL));
+    CHECK(model_by_name(s->m, REC_MIRROR, "two"));
+    CHECK(!model_any_by_name(s->m, REC_MIRROR, "one", NULL));
 
     CASE("one that took its name is left alone");
     CHECK(make_pool(s) && !commit(s, alone, POOL_REPLACE).error);
