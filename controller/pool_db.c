@@ -580,7 +580,7 @@ start_apply(struct pool_db *db)
     }
     stop_lint(db); /* a trial moves what it points to */
     if (apply->mode == POOL_RESTORE) {
-        restore_prepare(db->model, apply->doc);
+        restore_prepare(db->model, apply->doc, read_row, db);
     }
     plan = plan_create(db->model, apply->doc, modes[apply->mode], read_row, db, &errors);
     if (plan) {

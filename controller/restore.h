@@ -9,12 +9,12 @@
 #ifndef RESTORE_H
 #define RESTORE_H
 
-struct doc;
-struct model;
+#include "plan.h"
 
 /* Takes VMs and vifs out of the document that have gone, and them out of what names
  * them: out of lists; what names one otherwise is taken out itself.  What has another
- * name by now is renamed.  May be done again. */
-void restore_prepare(const struct model *, struct doc *);
+ * name by now is renamed, unless one that weft-xapid has made since has its old name:
+ * then it keeps the new one.  May be done again. */
+void restore_prepare(const struct model *m, struct doc *doc, plan_read *read, void *aux);
 
 #endif

@@ -17,21 +17,26 @@ is_live(struct side *s, const void *vif)
     return model_by_name(s->m, REC_VIF, vif);
 }
 
-/* By weft-xapid, past every controller. */
+/* By weft-xapid, past every controller: with a vif "NAME-'device'". */
 static int
-make_vm(const struct model_obj *network)
+make_vm_called(const struct model_obj *network, const char *name, int device)
 {
     char text[700];
 
-    snprintf(
-        text, sizeof text,
-        "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"VM\",\"uuid-name\":\"made\",\"row\":"
-        "{\"name\":\"made\",\"driver\":\"cell\"}},{\"op\":\"insert\",\"table\":\"VIF\",\"row\":"
-        "{\"name\":\"made-0\",\"device\":\"0\",\"vm\":[\"named-uuid\",\"made\"],\"network\":"
-        "[\"uuid\",\"" UUID_FMT "\"],\"mac\":\"02:00:00:00:00:11\","
-        "\"locking_mode\":\"network_default\"}}]",
-        UUID_ARGS(&network->uuid));
+    snprintf(text, sizeof text,
+             "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"VM\",\"uuid-name\":\"made\",\"row\":"
+             "{\"name\":\"%s\",\"driver\":\"cell\"}},{\"op\":\"insert\",\"table\":\"VIF\",\"row\":"
+             "{\"name\":\"%s-%d\",\"device\":\"%d\",\"vm\":[\"named-uuid\",\"made\"],\"network\":"
+             "[\"uuid\",\"" UUID_FMT "\"],\"mac\":\"02:00:00:00:00:%02d\","
+             "\"locking_mode\":\"network_default\"}}]",
+             name, name, device, device, UUID_ARGS(&network->uuid), device + 11);
     return ctl_db_transact(&server, text);
+}
+
+static int
+make_vm(const struct model_obj *network)
+{
+    return make_vm_called(network, "made", 0);
 }
 
 static void
@@ -245,6 +250,35 @@ test_pending_vms(struct side *s)
           hmap_count(&s->m->objs[REC_TENANT]) == 2 && model_by_name(s->m, REC_TENANT, "gone"));
 }
 
+/* The newcomer is there as it was, and what had its name before is 'fresh'. */
+static bool
+is_kept(struct side *s, const struct uuid *newcomer, const struct uuid *old, const char *fresh)
+{
+    struct uuid made = uuid_of(s, REC_VM, "made"), kept = uuid_of(s, REC_VM, fresh);
+
+    return is_live(s, "made-0") && is_live(s, "made-1") && uuid_equals(&made, newcomer) &&
+           uuid_equals(&kept, old);
+}
+
+static void
+test_names(struct side *s)
+{
+    struct uuid old, newcomer;
+
+    CASE("what was renamed keeps the name if one that was made since has the old one");
+    CHECK(make_pool(s) &&
+          !apply(s, "{\"version\":1,\"tenants\":[{\"name\":\"t\"},{\"name\":\"gone\"}]}",
+                 POOL_REPLACE)
+               .error);
+    old = uuid_of(s, REC_VM, "made");
+    CHECK(!commit_names(s).error &&
+          !make_vm_called(model_by_name(s->m, REC_NETWORK, "n2"), "made", 1) &&
+          until(s, NULL, is_live, "made-1"));
+    newcomer = uuid_of(s, REC_VM, "made");
+    CHECK(!roll_back(s).error && is_kept(s, &newcomer, &old, "fresh") && members(s, "g") == 3);
+    CHECK(model_by_name(s->m, REC_NETWORK, "n") && model_by_name(s->m, REC_TENANT, "t"));
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -260,6 +294,7 @@ main(int argc, char *argv[])
     CHECK(until(&s, NULL, connected, NULL));
     test_restore(&s);
     test_pending_vms(&s);
+    test_names(&s);
     side_close(&s);
     ctl_db_stop(&server);
     return check_done();
