@@ -141,16 +141,19 @@ keep_names(struct restoring *r)
     } while (more);
 }
 
-/* What the commit deleted is not what took its name. */
+/* What the commit deleted is not what took its name, and stays away if that keeps it. */
 static void
 mark_fresh(struct restoring *r)
 {
     for (size_t i = 0; i < r->doc->n; i++) {
         struct doc_item *item = &r->doc->items[i];
+        enum rec_kind kind = item->rec.kind;
 
-        item->fresh = !item->uuid && has(&r->renamed, item->rec.kind, item->rec.name);
-        if (item->fresh && has(&r->kept, item->rec.kind, item->rec.name)) {
-            leave_out(r, i);
+        if (!item->uuid && !r->left_out[i]) {
+            item->fresh = has(&r->renamed, kind, item->rec.name);
+            if (has(&r->kept, kind, item->rec.name) || is_newcomers(r, kind, item->rec.name)) {
+                leave_out(r, i);
+            }
         }
     }
 }

@@ -3,7 +3,9 @@
  * Changes are refused while a commit waits for its confirmation, but VMs and vifs come,
  * go and get names by way of weft-xapid, too.  So the document has the uuids of what the
  * commit did not delete: what has gone all the same is not to come back, and what has
- * another name is the same object.
+ * another name is the same object.  A VM of the name of one that the commit deleted is
+ * not that one: it stays as it is, and the other one away.  Documents of older
+ * controllers have no uuids.
  *
  * Threads: one. */
 #ifndef RESTORE_H

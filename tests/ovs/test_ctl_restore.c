@@ -149,6 +149,10 @@ static const char alone[] =
     "{\"version\":1,\"groups\":[{\"name\":\"g\",\"vms\":[\"old\"]}],\"policies\":[],"
     "\"mirrors\":[]}";
 
+static const char old_only[] =
+    "{\"version\":1,\"vms\":[{\"name\":\"old\"}],\"vifs\":[],\"groups\":[],\"policies\":[],"
+    "\"mirrors\":[]}";
+
 /* The group names what is made, and so do policies and mirrors. */
 static bool
 make_pool(struct side *s)
@@ -200,8 +204,6 @@ commit_names(struct side *s)
 static void
 test_pending_vms(struct side *s)
 {
-    static const char old_only[] = "{\"version\":1,\"vms\":[{\"name\":\"old\"}],\"vifs\":[],"
-                                   "\"groups\":[],\"policies\":[],\"mirrors\":[]}";
     struct uuid uuids[RENAMED];
 
     CASE("a VM that was destroyed while a commit waited stays away when that is rolled back");
@@ -277,6 +279,15 @@ test_names(struct side *s)
     newcomer = uuid_of(s, REC_VM, "made");
     CHECK(!roll_back(s).error && is_kept(s, &newcomer, &old, "fresh") && members(s, "g") == 3);
     CHECK(model_by_name(s->m, REC_NETWORK, "n") && model_by_name(s->m, REC_TENANT, "t"));
+
+    CASE("one that came since is not taken for the one of its name that the commit deleted");
+    CHECK(make_pool(s) && !commit(s, old_only, POOL_REPLACE).error && is_gone(s, "made-0"));
+    CHECK(!make_vm_called(model_by_name(s->m, REC_NETWORK, "n"), "made", 1) &&
+          until(s, NULL, is_live, "made-1"));
+    newcomer = uuid_of(s, REC_VM, "made");
+    CHECK(!roll_back(s).error && is_live(s, "made-1") && is_gone(s, "made-0"));
+    old = uuid_of(s, REC_VM, "made");
+    CHECK(uuid_equals(&old, &newcomer) && members(s, "g") == 1);
 }
 
 int
