@@ -29,32 +29,34 @@ struct planning {
 struct touched {
     struct hmap_node node;
     struct uuid uuid;
+    bool goes;
 };
 
-static bool
-is_touched(const struct planning *p, const struct uuid *uuid)
+static struct touched *
+find_touched(const struct planning *p, const struct uuid *uuid)
 {
     struct touched *t;
 
     HMAP_FOR_EACH_WITH_HASH (t, node, uuid_hash(uuid), &p->touched) {
         if (uuid_equals(&t->uuid, uuid)) {
-            return true;
+            return t;
         }
     }
-    return false;
+    return NULL;
 }
 
 /* False if it was before. */
 static bool
-touch(struct planning *p, const struct uuid *uuid)
+touch(struct planning *p, const struct uuid *uuid, bool goes)
 {
     struct touched *t;
 
-    if (is_touched(p, uuid)) {
+    if (find_touched(p, uuid)) {
         return false;
     }
     t = xmalloc(sizeof *t);
     t->uuid = *uuid;
+    t->goes = goes;
     hmap_insert(&p->touched, &t->node, uuid_hash(uuid));
     return true;
 }
@@ -96,7 +98,7 @@ resolve(const struct planning *p, enum rec_kind kind, const char *name, const st
 
     if (uuid_from_string(uuid, name)) {
         obj = model_find(p->m, kind, uuid);
-        return obj || is_touched(p, uuid);
+        return obj || find_touched(p, uuid);
     }
     claim = model_name_claim(kind, name, policy);
     stated = shash_find_data(&p->names, claim);
@@ -214,7 +216,7 @@ plan_item(struct planning *p, const struct doc_item *item)
     if (!find_object(p, item, &uuid, &there)) {
         return;
     }
-    if (!touch(p, &uuid)) {
+    if (!touch(p, &uuid, item->remove)) {
         fault(p, r, "name", "is stated twice");
         return;
     }
@@ -300,7 +302,7 @@ delete_object(struct planning *p, struct model_obj *obj)
 {
     struct plan_op *op;
 
-    if (touch(p, &obj->uuid)) {
+    if (touch(p, &obj->uuid, true)) {
         op = add_op(p, PLAN_DELETE, &obj->uuid);
         if (!p->read(p->aux, obj->kind, &obj->uuid, &op->before)) {
             p->plan->n--;
@@ -310,20 +312,37 @@ delete_object(struct planning *p, struct model_obj *obj)
     }
 }
 
+static bool
+needs_what_goes(const struct planning *p, const struct rec *r)
+{
+    for (unsigned f = 0; f < rec_tables[r->kind].n_fields; f++) {
+        const struct touched *t;
+        struct uuid uuid;
+
+        if (rec_tables[r->kind].fields[f].type == REC_REF && uuid_from_string(&uuid, r->v[f].s)) {
+            t = find_touched(p, &uuid);
+            if (t && t->goes) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 /* Changes are refused while a commit may be taken back, but weft-xapid's VMs do not
- * come by way of us. */
+ * come by way of us.  A vif of theirs goes with its network, for one; VMs never go. */
 static bool
 outlives(const struct planning *p, const struct model_obj *obj)
 {
-    bool made = false;
+    bool stays = false;
     struct rec r;
 
     if (p->mode == PLAN_RESTORE && (obj->kind == REC_VM || obj->kind == REC_VIF) &&
         p->read(p->aux, obj->kind, &obj->uuid, &r)) {
-        made = r.of_toolstack;
+        stays = r.of_toolstack && (obj->kind == REC_VM || !needs_what_goes(p, &r));
         rec_destroy(&r);
     }
-    return made;
+    return stays;
 }
 
 static void

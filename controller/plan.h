@@ -30,7 +30,8 @@ typedef bool plan_read(void *aux, enum rec_kind, const struct uuid *, struct rec
 enum plan_mode {
     PLAN_MERGE,   /* they stay, and so do fields that it does not state */
     PLAN_REPLACE, /* they go */
-    PLAN_RESTORE, /* they go, but for VMs and vifs that weft-xapid has made (restore.h) */
+    PLAN_RESTORE, /* they go, but for VMs and vifs that weft-xapid has made (restore.h); its vifs
+                   * go if they need what goes */
 };
 
 /* Compares.  NULL: see errors. */

@@ -38,7 +38,8 @@ VLOG_DEFINE_THIS_MODULE(pool_db);
 struct apply {
     struct ovs_list node;
     struct doc *doc;
-    enum pool_apply_mode mode;
+    enum pool_apply_mode mode; /* as it is tried now */
+    bool restores;             /* it was to be POOL_RESTORE */
     bool check_only;
     bool has_pending, pends; /* 'pends': its document is what stands before */
     char *pending_document, *pending_author;
@@ -579,7 +580,7 @@ start_apply(struct pool_db *db)
         return false;
     }
     stop_lint(db); /* a trial moves what it points to */
-    if (apply->mode == POOL_RESTORE) {
+    if (apply->restores) {
         restore_prepare(db->model, apply->doc, read_row, db);
     }
     plan = plan_create(db->model, apply->doc, modes[apply->mode], read_row, db, &errors);
@@ -589,8 +590,9 @@ start_apply(struct pool_db *db)
     }
     if (!plan || !plan_give_keys(db->model, plan, &errors) ||
         !plan_try(db->model, plan, &errors, apply->check_only ? &apply->warnings : NULL)) {
-        if (apply->mode == POOL_RESTORE) {
-            /* What has come meanwhile does not go with what was before. */
+        if (apply->mode == POOL_RESTORE && !restore_has_uuids(apply->doc)) {
+            /* What has come meanwhile does not go with what was before.  Others' VMs are
+             * not ours to delete, but an older controller's document says too little. */
             VLOG_WARN("restored without what weft-xapid has made since: %s: %s: %s",
                       errors.e[0].object, errors.e[0].field, errors.e[0].message);
             apply->mode = POOL_REPLACE;
@@ -680,6 +682,7 @@ run_apply(struct pool_db *db)
     if (status == TXN_TRY_AGAIN && ++apply->tries < MAX_TRIES) {
         db->retry_seqno = db->seqno;
         db->retry_due = time_msec() + RETRY_MS;
+        apply->mode = apply->restores ? POOL_RESTORE : apply->mode;
         return true;
     }
     db->retry_due = 0;
@@ -716,6 +719,7 @@ pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bo
 
     apply->doc = doc;
     apply->mode = mode;
+    apply->restores = mode == POOL_RESTORE;
     apply->check_only = check_only;
     apply->has_pending = pending;
     apply->pends = pending && !pending->document;

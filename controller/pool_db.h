@@ -43,7 +43,8 @@ enum pool_apply_mode {
     POOL_REPLACE, /* what the document does not name goes */
     POOL_MERGE,   /* adds and changes; fields not stated stay as they are */
     /* As REPLACE, of a pending commit's document: VMs and vifs that weft-xapid has made
-     * since stay if they can, those that have gone since stay away (restore.h). */
+     * since stay, but for vifs that need what goes; those that have gone since stay away
+     * (restore.h). */
     POOL_RESTORE,
 };
 

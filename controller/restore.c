@@ -278,3 +278,14 @@ restore_prepare(const struct model *m, struct doc *doc, plan_read *read, void *a
     sset_destroy(&r.kept);
     free(r.left_out);
 }
+
+bool
+restore_has_uuids(const struct doc *doc)
+{
+    for (size_t i = 0; i < doc->n; i++) {
+        if (doc->items[i].uuid) {
+            return true;
+        }
+    }
+    return false;
+}

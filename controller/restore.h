@@ -18,5 +18,7 @@
  * name by now is renamed, unless one that weft-xapid has made since has its old name:
  * then it keeps the new one.  May be done again. */
 void restore_prepare(const struct model *m, struct doc *doc, plan_read *read, void *aux);
+/* It is not an older controller's. */
+bool restore_has_uuids(const struct doc *);
 
 #endif

@@ -61,7 +61,8 @@ test_restore(struct side *s)
 
     CASE("but not without the network that it is in");
     a = apply(s, "{\"version\":1,\"networks\":[],\"vms\":[],\"vifs\":[]}", POOL_RESTORE);
-    CHECK(!a.error && a.deleted == 4 && !is_live(s, "made-0"));
+    CHECK(!a.error && a.deleted == 3 && !is_live(s, "made-0"));
+    CHECK(model_by_name(s->m, REC_VM, "made"));
 }
 
 /* --- a commit that waits, and what becomes of VMs meanwhile --------------------------------- */
@@ -290,6 +291,57 @@ test_names(struct side *s)
     CHECK(uuid_equals(&old, &newcomer) && members(s, "g") == 1);
 }
 
+static bool
+destroy_other(struct side *s)
+{
+    return !ctl_db_transact(&server,
+                            "[\"Weft_Pool\",{\"op\":\"delete\",\"table\":\"VIF\",\"where\":"
+                            "[[\"name\",\"==\",\"other-0\"]]},{\"op\":\"delete\",\"table\":"
+                            "\"VM\",\"where\":[[\"name\",\"==\",\"other\"]]}]") &&
+           until(s, NULL, is_gone, "other-0");
+}
+
+static void
+test_in_the_way(struct side *s)
+{
+    static const char before[] =
+        "{\"version\":1,\"networks\":[{\"name\":\"n\",\"type\":\"vlan\",\"tag\":7}],"
+        "\"vms\":[{\"name\":\"old\"}],\"vifs\":[{\"name\":\"old-0\",\"vm\":\"old\","
+        "\"network\":\"n\",\"mac\":\"02:00:00:00:00:11\"}],\"groups\":[],\"policies\":[],"
+        "\"mirrors\":[]}";
+    const struct model_obj *n9;
+    struct answer a;
+
+    CASE("only the vif in the commit's network goes with it, not what was made elsewhere");
+    CHECK(make_pool(s) &&
+          !commit(s, "{\"version\":1,\"networks\":[{\"name\":\"n9\",\"type\":\"vlan\",\"tag\":6}]}",
+                  POOL_MERGE)
+               .error);
+    n9 = model_by_name(s->m, REC_NETWORK, "n9");
+    CHECK(n9 && !make_vm_called(n9, "there", 1) && until(s, NULL, is_live, "there-1") &&
+          !make_vm_called(model_by_name(s->m, REC_NETWORK, "n"), "here", 2) &&
+          until(s, NULL, is_live, "here-2"));
+    a = roll_back(s);
+    CHECK(!a.error && a.deleted == 2 && is_gone(s, "there-1") && is_live(s, "here-2"));
+    CHECK(model_by_name(s->m, REC_VM, "there") && members(s, "g") == 3);
+
+    CASE("a rollback that has no room beside what was made since deletes none of that");
+    CHECK(make_pool(s) && !commit(s, old_only, POOL_REPLACE).error && is_gone(s, "made-0"));
+    CHECK(!make_vm_called(model_by_name(s->m, REC_NETWORK, "n"), "other", 0) &&
+          until(s, NULL, is_live, "other-0"));
+    a = roll_back(s);
+    CHECK(a.error == EINVAL && !strcmp(a.field, "mac") && pool_db_pending(s->db)->deadline_ms);
+    CHECK(is_live(s, "other-0") && is_gone(s, "made-0"));
+    CHECK(destroy_other(s) && !roll_back(s).error && is_live(s, "made-0"));
+
+    CASE("unless an older controller has written what was before");
+    CHECK(make_pool(s) && !apply(s, before, POOL_REPLACE).error && is_live(s, "old-0"));
+    CHECK(!apply(s, old_only, POOL_REPLACE).error && is_gone(s, "old-0"));
+    CHECK(!make_vm_called(model_by_name(s->m, REC_NETWORK, "n"), "other", 0) &&
+          until(s, NULL, is_live, "other-0"));
+    CHECK(!apply(s, before, POOL_RESTORE).error && is_live(s, "old-0") && is_gone(s, "other-0"));
+}
+
 int
 main(int argc, char *argv[])
 {
@@ -306,6 +358,7 @@ main(int argc, char *argv[])
     test_restore(&s);
     test_pending_vms(&s);
     test_names(&s);
+    test_in_the_way(&s);
     side_close(&s);
     ctl_db_stop(&server);
     return check_done();
