@@ -48,6 +48,7 @@ enum {
     MAX_PER_ADDRESS = 64,
     MAX_HANDSHAKES = 64,
     HANDSHAKE_MS = 10000,
+    LEFT_MS = 10000, /* for the last piece */
     CONNECTIONS_A_TURN = 16,
     PIECE = 16 << 10,
     PIECES_A_TURN = 16,
@@ -67,8 +68,9 @@ struct session {
     struct end from, to;  /* who came; where it goes, no stream until 'from' is connected */
     uint32_t address;     /* of who came */
     struct end *left;     /* the other one has closed; NULL: neither */
-    long long int until;  /* of a handshake; else what its certificates last, by
-                           * time_wall_msec() */
+    long long int left_until;
+    long long int until; /* of a handshake; else what its certificates last, by
+                          * time_wall_msec() */
 };
 
 struct dbrelay {
@@ -130,17 +132,19 @@ discard(struct end *end)
     }
 }
 
-/* 0: TLS has not yet written all that it was given; EOF: it is over. */
+/* 0: TLS has not yet written all that it was given; EOF: it is over.  That it wants to write
+ * it says also after a write that failed for good, unlike what it writes to. */
 static int
 run_left(const struct session *s)
 {
     struct end *end = s->left;
 
-    if (end->ssl) {
-        discard(end);
-        stream_run(end->stream); /* writes, if there is anything to be written */
+    if (!end->ssl || time_msec() >= s->left_until) {
+        return EOF;
     }
-    return end->ssl && SSL_want_write(end->ssl) ? 0 : EOF;
+    discard(end);
+    stream_run(end->stream); /* writes, if there is anything to be written */
+    return SSL_want_write(end->ssl) && BIO_should_write(SSL_get_wbio(end->ssl)) ? 0 : EOF;
 }
 
 /* 0, or an errno: it is over. */
@@ -161,6 +165,7 @@ session_run(struct session *s)
         error = pass(&s->from, &s->to);
     }
     if (error == EOF) {
+        s->left_until = time_msec() + LEFT_MS;
         return run_left(s);
     }
     s->left = NULL;
@@ -182,6 +187,7 @@ session_wait(const struct session *s)
 {
     if (s->left) {
         stream_run_wait(s->left->stream);
+        poll_timer_wait_until(s->left_until);
         if (!s->left->silent) {
             stream_recv_wait(s->left->stream);
         }

@@ -414,11 +414,42 @@ is_heard(int listener, size_t words, size_t *most)
     return same && n == said * WORD;
 }
 
+static int
+relay_fds(void)
+{
+    ctl_sh(&files, "ls /proc/%d/fd | wc -l", (int)relay);
+    return atoi(ctl_said);
+}
+
+static bool
+has_fds(const void *fds)
+{
+    return relay_fds() <= *(const int *)fds;
+}
+
+/* The client has not read the server's words when that goes, and then does not close but
+ * breaks. */
+static void
+break_off(int listener, size_t words)
+{
+    struct linger reset = {.l_onoff = 1};
+    struct client *c = client_open("db", "c1", 1 << 16);
+    int to = accept(listener, NULL, NULL);
+
+    for (size_t i = 0; i < words; i++) {
+        says_word(to, i);
+    }
+    close(to);
+    usleep(100000);
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    client_close(c);
+}
+
 static void
 test_last_words(void)
 {
     size_t most, some;
-    int listener;
+    int listener, fds;
 
     CASE("dbrelay: what a server says before it goes comes to its end");
     ctl_kill_(&files.db);
@@ -428,6 +459,14 @@ test_last_words(void)
     for (int i = 0; i < 5; i++) {
         CHECK(is_heard(listener, most - 1, &some));
     }
+
+    CASE("dbrelay: what a server says before it goes is not kept for one that is gone");
+    usleep(300000);
+    fds = relay_fds();
+    for (int i = 0; i < 5; i++) {
+        break_off(listener, most - 1);
+    }
+    CHECK(fds > 0 && until(has_fds, &fds));
     close(listener);
 }
 
