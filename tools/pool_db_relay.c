@@ -15,6 +15,7 @@
  * servers themselves listen. */
 #include "pool_db.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,47 +42,80 @@ static void __attribute__((format(printf, 2, 3))) add(struct args *a, const char
     a->v[++a->n] = NULL;
 }
 
-/* Adds the file's text, and ends its last line. */
-static bool
+/* Adds the file's text, and ends its last line.  0 or errno. */
+static int
 add_file(const char *path, FILE *to)
 {
     char bytes[4096];
     FILE *f = fopen(path, "re");
     size_t n;
-    bool ok;
+    int error;
 
     if (!f) {
-        return false;
+        return errno;
     }
     while ((n = fread(bytes, 1, sizeof bytes, f))) {
         fwrite(bytes, 1, n, to);
     }
-    ok = !ferror(f);
+    error = ferror(f) ? EIO : 0;
     fclose(f);
     fputc('\n', to);
-    return ok;
+    return error;
 }
 
-/* The text of files, to be freed; NULL: with 'why'. */
+/* The file's text, to be freed; NULL: with 'why'. */
 static char *
-text_of(const char *a, const char *b, char *why)
+text_of(const char *path, char *why)
 {
     char *text = NULL;
     size_t n;
     FILE *f = open_memstream(&text, &n);
-    const char *bad = f && !add_file(a, f) ? a : f && b && !add_file(b, f) ? b : NULL;
-    int error = errno;
+    int error = f ? add_file(path, f) : errno;
 
-    if (f && fclose(f) && !bad) {
-        bad = a;
+    if (f && fclose(f) && !error) {
         error = errno;
     }
-    if (!f || bad) {
-        snprintf(why, PDB_WHY, "%s: %s", bad ? bad : a, strerror(error));
+    if (error) {
+        snprintf(why, PDB_WHY, "%s: %s", path, strerror(error));
         free(text);
         return NULL;
     }
     return text;
+}
+
+/* As text_of(); not one of which only a part has been written yet. */
+static char *
+certificates_of(const char *path, char *why)
+{
+    static const char end[] = "-----END CERTIFICATE-----";
+    char *text = text_of(path, why);
+    size_t n = text ? strlen(text) : 0;
+
+    while (n && isspace((unsigned char)text[n - 1])) {
+        n--;
+    }
+    if (text && (n < strlen(end) || strncmp(text + n - strlen(end), end, strlen(end)))) {
+        snprintf(why, PDB_WHY, "%s: does not end with \"%s\"", path, end);
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* Of both, to be freed; NULL: with 'why'. */
+static char *
+both_of(const char *a, const char *b, char *why)
+{
+    char *first = certificates_of(a, why), *second = first ? certificates_of(b, why) : NULL;
+    char *both = NULL;
+
+    if (second && asprintf(&both, "%s%s", first, second) < 0) {
+        snprintf(why, PDB_WHY, "%s: %s", a, strerror(ENOMEM));
+        both = NULL;
+    }
+    free(first);
+    free(second);
+    return both;
 }
 
 /* Who reads it sees the old one or the new one. */
@@ -110,13 +144,13 @@ replace(const char *path, const char *text, char *why)
 int
 pdb_both_authorities(const struct pdb *p, char path[PDB_PATH], char *why)
 {
-    char *text = text_of(p->ca, p->hosts_ca, why), *was;
+    char *text = both_of(p->ca, p->hosts_ca, why), *was;
     char none[PDB_WHY];
     int error = text ? 0 : EIO;
 
     pdb_path(p, "both-ca.crt", path);
     if (!error) {
-        was = text_of(path, NULL, none);
+        was = text_of(path, none);
         /* A line end is added to what is read. */
         if (!was || strncmp(was, text, strlen(text)) || strcmp(was + strlen(text), "\n")) {
             error = replace(path, text, why);

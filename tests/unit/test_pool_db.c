@@ -215,9 +215,12 @@ holds(const char *path, const char *want)
     return f && !fclose(f) && !strcmp(text, want);
 }
 
+#define END "-----END CERTIFICATE-----"
+
 static void
 test_authorities(void)
 {
+    static const char *const halves[] = {"", "four", "four" END "five\n", "-----END CERT"};
     struct pdb p = {.role = PDB_COPY};
     char both[PDB_PATH], why_not[PDB_WHY];
     struct stat first, then;
@@ -227,8 +230,8 @@ test_authorities(void)
     snprintf(p.hosts_ca, sizeof p.hosts_ca, "%s/b", dir);
 
     CASE("pool_db/authorities: a file with both");
-    CHECK(write_part(p.ca, "one\n") && write_part(p.hosts_ca, "two"));
-    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\ntwo\n"));
+    CHECK(write_part(p.ca, "one" END "\n") && write_part(p.hosts_ca, "two" END));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one" END "\n\ntwo" END "\n"));
 
     CASE("pool_db/authorities: it stays while they do");
     CHECK(!stat(both, &first) && !pdb_both_authorities(&p, both, why_not));
@@ -236,16 +239,25 @@ test_authorities(void)
           !memcmp(&then.st_mtim, &first.st_mtim, sizeof then.st_mtim));
 
     CASE("pool_db/authorities: it is another when one of them is");
-    CHECK(write_part(p.hosts_ca, "three"));
-    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\nthree\n"));
-    CHECK(write_part(p.hosts_ca, "thr"));
-    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\nthr\n"));
+    CHECK(write_part(p.hosts_ca, "three" END));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one" END "\n\nthree" END "\n"));
+    CHECK(write_part(p.hosts_ca, "thr" END));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one" END "\n\nthr" END "\n"));
+
+    CASE("pool_db/authorities: half of one is none");
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++) {
+        CHECK(write_part(p.hosts_ca, halves[i]));
+        CHECK(pdb_both_authorities(&p, both, why_not) == EIO && strstr(why_not, p.hosts_ca) &&
+              strstr(why_not, "END CERTIFICATE") && holds(both, "one" END "\n\nthr" END "\n"));
+    }
+    CHECK(write_part(p.hosts_ca, "thr" END " \r\n\n") && !pdb_both_authorities(&p, both, why_not));
+    CHECK(write_part(p.hosts_ca, "thr" END) && !pdb_both_authorities(&p, both, why_not));
 
     CASE("pool_db/authorities: one that is gone leaves it as it was; without it, it is made anew");
     CHECK(!unlink(p.hosts_ca) && pdb_both_authorities(&p, both, why_not) &&
-          strstr(why_not, p.hosts_ca) && holds(both, "one\n\nthr\n"));
-    CHECK(!unlink(both) && write_part(p.hosts_ca, "two"));
-    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one\n\ntwo\n"));
+          strstr(why_not, p.hosts_ca) && holds(both, "one" END "\n\nthr" END "\n"));
+    CHECK(!unlink(both) && write_part(p.hosts_ca, "two" END));
+    CHECK(!pdb_both_authorities(&p, both, why_not) && holds(both, "one" END "\n\ntwo" END "\n"));
     unlink(p.ca);
     unlink(p.hosts_ca);
     unlink(both);
