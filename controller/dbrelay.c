@@ -32,6 +32,7 @@
 #include "openvswitch/list.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
+#include "random.h"
 #include "stream.h"
 #include "timeval.h"
 #include "util.h"
@@ -78,6 +79,7 @@ struct dbrelay {
     bool listens_tls;
     char *server;
     int probe_ms;
+    uint32_t basis;                       /* of addresses' hashes */
     struct ovs_list handshakes, sessions; /* the oldest first */
     size_t n_handshakes, n_sessions;
 };
@@ -238,13 +240,15 @@ open_server(struct dbrelay *r, struct session *s)
     return error == EAGAIN ? EBUSY : error; /* a Unix socket whose queue is full */
 }
 
-/* Names its address; 0: a socket's, which all have. */
+/* Names its address; 0: a socket's, which all have.  Nobody outside can tell which addresses
+ * share one. */
 static uint32_t
-address_of(const struct stream *stream)
+address_of(const struct dbrelay *r, const struct stream *stream)
 {
     const char *name = stream_get_name(stream), *colon = strrchr(name, ':');
+    bool has = !strncmp(name, "ssl:", 4) && colon;
 
-    return strncmp(name, "ssl:", 4) || !colon ? 0 : MAX(hash_bytes(name, colon - name, 0), 1);
+    return has ? MAX(hash_bytes(name, colon - name, r->basis), 1) : 0;
 }
 
 static size_t
@@ -349,7 +353,7 @@ take_connections(struct dbrelay *r)
         struct session *s = xzalloc(sizeof *s);
 
         s->from.stream = stream;
-        s->address = address_of(stream);
+        s->address = address_of(r, stream);
         s->from.ssl = r->listens_tls ? host_peer_newest() : NULL;
         s->until = time_msec() + MIN(HANDSHAKE_MS, 2 * r->probe_ms);
         ovs_list_push_back(&r->handshakes, &s->node);
@@ -374,6 +378,7 @@ dbrelay_open(const char *listen, const char *server, int probe_ms, struct dbrela
     r->listens_tls = !strncmp(listen, "pssl:", 5);
     r->server = xstrdup(server);
     r->probe_ms = probe_ms;
+    r->basis = random_uint32();
     ovs_list_init(&r->handshakes);
     ovs_list_init(&r->sessions);
     *rp = r;
