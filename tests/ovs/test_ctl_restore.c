@@ -184,6 +184,16 @@ static const struct {
 } renamed[] = {{REC_VM, "made", "fresh"}, {REC_NETWORK, "n", "n2"}, {REC_TENANT, "t", "gone"}};
 enum { RENAMED = ARRAY_SIZE(renamed) };
 
+static void
+add_rename(struct doc *doc, enum rec_kind kind, const char *from, const char *to)
+{
+    struct doc_item *item = doc_append(doc, kind);
+
+    free(item->rec.name);
+    item->rec.name = xstrdup(to);
+    item->rename = xstrdup(from);
+}
+
 /* And removes the tenant whose name another one takes. */
 static struct answer
 commit_names(struct side *s)
@@ -193,12 +203,21 @@ commit_names(struct side *s)
 
     doc_add_removal(doc, REC_TENANT, "gone", &errors);
     for (size_t i = 0; i < RENAMED; i++) {
-        struct doc_item *item = doc_append(doc, renamed[i].kind);
-
-        free(item->rec.name);
-        item->rec.name = xstrdup(renamed[i].to);
-        item->rename = xstrdup(renamed[i].from);
+        add_rename(doc, renamed[i].kind, renamed[i].from, renamed[i].to);
     }
+    return change(s, doc, POOL_MERGE, &pends);
+}
+
+/* Each takes the name of the next, and the last one goes. */
+static struct answer
+commit_chain(struct side *s)
+{
+    struct doc_errors errors = {NULL, 0, false};
+    struct doc *doc = doc_create();
+
+    doc_add_removal(doc, REC_VM, "last", &errors);
+    add_rename(doc, REC_VM, "old", "last");
+    add_rename(doc, REC_VM, "made", "old");
     return change(s, doc, POOL_MERGE, &pends);
 }
 
@@ -266,7 +285,7 @@ is_kept(struct side *s, const struct uuid *newcomer, const struct uuid *old, con
 static void
 test_names(struct side *s)
 {
-    struct uuid old, newcomer;
+    struct uuid old, second, newcomer;
 
     CASE("what was renamed keeps the name if one that was made since has the old one");
     CHECK(make_pool(s) &&
@@ -280,6 +299,18 @@ test_names(struct side *s)
     newcomer = uuid_of(s, REC_VM, "made");
     CHECK(!roll_back(s).error && is_kept(s, &newcomer, &old, "fresh") && members(s, "g") == 3);
     CHECK(model_by_name(s->m, REC_NETWORK, "n") && model_by_name(s->m, REC_TENANT, "t"));
+
+    CASE("so does what had that name, and what the commit deleted of that one's stays away");
+    CHECK(make_pool(s) &&
+          !apply(s, "{\"version\":1,\"vms\":[{\"name\":\"last\"}]}", POOL_MERGE).error);
+    old = uuid_of(s, REC_VM, "made");
+    second = uuid_of(s, REC_VM, "old");
+    CHECK(!commit_chain(s).error &&
+          !make_vm_called(model_by_name(s->m, REC_NETWORK, "n"), "made", 1) &&
+          until(s, NULL, is_live, "made-1"));
+    newcomer = uuid_of(s, REC_VM, "made");
+    CHECK(!roll_back(s).error && is_kept(s, &newcomer, &old, "old") && members(s, "g") == 3);
+    CHECK(is_kept(s, &newcomer, &second, "last") && hmap_count(&s->m->objs[REC_VM]) == 3);
 
     CASE("one that came since is not taken for the one of its name that the commit deleted");
     CHECK(make_pool(s) && !commit(s, old_only, POOL_REPLACE).error && is_gone(s, "made-0"));
