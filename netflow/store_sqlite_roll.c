@@ -437,6 +437,13 @@ store_sqlite_roll_rows(struct store_sqlite *s, const struct partition *p, int64_
     return error;
 }
 
+/* Of all tables, not of one. */
+static bool
+is_general(int error)
+{
+    return error == ENOSPC || error == ENOMEM;
+}
+
 /* Each table of the kind, until there is one with more than that.  What is wrong with
  * one does not keep the others from it; the first error is told. */
 static int
@@ -448,7 +455,7 @@ roll_kind(struct store_sqlite *s, unsigned kind, size_t max, bool *more, char *w
     int error = store_sqlite_partitions(s->db, kind, &p, &n, why, size), failed = 0;
     char text[200];
 
-    for (size_t i = 0; i < n && !*more && (!failed || failed == EBADMSG); i++) {
+    for (size_t i = 0; i < n && !*more && !is_general(failed); i++) {
         failed = store_sqlite_tail(s->db, &p[i], &mark, &last, text, sizeof text);
         if (!failed && mark < last) {
             failed = store_sqlite_roll_rows(s, &p[i], mark, max, &to, text, sizeof text);
@@ -474,8 +481,7 @@ store_sqlite_roll(struct store *up, size_t max, bool *more, char *why, size_t si
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     *more = false;
-    for (unsigned k = 0; store_sqlite_kinds[k].rolled && !*more && (!failed || failed == EBADMSG);
-         k++) {
+    for (unsigned k = 0; store_sqlite_kinds[k].rolled && !*more && !is_general(failed); k++) {
         int64_t ms = now.tv_sec * INT64_C(1000) + 1,
                 due = s->rolled_ms[k] + store_sqlite_kinds[k + 1].step_s * INT64_C(1000);
 
