@@ -329,9 +329,9 @@ used_bytes(sqlite3 *db, uint64_t *bytes, char *why, size_t size)
 }
 
 /* What the next kind does not have yet goes there.  What there is no room for or what is
- * damaged cannot, and is given up. */
+ * damaged cannot, and is given up; 'unread': so is what cannot be read. */
 static int
-roll_rest(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
+roll_rest(struct store_sqlite *s, const struct partition *p, bool unread, char *why, size_t size)
 {
     int64_t mark, last;
     int error = store_sqlite_tail(s->db, p, &mark, &last, why, size), failed = 0;
@@ -339,15 +339,19 @@ roll_rest(struct store_sqlite *s, const struct partition *p, char *why, size_t s
     while (!error && !failed && mark < last) {
         failed = store_sqlite_roll_rows(s, p, mark, SIZE_MAX, &mark, why, size);
     }
-    return error ? error : failed == ENOSPC || failed == EBADMSG ? 0 : failed;
+    if (failed == ENOSPC || failed == EBADMSG) {
+        failed = 0;
+    }
+    error = error ? error : failed;
+    return error == EIO && unread ? 0 : error;
 }
 
 static int
-drop(struct store_sqlite *s, const struct partition *p, char *why, size_t size)
+drop(struct store_sqlite *s, const struct partition *p, bool unread, char *why, size_t size)
 {
     const struct kind *kind = &store_sqlite_kinds[p->kind];
     char sql[300];
-    int n, error = kind->rolled ? roll_rest(s, p, why, size) : 0;
+    int n, error = kind->rolled ? roll_rest(s, p, unread, why, size) : 0;
 
     if (error) {
         return error;
@@ -381,15 +385,16 @@ note(struct expiry *x, int error, const char *why)
 }
 
 static void
-drop_or_note(struct store_sqlite *s, const struct partition *p, struct expiry *x)
+drop_or_note(struct store_sqlite *s, const struct partition *p, bool unread, struct expiry *x)
 {
     char why[200];
-    int error = drop(s, p, why, sizeof why);
+    int error = drop(s, p, unread, why, sizeof why);
 
     note(x, error, why);
     x->dropped += !error;
 }
 
+/* What cannot be read then may be read another time, for a day. */
 static void
 drop_old(struct store_sqlite *s, int64_t now_ms, struct expiry *x)
 {
@@ -399,9 +404,11 @@ drop_old(struct store_sqlite *s, int64_t now_ms, struct expiry *x)
 
     note(x, store_sqlite_partitions(s->db, N_KINDS, &p, &n, why, sizeof why), why);
     for (size_t i = 0; i < n; i++) {
-        if ((p[i].n + 1) * store_sqlite_kinds[p[i].kind].span_ms <=
-            now_ms - s->keep_ms[p[i].kind]) {
-            drop_or_note(s, &p[i], x);
+        int64_t late =
+            now_ms - s->keep_ms[p[i].kind] - (p[i].n + 1) * store_sqlite_kinds[p[i].kind].span_ms;
+
+        if (late >= 0) {
+            drop_or_note(s, &p[i], late >= 24 * STORE_HOUR_MS, x);
         }
     }
     free(p);
@@ -424,7 +431,7 @@ drop_much(struct store_sqlite *s, struct expiry *x)
             break;
         }
         if (p[i + 1].kind == p[i].kind) {
-            drop_or_note(s, &p[i], x);
+            drop_or_note(s, &p[i], true, x);
         }
     }
     note(x, error, why);
@@ -575,6 +582,7 @@ open_database(struct store_sqlite *s, char *why, size_t size)
         {"PRAGMA journal_mode = WAL", false},
         {"PRAGMA synchronous = FULL", false},
         {"PRAGMA temp_store = MEMORY", false},
+        {"PRAGMA secure_delete = FAST", false}, /* a page need not be read to go */
         {"PRAGMA journal_size_limit = 33554432", false},
         {"PRAGMA cache_size = -65536", false},
         {"PRAGMA application_id = " APPLICATION, true},

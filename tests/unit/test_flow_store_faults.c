@@ -466,6 +466,28 @@ test_bad_page(void)
     fault.page = 0;
 }
 
+/* By age, then for room. */
+static void
+test_bad_page_goes(void)
+{
+    static const char hours[] = "SELECT COUNT(*) FROM sqlite_master WHERE name GLOB 'blocks_*'";
+    struct store *s = open_large(0);
+
+    CASE("an hour of which a page cannot be read goes a day past its time, not before");
+    CHECK((fault.page = page_of("overflow")) > 0);
+    CHECK(s->ops->expire(s, base + 72 * HOUR, why, sizeof why) == EIO && number(hours) == 1);
+    CHECK(s->ops->expire(s, base + 73 * HOUR, why, sizeof why) == 0 && number(hours) == 0);
+    s->ops->close(s);
+    fault.page = 0;
+
+    CASE("an hour of which a page cannot be read goes when room is needed");
+    s = open_large(PAGE);
+    CHECK((fault.page = page_of("overflow")) > 0 && number(hours) == 3);
+    CHECK(s->ops->expire(s, base, why, sizeof why) == 0 && number(hours) == 1);
+    s->ops->close(s);
+    fault.page = 0;
+}
+
 /* --- many tables -------------------------------------------------------------------------------
  */
 
@@ -513,6 +535,7 @@ main(void)
     test_open_full();
     test_marks();
     test_bad_page();
+    test_bad_page_goes();
     test_many_hours();
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return check_done() | (system(command) != 0);
