@@ -339,11 +339,8 @@ roll_rest(struct store_sqlite *s, const struct partition *p, bool unread, char *
     while (!error && !failed && mark < last) {
         failed = store_sqlite_roll_rows(s, p, mark, SIZE_MAX, &mark, why, size);
     }
-    if (failed == ENOSPC || failed == EBADMSG) {
-        failed = 0;
-    }
     error = error ? error : failed;
-    return error == EIO && unread ? 0 : error;
+    return error == ENOSPC || error == EBADMSG || (error == EIO && unread) ? 0 : error;
 }
 
 static int
