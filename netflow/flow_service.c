@@ -450,7 +450,10 @@ commit(struct flow_service *s, struct writing *w)
     if (!error && n) {
         error = s->store->ops->put(s->store, w->rows, n, why, sizeof why);
         stored = error ? 0 : n;
-        error = error == EBADMSG ? put_hours(s, w, &stored, why, sizeof why) : error;
+        if (error == EBADMSG) { /* of what is of all hours it is a refusal */
+            error = s->store->ops->check(s->store, why, sizeof why);
+            error = error ? error : put_hours(s, w, &stored, why, sizeof why);
+        }
     }
     if (error || n || s->error) {
         committed(s, stored, error, why);

@@ -72,6 +72,8 @@ struct store_ops {
     void (*close)(struct store *);
     /* All of them or none; when it returns 0 they are on disk. */
     int (*put)(struct store *, const struct flow_row *, size_t n, char *why, size_t size);
+    /* 0: a table can be made and written, so that what put() fails at is that of its rows. */
+    int (*check)(struct store *, char *why, size_t size);
     /* Adds rows up into the rollups, at most about 'max'; '*more': there are more.
      * Needs only be called now and then: sums are right without it, if slower. */
     int (*roll)(struct store *, size_t max, bool *more, char *why, size_t size);

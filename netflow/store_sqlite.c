@@ -526,6 +526,7 @@ close_store(struct store *up)
 static const struct store_ops ops = {
     .close = close_store,
     .put = store_sqlite_put,
+    .check = store_sqlite_check,
     .roll = store_sqlite_roll,
     .save_names = save_names,
     .save_bindings = save_bindings,

@@ -144,6 +144,22 @@ store_sqlite_put(struct store *up, const struct flow_row *rows, size_t n, char *
     return error;
 }
 
+/* Of the size of a few blocks: free pages are used as they are by those. */
+enum { PROBE_BYTES = 1 << 18 };
+
+int
+store_sqlite_check(struct store *up, char *why, size_t size)
+{
+    struct store_sqlite *s = (struct store_sqlite *)up;
+    char sql[160];
+
+    snprintf(sql, sizeof sql,
+             "BEGIN IMMEDIATE; CREATE TABLE probe (data);"
+             "INSERT INTO probe VALUES (zeroblob(%d)); DROP TABLE probe",
+             PROBE_BYTES);
+    return store_sqlite_finish(s, store_sqlite_exec(s->db, sql, why, size), why, size);
+}
+
 /* --- reading ----------------------------------------------------------------------- */
 
 /* The number that the query gives of a table; 0 if there is no table. */

@@ -86,6 +86,7 @@ void store_sqlite_value(sqlite3_stmt *, int index, unsigned column, struct flow_
 
 /* Blocks (store_sqlite_blocks.c). */
 int store_sqlite_put(struct store *, const struct flow_row *, size_t n, char *why, size_t size);
+int store_sqlite_check(struct store *, char *why, size_t size);
 /* Forgets which table rows went to. */
 void store_sqlite_put_anew(struct store_sqlite *);
 /* An INSERT into the table, which is made; sqlite3_finalize() is the caller's. */

@@ -1,4 +1,5 @@
 /* The flow service above a store of which a part is damaged: the rest goes on. */
+#include <errno.h>
 #include <jansson.h>
 #include <sqlite3.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "flow_service_priv.h"
 
 #define HOUR INT64_C(3600000)
-enum { N = 100 };
+enum { N = 100, PAGE = 8192 };
 
 static char dir[] = "/tmp/weft-service-XXXXXX";
 static char path[200];
@@ -46,15 +47,24 @@ put(struct flow_service *s, const int64_t *hours, size_t n_hours)
     sink->records(sink->context, &from, r, N);
 }
 
-/* A page of junk in place of the beginning of the hour's table. */
+/* Of the store's file. */
 static void
-damage(int64_t hour)
+exec(const char *sql)
 {
-    char sql[100], junk[8192];
+    sqlite3 *db = NULL;
+
+    CHECK(!sqlite3_open(path, &db) && !sqlite3_exec(db, sql, NULL, NULL, NULL));
+    sqlite3_close(db);
+}
+
+/* The beginning of the hour's table. */
+static long
+page_of(int64_t hour)
+{
+    char sql[100];
     sqlite3_stmt *q = NULL;
     sqlite3 *db = NULL;
     long page = 0;
-    FILE *f;
 
     snprintf(sql, sizeof sql, "SELECT rootpage FROM sqlite_master WHERE name = 'blocks_%lld'",
              (long long)hour);
@@ -62,11 +72,29 @@ damage(int64_t hour)
     CHECK(sqlite3_step(q) == SQLITE_ROW && (page = (long)sqlite3_column_int64(q, 0)) > 1);
     sqlite3_finalize(q);
     sqlite3_close(db);
-    memset(junk, 0x5a, sizeof junk);
-    f = fopen(path, "r+");
-    CHECK(f && !fseek(f, (page - 1) * (long)sizeof junk, SEEK_SET));
-    CHECK(fwrite(junk, sizeof junk, 1, f) == 1);
+    return page;
+}
+
+/* Exchanges the page for another, of junk at first. */
+static void
+exchange(long page, char *other)
+{
+    char was[PAGE];
+    FILE *f = fopen(path, "r+");
+
+    CHECK(f && !fseek(f, (page - 1) * PAGE, SEEK_SET) && fread(was, PAGE, 1, f) == 1);
+    CHECK(!fseek(f, (page - 1) * PAGE, SEEK_SET) && fwrite(other, PAGE, 1, f) == 1);
     CHECK(!fclose(f));
+    memcpy(other, was, PAGE);
+}
+
+static void
+damage(int64_t hour)
+{
+    char junk[PAGE];
+
+    memset(junk, 0x5a, sizeof junk);
+    exchange(page_of(hour), junk);
 }
 
 static const char *
@@ -134,6 +162,41 @@ test_damaged_hour(void)
     flow_service_close(s);
 }
 
+/* The first of the free pages says which others are. */
+static void
+test_damaged_free_pages(void)
+{
+    int64_t hour = flow_now_ms() / HOUR;
+    const int64_t old[] = {hour - 1}, new[] = {hour - 2, hour - 3};
+    unsigned char head[36];
+    struct flow_service *s;
+    char junk[PAGE];
+    json_t *o;
+    long page;
+    FILE *f;
+
+    CASE("damage to what all hours need is a refusal: no record is lost");
+    snprintf(path, sizeof path, "%s/free", dir);
+    s = service();
+    put(s, old, 1);
+    CHECK(flow_service_flush(s, 20000) == 0);
+    flow_service_close(s);
+    exec("CREATE TABLE a (x); INSERT INTO a VALUES (zeroblob(2000000)); DROP TABLE a");
+    CHECK((f = fopen(path, "r")) && fread(head, sizeof head, 1, f) == 1 && !fclose(f));
+    page = (long)head[32] << 24 | (long)head[33] << 16 | (long)head[34] << 8 | head[35];
+    CHECK(page > 1);
+    memset(junk, 0x5a, sizeof junk);
+    exchange(page, junk);
+    s = service();
+    put(s, new, 2);
+    CHECK(flow_service_flush(s, 20000) == EBADMSG);
+    o = status(s);
+    CHECK(number(o, "records", "damaged") == 0 && number(o, "records", "committed") == 0);
+    CHECK(strstr(text(o, "store", "error"), "malformed"));
+    json_decref(o);
+    flow_service_close(s);
+}
+
 int
 main(void)
 {
@@ -143,6 +206,7 @@ main(void)
         return 1;
     }
     test_damaged_hour();
+    test_damaged_free_pages();
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return check_done() | (system(command) != 0);
 }
