@@ -14,6 +14,7 @@
 enum {
     AHEAD_MS = 300000,
     RETRY_MS = 1000,
+    TRIES = 5, /* of an hour that cannot be read */
     EXPIRE_MS = 10000,
     ROLL_MS = 10000,
     ROLL_ROWS = 262144,
@@ -327,6 +328,7 @@ struct writing {
     struct flow_row *rows;     /* FLOW_BATCH */
     struct store_binding *bindings;
     size_t n;
+    unsigned tries; /* at hours of it that could not be read */
     int64_t expired_ms, rolled_ms;
     bool behind; /* rollups: there is more to be added up */
 };
@@ -406,34 +408,43 @@ by_hour(const void *a_, const void *b_)
 }
 
 /* Hour by hour: what belongs to one that is damaged is lost, as else all that comes would
- * wait for it.  What is stored or lost leaves the batch; '*stored': so many. */
+ * wait for it, and so it is with one that cannot be read, after a few tries.  What is
+ * stored or lost leaves the batch; '*stored': so many. */
 static int
 put_hours(struct flow_service *s, struct writing *w, size_t *stored, char *why, size_t size)
 {
-    size_t at = 0, end, lost = 0;
-    char text[200] = "";
+    const unsigned tries = w->tries + 1;
+    size_t at = 0, end, kept = 0, lost = 0;
+    char text[200] = "", lost_text[200] = "";
     int error = 0;
 
     qsort(w->rows, w->n, sizeof *w->rows, by_hour);
-    for (; at < w->n && !error; at = error ? at : end) {
+    for (; at < w->n && (!error || error == EIO); at = end) {
+        int failed;
+
         for (end = at + 1; end < w->n && !by_hour(&w->rows[at], &w->rows[end]); end++) {
         }
-        error = s->store->ops->put(s->store, w->rows + at, end - at, why, size);
-        if (error == EBADMSG) {
-            snprintf(text, sizeof text, "%s", why);
-            lost += end - at;
-            error = 0;
-        } else if (!error) {
+        failed = s->store->ops->put(s->store, w->rows + at, end - at, text, sizeof text);
+        if (!failed) {
             *stored += end - at;
+        } else if (failed == EBADMSG || (failed == EIO && tries >= TRIES)) {
+            snprintf(lost_text, sizeof lost_text, "%s", text);
+            lost += end - at;
+        } else {
+            memmove(w->rows + kept, w->rows + at, (end - at) * sizeof *w->rows);
+            kept += end - at;
+            w->tries = tries;
+            error = failed;
+            snprintf(why, size, "%s", text);
         }
     }
-    w->n -= at;
-    memmove(w->rows, w->rows + at, w->n * sizeof *w->rows);
+    memmove(w->rows + kept, w->rows + at, (w->n - at) * sizeof *w->rows);
+    w->n = kept + (w->n - at);
     pthread_mutex_lock(&s->mutex);
     s->damaged += lost;
     pthread_mutex_unlock(&s->mutex);
     if (lost) {
-        upkept(s, UPKEEP_DAMAGED, EBADMSG, text);
+        upkept(s, UPKEEP_DAMAGED, EBADMSG, lost_text);
     }
     return error;
 }
@@ -450,7 +461,7 @@ commit(struct flow_service *s, struct writing *w)
     if (!error && n) {
         error = s->store->ops->put(s->store, w->rows, n, why, sizeof why);
         stored = error ? 0 : n;
-        if (error == EBADMSG) { /* of what is of all hours it is a refusal */
+        if (error == EBADMSG || error == EIO) { /* of what is of all hours it is a refusal */
             error = s->store->ops->check(s->store, why, sizeof why);
             error = error ? error : put_hours(s, w, &stored, why, sizeof why);
         }
@@ -502,6 +513,7 @@ make_rows(struct flow_service *s, struct writing *w)
     int64_t now = flow_now_ms();
     size_t n = 0;
 
+    w->tries = 0;
     for (const struct flow_chunk *c = w->chunks; c; c = c->next) {
         for (unsigned i = 0; i < c->n; i++) {
             make_row(s, &c->records[i], now, &w->rows[n++]);
@@ -527,8 +539,8 @@ write_all(void *service)
         make_rows(s, &w);
         show(s, w.rows, w.n);
         while (!commit(s, &w)) {
-            struct timespec end = after_ms(RETRY_MS);
             pthread_mutex_lock(&s->mutex);
+            struct timespec end = after_ms(s->retry_ms);
             while (!s->closing && pthread_cond_timedwait(&s->more, &s->mutex, &end) == 0) {
             }
             bool give_up = s->closing;
@@ -606,6 +618,7 @@ flow_service_open(const struct flow_service_config *c, struct flow_service **sp,
     s->sink = (struct flow_sink){.context = s, .records = take_records};
     init_threads(s);
     s->queue_end = &s->queue;
+    s->retry_ms = RETRY_MS;
     s->names = flow_names_create();
     s->enrich = s->names ? enrich_create(s->names) : NULL;
     error = s->enrich ? open_store(s, why, why_size) : ENOMEM;

@@ -64,6 +64,7 @@ struct flow_service {
     uint64_t dropped_full;     /* found the queue full */
     uint64_t clock;            /* with a time that could not be */
     uint64_t refusals;         /* commits that the store refused */
+    unsigned retry_ms;         /* so long after one */
     uint64_t damaged;          /* lost, as the tables that they belong to are damaged */
     int error;                 /* of the last commit */
     char why[200];

@@ -1,7 +1,9 @@
 /* The flow service above a store of which a part is damaged: the rest goes on. */
 #include <errno.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <sqlite3.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +18,58 @@ enum { N = 100, PAGE = 8192 };
 
 static char dir[] = "/tmp/weft-service-XXXXXX";
 static char path[200];
+
+/* --- a disk of which a page cannot be read --------------------------------------------- */
+
+static atomic_long bad_page; /* of the database; 0: none */
+static sqlite3_vfs *real_vfs, bad_vfs;
+static const sqlite3_io_methods *real_io[4];
+static sqlite3_io_methods bad_io[4];
+
+static int
+bad_read(sqlite3_file *f, void *to, int n, sqlite3_int64 at)
+{
+    long page = atomic_load(&bad_page);
+
+    return page && n == PAGE && at == (page - 1) * PAGE
+               ? SQLITE_IOERR_READ
+               : real_io[f->pMethods - bad_io]->xRead(f, to, n, at);
+}
+
+/* The writer's and a query's thread may both come. */
+static int
+bad_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *out)
+{
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    int code = real_vfs->xOpen(vfs, name, f, flags, out), i = 0;
+
+    if (code == SQLITE_OK && f->pMethods) {
+        pthread_mutex_lock(&mutex);
+        while (real_io[i] && real_io[i] != f->pMethods) {
+            i++;
+        }
+        if (!real_io[i]) {
+            real_io[i] = f->pMethods;
+            bad_io[i] = *f->pMethods;
+            bad_io[i].xRead = bad_read;
+        }
+        f->pMethods = &bad_io[i];
+        pthread_mutex_unlock(&mutex);
+    }
+    return code;
+}
+
+static void
+register_disk(void)
+{
+    real_vfs = sqlite3_vfs_find(NULL);
+    bad_vfs = *real_vfs;
+    bad_vfs.zName = "bad";
+    bad_vfs.xOpen = bad_open;
+    CHECK(sqlite3_vfs_register(&bad_vfs, 1) == SQLITE_OK);
+}
+
+/* --- a service ---------------------------------------------------------------------------- */
 
 static struct flow_service *
 service(void)
@@ -162,6 +216,71 @@ test_damaged_hour(void)
     flow_service_close(s);
 }
 
+static struct flow_service *
+service_of_bad_hour(const char *name, const int64_t hours[2])
+{
+    struct flow_service *s;
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    s = service();
+    put(s, hours, 2);
+    CHECK(flow_service_flush(s, 20000) == 0);
+    flow_service_close(s);
+    atomic_store(&bad_page, page_of(hours[1]));
+    return service();
+}
+
+static void
+test_unread_hour(void)
+{
+    int64_t hour = flow_now_ms() / HOUR;
+    const int64_t hours[] = {hour - 1, hour - 2};
+    struct flow_service *s = service_of_bad_hour("unread", hours);
+    int error = EIO;
+    json_t *o;
+
+    CASE("records of an hour that cannot be read wait, and keep no others waiting");
+    put(s, hours, 2);
+    CHECK(flow_service_flush(s, 20000) == EIO);
+    o = status(s);
+    CHECK(number(o, "records", "committed") == N / 2 && number(o, "records", "damaged") == 0);
+    json_decref(o);
+
+    CASE("they are stored when it can be read again");
+    pthread_mutex_lock(&s->mutex);
+    s->retry_ms = 10;
+    pthread_mutex_unlock(&s->mutex);
+    atomic_store(&bad_page, 0);
+    while (error == EIO) {
+        error = flow_service_flush(s, 20000);
+    }
+    o = status(s);
+    CHECK(!error && number(o, "records", "committed") == N);
+    CHECK(number(o, "records", "damaged") == 0);
+    json_decref(o);
+    flow_service_close(s);
+
+    CASE("they are lost and counted after a few tries");
+    s = service_of_bad_hour("unread2", hours);
+    pthread_mutex_lock(&s->mutex);
+    s->retry_ms = 10;
+    pthread_mutex_unlock(&s->mutex);
+    put(s, hours, 2);
+    do {
+        error = flow_service_flush(s, 20000);
+    } while (error == EIO);
+    put(s, hours, 1);
+    CHECK(!error && flow_service_flush(s, 20000) == 0);
+    o = status(s);
+    CHECK(number(o, "records", "committed") == N + N / 2);
+    CHECK(number(o, "records", "damaged") == N / 2);
+    CHECK(number(o, "records", "refusals") == 4);
+    CHECK(strstr(text(o, "store", "upkeep"), "I/O"));
+    json_decref(o);
+    flow_service_close(s);
+    atomic_store(&bad_page, 0);
+}
+
 /* The first of the free pages says which others are. */
 static void
 test_damaged_free_pages(void)
@@ -205,7 +324,9 @@ main(void)
     if (!mkdtemp(dir)) {
         return 1;
     }
+    register_disk();
     test_damaged_hour();
+    test_unread_hour();
     test_damaged_free_pages();
     snprintf(command, sizeof command, "rm -rf %s", dir);
     return check_done() | (system(command) != 0);
