@@ -160,6 +160,17 @@ flow_service_flush(struct flow_service *s, unsigned timeout_ms)
     return error;
 }
 
+uint64_t
+flow_service_damaged(struct flow_service *s)
+{
+    uint64_t n;
+
+    pthread_mutex_lock(&s->mutex);
+    n = s->damaged;
+    pthread_mutex_unlock(&s->mutex);
+    return n;
+}
+
 /* --- watchers -------------------------------------------------------------------------- */
 
 int

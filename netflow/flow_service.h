@@ -34,5 +34,7 @@ const struct flow_sink *flow_service_sink(struct flow_service *);
 /* Waits until all that the sink has taken is committed: 0; ETIMEDOUT; of a store
  * that refuses its error. */
 int flow_service_flush(struct flow_service *, unsigned timeout_ms);
+/* Records that were lost, as the tables that they belong to are damaged. */
+uint64_t flow_service_damaged(struct flow_service *);
 
 #endif

@@ -568,6 +568,7 @@ replay_goes_on(void)
 static int
 replay(struct flowd *d)
 {
+    uint64_t lost;
     int error = 0;
     char why[256];
 
@@ -587,6 +588,11 @@ replay(struct flowd *d)
     }
     if (d->service && flow_service_flush(d->service, FLUSH_MS)) {
         fprintf(stderr, "weft-flowd: the store does not take all of it\n");
+        error = EXIT_FAILURE;
+    }
+    if (d->service && (lost = flow_service_damaged(d->service)) > 0) {
+        fprintf(stderr, "weft-flowd: %llu records are lost, as their hours' tables are damaged\n",
+                (unsigned long long)lost);
         error = EXIT_FAILURE;
     }
     return error;

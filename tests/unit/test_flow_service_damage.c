@@ -209,6 +209,7 @@ test_damaged_hour(void)
     CHECK(number(o, "records", "taken") == 2 * N && number(o, "records", "waiting") == 0);
     CHECK(number(o, "records", "committed") == N + N / 2);
     CHECK(number(o, "records", "damaged") == N / 2);
+    CHECK(flow_service_damaged(s) == N / 2);
 
     CASE("what is damaged is told, and is no refusal");
     CHECK(!*text(o, "store", "error") && strstr(text(o, "store", "upkeep"), "malformed"));
