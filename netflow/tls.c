@@ -40,6 +40,9 @@ load(SSL_CTX *ctx, const char *private_key, const char *certificate, const char 
     if (SSL_CTX_use_PrivateKey_file(ctx, private_key, SSL_FILETYPE_PEM) != 1) {
         return config_fail(why, size, "private key", private_key);
     }
+    if (SSL_CTX_check_private_key(ctx) != 1) { /* one of another kind is taken until then */
+        return config_fail(why, size, "private key", private_key);
+    }
     if (SSL_CTX_load_verify_locations(ctx, ca_cert, NULL) != 1) {
         return config_fail(why, size, "CA certificate", ca_cert);
     }

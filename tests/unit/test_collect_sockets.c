@@ -235,14 +235,11 @@ test_tcp(void)
 /* --- TLS ------------------------------------------------------------------------------- */
 
 static bool
-issue(const char *in, const char *name)
+issue(const char *in, const char *name, enum pki_key key)
 {
     static const char *const addresses[] = {"127.0.0.1"};
-    struct pki_request q = {.name = name,
-                            .key = PKI_EC_P256,
-                            .days = PKI_DAYS,
-                            .addresses = addresses,
-                            .n_addresses = 1};
+    struct pki_request q = {
+        .name = name, .key = key, .days = PKI_DAYS, .addresses = addresses, .n_addresses = 1};
     char why[256];
 
     return !pki_issue(in, &q, why, sizeof why);
@@ -306,7 +303,8 @@ static void
 test_tls(const char *ours, const char *theirs)
 {
     struct tls_config *good = config_of(ours, "exporter", ours),
-                      *stranger = config_of(theirs, "exporter", ours);
+                      *stranger = config_of(theirs, "exporter", ours), *mixed = NULL;
+    char key[128], certificate[128], ca[128], why[256];
     struct tls *tls;
     int fd;
 
@@ -341,6 +339,17 @@ test_tls(const char *ours, const char *theirs)
     CHECK(until_connections(0));
     tls_config_destroy(good);
     tls_config_destroy(stranger);
+
+    CASE("collect/tls: a key of another kind than the certificate's is refused by its name");
+    snprintf(key, sizeof key, "%s/exporter.key", ours);
+    snprintf(certificate, sizeof certificate, "%s/rsa.crt", ours);
+    snprintf(ca, sizeof ca, "%s/ca.crt", ours);
+    CHECK(tls_config_create(key, certificate, ca, NULL, &mixed, why, sizeof why) == EINVAL);
+    CHECK(!mixed && strstr(why, key));
+    tls_config_destroy(mixed);
+    mixed = config_of(ours, "rsa", ours);
+    CHECK(mixed);
+    tls_config_destroy(mixed);
 }
 
 /* --- on to another ------------------------------------------------------------------------ */
@@ -645,7 +654,8 @@ main(void)
     CASE("collect/sockets: open");
     CHECK(!pki_init(ours, "ours", PKI_EC_P256, PKI_CA_DAYS, why, sizeof why));
     CHECK(!pki_init(theirs, "theirs", PKI_EC_P256, PKI_CA_DAYS, why, sizeof why));
-    CHECK(issue(ours, "collector") && issue(ours, "exporter") && issue(theirs, "exporter"));
+    CHECK(issue(ours, "collector", PKI_EC_P256) && issue(ours, "exporter", PKI_EC_P256) &&
+          issue(theirs, "exporter", PKI_EC_P256) && issue(ours, "rsa", PKI_RSA_3072));
     options.tls = config_of(ours, "collector", ours);
     collect = keep_in(&kept, &collect_limits_default);
     CHECK(options.tls && collect && !receive_create(collect, &options, &receive));
