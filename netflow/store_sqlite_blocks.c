@@ -212,8 +212,9 @@ store_blocks_open(struct store_blocks *b, sqlite3 *db, const struct partition *o
     if (error || !has) {
         return error;
     }
-    snprintf(sql, sizeof sql, "SELECT id, newest, data FROM %s_%lld WHERE %s AND oldest < ?3 %s",
-             name, (long long)of->n,
+    snprintf(sql, sizeof sql,
+             "SELECT id, newest, data, n, oldest FROM %s_%lld WHERE %s AND oldest < ?3 %s", name,
+             (long long)of->n,
              order == STORE_BY_ID ? "id >= ?1 AND +newest >= ?2" : "+id >= ?1 AND newest >= ?2",
              order == STORE_BY_ID ? "ORDER BY id" : "ORDER BY newest DESC");
     error = store_sqlite_error(db, sqlite3_prepare_v2(db, sql, -1, &b->s, NULL), why, size);
@@ -223,6 +224,26 @@ store_blocks_open(struct store_blocks *b, sqlite3 *db, const struct partition *o
         sqlite3_bind_int64(b->s, 3, to_ms);
     }
     return error;
+}
+
+/* Does the row say of its block what that is?  It is by that that blocks are found.  Those
+ * of before there were checks are taken as they are. */
+static bool
+is_as_told(const struct store_blocks *b, const uint8_t *data)
+{
+    int64_t newest = INT64_MIN, oldest = INT64_MAX;
+
+    if (!(get_le16(data) & FLOW_BLOCK_CHECKED)) {
+        return true;
+    }
+    for (unsigned i = 0; i < b->block.n; i++) {
+        int64_t ms = flow_block_time(&b->block, i);
+
+        newest = ms > newest ? ms : newest;
+        oldest = ms < oldest ? ms : oldest;
+    }
+    return newest == b->newest_ms && sqlite3_column_int64(b->s, 3) == (int64_t)b->block.n &&
+           sqlite3_column_int64(b->s, 4) == oldest;
 }
 
 int
@@ -242,7 +263,8 @@ store_blocks_next(struct store_blocks *b)
             return sqlite3_errcode(sqlite3_db_handle(b->s)) == SQLITE_NOMEM ? SQLITE_NOMEM
                                                                             : SQLITE_CORRUPT;
         }
-        if (flow_block_open(&b->block, data, (size_t)sqlite3_column_bytes(b->s, 2))) {
+        if (flow_block_open(&b->block, data, (size_t)sqlite3_column_bytes(b->s, 2)) ||
+            !is_as_told(b, data)) {
             return SQLITE_CORRUPT;
         }
     }

@@ -631,6 +631,40 @@ test_damage(void)
     flow_filter_free(f);
 }
 
+/* What a row says of its block is not under the block's check. */
+static void
+test_forged_columns(void)
+{
+    static const char *const forged[] = {"n = n + 1", "n = n - 1", "oldest = oldest - 1",
+                                         "newest = newest + 1"};
+    struct flow_filter_error e;
+    struct flow_filter *f = flow_filter_parse("src port 0-60000", &e);
+    struct store_query q = {.to_ms = INT64_MAX, .filter = f, .limit = 100, .timeout_ms = 20000};
+    struct store *s;
+    char sql[200];
+    bool more;
+
+    CASE("a block that is not as its row says is an error, not rows");
+    for (size_t i = 0; i < sizeof forged / sizeof forged[0]; i++) {
+        sqlite3 *db;
+
+        snprintf(path, sizeof path, "%s/columns%zu", dir, i);
+        s = open_store();
+        put(s, 0, 100);
+        CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+        for (int h = 0; h < 3; h++) {
+            snprintf(sql, sizeof sql, "UPDATE blocks_%lld SET %s", (long long)(base / HOUR + h),
+                     forged[i]);
+            exec(db, sql);
+        }
+        sqlite3_close(db);
+        CHECK(s->ops->list(s, &q, ignore_row, NULL, why, sizeof why) == EBADMSG);
+        CHECK(s->ops->roll(s, 1000, &more, why, sizeof why) == EBADMSG);
+        s->ops->close(s);
+    }
+    flow_filter_free(f);
+}
+
 static void
 test_forged_ids(void)
 {
@@ -702,6 +736,7 @@ main(void)
     test_version3();
     test_begun();
     test_damage();
+    test_forged_columns();
     test_forged_ids();
     test_damaged_hour();
     snprintf(command, sizeof command, "rm -rf %s", dir);
