@@ -25,6 +25,7 @@ enum {
     URGENT_MAX = 256,         /* pages asked for and not yet sent, of a connection */
     PAGES_PER_WORD = 64,      /* of a bitmap */
     WORDS_PER_HUGE_PAGE = 8,  /* of 2 MiB */
+    HUGE_PAGE = WORDS_PER_HUGE_PAGE * PAGES_PER_WORD * MIG_PAGE,
     STRIPES_MIN = 4,          /* of a huge page, for each connection; else stripes are a word */
     DEAD_PEER_MS = 5000,
     STALL_MS = 10000,
@@ -105,6 +106,7 @@ struct transport {
     size_t delta_cache_bytes;
     uint8_t *memory; /* the destination's: set before rx_memory */
     uint64_t n_pages;
+    _Atomic uint64_t *touched; /* a bit for each huge page of the memory */
     unsigned stripe_words; /* the source's; transport_stripe() */
     struct mig_digest digest;
     atomic_bool rx_memory; /* memory and digest are there */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "transport_priv.h"
 
@@ -44,6 +45,26 @@ landing(const struct connection *c, const struct mig_desc *d, unsigned i, bool i
                                           : c->scratch + (size_t)i * MIG_PAGE;
 }
 
+/* The kernel clears a huge page's small pages so that the one that is touched comes last.  Upwards
+ * that takes half the time that it takes downwards, so the last one is touched before the first.
+ * Memory without huge pages gets that small page for nothing. */
+static void
+touch_huge_page(struct transport *t, uint64_t pfn)
+{
+    uintptr_t first = (uintptr_t)t->memory, end = first + t->n_pages * MIG_PAGE;
+    uintptr_t huge = (first + pfn * MIG_PAGE) & ~(uintptr_t)(HUGE_PAGE - 1);
+    uint64_t n = (huge - first) / HUGE_PAGE, bit = 1ull << n % 64;
+
+    if (huge < first || end - huge < HUGE_PAGE ||
+        atomic_load_explicit(&t->touched[n / 64], memory_order_relaxed) & bit) {
+        return;
+    }
+    if (!(atomic_fetch_or(&t->touched[n / 64], bit) & bit)) {
+        /* Refused: then it comes when it is written. */
+        madvise((void *)(huge + HUGE_PAGE - MIG_PAGE), MIG_PAGE, MADV_POPULATE_WRITE);
+    }
+}
+
 static int
 read_slice(struct connection *c, const struct mig_desc *d, unsigned n, bool in_place)
 {
@@ -55,6 +76,9 @@ read_slice(struct connection *c, const struct mig_desc *d, unsigned n, bool in_p
 
         if (!d[i].length) {
             continue;
+        }
+        if (in_place) {
+            touch_huge_page(c->t, d[i].pfn);
         }
         if (k && (uint8_t *)iov[k - 1].iov_base + iov[k - 1].iov_len == p) {
             iov[k - 1].iov_len += d[i].length;

@@ -206,6 +206,41 @@ test_shares(void)
     mig_pair_close(&p);
 }
 
+/* The last page of a huge page comes first, and none but that: memory may be sparse, begin and end
+ * anywhere, and have others beside it. */
+static void
+test_huge_pages_are_touched(void)
+{
+    const size_t huge = 512, pages = 4 * huge;
+    static const uint64_t sent[] = {0, 700, 4 * 512 - 1};
+    unsigned char there[4 * 512];
+    struct mig_pair p;
+    uint8_t *room, *copy;
+
+    CASE("mig_transport/huge pages are touched at their ends");
+    mig_pair_init(&p, 1, pages);
+    room = mmap(NULL, 6 * huge * MIG_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    copy = (uint8_t *)((uintptr_t)(room + HUGE_PAGE) & ~(uintptr_t)(HUGE_PAGE - 1)) + MIG_PAGE;
+    CHECK(room != MAP_FAILED && !mprotect(copy, pages * MIG_PAGE, PROT_READ | PROT_WRITE));
+    CHECK(!madvise(copy, pages * MIG_PAGE, MADV_NOHUGEPAGE));
+    munmap(p.copy, pages * MIG_PAGE);
+    p.copy = copy;
+    CHECK(mig_pair_open(&p));
+    for (unsigned i = 0; i < 3; i++) {
+        fill_page(p.memory + sent[i] * MIG_PAGE, 2);
+        CHECK(!transport_tx_run(p.source, sent[i], 1));
+    }
+    CHECK(!transport_tx_barrier(p.source) && !transport_wait_placed(p.source, 10000));
+    CHECK(!mincore(copy, pages * MIG_PAGE, there));
+    for (unsigned pfn = 0; pfn < pages; pfn++) {
+        CHECK((there[pfn] & 1) == (pfn == sent[0] || pfn == sent[1] || pfn == 2 * huge - 2 ||
+                                   pfn == sent[2]));
+    }
+    CHECK(!memcmp(p.memory, p.copy, pages * MIG_PAGE));
+    mig_pair_close(&p);
+    munmap(room, 6 * huge * MIG_PAGE);
+}
+
 /* A guest that writes all the time; the pages that it writes are sent again while it
  * is stopped. */
 struct writer {
@@ -839,6 +874,7 @@ main(void)
 {
     test_pages();
     test_shares();
+    test_huge_pages_are_touched();
     test_live();
     test_records();
     test_chunks();
