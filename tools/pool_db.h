@@ -62,6 +62,8 @@ int pdb_parse_address(const char *text, char ip[64], unsigned *port, char *why);
 void pdb_path(const struct pdb *, const char *file, char path[PDB_PATH]);
 /* "ssl:IP:PORT+1" of this server or of its peer. */
 void pdb_sync_target(const struct pdb *, bool peer, char target[128]);
+/* "ssl:IP:PORT+2", of a member. */
+void pdb_raft_target(const char *ip, unsigned port, char target[128]);
 /* How its peer is asked: that, or what pool_db_relay.c has for it while the server runs. */
 void pdb_peer_target(const struct pdb *, char target[PDB_PATH]);
 
@@ -87,6 +89,9 @@ int pdb_start(const struct pdb *, pid_t *, char *why);
 int pdb_follow(const struct pdb *, char *why);
 /* ovs-appctl to the running server. */
 int pdb_appctl(const struct pdb *, const char *const *args, char **out, char *why);
+
+/* ovsdb-tool, whose files nobody else uses. */
+int pdb_tool(const char *command, const char *const *args, char *why);
 
 /* Asks the server at 'target' (NULL: ours, running or not).  ENOENT: there is no
  * such row. */
@@ -119,6 +124,20 @@ int pdb_both_authorities(const struct pdb *, char path[PDB_PATH], char *why);
 /* Takes another member out, "ssl:IP:PORT+2", by way of the running server, and waits until
  * the cluster has agreed.  ENOENT, EINVAL: it is none, or this one; nothing is done. */
 int pdb_kick(const struct pdb *, const char *target, char *why);
+
+/* --- pool_db_rescue.c: one that is left of a cluster -------------------------------------- */
+
+struct pdb_rescue {
+    int64_t number; /* the new cluster's */
+    size_t torn;    /* bytes at the log's end that were not whole */
+};
+
+/* Copies a member's log as its server reads it when it starts: without entries that another
+ * leader's have replaced, which "ovsdb-tool cluster-to-standalone" would take for good, and
+ * without '*torn' bytes at the end that are not whole. */
+int pdb_log_copy(const char *from, const char *to, size_t *torn, char *why);
+/* Makes the stopped member a cluster of one, with what it has; pool.db.lost is what it was. */
+int pdb_rescue(const struct pdb *, struct pdb_rescue *, char *why);
 
 /* --- the commands ------------------------------------------------------------------ */
 

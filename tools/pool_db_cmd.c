@@ -173,22 +173,6 @@ prepare(const struct db_args *a, struct pdb *p, enum pdb_role role, char *why)
     return error;
 }
 
-static int
-tool(const char *command, const char *const *args, char *why)
-{
-    const char *argv[12] = {NULL, command};
-    char path[PDB_PATH];
-    unsigned n = 2;
-
-    pdb_program("ovsdb-tool", path);
-    argv[0] = path;
-    while (*args) {
-        argv[n++] = *args++;
-    }
-    argv[n] = NULL;
-    return pdb_run(argv, 0, NULL, why);
-}
-
 /* A standalone database at 'path', with the row Pool unless 'number' is 0. */
 static int
 make_database(const struct pdb *p, const char *path, unsigned number, char *why)
@@ -197,22 +181,16 @@ make_database(const struct pdb *p, const char *path, unsigned number, char *why)
     int error = pdb_schema(schema, why);
 
     if (!error) {
-        error = tool("create", (const char *[]){path, schema, NULL}, why);
+        error = pdb_tool("create", (const char *[]){path, schema, NULL}, why);
     }
     snprintf(json, sizeof json,
              "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"Pool\",\"row\":{\"name\":\"pool\","
              "\"default_action\":\"deny\",\"generation\":1,\"fence\":%u,\"primary\":\"%s\"}}]",
              number, p->role == PDB_MEMBER ? "" : p->name);
     if (!error && number) {
-        error = tool("transact", (const char *[]){path, json, NULL}, why);
+        error = pdb_tool("transact", (const char *[]){path, json, NULL}, why);
     }
     return error;
-}
-
-static void
-raft_target(const char *ip, unsigned port, char target[128])
-{
-    snprintf(target, 128, "ssl:%s:%u", ip, port + 2);
 }
 
 static int
@@ -290,11 +268,11 @@ cluster_main(int argc, char **argv)
         pdb_path(&p, "pool.db", path);
         pdb_path(&p, "pool.db.first", first);
         unlink(first);
-        raft_target(p.ip, p.port, local);
+        pdb_raft_target(p.ip, p.port, local);
         error = make_database(&p, first, a.number, why);
     }
     if (!error) {
-        error = tool("create-cluster", (const char *[]){path, first, local, NULL}, why);
+        error = pdb_tool("create-cluster", (const char *[]){path, first, local, NULL}, why);
         unlink(first);
     }
     return made(&a, &p, error, why);
@@ -318,9 +296,10 @@ join_main(int argc, char **argv)
     error = prepare(&a, &p, PDB_MEMBER, why);
     if (!error) {
         pdb_path(&p, "pool.db", path);
-        raft_target(p.ip, p.port, local);
-        raft_target(p.peer_ip, p.peer_port, remote);
-        error = tool("join-cluster", (const char *[]){path, "Weft_Pool", local, remote, NULL}, why);
+        pdb_raft_target(p.ip, p.port, local);
+        pdb_raft_target(p.peer_ip, p.peer_port, remote);
+        error =
+            pdb_tool("join-cluster", (const char *[]){path, "Weft_Pool", local, remote, NULL}, why);
     }
     return made(&a, &p, error, why);
 }
@@ -680,7 +659,7 @@ kick_main(int argc, char **argv)
     if (pdb_load(&p, a.operands[0], why) || pdb_parse_address(a.operands[1], ip, &port, why)) {
         return failed(&a, why);
     }
-    raft_target(ip, port, target);
+    pdb_raft_target(ip, port, target);
     if (pdb_kick(&p, target, why)) {
         return failed(&a, why);
     }
@@ -688,57 +667,12 @@ kick_main(int argc, char **argv)
     return CLI_OK;
 }
 
-/* A cluster of one, from what this member has. */
-static int
-rescue(const struct pdb *p, int64_t *number, char *why)
-{
-    char db[PDB_PATH], alone[PDB_PATH], old[PDB_PATH], local[128], columns[200];
-    struct pdb only = *p;
-    struct pdb_row row;
-    int error;
-
-    pdb_path(p, "pool.db", db);
-    if ((size_t)snprintf(only.dir, sizeof only.dir, "%.240s/rescue", p->dir) !=
-        strlen(p->dir) + 7) {
-        snprintf(why, PDB_WHY, "the directory's name is too long");
-        return ENAMETOOLONG;
-    }
-    if (mkdir(only.dir, 0700) && errno != EEXIST) {
-        snprintf(why, PDB_WHY, "%s: %s", only.dir, strerror(errno));
-        return errno;
-    }
-    pdb_path(&only, "pool.db", alone);
-    pdb_path(p, "pool.db.lost", old);
-    unlink(alone);
-    raft_target(p->ip, p->port, local);
-    error = tool("cluster-to-standalone", (const char *[]){alone, db, NULL}, why);
-    if (!error) {
-        error = pdb_read_row(&only, NULL, &row, why);
-    }
-    if (!error) {
-        *number = row.fence + 1;
-        snprintf(columns, sizeof columns, "\"fence\":%lld,\"leader\":\"\",\"leader_epoch\":%lld",
-                 (long long)*number, (long long)*number << 40);
-        error = pdb_write_row(&only, NULL, &row, columns, why);
-    }
-    if (!error && rename(db, old)) {
-        snprintf(why, PDB_WHY, "%s: %s", old, strerror(errno));
-        error = errno;
-    }
-    if (!error) {
-        error = tool("create-cluster", (const char *[]){db, alone, local, NULL}, why);
-    }
-    unlink(alone);
-    rmdir(only.dir);
-    return error;
-}
-
 static int
 rescue_main(int argc, char **argv)
 {
     char why[PDB_WHY];
     struct db_args a;
-    int64_t number = 0;
+    struct pdb_rescue made = {.torn = 0};
     struct pdb p;
     int code;
 
@@ -755,11 +689,14 @@ rescue_main(int argc, char **argv)
     if (pdb_runner(&p)) {
         return failed(&a, "end \"weft pool db run\" first");
     }
-    if (rescue(&p, &number, why)) {
+    if (pdb_rescue(&p, &made, why)) {
         return failed(&a, why);
     }
+    if (made.torn) {
+        printf("%s: the last %zu bytes of its log were not whole\n", p.name, made.torn);
+    }
     printf("%s: a cluster of one with number %lld; the others join anew\n", p.name,
-           (long long)number);
+           (long long)made.number);
     return CLI_OK;
 }
 

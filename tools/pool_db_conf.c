@@ -25,6 +25,12 @@ pdb_path(const struct pdb *p, const char *file, char path[PDB_PATH])
 }
 
 void
+pdb_raft_target(const char *ip, unsigned port, char target[128])
+{
+    snprintf(target, 128, "ssl:%s:%u", ip, port + 2);
+}
+
+void
 pdb_sync_target(const struct pdb *p, bool peer, char target[128])
 {
     snprintf(target, 128, "ssl:%s:%u", peer ? p->peer_ip : p->ip,

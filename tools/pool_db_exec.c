@@ -239,6 +239,22 @@ pdb_start(const struct pdb *p, pid_t *pidp, char *why)
 }
 
 int
+pdb_tool(const char *command, const char *const *args, char *why)
+{
+    const char *argv[12] = {NULL, command};
+    char path[PDB_PATH];
+    unsigned n = 2;
+
+    pdb_program("ovsdb-tool", path);
+    argv[0] = path;
+    while (*args) {
+        argv[n++] = *args++;
+    }
+    argv[n] = NULL;
+    return pdb_run(argv, 0, NULL, why);
+}
+
+int
 pdb_appctl(const struct pdb *p, const char *const *args, char **out, char *why)
 {
     char path[PDB_PATH];

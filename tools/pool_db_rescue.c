@@ -1,0 +1,264 @@
+/* The log of a cluster's member: OVSDB's records ("OVSDB CLUSTER", length, SHA-1, then JSON; OVS's
+ * ovsdb(5) and ovsdb/log.c), the first of them the snapshot that the rest builds on. */
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "pool_db.h"
+
+enum { HEAD_MAX = 128, SHA1_LEN = 20 };
+
+static const char magic[] = "OVSDB CLUSTER ";
+
+struct record {
+    const char *at; /* its head */
+    size_t head, body;
+    uint64_t index; /* an entry's place in the log; 0: it is none */
+};
+
+struct log {
+    const char *at, *end;
+    struct record *entries;
+    size_t n, n_room;
+    uint64_t next; /* the place that the next entry has, or one before it */
+};
+
+/* --- reading -------------------------------------------------------------------------- */
+
+static bool
+sum_is_right(const char *body, size_t len, const char *hex)
+{
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    char text[2 * SHA1_LEN + 1];
+
+    if (!EVP_Digest(body, len, sum, NULL, EVP_sha1(), NULL)) {
+        return false;
+    }
+    for (unsigned i = 0; i < SHA1_LEN; i++) {
+        snprintf(text + 2 * i, 3, "%02x", sum[i]);
+    }
+    return !strncmp(text, hex, 2 * SHA1_LEN);
+}
+
+/* False: there is no further record that is whole. */
+static bool
+next_record(struct log *l, struct record *r)
+{
+    size_t left = l->end - l->at, digits = sizeof magic - 1;
+    const char *line = memchr(l->at, '\n', left < HEAD_MAX ? left : HEAD_MAX);
+    const char *hex, *body = line + 1;
+    size_t len = 0;
+
+    if (!line || (size_t)(line - l->at) < digits || memcmp(l->at, magic, digits)) {
+        return false;
+    }
+    for (hex = l->at + digits; hex < line && *hex >= '0' && *hex <= '9' && len <= left; hex++) {
+        len = len * 10 + (*hex - '0');
+    }
+    if (*hex != ' ' || line - hex != 1 + 2 * SHA1_LEN || len > (size_t)(l->end - body) ||
+        !sum_is_right(body, len, hex + 1)) {
+        return false;
+    }
+    *r = (struct record){.at = l->at, .head = body - l->at, .body = len};
+    l->at = body + len;
+    return true;
+}
+
+static int
+keep(struct log *l, const struct record *r, char *why)
+{
+    if (l->n == l->n_room) {
+        size_t room = l->n_room ? 2 * l->n_room : 1024;
+        struct record *more = realloc(l->entries, room * sizeof *more);
+
+        if (!more) {
+            snprintf(why, PDB_WHY, "%s", strerror(ENOMEM));
+            return ENOMEM;
+        }
+        l->entries = more;
+        l->n_room = room;
+    }
+    l->entries[l->n++] = *r;
+    return 0;
+}
+
+/* An entry replaces those that had its place, and all behind them: another leader's, who had lost
+ * the quorum by then. */
+static int
+read_record(struct log *l, struct record *r, char *why)
+{
+    json_t *json = json_loadb(r->at + r->head, r->body, 0, NULL);
+    json_t *index = json_object_get(json, "index");
+    int error = 0;
+
+    if (index) {
+        r->index = json_integer_value(index);
+        l->next = l->next ? l->next : r->index;
+        while (l->n && l->entries[l->n - 1].index >= r->index) {
+            l->next = l->entries[--l->n].index;
+        }
+    }
+    if (!json_is_object(json) || (index && (!r->index || r->index != l->next))) {
+        snprintf(why, PDB_WHY, "its log cannot be understood %s entry %llu",
+                 index ? "at" : "behind", (unsigned long long)(index ? r->index : l->next));
+        error = EINVAL;
+    } else if (index) {
+        error = keep(l, r, why);
+        l->next = r->index + 1;
+    }
+    json_decref(json);
+    return error;
+}
+
+/* --- writing -------------------------------------------------------------------------- */
+
+static bool
+put(FILE *f, const struct record *r)
+{
+    return fwrite(r->at, r->head + r->body, 1, f) == 1;
+}
+
+static int
+write_log(const struct log *l, const struct record *first, const char *to, char *why)
+{
+    FILE *f = fopen(to, "we");
+    bool ok = f && put(f, first);
+
+    for (size_t i = 0; i < l->n && ok; i++) {
+        ok = put(f, &l->entries[i]);
+    }
+    if (f && fclose(f)) {
+        ok = false;
+    }
+    if (!ok) {
+        snprintf(why, PDB_WHY, "%s: %s", to, strerror(errno));
+        return errno ? errno : EIO;
+    }
+    return 0;
+}
+
+int
+pdb_log_copy(const char *from, const char *to, size_t *torn, char *why)
+{
+    int fd = open(from, O_RDONLY | O_CLOEXEC), error = 0;
+    struct record first, r;
+    struct log l = {.n = 0};
+    struct stat st;
+    char *map;
+
+    if (fd < 0 || fstat(fd, &st)) {
+        error = errno;
+        snprintf(why, PDB_WHY, "%s: %s", from, strerror(error));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return error;
+    }
+    map = st.st_size ? mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
+    close(fd);
+    l.at = map;
+    l.end = map + st.st_size;
+    if (map == MAP_FAILED || !next_record(&l, &first)) {
+        snprintf(why, PDB_WHY, "%s is not the log of a cluster's member", from);
+        error = EINVAL;
+    }
+    while (!error && next_record(&l, &r)) {
+        error = read_record(&l, &r, why);
+    }
+    *torn = error ? 0 : l.end - l.at;
+    error = error ? error : write_log(&l, &first, to, why);
+    free(l.entries);
+    if (map != MAP_FAILED) {
+        munmap(map, st.st_size);
+    }
+    return error;
+}
+
+/* --- a cluster of one --------------------------------------------------------------------- */
+
+/* The tools end with success where they could not replay all, and cut the file there. */
+static int
+has_grown(const char *path, off_t was, char *why)
+{
+    struct stat st;
+
+    if (stat(path, &st) || st.st_size < was) {
+        snprintf(why, PDB_WHY, "its log cannot be replayed to its end");
+        return EIO;
+    }
+    return 0;
+}
+
+/* 'alone': a database without cluster, with the next number. */
+static int
+make_alone(const struct pdb *p, const struct pdb *only, struct pdb_rescue *made, char *why)
+{
+    char db[PDB_PATH], log[PDB_PATH], alone[PDB_PATH], columns[200];
+    struct stat st = {.st_size = 0};
+    struct pdb_row row;
+    int error;
+
+    pdb_path(p, "pool.db", db);
+    pdb_path(only, "log", log);
+    pdb_path(only, "pool.db", alone);
+    unlink(alone);
+    error = pdb_log_copy(db, log, &made->torn, why);
+    if (!error) {
+        error = pdb_tool("cluster-to-standalone", (const char *[]){alone, log, NULL}, why);
+    }
+    if (!error) {
+        error = pdb_read_row(only, NULL, &row, why);
+    }
+    if (!error && !stat(alone, &st)) {
+        made->number = row.fence + 1;
+        snprintf(columns, sizeof columns, "\"fence\":%lld,\"leader\":\"\",\"leader_epoch\":%lld",
+                 (long long)made->number, (long long)made->number << 40);
+        error = pdb_write_row(only, NULL, &row, columns, why);
+    }
+    error = error ? error : has_grown(alone, st.st_size, why);
+    unlink(log);
+    return error;
+}
+
+int
+pdb_rescue(const struct pdb *p, struct pdb_rescue *made, char *why)
+{
+    char db[PDB_PATH], alone[PDB_PATH], fresh[PDB_PATH], old[PDB_PATH], local[128];
+    struct pdb only = *p;
+    int error;
+
+    if ((size_t)snprintf(only.dir, sizeof only.dir, "%.240s/rescue", p->dir) !=
+        strlen(p->dir) + 7) {
+        snprintf(why, PDB_WHY, "the directory's name is too long");
+        return ENAMETOOLONG;
+    }
+    if (mkdir(only.dir, 0700) && errno != EEXIST) {
+        snprintf(why, PDB_WHY, "%s: %s", only.dir, strerror(errno));
+        return errno;
+    }
+    pdb_path(p, "pool.db", db);
+    pdb_path(p, "pool.db.lost", old);
+    pdb_path(&only, "pool.db", alone);
+    pdb_path(&only, "fresh", fresh);
+    unlink(fresh);
+    pdb_raft_target(p->ip, p->port, local);
+    error = make_alone(p, &only, made, why);
+    if (!error) {
+        error = pdb_tool("create-cluster", (const char *[]){fresh, alone, local, NULL}, why);
+    }
+    if (!error && (rename(db, old) || rename(fresh, db))) {
+        snprintf(why, PDB_WHY, "%s: %s", db, strerror(errno));
+        error = errno;
+    }
+    unlink(alone);
+    unlink(fresh);
+    rmdir(only.dir);
+    return error;
+}
