@@ -26,7 +26,7 @@ enum {
     PAGES_PER_WORD = 64,      /* of a bitmap */
     WORDS_PER_HUGE_PAGE = 8,  /* of 2 MiB */
     HUGE_PAGE = WORDS_PER_HUGE_PAGE * PAGES_PER_WORD * MIG_PAGE,
-    STRIPES_MIN = 4,          /* of a huge page, for each connection; else stripes are a word */
+    STRIPES_MIN = 4, /* of a huge page, for each connection; else stripes are a word */
     DEAD_PEER_MS = 5000,
     STALL_MS = 10000,
 };
@@ -107,7 +107,7 @@ struct transport {
     uint8_t *memory; /* the destination's: set before rx_memory */
     uint64_t n_pages;
     _Atomic uint64_t *touched; /* a bit for each huge page of the memory */
-    unsigned stripe_words; /* the source's; transport_stripe() */
+    unsigned stripe_words;     /* the source's; transport_stripe() */
     struct mig_digest digest;
     atomic_bool rx_memory; /* memory and digest are there */
     int (*place)(void *aux, uint64_t pfn, const uint8_t *page);

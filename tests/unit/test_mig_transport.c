@@ -233,8 +233,8 @@ test_huge_pages_are_touched(void)
     CHECK(!transport_tx_barrier(p.source) && !transport_wait_placed(p.source, 10000));
     CHECK(!mincore(copy, pages * MIG_PAGE, there));
     for (unsigned pfn = 0; pfn < pages; pfn++) {
-        CHECK((there[pfn] & 1) == (pfn == sent[0] || pfn == sent[1] || pfn == 2 * huge - 2 ||
-                                   pfn == sent[2]));
+        CHECK((there[pfn] & 1) ==
+              (pfn == sent[0] || pfn == sent[1] || pfn == 2 * huge - 2 || pfn == sent[2]));
     }
     CHECK(!memcmp(p.memory, p.copy, pages * MIG_PAGE));
     mig_pair_close(&p);
