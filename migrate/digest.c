@@ -64,17 +64,15 @@ sum_subtract(struct mig_sum *sum, const uint64_t key[2], uint64_t pfn, uint64_t 
     sum->word[1] -= term.word[1];
 }
 
-/* The table of a memory of a gigabyte and more lies in huge pages: an entry is read before it is
- * written, and with small ones that is two faults for 512 entries, the second of which interrupts
- * the other cores. */
-#define HUGE_PAGE (2u << 20)
-
 static size_t
 table_bytes(const struct mig_digest *d)
 {
     return (d->n_pages ? d->n_pages : 1) * sizeof *d->hash;
 }
 
+/* The table of a memory of a gigabyte and more lies in huge pages: an entry is read before it is
+ * written, and with small ones that is two faults for 512 entries, the second of which interrupts
+ * the other cores. */
 int
 mig_digest_init(struct mig_digest *d, uint64_t n_pages, const uint64_t key[2])
 {
@@ -82,7 +80,7 @@ mig_digest_init(struct mig_digest *d, uint64_t n_pages, const uint64_t key[2])
 
     *d = (struct mig_digest){.key = {key[0], key[1]}, .n_pages = n_pages};
     n = table_bytes(d);
-    if (n < HUGE_PAGE) {
+    if (n < MIG_HUGE_PAGE) {
         d->hash = calloc(1, n);
         return d->hash ? 0 : ENOMEM;
     }
@@ -100,7 +98,7 @@ mig_digest_destroy(struct mig_digest *d)
 {
     size_t n = table_bytes(d);
 
-    if (n < HUGE_PAGE) {
+    if (n < MIG_HUGE_PAGE) {
         free(d->hash);
     } else if (d->hash) {
         munmap(d->hash, n);

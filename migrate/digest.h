@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #define MIG_PAGE 4096u
+#define MIG_HUGE_PAGE (2u << 20) /* the kernel's, where it has them */
 
 /* What is added up; both words are sums of their own. */
 struct mig_sum {

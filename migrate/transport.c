@@ -79,7 +79,7 @@ connection_init(struct transport *t, unsigned i)
 static unsigned
 stripe_of(uint64_t n_pages, unsigned n_connections)
 {
-    uint64_t huge = n_pages / (HUGE_PAGE / MIG_PAGE);
+    uint64_t huge = n_pages / (MIG_HUGE_PAGE / MIG_PAGE);
 
     return huge / n_connections >= STRIPES_MIN ? WORDS_PER_HUGE_PAGE : 1;
 }
@@ -658,7 +658,7 @@ transport_set_memory(struct transport *t, uint8_t *memory, uint64_t n_pages)
     if (t->source || t->chunks || n_pages != t->hello.n_pages || atomic_load(&t->rx_memory)) {
         return EINVAL;
     }
-    t->touched = calloc(n_pages / (HUGE_PAGE / MIG_PAGE) / 64 + 1, sizeof *t->touched);
+    t->touched = calloc(n_pages / (MIG_HUGE_PAGE / MIG_PAGE) / 64 + 1, sizeof *t->touched);
     error = t->touched ? mig_digest_init(&t->digest, n_pages, t->hello.key) : ENOMEM;
     if (!error) {
         t->memory = memory;

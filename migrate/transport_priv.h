@@ -24,8 +24,7 @@ enum {
     TX_QUEUE_BYTES = 8 << 20, /* of records and chunks that wait to be sent */
     URGENT_MAX = 256,         /* pages asked for and not yet sent, of a connection */
     PAGES_PER_WORD = 64,      /* of a bitmap */
-    WORDS_PER_HUGE_PAGE = 8,  /* of 2 MiB */
-    HUGE_PAGE = WORDS_PER_HUGE_PAGE * PAGES_PER_WORD * MIG_PAGE,
+    WORDS_PER_HUGE_PAGE = MIG_HUGE_PAGE / MIG_PAGE / PAGES_PER_WORD,
     STRIPES_MIN = 4, /* of a huge page, for each connection; else stripes are a word */
     DEAD_PEER_MS = 5000,
     STALL_MS = 10000,

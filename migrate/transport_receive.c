@@ -52,16 +52,16 @@ static void
 touch_huge_page(struct transport *t, uint64_t pfn)
 {
     uintptr_t first = (uintptr_t)t->memory, end = first + t->n_pages * MIG_PAGE;
-    uintptr_t huge = (first + pfn * MIG_PAGE) & ~(uintptr_t)(HUGE_PAGE - 1);
-    uint64_t n = (huge - first) / HUGE_PAGE, bit = 1ull << n % 64;
+    uintptr_t huge = (first + pfn * MIG_PAGE) & ~(uintptr_t)(MIG_HUGE_PAGE - 1);
+    uint64_t n = (huge - first) / MIG_HUGE_PAGE, bit = 1ull << n % 64;
 
-    if (huge < first || end - huge < HUGE_PAGE ||
+    if (huge < first || end - huge < MIG_HUGE_PAGE ||
         atomic_load_explicit(&t->touched[n / 64], memory_order_relaxed) & bit) {
         return;
     }
     if (!(atomic_fetch_or(&t->touched[n / 64], bit) & bit)) {
         /* Refused: then it comes when it is written. */
-        madvise((void *)(huge + HUGE_PAGE - MIG_PAGE), MIG_PAGE, MADV_POPULATE_WRITE);
+        madvise((void *)(huge + MIG_HUGE_PAGE - MIG_PAGE), MIG_PAGE, MADV_POPULATE_WRITE);
     }
 }
 

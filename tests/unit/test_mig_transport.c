@@ -220,7 +220,8 @@ test_huge_pages_are_touched(void)
     CASE("mig_transport/huge pages are touched at their ends");
     mig_pair_init(&p, 1, pages);
     room = mmap(NULL, 6 * huge * MIG_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    copy = (uint8_t *)((uintptr_t)(room + HUGE_PAGE) & ~(uintptr_t)(HUGE_PAGE - 1)) + MIG_PAGE;
+    copy =
+        (uint8_t *)((uintptr_t)(room + MIG_HUGE_PAGE) & ~(uintptr_t)(MIG_HUGE_PAGE - 1)) + MIG_PAGE;
     CHECK(room != MAP_FAILED && !mprotect(copy, pages * MIG_PAGE, PROT_READ | PROT_WRITE));
     CHECK(!madvise(copy, pages * MIG_PAGE, MADV_NOHUGEPAGE));
     munmap(p.copy, pages * MIG_PAGE);
