@@ -53,12 +53,13 @@ next_record(struct log *l, struct record *r)
 {
     size_t left = l->end - l->at, digits = sizeof magic - 1;
     const char *line = memchr(l->at, '\n', left < HEAD_MAX ? left : HEAD_MAX);
-    const char *hex, *body = line + 1;
+    const char *hex, *body;
     size_t len = 0;
 
     if (!line || (size_t)(line - l->at) < digits || memcmp(l->at, magic, digits)) {
         return false;
     }
+    body = line + 1;
     for (hex = l->at + digits; hex < line && *hex >= '0' && *hex <= '9' && len <= left; hex++) {
         len = len * 10 + (*hex - '0');
     }
