@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "hex.h"
 #include "pool_db.h"
 
 enum { HEAD_MAX = 128, SHA1_LEN = 20 };
@@ -33,18 +34,12 @@ struct log {
 /* --- reading -------------------------------------------------------------------------- */
 
 static bool
-sum_is_right(const char *body, size_t len, const char *hex)
+sum_is_right(const char *body, size_t len, const char *digits)
 {
-    unsigned char sum[EVP_MAX_MD_SIZE];
-    char text[2 * SHA1_LEN + 1];
+    uint8_t sum[EVP_MAX_MD_SIZE], said[SHA1_LEN];
 
-    if (!EVP_Digest(body, len, sum, NULL, EVP_sha1(), NULL)) {
-        return false;
-    }
-    for (unsigned i = 0; i < SHA1_LEN; i++) {
-        snprintf(text + 2 * i, 3, "%02x", sum[i]);
-    }
-    return !strncmp(text, hex, 2 * SHA1_LEN);
+    return hex_read(digits, said, SHA1_LEN, 0) &&
+           EVP_Digest(body, len, sum, NULL, EVP_sha1(), NULL) && !memcmp(sum, said, SHA1_LEN);
 }
 
 /* False: there is no further record that is whole. */
