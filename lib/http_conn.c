@@ -33,7 +33,7 @@ shut_a_stranger(struct http_listener *l, const struct sockaddr *peer)
 {
     for (struct http_conn *c = l->first; c; c = c->next) {
         if (!c->known && !c->closing &&
-            (!peer || rest_limit_same(peer, (struct sockaddr *)&c->from))) {
+            (!peer || http_limit_same(peer, (struct sockaddr *)&c->from))) {
             shut(c);
             return true;
         }
@@ -51,7 +51,7 @@ http_conn_accept(void *listener, const struct sockaddr *peer, socklen_t length)
         return MHD_YES;
     }
     pthread_mutex_lock(&l->mutex);
-    ok = rest_limit_try(l->limit, peer, http_now_ms());
+    ok = http_limit_try(l->limit, peer, http_now_ms());
     pthread_mutex_unlock(&l->mutex);
     return ok ? MHD_YES : MHD_NO;
 }
@@ -72,7 +72,7 @@ enter(struct http_listener *l, struct http_conn *c)
     bool over = false;
 
     pthread_mutex_lock(&l->mutex);
-    unsigned n = rest_limit_enter(l->limit, (struct sockaddr *)&c->from, http_now_ms());
+    unsigned n = http_limit_enter(l->limit, (struct sockaddr *)&c->from, http_now_ms());
     if (l->tls && n > l->server->config.peer_connections) {
         over = !shut_a_stranger(l, (struct sockaddr *)&c->from);
     } else if (l->n_conns >= HTTP_CONNECTIONS) {
@@ -104,11 +104,11 @@ started(struct http_listener *l, struct MHD_Connection *mhd, void **context)
     note_peer(c, info ? info->client_addr : NULL);
     if (l->tls) {
         info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-        c->creds = rest_tls_attach(l->server->tls, info->tls_session);
+        c->creds = http_tls_attach(l->server->tls, info->tls_session);
         if (l->tokens) {
-            rest_tls_ask_nobody(info->tls_session);
+            http_tls_ask_nobody(info->tls_session);
         } else if (l->server->config.politely) {
-            rest_tls_ask_politely(info->tls_session);
+            http_tls_ask_politely(info->tls_session);
         }
     }
     c->deadline_ms = http_now_ms() + l->server->config.head_ms;
@@ -125,9 +125,9 @@ closed(struct http_listener *l, struct http_conn *c)
     *(c->prev ? &c->prev->next : &l->first) = c->next;
     *(c->next ? &c->next->prev : &l->last) = c->prev;
     l->n_conns--;
-    rest_limit_leave(l->limit, (struct sockaddr *)&c->from);
+    http_limit_leave(l->limit, (struct sockaddr *)&c->from);
     pthread_mutex_unlock(&l->mutex);
-    rest_tls_detach(c->creds);
+    http_tls_detach(c->creds);
     free(c);
 }
 
@@ -212,7 +212,7 @@ identify_tls(struct http_conn *c, struct MHD_Connection *mhd)
         port = ntohs(in6->sin6_port);
     }
     snprintf(c->peer.address, sizeof c->peer.address, "%s#%u", ip, port);
-    c->peer.certified = rest_tls_identity(info->tls_session, c->peer.cn, sizeof c->peer.cn,
+    c->peer.certified = http_tls_identity(info->tls_session, c->peer.cn, sizeof c->peer.cn,
                                           c->peer.ou, sizeof c->peer.ou);
 }
 

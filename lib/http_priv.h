@@ -8,9 +8,9 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 
+#include "http_limit.h"
 #include "http_serve.h"
 #include "http_tls.h"
-#include "rest_limit.h"
 
 struct http_conn {
     struct http_conn *prev, *next; /* of the listener, oldest first */
@@ -20,7 +20,7 @@ struct http_conn {
     bool known;          /* http_vouch() */
     int64_t deadline_ms; /* monotonic; INT64_MAX: none */
     struct sockaddr_storage from;
-    struct rest_creds *creds;
+    struct http_creds *creds;
     bool identified;
     struct http_peer peer;
 };
@@ -35,14 +35,14 @@ struct http_listener {
     pthread_mutex_t mutex; /* guards the connections, and limit */
     struct http_conn *first, *last;
     unsigned n_conns;
-    struct rest_limit *limit;
+    struct http_limit *limit;
 };
 
 struct http_server {
     struct http_config config;
     struct http_listener *listeners;
     size_t n_listeners;
-    struct rest_tls *tls;
+    struct http_tls *tls;
     int event; /* eventfd: the queue is not empty */
     atomic_size_t bodies_bytes;
     atomic_uint handed_over; /* requests, until they are done with */

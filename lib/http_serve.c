@@ -305,7 +305,7 @@ http_run(struct http_server *h)
     for (size_t i = 0; i < h->n_listeners; i++) {
         http_conn_reap(&h->listeners[i], now);
     }
-    switch (h->tls ? rest_tls_refresh(h->tls, why, sizeof why) : 0) {
+    switch (h->tls ? http_tls_refresh(h->tls, why, sizeof why) : 0) {
     case 1:
         h->config.log(h->config.aux, false, "new certificates are in use");
         break;
@@ -335,11 +335,11 @@ start(struct http_listener *l, int fd)
 {
     unsigned flags = MHD_USE_EPOLL | MHD_USE_INTERNAL_POLLING_THREAD | MHD_ALLOW_SUSPEND_RESUME |
                      (l->tls ? MHD_USE_TLS : 0);
-    /* rest_tls_attach() gives each session its own credentials; those of the
+    /* http_tls_attach() gives each session its own credentials; those of the
      * daemon are never used, but it insists on a source of some. */
     struct MHD_OptionItem tls[] = {
-        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)REST_TLS_PRIORITIES},
-        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)rest_tls_no_certificate},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)HTTP_TLS_PRIORITIES},
+        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)http_tls_no_certificate},
         {MHD_OPTION_END, 0, NULL},
     };
     struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
@@ -364,7 +364,7 @@ close_listener(struct http_listener *l)
     if (l->path) {
         unlink(l->path);
     }
-    rest_limit_destroy(l->limit);
+    http_limit_destroy(l->limit);
     pthread_mutex_destroy(&l->mutex);
     free(l->path);
 }
@@ -403,7 +403,7 @@ open_listener(struct http_server *h, struct http_listener *l, const char *addres
 
     *l = (struct http_listener){.server = h, .quiesced = -1};
     pthread_mutex_init(&l->mutex, NULL);
-    l->limit = rest_limit_create();
+    l->limit = http_limit_create();
     error = l->limit ? listen_at(l, address, &fd) : ENOMEM;
     if (!error && !(l->mhd = start(l, fd))) {
         error = EIO;
@@ -445,7 +445,7 @@ http_create(const struct http_config *config, struct http_server **hp, char *why
         tls |= is(config->listen[i], "ssl:") || (config->tokens && is(config->listen[i], "token:"));
     }
     if (!error && tls) {
-        error = rest_tls_create(config->private_key, config->certificate, config->ca_cert,
+        error = http_tls_create(config->private_key, config->certificate, config->ca_cert,
                                 config->crl, &h->tls, why, why_size);
     }
     for (size_t i = 0; !error && i < config->n_listen; i++) {
@@ -487,7 +487,7 @@ http_destroy(struct http_server *h)
     for (size_t i = 0; i < h->n_listeners; i++) {
         close_listener(&h->listeners[i]);
     }
-    rest_tls_destroy(h->tls);
+    http_tls_destroy(h->tls);
     if (h->event >= 0) {
         close(h->event);
     }

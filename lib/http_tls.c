@@ -12,17 +12,17 @@
 
 enum { KEY, CERTIFICATE, CA, CRL, N_FILES };
 
-struct rest_creds {
+struct http_creds {
     gnutls_certificate_credentials_t x509;
     atomic_uint references;
 };
 
-struct rest_tls {
+struct http_tls {
     char *file[N_FILES]; /* CRL may be NULL */
     struct file_seen seen[N_FILES];
     bool unusable; /* as last read */
     pthread_mutex_t mutex;
-    struct rest_creds *current; /* guarded by mutex */
+    struct http_creds *current; /* guarded by mutex */
 };
 
 /* GnuTLS's verify callback: non-zero ends the handshake. */
@@ -38,7 +38,7 @@ verify_client(gnutls_session_t session)
 }
 
 void
-rest_tls_detach(struct rest_creds *c)
+http_tls_detach(struct http_creds *c)
 {
     if (c && atomic_fetch_sub(&c->references, 1) == 1) {
         gnutls_certificate_free_credentials(c->x509);
@@ -46,10 +46,10 @@ rest_tls_detach(struct rest_creds *c)
     }
 }
 
-static struct rest_creds *
-load(const struct rest_tls *t, char *why, size_t why_size)
+static struct http_creds *
+load(const struct http_tls *t, char *why, size_t why_size)
 {
-    struct rest_creds *c = calloc(1, sizeof *c);
+    struct http_creds *c = calloc(1, sizeof *c);
     const char *what = NULL;
     int n;
 
@@ -75,7 +75,7 @@ load(const struct rest_tls *t, char *why, size_t why_size)
     if (what) {
         snprintf(why, why_size, "%s: %s", what,
                  n < 0 ? gnutls_strerror(n) : "no certificate in it");
-        rest_tls_detach(c);
+        http_tls_detach(c);
         return NULL;
     }
     gnutls_certificate_set_verify_function(c->x509, verify_client);
@@ -84,7 +84,7 @@ load(const struct rest_tls *t, char *why, size_t why_size)
 
 /* Whether a file is another than when it was last looked at. */
 static bool
-look(struct rest_tls *t)
+look(struct http_tls *t)
 {
     bool changed = false, is_new;
 
@@ -97,9 +97,9 @@ look(struct rest_tls *t)
 }
 
 int
-rest_tls_refresh(struct rest_tls *t, char *why, size_t why_size)
+http_tls_refresh(struct http_tls *t, char *why, size_t why_size)
 {
-    struct rest_creds *fresh, *old;
+    struct http_creds *fresh, *old;
     bool changed = look(t);
 
     if (!changed && !t->unusable) {
@@ -114,17 +114,17 @@ rest_tls_refresh(struct rest_tls *t, char *why, size_t why_size)
     old = t->current;
     t->current = fresh;
     pthread_mutex_unlock(&t->mutex);
-    rest_tls_detach(old);
+    http_tls_detach(old);
     return 1;
 }
 
 int
-rest_tls_create(const char *key, const char *certificate, const char *ca, const char *crl,
-                struct rest_tls **tp, char *why, size_t why_size)
+http_tls_create(const char *key, const char *certificate, const char *ca, const char *crl,
+                struct http_tls **tp, char *why, size_t why_size)
 {
     const char *files[N_FILES] = {key, certificate, ca, crl};
     static const char *const options[] = {"private key", "certificate", "CA certificate"};
-    struct rest_tls *t = calloc(1, sizeof *t);
+    struct http_tls *t = calloc(1, sizeof *t);
 
     *tp = NULL;
     if (!t) {
@@ -151,15 +151,15 @@ rest_tls_create(const char *key, const char *certificate, const char *ca, const 
     return 0;
 
 error:
-    rest_tls_destroy(t);
+    http_tls_destroy(t);
     return EINVAL;
 }
 
 void
-rest_tls_destroy(struct rest_tls *t)
+http_tls_destroy(struct http_tls *t)
 {
     if (t) {
-        rest_tls_detach(t->current);
+        http_tls_detach(t->current);
         for (int i = 0; i < N_FILES; i++) {
             free(t->file[i]);
         }
@@ -168,10 +168,10 @@ rest_tls_destroy(struct rest_tls *t)
     }
 }
 
-struct rest_creds *
-rest_tls_attach(struct rest_tls *t, gnutls_session_t session)
+struct http_creds *
+http_tls_attach(struct http_tls *t, gnutls_session_t session)
 {
-    struct rest_creds *c;
+    struct http_creds *c;
 
     pthread_mutex_lock(&t->mutex);
     c = t->current;
@@ -183,7 +183,7 @@ rest_tls_attach(struct rest_tls *t, gnutls_session_t session)
 }
 
 void
-rest_tls_ask_nobody(gnutls_session_t session)
+http_tls_ask_nobody(gnutls_session_t session)
 {
     gnutls_certificate_server_set_request(session, GNUTLS_CERT_IGNORE);
 }
@@ -197,14 +197,14 @@ verify_if_any(gnutls_session_t session)
 }
 
 void
-rest_tls_ask_politely(gnutls_session_t session)
+http_tls_ask_politely(gnutls_session_t session)
 {
     gnutls_certificate_server_set_request(session, GNUTLS_CERT_REQUEST);
     gnutls_session_set_verify_function(session, verify_if_any);
 }
 
 int
-rest_tls_no_certificate(gnutls_session_t session, const gnutls_datum_t *names, int n_names,
+http_tls_no_certificate(gnutls_session_t session, const gnutls_datum_t *names, int n_names,
                         const gnutls_pk_algorithm_t *algorithms, int n_algorithms,
                         gnutls_pcert_st **certificate, unsigned *n, gnutls_privkey_t *key)
 {
@@ -228,7 +228,7 @@ attribute(gnutls_x509_crt_t crt, const char *oid, char *to, size_t size)
 }
 
 bool
-rest_tls_identity(gnutls_session_t session, char *cn, size_t cn_size, char *ou, size_t ou_size)
+http_tls_identity(gnutls_session_t session, char *cn, size_t cn_size, char *ou, size_t ou_size)
 {
     unsigned n = 0;
     const gnutls_datum_t *chain = gnutls_certificate_get_peers(session, &n);

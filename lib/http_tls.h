@@ -5,7 +5,7 @@
  * certificate of the CA that is valid now, not revoked, and made for clients; the
  * handshake fails otherwise.
  *
- * rest_tls_attach, _detach and _identity may be called from any thread, the
+ * http_tls_attach, _detach and _identity may be called from any thread, the
  * rest from one. */
 #ifndef HTTP_TLS_H
 #define HTTP_TLS_H
@@ -15,34 +15,34 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define REST_TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3"
+#define HTTP_TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3"
 
-struct rest_tls;
-struct rest_creds; /* counted */
+struct http_tls;
+struct http_creds; /* counted */
 
-int rest_tls_create(const char *key, const char *certificate, const char *ca, const char *crl,
-                    struct rest_tls **, char *why, size_t why_size);
-void rest_tls_destroy(struct rest_tls *);
+int http_tls_create(const char *key, const char *certificate, const char *ca, const char *crl,
+                    struct http_tls **, char *why, size_t why_size);
+void http_tls_destroy(struct http_tls *);
 /* Reads files that have changed, and those that could not be used.  1: new
  * credentials; 0: nothing new; -1: new ones cannot be used, 'why' says why, the old
  * ones stay. */
-int rest_tls_refresh(struct rest_tls *, char *why, size_t why_size);
+int http_tls_refresh(struct http_tls *, char *why, size_t why_size);
 
 /* Before the handshake.  The caller detaches when the session is gone. */
-struct rest_creds *rest_tls_attach(struct rest_tls *, gnutls_session_t);
+struct http_creds *http_tls_attach(struct http_tls *, gnutls_session_t);
 /* After that: clients need not have a certificate, and are not asked for one. */
-void rest_tls_ask_nobody(gnutls_session_t);
+void http_tls_ask_nobody(gnutls_session_t);
 /* Or: clients need not have a certificate; one that is shown must be good. */
-void rest_tls_ask_politely(gnutls_session_t);
-void rest_tls_detach(struct rest_creds *);
+void http_tls_ask_politely(gnutls_session_t);
+void http_tls_detach(struct http_creds *);
 
 /* A source of certificates that has none. */
-int rest_tls_no_certificate(gnutls_session_t, const gnutls_datum_t *, int,
+int http_tls_no_certificate(gnutls_session_t, const gnutls_datum_t *, int,
                             const gnutls_pk_algorithm_t *, int, gnutls_pcert_st **, unsigned *,
                             gnutls_privkey_t *);
 
 /* Common name and organizational unit of the peer's (verified) certificate;
  * false if there is no usable common name.  'ou' is empty if there is none. */
-bool rest_tls_identity(gnutls_session_t, char *cn, size_t cn_size, char *ou, size_t ou_size);
+bool http_tls_identity(gnutls_session_t, char *cn, size_t cn_size, char *ou, size_t ou_size);
 
 #endif

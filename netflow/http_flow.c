@@ -33,7 +33,7 @@ struct conn {
     struct conn *next, **prevp;
     int fd;
     int64_t deadline_ms;
-    struct rest_creds *creds; /* NULL: no TLS */
+    struct http_creds *creds; /* NULL: no TLS */
 };
 
 struct listener {
@@ -47,7 +47,7 @@ struct listener {
 struct http_flow {
     struct listener listeners[LISTENERS];
     size_t n;
-    struct rest_tls *tls;
+    struct http_tls *tls;
     pthread_t reaper;
     bool reaping; /* 'reaper' runs */
 
@@ -100,7 +100,7 @@ conn_started(struct listener *l, struct MHD_Connection *mhd, void **context)
     c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     c->deadline_ms = steady_ms() + FIRST_MS;
     if (l->tls) {
-        c->creds = rest_tls_attach(
+        c->creds = http_tls_attach(
             l->http->tls,
             MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session);
     }
@@ -124,7 +124,7 @@ conn_closed(struct listener *l, struct conn *c)
             c->next->prevp = c->prevp;
         }
         pthread_mutex_unlock(&l->http->mutex);
-        rest_tls_detach(c->creds);
+        http_tls_detach(c->creds);
         free(c);
     }
 }
@@ -164,7 +164,7 @@ reap(void *http)
                 shutdown(c->fd, SHUT_RDWR);
             }
         }
-        if (h->tls && rest_tls_refresh(h->tls, why, sizeof why) < 0) {
+        if (h->tls && http_tls_refresh(h->tls, why, sizeof why) < 0) {
             fprintf(stderr, "weft-flowd: the old certificates stay: %s\n", why);
         }
         clock_gettime(CLOCK_MONOTONIC, &end);
@@ -191,7 +191,7 @@ allowed(struct listener *l, struct MHD_Connection *c)
 
     if (l->tls) {
         info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
-        return info && rest_tls_identity(info->tls_session, cn, sizeof cn, ou, sizeof ou) &&
+        return info && http_tls_identity(info->tls_session, cn, sizeof cn, ou, sizeof ou) &&
                may_read(ou);
     }
     struct ucred cred;
@@ -377,8 +377,8 @@ start(struct listener *l, int fd)
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_THREAD_PER_CONNECTION |
                      MHD_USE_POLL | (l->tls ? MHD_USE_TLS : 0);
     struct MHD_OptionItem tls[] = {
-        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)REST_TLS_PRIORITIES},
-        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)rest_tls_no_certificate},
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)HTTP_TLS_PRIORITIES},
+        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)http_tls_no_certificate},
         {MHD_OPTION_PER_IP_CONNECTION_LIMIT, OF_ONE_PEER, NULL},
         {MHD_OPTION_END, 0, NULL},
     };
@@ -400,7 +400,7 @@ open_listener(struct http_flow *h, struct listener *l, const char *address, char
     if (!strncmp(address, "ssl:", 4)) {
         l->tls = true;
         if (!h->tls) {
-            error = rest_tls_create(c->private_key, c->certificate, c->ca_cert, c->crl, &h->tls,
+            error = http_tls_create(c->private_key, c->certificate, c->ca_cert, c->crl, &h->tls,
                                     why, size);
             if (error) {
                 return error;
@@ -485,7 +485,7 @@ http_flow_stop(struct http_flow *h)
         }
         free(h->listeners[i].path);
     }
-    rest_tls_destroy(h->tls);
+    http_tls_destroy(h->tls);
     pthread_cond_destroy(&h->stopped);
     pthread_mutex_destroy(&h->mutex);
     free(h);

@@ -109,7 +109,7 @@ test_credentials(void)
     struct pki_request q = {.name = "h1", .key = PKI_EC_P256, .days = PKI_DAYS};
     char key[64], crt[64], ca[64], crl[64], why[700] = "";
     struct rlimit limit, none;
-    struct rest_tls *t = NULL;
+    struct http_tls *t = NULL;
     int now = 1, error;
 
     CASE("http_tls/a list that cannot be read for a moment is read then");
@@ -120,31 +120,31 @@ test_credentials(void)
     snprintf(other, sizeof other, "%s/pki", dir);
     error = pki_init(other, "ours", PKI_EC_P256, PKI_CA_DAYS, why, sizeof why);
     error = error ? error : pki_issue(other, &q, why, sizeof why);
-    error = error ? error : rest_tls_create(key, crt, ca, crl, &t, why, sizeof why);
+    error = error ? error : http_tls_create(key, crt, ca, crl, &t, why, sizeof why);
     if (error) {
         printf("# %s\n", why);
     }
     CHECK(!error && !getrlimit(RLIMIT_NOFILE, &limit));
     for (int i = 0; t && now && i < 1000; i++) {
-        now = rest_tls_refresh(t, why, sizeof why);
+        now = http_tls_refresh(t, why, sizeof why);
         usleep(1000);
     }
     CHECK(t && !now);
     CHECK(!pki_revoke(other, "h1", why, sizeof why)); /* its files go */
-    CHECK(rest_tls_refresh(t, why, sizeof why) < 0);
+    CHECK(http_tls_refresh(t, why, sizeof why) < 0);
     q.name = "h1";
     CHECK(!pki_issue(other, &q, why, sizeof why));
     none = (struct rlimit){3, limit.rlim_max};
     CHECK(!setrlimit(RLIMIT_NOFILE, &none));
     for (int i = 0; now >= 0 && i < 10; i++) {
-        now = rest_tls_refresh(t, why, sizeof why);
+        now = http_tls_refresh(t, why, sizeof why);
     }
     CHECK(now < 0);
     usleep(50000); /* the change itself is told no more */
-    CHECK(rest_tls_refresh(t, why, sizeof why) <= 0 && !rest_tls_refresh(t, why, sizeof why));
+    CHECK(http_tls_refresh(t, why, sizeof why) <= 0 && !http_tls_refresh(t, why, sizeof why));
     CHECK(!setrlimit(RLIMIT_NOFILE, &limit));
-    CHECK(rest_tls_refresh(t, why, sizeof why) == 1 && !rest_tls_refresh(t, why, sizeof why));
-    rest_tls_destroy(t);
+    CHECK(http_tls_refresh(t, why, sizeof why) == 1 && !http_tls_refresh(t, why, sizeof why));
+    http_tls_destroy(t);
 }
 
 static int

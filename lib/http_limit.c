@@ -1,4 +1,4 @@
-#include "rest_limit.h"
+#include "http_limit.h"
 
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -20,16 +20,16 @@ struct peer {
     int64_t filled_ms;
 };
 
-struct rest_limit {
+struct http_limit {
     struct peer *buckets[BUCKETS];
     unsigned n;
     uint64_t seed;
 };
 
-struct rest_limit *
-rest_limit_create(void)
+struct http_limit *
+http_limit_create(void)
 {
-    struct rest_limit *l = calloc(1, sizeof *l);
+    struct http_limit *l = calloc(1, sizeof *l);
 
     if (l && getrandom(&l->seed, sizeof l->seed, 0) != sizeof l->seed) {
         free(l);
@@ -39,7 +39,7 @@ rest_limit_create(void)
 }
 
 void
-rest_limit_destroy(struct rest_limit *l)
+http_limit_destroy(struct http_limit *l)
 {
     for (unsigned i = 0; l && i < BUCKETS; i++) {
         while (l->buckets[i]) {
@@ -80,13 +80,13 @@ same(struct key a, struct key b)
 }
 
 bool
-rest_limit_same(const struct sockaddr *a, const struct sockaddr *b)
+http_limit_same(const struct sockaddr *a, const struct sockaddr *b)
 {
     return same(key_of(a), key_of(b));
 }
 
 static struct peer **
-bucket_of(struct rest_limit *l, struct key k)
+bucket_of(struct http_limit *l, struct key k)
 {
     uint64_t h = (k.word ^ l->seed ^ k.v6) * 0x9e3779b97f4a7c15u;
 
@@ -96,20 +96,20 @@ bucket_of(struct rest_limit *l, struct key k)
 static void
 fill(struct peer *p, int64_t now_ms)
 {
-    p->tokens += (double)(now_ms - p->filled_ms) * REST_PEER_RATE / 1000;
-    p->tokens = p->tokens > REST_PEER_BURST ? REST_PEER_BURST : p->tokens;
+    p->tokens += (double)(now_ms - p->filled_ms) * HTTP_PEER_RATE / 1000;
+    p->tokens = p->tokens > HTTP_PEER_BURST ? HTTP_PEER_BURST : p->tokens;
     p->filled_ms = now_ms;
 }
 
 /* Forgets peers that are as good as new. */
 static void
-sweep(struct rest_limit *l, int64_t now_ms)
+sweep(struct http_limit *l, int64_t now_ms)
 {
     for (unsigned i = 0; i < BUCKETS; i++) {
         for (struct peer **pp = &l->buckets[i]; *pp;) {
             struct peer *p = *pp;
             fill(p, now_ms);
-            if (!p->connections && p->tokens >= REST_PEER_BURST) {
+            if (!p->connections && p->tokens >= HTTP_PEER_BURST) {
                 *pp = p->next;
                 free(p);
                 l->n--;
@@ -121,7 +121,7 @@ sweep(struct rest_limit *l, int64_t now_ms)
 }
 
 static struct peer *
-find(struct rest_limit *l, const struct sockaddr *sa)
+find(struct http_limit *l, const struct sockaddr *sa)
 {
     struct key k = key_of(sa);
     struct peer *p = *bucket_of(l, k);
@@ -133,27 +133,27 @@ find(struct rest_limit *l, const struct sockaddr *sa)
 }
 
 static struct peer *
-find_or_add(struct rest_limit *l, const struct sockaddr *sa, int64_t now_ms)
+find_or_add(struct http_limit *l, const struct sockaddr *sa, int64_t now_ms)
 {
     struct peer *p = find(l, sa), **bucket = bucket_of(l, key_of(sa));
 
     if (p) {
         return p;
     }
-    if (l->n >= REST_PEERS_MAX) {
+    if (l->n >= HTTP_PEERS_MAX) {
         sweep(l, now_ms);
     }
-    if (l->n >= REST_PEERS_MAX || !(p = calloc(1, sizeof *p))) {
+    if (l->n >= HTTP_PEERS_MAX || !(p = calloc(1, sizeof *p))) {
         return NULL;
     }
-    *p = (struct peer){*bucket, key_of(sa), 0, REST_PEER_BURST, now_ms};
+    *p = (struct peer){*bucket, key_of(sa), 0, HTTP_PEER_BURST, now_ms};
     *bucket = p;
     l->n++;
     return p;
 }
 
 bool
-rest_limit_try(struct rest_limit *l, const struct sockaddr *sa, int64_t now_ms)
+http_limit_try(struct http_limit *l, const struct sockaddr *sa, int64_t now_ms)
 {
     struct peer *p = find_or_add(l, sa, now_ms);
 
@@ -169,7 +169,7 @@ rest_limit_try(struct rest_limit *l, const struct sockaddr *sa, int64_t now_ms)
 }
 
 unsigned
-rest_limit_enter(struct rest_limit *l, const struct sockaddr *sa, int64_t now_ms)
+http_limit_enter(struct http_limit *l, const struct sockaddr *sa, int64_t now_ms)
 {
     struct peer *p = find_or_add(l, sa, now_ms);
 
@@ -177,7 +177,7 @@ rest_limit_enter(struct rest_limit *l, const struct sockaddr *sa, int64_t now_ms
 }
 
 void
-rest_limit_leave(struct rest_limit *l, const struct sockaddr *sa)
+http_limit_leave(struct http_limit *l, const struct sockaddr *sa)
 {
     struct peer *p = find(l, sa);
 
