@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 enum {
-    HTTP_CONNECTIONS = 400, /* of one address */
+    HTTP_CONNECTIONS = 400, /* of one address that is listened at */
     HTTP_HEAD_MS = 10000,   /* from the connection's beginning to the head's end */
     HTTP_SEND_MS = 60000,   /* for the answer to be taken */
 };
@@ -100,11 +100,11 @@ void http_vouch(struct http_request *);
 
 /* --- the main loop's ---------------------------------------------------------- */
 
-/* Deadlines and certificates; call it when http_fd() is readable and after
- * http_timeout_ms(), and http_take() after it. */
+/* Deadlines and certificates; call it when http_fd() is readable and at http_until_ms(),
+ * and http_take() after it. */
 void http_run(struct http_server *);
 int http_fd(const struct http_server *);
-int64_t http_until_ms(const struct http_server *);
+int64_t http_until_ms(const struct http_server *); /* by the clock of http_now_ms() */
 /* The requests that have come, linked by 'next', or NULL. */
 struct http_request *http_take(struct http_server *);
 /* What was put is sent.  The request must not be used afterwards. */

@@ -195,7 +195,7 @@ hostile_of_spoil_(struct hostile_conn_ *c, uint8_t *m, size_t n)
             if (c->mode == HOSTILE_NESTED) {
                 hostile_of_flow_(c, m, 4000, false);
             } else if (!c->n_kept) {
-                /* The rest as fast as it is taken: hostile_more_(). */
+                /* The rest as fast as it is taken: hostile_of_more_(). */
                 memcpy(c->kept, m, n);
                 c->n_kept = n;
             }

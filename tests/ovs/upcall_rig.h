@@ -92,7 +92,7 @@ miss(uint16_t in_port, uint32_t id, uint32_t seq)
     send_type(in_port, id, seq, 20, DPIF_UC_MISS);
 }
 
-/* What recv_upcalls() of ofproto keeps for each upcall. */
+/* What ofproto's recv_upcalls() (ofproto-dpif-upcall.c) keeps for each upcall. */
 struct received {
     struct dpif_upcall up;
     struct ofpbuf buf;
