@@ -13,7 +13,7 @@
  *     5/6 on the frontend's 5/6        5 Closing, 6 Closed
  *
  * One watch covers the backend directories, one per vif the frontend's nodes.
- * A watch only marks a vif dirty; xenbus_run_vif() then reads what is there and
+ * A watch only marks a vif dirty; run_vif() then reads what is there and
  * moves one step.  It keeps no memory of what it saw before, so events may
  * be merged, repeated or late.
  *

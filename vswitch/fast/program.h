@@ -1,6 +1,6 @@
 /* program: what to do with the packets of a flow.
  *
- * Compiled once from the flow's actions by the adapter (vswitch/dp_program.c),
+ * Compiled once from the flow's actions by the adapter (vswitch/dp_actions.c),
  * immutable, freed an epoch after the last flow let go of it.  What the fast
  * path can do itself is a short list of operations ended by an output or a
  * drop; anything else is PROGRAM_SLOW and goes to the adapter, which has the
@@ -14,7 +14,7 @@ enum program_kind {
     PROGRAM_DROP,   /* nothing at all */
     PROGRAM_OUTPUT, /* plain output to 'port' */
     PROGRAM_EDIT,   /* ops[], then output to 'port' */
-    PROGRAM_TRACK,  /* connection tracking, then a second lookup (track.h) */
+    PROGRAM_TRACK,  /* connection tracking, then a second lookup (engine_ops.track) */
     PROGRAM_SLOW,   /* the adapter's */
 };
 
