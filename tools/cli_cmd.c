@@ -8,10 +8,16 @@
 static void
 print_help(const struct cli_group *g)
 {
+    int width = 10;
+
+    for (size_t i = 0; i < g->n_cmds; i++) {
+        int n = (int)strlen(g->cmds[i].name);
+        width = n > width ? n : width;
+    }
     printf("%s: %s\n\nUsage: %s COMMAND [OPTION...]\n\nCommands:\n", g->prefix, g->about,
            g->prefix);
     for (size_t i = 0; i < g->n_cmds; i++) {
-        printf("  %-10s %s\n", g->cmds[i].name, g->cmds[i].summary);
+        printf("  %-*s %s\n", width, g->cmds[i].name, g->cmds[i].summary);
     }
     printf("\nExamples:\n%s\n%s COMMAND --help says more about a command.\n", g->examples,
            g->prefix);

@@ -59,6 +59,10 @@ flow_help_main(int argc, char **argv)
         fputs(filter_help, stdout);
     } else if (argc > 0 && !strcmp(argv[0], "columns")) {
         fputs(columns_help, stdout);
+    } else if (argc > 0 && (!strcmp(argv[0], "--help") || !strcmp(argv[0], "-h"))) {
+        fputs("Usage: weft flow help filter|columns\n\n"
+              "filter says how to choose flows, columns what --by can sum them by.\n",
+              stdout);
     } else {
         return cli_usage_error("weft flow help", "help on what? filter or columns");
     }
