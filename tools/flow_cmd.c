@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define RUNDIR "/usr/local/var/run/openvswitch" /* as for weft-controllerd */
+#include "cli_env.h"
 
 enum { CALL_S = 60 };
 
@@ -72,15 +72,13 @@ print_help(const struct flow_cli *c, const char *about, const struct cli_opt *op
 static bool
 connect_daemon(struct flow_cli *c)
 {
-    const char *env = getenv("WEFT_FLOWD"), *dir = getenv("OVS_RUNDIR");
     struct pool_where where = c->where;
-    char url[300], why[300];
+    char url[300] = "unix:", why[300];
 
     where.daemon = "weft-flowd";
-    if (!where.controller && env && *env) {
-        where.controller = env;
-    } else if (!where.controller) {
-        snprintf(url, sizeof url, "unix:%s/weft-flowd.http", dir && *dir ? dir : RUNDIR);
+    where.controller = cli_env(where.controller, "WEFT_FLOWD");
+    if (!where.controller) {
+        cli_socket_path(url + 5, sizeof url - 5, "weft-flowd.http");
         where.controller = url;
     }
     if (pool_client_open(&where, &c->client, why, sizeof why)) {

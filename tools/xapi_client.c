@@ -7,16 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RUNDIR "/usr/local/var/run/openvswitch" /* as libopenvswitch is configured */
+#include "cli_env.h"
+
 #define ANSWER_MAX ((size_t)64 << 20)
 #define HOPS 4
 
 struct xapi_client {
     CURL *curl;
     struct xapi_where where;
-    char base[300]; /* "http://localhost" or "https://HOST:PORT" */
+    char base[300];   /* "http://localhost" or "https://HOST:PORT" */
+    char socket[108]; /* "": https */
     char session[80];
-    char code[80], why[600];
+    char code[80], why[700];
     char curl_error[CURL_ERROR_SIZE];
 };
 
@@ -24,14 +26,6 @@ struct answer {
     char *text;
     size_t n;
 };
-
-static const char *
-from_env(const char *given, const char *name)
-{
-    const char *env = getenv(name);
-
-    return given ? given : env && *env ? env : NULL;
-}
 
 static size_t
 take(char *data, size_t size, size_t n, void *answer_)
@@ -55,9 +49,9 @@ static int
 use_https(struct xapi_client *c, const char *url, char *why, size_t why_size)
 {
     const struct xapi_where *w = &c->where;
-    const char *ca = from_env(w->ca_cert, "WEFT_CA_CERT");
-    const char *certificate = from_env(w->certificate, "WEFT_CERTIFICATE");
-    const char *key = from_env(w->private_key, "WEFT_PRIVATE_KEY");
+    const char *ca = cli_env(w->ca_cert, "WEFT_CA_CERT");
+    const char *certificate = cli_env(w->certificate, "WEFT_CERTIFICATE");
+    const char *key = cli_env(w->private_key, "WEFT_PRIVATE_KEY");
     size_t n = strlen(url);
 
     n -= n && url[n - 1] == '/';
@@ -72,6 +66,7 @@ use_https(struct xapi_client *c, const char *url, char *why, size_t why_size)
         return EINVAL;
     }
     snprintf(c->base, sizeof c->base, "%.*s", (int)n, url);
+    *c->socket = '\0';
     curl_easy_setopt(c->curl, CURLOPT_UNIX_SOCKET_PATH, NULL);
     curl_easy_setopt(c->curl, CURLOPT_CAINFO, ca);
     curl_easy_setopt(c->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
@@ -85,8 +80,7 @@ use_https(struct xapi_client *c, const char *url, char *why, size_t why_size)
 static int
 go_to(struct xapi_client *c, const char *url, char *why, size_t why_size)
 {
-    const char *rundir = from_env(NULL, "OVS_RUNDIR");
-    char path[300];
+    int n;
 
     if (url && !strncmp(url, "https://", 8) && url[8]) {
         return use_https(c, url, why, why_size);
@@ -96,12 +90,13 @@ go_to(struct xapi_client *c, const char *url, char *why, size_t why_size)
                  url);
         return EINVAL;
     }
-    snprintf(path, sizeof path, "%s%s",
-             url      ? url + 5
-             : rundir ? rundir
-                      : RUNDIR,
-             url ? "" : "/weft-xapid.sock");
-    curl_easy_setopt(c->curl, CURLOPT_UNIX_SOCKET_PATH, path);
+    n = url ? snprintf(c->socket, sizeof c->socket, "%s", url + 5)
+            : cli_socket_path(c->socket, sizeof c->socket, "weft-xapid.sock");
+    if ((size_t)n >= sizeof c->socket) {
+        snprintf(why, why_size, "the path of weft-xapid's socket is too long");
+        return EINVAL;
+    }
+    curl_easy_setopt(c->curl, CURLOPT_UNIX_SOCKET_PATH, c->socket);
     strcpy(c->base, "http://localhost");
     return 0;
 }
@@ -156,13 +151,27 @@ read_answer(struct xapi_client *c, const struct answer *a, json_t **result)
     if (error) {
         code = failed(c, error);
     } else if (!value) {
-        snprintf(c->why, sizeof c->why, "%s does not answer as weft-xapid does", c->base);
+        snprintf(c->why, sizeof c->why, "%s does not answer as weft-xapid does",
+                 *c->socket ? c->socket : c->base);
         code = EIO;
     } else if (result) {
         *result = json_incref(value);
     }
     json_decref(json);
     return code;
+}
+
+/* Of a socket curl would name a port of localhost. */
+static void
+no_answer(struct xapi_client *c, CURLcode code)
+{
+    bool socket = *c->socket;
+
+    snprintf(c->why, sizeof c->why, "no answer from weft-xapid at %s: %s%s",
+             socket ? c->socket : c->base,
+             socket || !*c->curl_error ? curl_easy_strerror(code) : c->curl_error,
+             code == CURLE_COULDNT_CONNECT ? "; is it running? --xapi or $WEFT_XAPI say where"
+                                           : "");
 }
 
 /* Without a session. */
@@ -187,8 +196,7 @@ call(struct xapi_client *c, const char *method, json_t *params, json_t **result)
         curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, &answer);
         CURLcode code = curl_easy_perform(c->curl);
         if (code) {
-            snprintf(c->why, sizeof c->why, "no answer from weft-xapid at %s: %s", c->base,
-                     *c->curl_error ? c->curl_error : curl_easy_strerror(code));
+            no_answer(c, code);
             error = EIO;
         } else {
             error = read_answer(c, &answer, result);
@@ -290,7 +298,7 @@ xapi_open(const struct xapi_where *w, struct xapi_client **cp, char *why, size_t
     curl_easy_setopt(c->curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c->curl, CURLOPT_CONNECTTIMEOUT, 10L);
     curl_easy_setopt(c->curl, CURLOPT_ERRORBUFFER, c->curl_error);
-    error = go_to(c, from_env(w->xapi, "WEFT_XAPI"), why, why_size);
+    error = go_to(c, cli_env(w->xapi, "WEFT_XAPI"), why, why_size);
     if (!error) {
         error = login(c, why, why_size);
     }
