@@ -38,6 +38,7 @@ VLOG_DEFINE_THIS_MODULE(pool_db);
 struct apply {
     struct ovs_list node;
     struct doc *doc;
+    pool_ask *ask;             /* for it, at each try; or NULL */
     enum pool_apply_mode mode; /* as it is tried now */
     bool restores;             /* it was to be POOL_RESTORE */
     bool check_only;
@@ -531,6 +532,11 @@ send_apply(struct pool_db *db, struct apply *apply, const struct plan *plan)
     const struct ovsdb_idl_row *pool = pool_row(db);
 
     fence_verify(db->idl);
+    /* What the plan was made from is what it is written on.  A commit that changes nothing has
+     * the same generation, and may wait for its confirmation nevertheless.  Before anything is
+     * set: what has been is not verified. */
+    pool_row_verify(pool, REC_POOL, "generation");
+    pool_row_verify(pool, REC_POOL, "pending_deadline");
     write_ops(db, txn, plan);
     if (plan->key_next != db->key_next || plan->zone_next != db->zone_next) {
         pool_row_verify(pool, REC_POOL, "key_next");
@@ -545,8 +551,6 @@ send_apply(struct pool_db *db, struct apply *apply, const struct plan *plan)
     }
     apply->generation = db->model->generation;
     if (plan->n) {
-        /* What the plan was made from is what it is written on. */
-        pool_row_verify(pool, REC_POOL, "generation");
         pool_row_set_int(pool, REC_POOL, "generation", ++apply->generation);
     }
     db->apply_txn = txn;
@@ -578,6 +582,15 @@ start_apply(struct pool_db *db)
     /* Status may carry keys. */
     if (db->status_txn || (time_msec() < db->retry_due && db->seqno == db->retry_seqno)) {
         return false;
+    }
+    if (apply->ask) {
+        doc_free(apply->doc);
+        apply->doc = apply->ask(apply->aux, &errors);
+        if (!apply->doc) {
+            finish(db, EINVAL, &errors, db->model->generation);
+            doc_errors_clear(&errors);
+            return true;
+        }
     }
     stop_lint(db); /* a trial moves what it points to */
     if (apply->restores) {
@@ -711,13 +724,14 @@ run_applies(struct pool_db *db)
     db->applying = false;
 }
 
-void
-pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bool check_only,
-              const struct pool_pending *pending, pool_done *done, void *aux)
+static void
+add_apply(struct pool_db *db, struct doc *doc, pool_ask *ask, enum pool_apply_mode mode,
+          bool check_only, const struct pool_pending *pending, pool_done *done, void *aux)
 {
     struct apply *apply = xzalloc(sizeof *apply);
 
     apply->doc = doc;
+    apply->ask = ask;
     apply->mode = mode;
     apply->restores = mode == POOL_RESTORE;
     apply->check_only = check_only;
@@ -730,6 +744,20 @@ pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bo
     apply->aux = aux;
     ovs_list_push_back(&db->applies, &apply->node);
     run_applies(db);
+}
+
+void
+pool_db_apply(struct pool_db *db, struct doc *doc, enum pool_apply_mode mode, bool check_only,
+              const struct pool_pending *pending, pool_done *done, void *aux)
+{
+    add_apply(db, doc, NULL, mode, check_only, pending, done, aux);
+}
+
+void
+pool_db_apply_asked(struct pool_db *db, pool_ask *ask, enum pool_apply_mode mode, bool check_only,
+                    const struct pool_pending *pending, pool_done *done, void *aux)
+{
+    add_apply(db, NULL, ask, mode, check_only, pending, done, aux);
 }
 
 const struct pool_pending *

@@ -77,6 +77,13 @@ void pool_db_lint(struct pool_db *);
 /* A model aside, as the document would leave the pool if it replaced what it
  * holds; the caller's.  NULL: see errors. */
 struct model *pool_db_aside(struct pool_db *, const struct doc *, struct doc_errors *);
+/* Likewise, of a document that depends on what stands: 'ask' says it each time that the change
+ * is tried, against what the model shows then and the database has if it succeeds.  The
+ * document is ours; NULL: it is not made (EINVAL), and 'errors' may say why. */
+typedef struct doc *pool_ask(void *aux, struct doc_errors *errors);
+void pool_db_apply_asked(struct pool_db *db, pool_ask *ask, enum pool_apply_mode mode,
+                         bool check_only, const struct pool_pending *pending, pool_done *done,
+                         void *aux);
 /* Good until the next pool_db_run(). */
 const struct pool_pending *pool_db_pending(struct pool_db *);
 

@@ -223,17 +223,29 @@ refresh_users(struct rest *r)
     r->users_generation = generation;
 }
 
+static struct rest_request *
+request_of(struct rest_txn *txn)
+{
+    return (struct rest_request *)((char *)txn - offsetof(struct rest_request, txn));
+}
+
+static void
+drop_edits(struct rest_request *q)
+{
+    json_decref(q->edits);
+    json_decref(q->checked);
+    q->edits = q->checked = NULL;
+}
+
 static void
 write_done(struct rest_txn *txn, const struct rest_fault *fault, int64_t generation)
 {
-    struct rest_request *q =
-        (struct rest_request *)((char *)txn - offsetof(struct rest_request, txn));
+    struct rest_request *q = request_of(txn);
     struct rest *r = rest_of(q);
 
     take(&r->writes, q);
     r->writing = false;
-    json_decref(q->edits);
-    q->edits = NULL;
+    drop_edits(q);
     if (fault) {
         rest_refuse(q, fault);
         return;
@@ -269,12 +281,28 @@ may_decide(struct rest *r, const struct rest_request *q, struct rest_fault *faul
     return ok;
 }
 
-/* Decided when its turn has come, by what stands then. */
+/* What the check makes of the edits is for what stands now. */
 static bool
-may_write(struct rest *r, struct rest_request *q, struct rest_fault *fault)
+may_edit(struct rest *r, struct rest_request *q, struct rest_fault *fault)
 {
+    json_decref(q->checked);
+    q->checked = json_deep_copy(q->edits);
+    q->txn.body = q->checked;
+    return rest_edits_check(r, &q->user, q->checked, fault);
+}
+
+/* Decided when its turn has come, by what stands and who asks then. */
+static bool
+decide(struct rest_txn *txn, struct rest_fault *fault)
+{
+    struct rest_request *q = request_of(txn);
+    struct rest *r = rest_of(q);
     bool pending = r->config.ops->pending(r->config.aux);
 
+    refresh_users(r);
+    if (!rest_still_may(q, fault)) {
+        return false;
+    }
     if (q->txn.kind != REST_CHECK && !rest_audit_good(r->audit)) {
         rest_fault_set(fault, 503, "unavailable", NULL, NULL,
                        "the audit log cannot be written, so nothing is changed");
@@ -290,7 +318,7 @@ may_write(struct rest *r, struct rest_request *q, struct rest_fault *fault)
                            "a commit waits for its confirmation: confirm it or roll it back first");
             return false;
         }
-        return q->txn.kind == REST_EDIT ? rest_edits_check(r, &q->user, q->edits, fault)
+        return q->txn.kind == REST_EDIT ? may_edit(r, q, fault)
                                         : rest_document_check(r, &q->user, q->txn.body, fault);
     case REST_CONFIRM:
     case REST_ROLLBACK:
@@ -307,21 +335,15 @@ static void
 start_write(struct rest *r)
 {
     while (!r->writing && r->writes.first) {
-        struct rest_request *q = r->writes.first;
-        struct rest_fault fault;
-
         r->writing = true;
-        if (may_write(r, q, &fault)) {
-            r->config.ops->submit(r->config.aux, &q->txn);
-        } else {
-            write_done(&q->txn, &fault, 0);
-        }
+        r->config.ops->submit(r->config.aux, &r->writes.first->txn);
     }
 }
 
 void
 rest_write(struct rest *r, struct rest_request *q)
 {
+    q->txn.decide = decide;
     q->txn.done = write_done;
     q->txn.author = q->user.name;
     push(&r->writes, q);
@@ -439,8 +461,7 @@ turn_away(struct rest_list *l)
     rest_fault_set(&fault, 503, "unavailable", NULL, NULL, "the controller is going down");
     while ((q = l->first)) {
         take(l, q);
-        json_decref(q->edits);
-        q->edits = NULL;
+        drop_edits(q);
         rest_put_fault(q, &fault);
         http_resume(&q->http);
     }

@@ -64,6 +64,10 @@ struct rest_txn {
     /* {"errors": [{object, field, message}], "warnings": [...]}, the implementor's
      * finding if it has any; freed by the server. */
     struct json_t *report;
+    /* The server's, for the implementor to ask whenever it is about to write, again if it
+     * begins anew: what stands then decides, and 'body' may be another afterwards.  False:
+     * 'fault' is what done() is to be called with. */
+    bool (*decide)(struct rest_txn *, struct rest_fault *fault);
     /* The implementor calls it once, from its own run or from submit().
      * 'fault' NULL: done, and visible to list() and object(). */
     void (*done)(struct rest_txn *, const struct rest_fault *fault, int64_t generation);

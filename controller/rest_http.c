@@ -171,11 +171,8 @@ body_allowed(struct rest_request *q, struct rest_fault *fault)
 }
 
 static bool
-head_ok(struct rest_request *q, const char *method, struct rest_fault *fault)
+has_role(const struct rest_request *q, struct rest_fault *fault)
 {
-    if (!identify(q, fault)) {
-        return false;
-    }
     if (q->user.role == POOL_ROLE_NONE && *q->user.session) {
         rest_fault_set(fault, 403, "denied", NULL, NULL,
                        "user \"%.128s\" of this session is not there, or not enabled, any more",
@@ -186,6 +183,33 @@ head_ok(struct rest_request *q, const char *method, struct rest_fault *fault)
         rest_fault_set(fault, 403, "denied", NULL, NULL,
                        "no role: the certificate's name is no (enabled) user of the pool, and its "
                        "OU names no role");
+        return false;
+    }
+    return true;
+}
+
+bool
+rest_still_may(struct rest_request *q, struct rest_fault *fault)
+{
+    struct rest *r = rest_of(q);
+    char user[sizeof q->user.name];
+
+    if (!*q->user.session) {
+        identify_peer(q);
+    } else if (rest_session_has(r->sessions, q->user.session, http_now_ms())) {
+        memcpy(user, q->user.name, sizeof user);
+        rest_identify(r, user, "", &q->user);
+    } else {
+        rest_fault_set(fault, 401, "denied", NULL, NULL, "the session has ended meanwhile");
+        return false;
+    }
+    return has_role(q, fault) && rest_route_allows(q, fault);
+}
+
+static bool
+head_ok(struct rest_request *q, const char *method, struct rest_fault *fault)
+{
+    if (!identify(q, fault) || !has_role(q, fault)) {
         return false;
     }
     http_vouch(&q->http);

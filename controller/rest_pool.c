@@ -24,6 +24,8 @@
 struct call {
     struct rest_pool *pool; /* NULL: nobody is interested any more */
     struct rest_txn *txn;   /* NULL: the controller's own rollback */
+    bool refused;           /* at its last try */
+    struct rest_fault fault;
 };
 
 struct rest_pool {
@@ -36,6 +38,7 @@ struct rest_pool {
     struct fleet *fleet;
     struct rest *rest;
     struct call *call;     /* or NULL */
+    bool deciding;         /* what it is to do */
     int64_t next_rollback; /* wall clock: not before */
 };
 
@@ -107,7 +110,7 @@ op_pending(void *pool_)
     struct rest_pool *pool = pool_;
     const struct pool_pending *pending = pool_db_pending(pool->db);
 
-    return pending && !pool->call ? pending->deadline_ms : 0;
+    return pool->call && !pool->deciding ? 0 : pending->deadline_ms;
 }
 
 static json_t *
@@ -351,7 +354,8 @@ applied(const struct pool_result *result, void *call_)
     struct call *call = call_;
     struct rest_pool *pool = call->pool;
     struct rest_txn *txn = call->txn;
-    struct rest_fault fault;
+    struct rest_fault fault = call->fault;
+    bool refused = call->refused;
 
     free(call);
     if (!pool) {
@@ -359,7 +363,13 @@ applied(const struct pool_result *result, void *call_)
     }
     pool->call = NULL;
     if (!txn) {
-        own_rollback_done(pool, result);
+        if (!refused) {
+            own_rollback_done(pool, result);
+        }
+        return;
+    }
+    if (refused) {
+        txn->done(txn, &fault, 0);
         return;
     }
     txn->report = json_pack("{s:o, s:o}", "errors", doc_errors_json(result->errors), "warnings",
@@ -371,20 +381,6 @@ applied(const struct pool_result *result, void *call_)
     fault_of(result->errors, result->error == EINVAL ? 422 : 503,
              "the pool database cannot be reached", &fault);
     txn->done(txn, &fault, 0);
-}
-
-static void
-apply(struct rest_pool *pool, struct rest_txn *txn, struct doc *doc, enum pool_apply_mode mode,
-      const struct pool_pending *pending)
-{
-    struct call *call = malloc(sizeof *call);
-
-    if (!call) {
-        abort();
-    }
-    *call = (struct call){pool, txn};
-    pool->call = call;
-    pool_db_apply(pool->db, doc, mode, txn && txn->kind == REST_CHECK, pending, applied, call);
 }
 
 /* A field's default, as JSON; NULL if it has none. */
@@ -491,9 +487,53 @@ doc_of(struct rest_pool *pool, const struct rest_txn *txn, struct doc_errors *er
     return NULL;
 }
 
+/* Whether the unconfirmed commit is to be taken back now: another controller may have done so,
+ * or somebody confirmed it. */
+static bool
+is_due(struct rest_pool *pool)
+{
+    int64_t deadline = pool_db_pending(pool->db)->deadline_ms;
+
+    return deadline && rest_model_wall_ms() >= deadline;
+}
+
+/* Decides, by what stands now, and says what is to be done. */
+static struct doc *
+ask(void *call_, struct doc_errors *errors)
+{
+    static const struct rest_txn own = {.kind = REST_ROLLBACK};
+    struct call *call = call_;
+    struct rest_pool *pool = call->pool;
+    struct rest_txn *txn = call->txn;
+
+    call->refused = true;
+    if (pool) {
+        pool->deciding = true;
+        call->refused = txn ? !txn->decide(txn, &call->fault) : !is_due(pool);
+        pool->deciding = false;
+    }
+    return call->refused ? NULL : doc_of(pool, txn ? txn : &own, errors);
+}
+
+static void
+apply(struct rest_pool *pool, struct rest_txn *txn, enum pool_apply_mode mode,
+      const struct pool_pending *pending)
+{
+    struct call *call = calloc(1, sizeof *call);
+
+    if (!call) {
+        abort();
+    }
+    call->pool = pool;
+    call->txn = txn;
+    pool->call = call;
+    pool_db_apply_asked(pool->db, ask, mode, txn && txn->kind == REST_CHECK, pending, applied,
+                        call);
+}
+
 /* What the database is to hold for a rollback, in the change's transaction. */
 static bool
-new_pending(struct rest_pool *pool, const struct rest_txn *txn, struct pool_pending *pending)
+new_pending(const struct rest_txn *txn, struct pool_pending *pending)
 {
     *pending = (struct pool_pending){"", 0, ""};
     if (txn->kind == REST_CONFIRM || txn->kind == REST_ROLLBACK) {
@@ -551,10 +591,9 @@ static void
 op_submit(void *pool_, struct rest_txn *txn)
 {
     struct rest_pool *pool = pool_;
-    struct doc_errors errors = {NULL, 0, false};
     struct pool_pending pending;
     struct rest_fault fault;
-    struct doc *doc;
+    bool merge = txn->kind == REST_EDIT || txn->kind == REST_CONFIRM;
 
     if (!pool_db_ready(pool->db) || pool->call) {
         rest_fault_set(&fault, 503, "unavailable", NULL, NULL, "%s",
@@ -563,21 +602,11 @@ op_submit(void *pool_, struct rest_txn *txn)
         txn->done(txn, &fault, 0);
         return;
     }
-    doc = doc_of(pool, txn, &errors);
-    if (doc) {
-        bool change = new_pending(pool, txn, &pending);
-        bool merge = txn->kind == REST_EDIT || txn->kind == REST_CONFIRM;
-        apply(pool, txn, doc,
-              merge                        ? POOL_MERGE
-              : txn->kind == REST_ROLLBACK ? POOL_RESTORE
-                                           : POOL_REPLACE,
-              change ? &pending : NULL);
-    } else {
-        txn->report = json_pack("{s:o, s:[]}", "errors", doc_errors_json(&errors), "warnings");
-        fault_of(&errors, 422, "out of memory", &fault);
-        txn->done(txn, txn->kind == REST_CHECK ? NULL : &fault, 0);
-    }
-    doc_errors_clear(&errors);
+    apply(pool, txn,
+          merge                        ? POOL_MERGE
+          : txn->kind == REST_ROLLBACK ? POOL_RESTORE
+                                       : POOL_REPLACE,
+          new_pending(txn, &pending) ? &pending : NULL);
 }
 
 /* --- the unconfirmed commit -------------------------------------------------------- */
@@ -585,24 +614,12 @@ op_submit(void *pool_, struct rest_txn *txn)
 static void
 roll_back_in_time(struct rest_pool *pool)
 {
-    const struct pool_pending *pending = pool_db_pending(pool->db);
     const struct pool_pending none = {"", 0, ""};
-    int64_t now = rest_model_wall_ms();
-    struct doc_errors errors = {NULL, 0, false};
-    struct doc *doc;
 
-    if (pool->call || !pending || !pending->deadline_ms || now < pending->deadline_ms ||
-        now < pool->next_rollback || !pool_db_connected(pool->db)) {
-        return;
+    if (!pool->call && is_due(pool) && rest_model_wall_ms() >= pool->next_rollback &&
+        pool_db_connected(pool->db)) {
+        apply(pool, NULL, POOL_RESTORE, &none);
     }
-    doc = doc_parse(pending->document, strlen(pending->document), &errors);
-    if (doc) {
-        apply(pool, NULL, doc, POOL_RESTORE, &none);
-    } else {
-        struct pool_result result = {.error = EINVAL, .errors = &errors};
-        own_rollback_done(pool, &result);
-    }
-    doc_errors_clear(&errors);
 }
 
 static int

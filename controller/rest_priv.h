@@ -89,7 +89,8 @@ struct rest_request {
     struct rest_request *prev, *next; /* in one of rest's lists */
     int64_t until_ms;                 /* a long poll */
     struct rest_txn txn;
-    json_t *edits; /* txn.body, unless it is 'json' */
+    json_t *edits;   /* as they came; NULL: txn.body is 'json' */
+    json_t *checked; /* txn.body otherwise: 'edits' for what stood when they were decided */
 };
 
 struct rest_list {
@@ -142,6 +143,8 @@ void rest_audit_request(struct rest *, const struct rest_request *, const struct
 /* --- rest_http.c ---------------------------------------------------------------- */
 
 int rest_listen(struct rest *, char *why, size_t why_size);
+/* Who asks and whether he may, as he is by now.  The main loop's. */
+bool rest_still_may(struct rest_request *, struct rest_fault *);
 
 /* --- rest_route.c --------------------------------------------------------------- */
 
@@ -149,6 +152,8 @@ extern const struct rest_route rest_routes[];
 extern const size_t n_rest_routes;
 /* Finds the route and what the path names; checks the role.  False: 'fault'. */
 bool rest_route_find(struct rest_request *, const char *method, struct rest_fault *);
+/* Whether the user's role may do what was found. */
+bool rest_route_allows(const struct rest_request *, struct rest_fault *);
 
 /* --- rest_schema.c -------------------------------------------------------------- */
 

@@ -459,8 +459,8 @@ match(struct rest_request *q)
     return object_path;
 }
 
-static bool
-role_ok(const struct rest_request *q, struct rest_fault *fault)
+bool
+rest_route_allows(const struct rest_request *q, struct rest_fault *fault)
 {
     const struct rest_route *route = q->route;
     enum pool_role role = q->user.role;
@@ -493,7 +493,7 @@ rest_route_find(struct rest_request *q, const char *method, struct rest_fault *f
     for (size_t i = 0; i < n_rest_routes; i++) {
         if (!strcmp(rest_routes[i].path, path) && !strcmp(rest_routes[i].method, method)) {
             q->route = &rest_routes[i];
-            return role_ok(q, fault);
+            return rest_route_allows(q, fault);
         }
     }
     rest_fault_set(fault, 405, "bad_request", NULL, NULL, "%.20s cannot be done here", method);

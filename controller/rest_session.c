@@ -157,6 +157,17 @@ rest_session_use(struct rest_sessions *all, const char *token, int64_t now_ms,
 }
 
 bool
+rest_session_has(struct rest_sessions *all, const char *id, int64_t now_ms)
+{
+    bool has;
+
+    pthread_mutex_lock(&all->mutex);
+    has = strlen(id) == REST_SESSION_ID - 1 && find(all, id, now_ms);
+    pthread_mutex_unlock(&all->mutex);
+    return has;
+}
+
+bool
 rest_session_end(struct rest_sessions *all, const char *id, const char *user, int64_t now_ms)
 {
     struct session *s = NULL;

@@ -39,6 +39,8 @@ int rest_session_begin(struct rest_sessions *, const char *user, const char *add
 bool rest_session_use(struct rest_sessions *, const char *token, int64_t now_ms,
                       char id[REST_SESSION_ID], char user[129]);
 /* By id; 'user' NULL: anybody's.  False: there is none. */
+/* Whether it is open; not a use of it. */
+bool rest_session_has(struct rest_sessions *, const char *id, int64_t now_ms);
 bool rest_session_end(struct rest_sessions *, const char *id, const char *user, int64_t now_ms);
 /* [{"id", "user", "address", "began", "expires_in", "idle_in"}], a user's or all. */
 json_t *rest_sessions_list(struct rest_sessions *, const char *user, int64_t now_ms);

@@ -16,7 +16,12 @@ struct fake {
     int64_t pending_ms;
     json_t *before;          /* the unconfirmed commit */
     _Atomic int64_t applied; /* what the hosts have applied */
-    atomic_int submitted;
+    atomic_int submitted;    /* and not refused */
+    /* What another controller has done by the time that the next change is decided: an edit. */
+    _Atomic(json_t *) meanwhile;
+    atomic_bool hold; /* the next change is not decided until this is no more */
+    atomic_bool holds;
+    struct rest_txn *held;
     struct rest *rest;
     pthread_t thread;
     atomic_bool stop;
@@ -184,10 +189,24 @@ static inline void
 fake_submit(void *f_, struct rest_txn *txn)
 {
     struct fake *f = f_;
+    json_t *edit, *meanwhile = atomic_exchange(&f->meanwhile, NULL);
     struct rest_fault fault;
-    json_t *edit;
     size_t i;
 
+    if (atomic_load(&f->hold)) {
+        f->held = txn;
+        atomic_store(&f->holds, true);
+        return;
+    }
+    if (meanwhile) {
+        fake_edit(f, meanwhile);
+        f->generation++;
+        json_decref(meanwhile);
+    }
+    if (!txn->decide(txn, &fault)) {
+        txn->done(txn, &fault, 0);
+        return;
+    }
     atomic_fetch_add(&f->submitted, 1);
     if (txn->kind == REST_CHECK) {
         txn->report = fake_check(f);
@@ -281,6 +300,12 @@ fake_loop(void *f_)
         int ms = rest_timeout_ms(f->rest);
         poll(&p, 1, ms < 0 || ms > 50 ? 50 : ms);
         rest_run(f->rest);
+        if (f->held && !atomic_load(&f->hold)) {
+            struct rest_txn *txn = f->held;
+            f->held = NULL;
+            atomic_store(&f->holds, false);
+            fake_submit(f, txn);
+        }
     }
     return NULL;
 }

@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "ctl_side.h"
+#include "openvswitch/dynamic-string.h"
 #include "openvswitch/vlog.h"
 #include "packets.h"
 #include "pool_row.h"
@@ -417,6 +418,184 @@ test_two(struct side *s)
     side_close(&other);
 }
 
+/* A change that depends on what stands. */
+struct asked {
+    struct answer answer; /* first: of got() */
+    struct side *side;
+    const char *word;
+    unsigned n; /* times */
+};
+
+/* The group "more" with one address more. */
+static struct doc *
+one_more(void *asked_, struct doc_errors *errors)
+{
+    struct asked *asked = asked_;
+    const struct model_obj *obj = model_any_by_name(asked->side->m, REC_GROUP, "more", NULL);
+    const struct ovsdb_idl_row *row =
+        pool_row_find(pool_db_idl(asked->side->db), REC_GROUP, &obj->uuid);
+    struct ds text = DS_EMPTY_INITIALIZER;
+    size_t n;
+    char **list = pool_row_get_list(row, REC_GROUP, "addresses", &n);
+    struct doc *doc;
+
+    asked->n++;
+    ds_put_format(&text, "{\"version\":1,\"groups\":[{\"name\":\"more\",\"addresses\":[\"%s\"",
+                  asked->word);
+    for (size_t i = 0; i < n; i++) {
+        ds_put_format(&text, ",\"%s\"", list[i]);
+        free(list[i]);
+    }
+    ds_put_cstr(&text, "]}]}");
+    doc = doc_parse(ds_cstr(&text), text.length, errors);
+    ds_destroy(&text);
+    free(list);
+    return doc;
+}
+
+static bool
+is_pending(const struct asked *asked)
+{
+    return pool_db_pending(asked->side->db)->deadline_ms;
+}
+
+static struct doc *
+confirm(void *asked_, struct doc_errors *errors)
+{
+    return is_pending(asked_) ? doc_create() : NULL;
+}
+
+static struct doc *
+roll_back(void *asked_, struct doc_errors *errors)
+{
+    struct asked *asked = asked_;
+    const char *text = pool_db_pending(asked->side->db)->document;
+
+    return is_pending(asked) ? doc_parse(text, strlen(text), errors) : NULL;
+}
+
+/* A tenant, unless a commit waits for its confirmation. */
+static struct doc *
+add_tenant(void *asked_, struct doc_errors *errors)
+{
+    struct asked *asked = asked_;
+    struct doc *doc = NULL;
+
+    if (!is_pending(asked)) {
+        char *text = xasprintf("{\"version\":1,\"tenants\":[{\"name\":\"%s\"}]}", asked->word);
+
+        doc = doc_parse(text, strlen(text), errors);
+        free(text);
+    }
+    return doc;
+}
+
+static struct asked
+begin(struct side *s, const char *word)
+{
+    return (struct asked){.side = s, .word = word};
+}
+
+static bool
+both_done(struct side *s, const void *asked_)
+{
+    const struct asked *asked = asked_;
+
+    return asked[0].answer.done && asked[1].answer.done;
+}
+
+static bool
+sees_pending(struct side *s, const void *deadline)
+{
+    return pool_db_pending(s->db)->deadline_ms == *(const int64_t *)deadline;
+}
+
+/* One of both sides confirms what the other takes back. */
+static void
+meet(struct side *confirms, struct side *takes_back)
+{
+    struct pool_pending pending = {NULL, 123456789, "ada"}, none = {"", 0, ""};
+    struct asked both[] = {begin(confirms, ""), begin(takes_back, "")};
+    struct answer a = {.done = false};
+    const char *text = "{\"version\":1,\"tenants\":[{\"name\":\"half\"}]}";
+    struct doc_errors errors = {NULL, 0, false};
+
+    pool_db_apply(confirms->db, doc_parse(text, strlen(text), &errors), POOL_MERGE, false, &pending,
+                  got, &a);
+    CHECK(until(confirms, takes_back, is_done, &a) && !a.error);
+    CHECK(until(confirms, takes_back, sees_pending, &pending.deadline_ms));
+    CHECK(until(takes_back, confirms, sees_pending, &pending.deadline_ms));
+    pool_db_apply_asked(confirms->db, confirm, POOL_MERGE, false, &none, got, &both[0]);
+    pool_db_apply_asked(takes_back->db, roll_back, POOL_RESTORE, false, &none, got, &both[1]);
+    CHECK(until(confirms, takes_back, both_done, both));
+    CHECK(!both[0].answer.error != !both[1].answer.error);
+    rest(confirms, 100);
+    CHECK(!both[0].answer.error == !!model_by_name(confirms->m, REC_TENANT, "half"));
+    CHECK(!pool_db_pending(confirms->db)->deadline_ms);
+    if (!both[0].answer.error) {
+        CHECK(!removal(confirms, REC_TENANT, "half").error);
+    }
+}
+
+static void
+test_asked(struct side *s)
+{
+    struct pool_pending pending = {NULL, 123456789, "ada"}, none = {"", 0, ""};
+    struct asked a[8][2];
+    struct side other;
+    struct answer done;
+    char words[8][2][20];
+    size_t n;
+
+    side_open(&other);
+    CHECK(until(&other, s, connected, NULL));
+
+    CASE("two controllers that add to one set at once add both");
+    n = model_group_prefixes(s->m, model_group(model_by_name(s->m, REC_GROUP, "more")))->n;
+    for (int i = 0; i < 8; i++) {
+        for (int j = 0; j < 2; j++) {
+            snprintf(words[i][j], sizeof words[i][j], "192.0.%d.%d", j, 2 * i);
+            a[i][j] = begin(j ? &other : s, words[i][j]);
+            pool_db_apply_asked(a[i][j].side->db, one_more, POOL_MERGE, false, NULL, got, &a[i][j]);
+        }
+    }
+    for (int i = 0; i < 8; i++) {
+        CHECK(until(s, &other, both_done, a[i]) && !a[i][0].answer.error && !a[i][1].answer.error);
+    }
+    rest(s, 100);
+    CHECK(model_group_prefixes(s->m, model_group(model_by_name(s->m, REC_GROUP, "more")))->n ==
+          n + 16);
+
+    CASE("of a confirmation and a rollback at two controllers one is done");
+    meet(s, &other);
+    meet(&other, s);
+
+    CASE("no change comes in between a commit that waits and its rollback");
+    for (int i = 0; i < 2; i++) {
+        struct side *first = i ? &other : s, *second = i ? s : &other;
+
+        a[0][0] = begin(first, i ? "e1" : "e0");
+        memset(&done, 0, sizeof done);
+        if (i) { /* they meet in either order */
+            pool_db_apply_asked(first->db, add_tenant, POOL_MERGE, false, NULL, got, &a[0][0]);
+        }
+        pool_db_apply(second->db, doc_create(), POOL_MERGE, false, &pending, got, &done);
+        if (!i) {
+            pool_db_apply_asked(first->db, add_tenant, POOL_MERGE, false, NULL, got, &a[0][0]);
+        }
+        CHECK(until(first, second, is_done, &a[0][0].answer) &&
+              until(first, second, is_done, &done) && !done.error);
+        CHECK(until(first, second, sees_pending, &pending.deadline_ms));
+        CHECK(a[0][0].answer.error ||
+              strstr(pool_db_pending(first->db)->document, i ? "\"e1\"" : "\"e0\""));
+        memset(&done, 0, sizeof done);
+        pool_db_apply(first->db, doc_create(), POOL_MERGE, false, &none, got, &done);
+        CHECK(until(first, second, is_done, &done) && !done.error);
+        CHECK(until(second, first, sees_pending, &none.deadline_ms));
+    }
+    side_close(&other);
+}
+
 static void
 test_remembered(struct side *s)
 {
@@ -503,6 +682,7 @@ main(int argc, char *argv[])
     test_pending(&s);
     test_check(&s);
     test_two(&s);
+    test_asked(&s);
     test_remembered(&s);
     test_server_dies(&s);
     test_replace(&s);

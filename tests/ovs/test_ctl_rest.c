@@ -207,6 +207,73 @@ test_commit(void)
     json_decref(json);
 }
 
+/* By another controller, once the next change has come and before it is decided. */
+static void
+meanwhile(const char *edit)
+{
+    atomic_store(&pool.meanwhile, json_loads(edit, 0, NULL));
+}
+
+static void
+test_meanwhile(void)
+{
+    static const char uplink[] =
+        "{\"edits\": [{\"op\": \"set\", \"class\": \"host\", \"name\": \"h1\", \"values\": "
+        "{\"uplink\": \"eth9\"}}]}";
+    struct cert ann = cert_make("ann", "admin", CERT_CLIENT, &ca);
+    struct cert alice = cert_make("alice", "", CERT_CLIENT, &ca);
+    json_t *json;
+
+    CASE("rest/meanwhile: a role that is taken away while a request waits");
+    CHECK(tls_ask(&ann, "POST", "/v1/commit?confirm=60", uplink, NULL) == 200);
+    meanwhile("{\"op\": \"add\", \"class\": \"user\", \"name\": \"ann\", \"values\": "
+              "{\"name\": \"ann\", \"role\": \"operator\"}}");
+    CHECK(tls_ask(&ann, "POST", "/v1/confirm", NULL, &json) == 403);
+    CHECK(says(json, "object", "hosts"));
+    json_decref(json);
+    meanwhile("{\"op\": \"set\", \"class\": \"user\", \"name\": \"ann\", \"values\": "
+              "{\"role\": \"viewer\"}}");
+    CHECK(tls_ask(&ann, "POST", "/v1/rollback", NULL, NULL) == 403);
+    CHECK(ask("POST", "/v1/confirm", NULL, NULL) == 200);
+    CHECK(ask("PATCH", "/v1/users/ann", "{\"role\": \"admin\"}", NULL) == 200);
+    meanwhile("{\"op\": \"set\", \"class\": \"user\", \"name\": \"ann\", \"values\": "
+              "{\"enabled\": false}}");
+    CHECK(tls_ask(&ann, "POST", "/v1/vms", "{\"name\": \"w\"}", &json) == 403);
+    json_decref(json);
+    CHECK(ask("DELETE", "/v1/users/ann", NULL, NULL) == 200);
+
+    CASE("rest/meanwhile: what is another tenant's by then");
+    meanwhile("{\"op\": \"set\", \"class\": \"group\", \"name\": \"gr\", \"values\": "
+              "{\"tenant\": \"green\"}}");
+    CHECK(tls_ask(&alice, "PATCH", "/v1/groups/gr", "{\"addresses\": [\"10.0.0.9\"]}", NULL) ==
+          404);
+    CHECK(ask("GET", "/v1/groups/gr", NULL, &json) == 200 && !json_object_get(json, "addresses"));
+    json_decref(json);
+    CHECK(ask("PATCH", "/v1/groups/gr", "{\"tenant\": \"red\"}", NULL) == 200);
+    CHECK(tls_ask(&alice, "PATCH", "/v1/groups/gr", "{\"addresses\": [\"10.0.0.9\"]}", NULL) ==
+          200);
+    CHECK(ask("PATCH", "/v1/groups/gr", "{\"addresses\": null}", NULL) == 200);
+
+    CASE("rest/meanwhile: members of a set that others add stay");
+    meanwhile("{\"op\": \"set\", \"class\": \"group\", \"name\": \"all\", \"values\": "
+              "{\"addresses\": [\"10.0.0.0/8\", \"192.0.2.0/24\"]}}");
+    CHECK(ask("PATCH", "/v1/groups/all",
+              "{\"addresses\": {\"add\": [\"198.51.100.0/24\"], \"remove\": [\"10.0.0.0/8\"]}}",
+              NULL) == 200);
+    CHECK(ask("GET", "/v1/groups/all", NULL, &json) == 200);
+    CHECK(json_array_size(json_object_get(json, "addresses")) == 2);
+    json_decref(json);
+    CHECK(ask("PATCH", "/v1/groups/all", "{\"addresses\": [\"10.0.0.0/8\"]}", NULL) == 200);
+
+    CASE("rest/meanwhile: one of that name");
+    meanwhile("{\"op\": \"add\", \"class\": \"vm\", \"name\": \"w\", \"values\": {\"name\": "
+              "\"w\"}}");
+    CHECK(ask("POST", "/v1/vms", "{\"name\": \"w\"}", NULL) == 409);
+    CHECK(ask("DELETE", "/v1/vms/w", NULL, NULL) == 200);
+    cert_free(&ann);
+    cert_free(&alice);
+}
+
 static void *
 poll_long(void *status)
 {
@@ -617,6 +684,7 @@ main(int argc, char **argv)
     test_objects();
     test_faults();
     test_commit();
+    test_meanwhile();
     test_wait();
     test_tables();
     test_tenant();

@@ -457,6 +457,36 @@ test_roles(void)
     CHECK(atomic_load(&pool.submitted) - before < 10); /* checks, and removals of "none" */
 }
 
+static void
+test_meanwhile(void)
+{
+    struct client c = {connect_unix(paths[SOCK]), NULL, NULL};
+    char path[60], text[400];
+    struct token t;
+    json_t *json;
+
+    CASE("rest_session/ends while its request waits");
+    CHECK(login("{\"user\": \"r-operator\"}", &t));
+    atomic_store(&pool.hold, true);
+    snprintf(text, sizeof text,
+             "DELETE /v1/vms/r1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+             "Authorization: Bearer %s\r\n\r\n",
+             t.text);
+    CHECK(client_send(&c, text, strlen(text)));
+    for (int i = 0; i < 5000 && !atomic_load(&pool.holds); i++) {
+        usleep(1000);
+    }
+    CHECK(atomic_load(&pool.holds));
+    snprintf(path, sizeof path, BEGIN "/%s", t.id);
+    CHECK(ask("DELETE", path, NULL, NULL) == 200);
+    atomic_store(&pool.hold, false);
+    CHECK(client_answer(&c, &json, NULL) == 401);
+    CHECK(says(json, "error", "denied"));
+    json_decref(json);
+    client_close(&c);
+    CHECK(ask("GET", "/v1/vms/r1", NULL, NULL) == 200);
+}
+
 int
 main(void)
 {
@@ -472,6 +502,7 @@ main(void)
     test_end();
     test_time();
     test_roles();
+    test_meanwhile();
     fake_stop(&pool);
     rig_end();
     return check_done();
