@@ -33,6 +33,8 @@
 #include "openvswitch/list.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
+#include "random.h"
+#include "stranger.h"
 #include "stream.h"
 #include "timeval.h"
 #include "unicode.h"
@@ -45,7 +47,7 @@ static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(20, 20);
 enum {
     MAX_SESSIONS = 1000,
     MAX_PER_HOST = 32,
-    MAX_HANDSHAKES = 64, /* the oldest makes room */
+    MAX_HANDSHAKES = 64, /* who has most makes room */
     CONNECTIONS_A_TURN = 16,
     HANDSHAKE_MS = 10000,
     MAX_PENDING = 64, /* transactions of a session */
@@ -63,7 +65,7 @@ struct pending {
 };
 
 struct session {
-    struct ovs_list node;  /* in 'handshakes' or 'sessions' of dbgate */
+    struct stranger who;   /* came; in 'handshakes' or 'sessions' of dbgate */
     struct stream *stream; /* of a handshake */
     struct ssl_st *ssl;    /* of 'stream', then of 'down' */
     /* Of a handshake; else of the last that came from the host, or that it was seen to read. */
@@ -84,6 +86,7 @@ struct dbgate {
     char *server;
     struct dbgate_hosts *hosts;
     int probe_ms;
+    uint32_t basis;                       /* of addresses' hashes */
     struct ovs_list handshakes, sessions; /* the oldest first */
     size_t n_handshakes, n_sessions;
 };
@@ -105,7 +108,7 @@ session_destroy(struct session *s)
 {
     struct pending *p;
 
-    ovs_list_remove(&s->node);
+    ovs_list_remove(&s->who.node);
     LIST_FOR_EACH_SAFE (p, node, &s->pending) {
         forget(s, p);
     }
@@ -360,7 +363,7 @@ count_of(const struct dbgate *g, const char *host)
     const struct session *s;
     size_t n = 0;
 
-    LIST_FOR_EACH (s, node, &g->sessions) {
+    LIST_FOR_EACH (s, who.node, &g->sessions) {
         n += !strcmp(s->host, host);
     }
     return n;
@@ -405,8 +408,8 @@ admit(struct dbgate *g, struct session *s)
     s->good_until = host_peer_good_until(s->ssl);
     g->n_handshakes--;
     g->n_sessions++;
-    ovs_list_remove(&s->node);
-    ovs_list_push_back(&g->sessions, &s->node);
+    ovs_list_remove(&s->who.node);
+    ovs_list_push_back(&g->sessions, &s->who.node);
     return 0;
 }
 
@@ -424,7 +427,7 @@ shake_hands(struct dbgate *g)
 {
     struct session *s;
 
-    LIST_FOR_EACH_SAFE (s, node, &g->handshakes) {
+    LIST_FOR_EACH_SAFE (s, who.node, &g->handshakes) {
         int error;
 
         stream_run(s->stream);
@@ -450,13 +453,14 @@ take_connections(struct dbgate *g)
         struct session *s = xzalloc(sizeof *s);
 
         s->stream = stream;
+        s->who.address = stranger_address(stream, g->basis);
         s->ssl = host_peer_newest();
         s->since = time_msec();
         ovs_list_init(&s->pending);
-        ovs_list_push_back(&g->handshakes, &s->node);
+        ovs_list_push_back(&g->handshakes, &s->who.node);
         if (++g->n_handshakes > MAX_HANDSHAKES) {
-            drop_handshake(g, CONTAINER_OF(ovs_list_front(&g->handshakes), struct session, node),
-                           EMFILE);
+            drop_handshake(
+                g, CONTAINER_OF(stranger_makes_room(&g->handshakes), struct session, who), EMFILE);
         }
     }
 }
@@ -476,6 +480,7 @@ dbgate_open(const char *listen, const char *server, int probe_ms, struct dbgate 
     g->server = xstrdup(server);
     g->hosts = dbgate_hosts_open(server);
     g->probe_ms = probe_ms;
+    g->basis = random_uint32();
     ovs_list_init(&g->handshakes);
     ovs_list_init(&g->sessions);
     *gp = g;
@@ -495,7 +500,7 @@ put_out_strangers(struct dbgate *g)
 {
     struct session *s;
 
-    LIST_FOR_EACH_SAFE (s, node, &g->sessions) {
+    LIST_FOR_EACH_SAFE (s, who.node, &g->sessions) {
         if (!dbgate_hosts_has(g->hosts, s->host)) {
             end_session(g, s, "the pool has no such host any more");
         }
@@ -507,12 +512,12 @@ dbgate_recheck(struct dbgate *g)
 {
     struct session *s;
 
-    LIST_FOR_EACH_SAFE (s, node, &g->handshakes) {
+    LIST_FOR_EACH_SAFE (s, who.node, &g->handshakes) {
         if (s->host && !host_peer_still_good(s->ssl)) {
             drop_handshake(g, s, EACCES);
         }
     }
-    LIST_FOR_EACH_SAFE (s, node, &g->sessions) {
+    LIST_FOR_EACH_SAFE (s, who.node, &g->sessions) {
         if (!host_peer_still_good(s->ssl)) {
             end_session(g, s, "its certificate is not good any more");
         }
@@ -529,7 +534,7 @@ dbgate_run(struct dbgate *g)
     }
     take_connections(g);
     shake_hands(g);
-    LIST_FOR_EACH_SAFE (s, node, &g->sessions) {
+    LIST_FOR_EACH_SAFE (s, who.node, &g->sessions) {
         int error = session_run(s, g->probe_ms);
 
         if (error) {
@@ -547,14 +552,14 @@ dbgate_wait(struct dbgate *g)
 
     dbgate_hosts_wait(g->hosts);
     pstream_wait(g->listener);
-    LIST_FOR_EACH (s, node, &g->handshakes) {
+    LIST_FOR_EACH (s, who.node, &g->handshakes) {
         stream_run_wait(s->stream);
         if (!s->host) { /* else it is done, and the hosts are to be read */
             stream_connect_wait(s->stream);
         }
         poll_timer_wait_until(s->since + HANDSHAKE_MS);
     }
-    LIST_FOR_EACH (s, node, &g->sessions) {
+    LIST_FOR_EACH (s, who.node, &g->sessions) {
         session_wait(s, g->probe_ms);
     }
 }
@@ -564,10 +569,10 @@ dbgate_close(struct dbgate *g)
 {
     struct session *s;
 
-    LIST_FOR_EACH_SAFE (s, node, &g->handshakes) {
+    LIST_FOR_EACH_SAFE (s, who.node, &g->handshakes) {
         session_destroy(s);
     }
-    LIST_FOR_EACH_SAFE (s, node, &g->sessions) {
+    LIST_FOR_EACH_SAFE (s, who.node, &g->sessions) {
         session_destroy(s);
     }
     pstream_close(g->listener);

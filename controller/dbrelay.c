@@ -9,7 +9,7 @@
  * TLS has written what it was given (a piece at most).
  *
  * Strangers cost a handshake each, of which there are a bounded number; who has most of them
- * makes room.  An address has a share of the sessions, for a host may come to a copy.
+ * makes room (stranger.h).  An address has a share of the sessions, for a host may come to a copy.
  *
  * One piece of bytes waits in each direction; while it does, no more is read there.  So who
  * does not read is held back at the server, which keeps changes together for it, and costs
@@ -26,13 +26,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "hash.h"
 #include "host_peer.h"
 #include "jsonrpc.h"
 #include "openvswitch/list.h"
 #include "openvswitch/poll-loop.h"
 #include "openvswitch/vlog.h"
 #include "random.h"
+#include "stranger.h"
 #include "stream.h"
 #include "timeval.h"
 #include "util.h"
@@ -65,10 +65,9 @@ struct end {
 };
 
 struct session {
-    struct ovs_list node; /* in 'handshakes' or 'sessions' of dbrelay */
-    struct end from, to;  /* who came; where it goes, no stream until 'from' is connected */
-    uint32_t address;     /* of who came */
-    struct end *left;     /* the other one has closed; NULL: neither */
+    struct stranger who; /* came; in 'handshakes' or 'sessions' of dbrelay */
+    struct end from, to; /* him; where he goes, no stream until 'from' is connected */
+    struct end *left;    /* the other one has closed; NULL: neither */
     long long int left_until;
     long long int until; /* of a handshake; else what its certificates last, by
                           * time_wall_msec() */
@@ -89,7 +88,7 @@ struct dbrelay {
 static void
 session_destroy(struct session *s)
 {
-    ovs_list_remove(&s->node);
+    ovs_list_remove(&s->who.node);
     stream_close(s->from.stream);
     stream_close(s->to.stream);
     free(s);
@@ -240,29 +239,6 @@ open_server(struct dbrelay *r, struct session *s)
     return error == EAGAIN ? EBUSY : error; /* a Unix socket whose queue is full */
 }
 
-/* Names its address; 0: a socket's, which all have.  Nobody outside can tell which addresses
- * share one. */
-static uint32_t
-address_of(const struct dbrelay *r, const struct stream *stream)
-{
-    const char *name = stream_get_name(stream), *colon = strrchr(name, ':');
-    bool has = !strncmp(name, "ssl:", 4) && colon;
-
-    return has ? MAX(hash_bytes(name, colon - name, r->basis), 1) : 0;
-}
-
-static size_t
-count_of(const struct ovs_list *list, uint32_t address)
-{
-    struct session *s;
-    size_t n = 0;
-
-    LIST_FOR_EACH (s, node, list) {
-        n += address && s->address == address;
-    }
-    return n;
-}
-
 static long long int
 good_until(const struct end *end)
 {
@@ -276,8 +252,8 @@ admit(struct dbrelay *r, struct session *s)
     int error = connect_end(r, &s->from);
 
     if (!error && !s->to.stream) {
-        bool full =
-            r->n_sessions >= MAX_SESSIONS || count_of(&r->sessions, s->address) >= MAX_PER_ADDRESS;
+        bool full = r->n_sessions >= MAX_SESSIONS ||
+                    stranger_count(&r->sessions, s->who.address) >= MAX_PER_ADDRESS;
 
         error = !is_good(s->from.ssl) ? EACCES : full ? EMFILE : open_server(r, s);
     }
@@ -294,8 +270,8 @@ admit(struct dbrelay *r, struct session *s)
     s->until = MIN(good_until(&s->from), good_until(&s->to));
     r->n_handshakes--;
     r->n_sessions++;
-    ovs_list_remove(&s->node);
-    ovs_list_push_back(&r->sessions, &s->node);
+    ovs_list_remove(&s->who.node);
+    ovs_list_push_back(&r->sessions, &s->who.node);
     return 0;
 }
 
@@ -314,7 +290,7 @@ shake_hands(struct dbrelay *r)
 {
     struct session *s;
 
-    LIST_FOR_EACH_SAFE (s, node, &r->handshakes) {
+    LIST_FOR_EACH_SAFE (s, who.node, &r->handshakes) {
         int error = admit(r, s);
 
         if (error == EAGAIN && time_msec() >= s->until) {
@@ -326,24 +302,6 @@ shake_hands(struct dbrelay *r)
     }
 }
 
-/* The oldest handshake of the address that has most. */
-static struct session *
-makes_room(const struct dbrelay *r)
-{
-    struct session *s, *most = NULL;
-    size_t n_most = 0;
-
-    LIST_FOR_EACH (s, node, &r->handshakes) {
-        size_t n = MAX(count_of(&r->handshakes, s->address), 1);
-
-        if (n > n_most) {
-            n_most = n;
-            most = s;
-        }
-    }
-    return most;
-}
-
 static void
 take_connections(struct dbrelay *r)
 {
@@ -353,12 +311,13 @@ take_connections(struct dbrelay *r)
         struct session *s = xzalloc(sizeof *s);
 
         s->from.stream = stream;
-        s->address = address_of(r, stream);
+        s->who.address = stranger_address(stream, r->basis);
         s->from.ssl = r->listens_tls ? host_peer_newest() : NULL;
         s->until = time_msec() + MIN(HANDSHAKE_MS, 2 * r->probe_ms);
-        ovs_list_push_back(&r->handshakes, &s->node);
+        ovs_list_push_back(&r->handshakes, &s->who.node);
         if (++r->n_handshakes > MAX_HANDSHAKES) {
-            drop_handshake(r, makes_room(r), EMFILE);
+            drop_handshake(
+                r, CONTAINER_OF(stranger_makes_room(&r->handshakes), struct session, who), EMFILE);
         }
     }
 }
@@ -413,7 +372,7 @@ dbrelay_recheck(struct dbrelay *r)
 {
     struct session *s;
 
-    LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
+    LIST_FOR_EACH_SAFE (s, who.node, &r->sessions) {
         if (!is_good(s->from.ssl) || !is_good(s->to.ssl)) {
             put_out(r, s, "a certificate is not good any more");
         }
@@ -427,7 +386,7 @@ dbrelay_run(struct dbrelay *r)
 
     take_connections(r);
     shake_hands(r);
-    LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
+    LIST_FOR_EACH_SAFE (s, who.node, &r->sessions) {
         int error = session_run(s);
 
         if (error) {
@@ -445,14 +404,14 @@ dbrelay_wait(struct dbrelay *r)
     struct session *s;
 
     pstream_wait(r->listener);
-    LIST_FOR_EACH (s, node, &r->handshakes) {
+    LIST_FOR_EACH (s, who.node, &r->handshakes) {
         struct end *end = s->from.connected ? &s->to : &s->from;
 
         stream_run_wait(end->stream);
         stream_connect_wait(end->stream);
         poll_timer_wait_until(s->until);
     }
-    LIST_FOR_EACH (s, node, &r->sessions) {
+    LIST_FOR_EACH (s, who.node, &r->sessions) {
         session_wait(s);
     }
 }
@@ -462,10 +421,10 @@ dbrelay_close(struct dbrelay *r)
 {
     struct session *s;
 
-    LIST_FOR_EACH_SAFE (s, node, &r->handshakes) {
+    LIST_FOR_EACH_SAFE (s, who.node, &r->handshakes) {
         session_destroy(s);
     }
-    LIST_FOR_EACH_SAFE (s, node, &r->sessions) {
+    LIST_FOR_EACH_SAFE (s, who.node, &r->sessions) {
         session_destroy(s);
     }
     pstream_close(r->listener);

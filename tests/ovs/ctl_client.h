@@ -218,6 +218,20 @@ is_served(const char *folder, const char *name)
     return is;
 }
 
+/* From another address than the clients, and never says a word. */
+static inline int
+stranger(void)
+{
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002)};
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    ovs_assert(!bind(fd, (struct sockaddr *)&from, sizeof from) &&
+               !connect(fd, (struct sockaddr *)&to, sizeof to));
+    return fd;
+}
+
 /* Within ten seconds. */
 static inline bool
 until(bool (*is)(const void *), const void *aux)

@@ -117,6 +117,28 @@ transact(const char *operation)
 /* --- cases ---------------------------------------------------------------------------------- */
 
 static void
+test_crowds(void)
+{
+    enum { STRANGERS = 96 };
+    struct client *slow = client_open_but_one("hosts", "h1");
+    int fds[STRANGERS];
+
+    CASE("dbgate/wire: strangers without end keep nobody out");
+    for (int i = 0; i < STRANGERS; i++) {
+        fds[i] = stranger();
+        /* No more than its queue takes at once. */
+        CHECK(i % 8 || is_served("hosts", "h1"));
+    }
+    CHECK(until(logged, "not connected: Too many open files"));
+    client_finish(slow);
+    CHECK(served(slow));
+    client_close(slow);
+    for (int i = 0; i < STRANGERS; i++) {
+        close(fds[i]);
+    }
+}
+
+static void
 test_messages(void)
 {
     static const char *const ids[] = {"1.5", "true", "[1]", "{}"};
@@ -413,6 +435,7 @@ main(int argc, char *argv[])
         ctl_switch_destroy(&files);
         return 1;
     }
+    test_crowds();
     test_messages();
     test_renewed();
     test_expired();

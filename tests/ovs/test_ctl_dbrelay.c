@@ -136,20 +136,6 @@ others_served(const void *aux)
     return is_served("db", "c1");
 }
 
-/* From another address than all others, and never says a word. */
-static int
-stranger(void)
-{
-    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000002)};
-    struct sockaddr_in to = {
-        .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    ovs_assert(!bind(fd, (struct sockaddr *)&from, sizeof from) &&
-               !connect(fd, (struct sockaddr *)&to, sizeof to));
-    return fd;
-}
-
 static void
 test_crowds(void)
 {
