@@ -6,7 +6,9 @@
  * A session has two ends, who came and where it goes, each of which may be TLS.  TLS decides
  * in its handshake (host_peer.h); before bytes pass, and again whenever there are new lists,
  * the certificates are looked at once more.  If either end closes, so does the other, once
- * TLS has written what it was given (a piece at most).
+ * TLS has written what it was given (a piece at most) and its machine has taken that: it is
+ * told that nothing more comes, and then it closes.  An end that takes nothing any more has not
+ * closed yet: what it said before is still to be read, and then it has.
  *
  * Strangers cost a handshake each, of which there are a bounded number; who has most of them
  * makes room (stranger.h).  An address has a share of the sessions, for a host may come to a copy.
@@ -21,10 +23,13 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "host_peer.h"
 #include "jsonrpc.h"
@@ -49,7 +54,7 @@ enum {
     MAX_PER_ADDRESS = 64,
     MAX_HANDSHAKES = 64,
     HANDSHAKE_MS = 10000,
-    LEFT_MS = 10000, /* for the last piece */
+    LEFT_MS = 10000, /* for the last piece, and to close */
     CONNECTIONS_A_TURN = 16,
     PIECE = 16 << 10,
     PIECES_A_TURN = 16,
@@ -60,6 +65,7 @@ struct end {
     struct ssl_st *ssl; /* of 'stream'; NULL: no TLS */
     bool connected;
     bool silent;       /* it has closed its side, or is gone */
+    bool deaf;         /* it takes nothing any more */
     char piece[PIECE]; /* what came and has not gone to the other end */
     size_t at, n;      /* the rest of it */
 };
@@ -68,6 +74,8 @@ struct session {
     struct stranger who; /* came; in 'handshakes' or 'sessions' of dbrelay */
     struct end from, to; /* him; where he goes, no stream until 'from' is connected */
     struct end *left;    /* the other one has closed; NULL: neither */
+    int why;             /* has it: EOF, or an errno */
+    bool told;           /* 'left' has been, that nothing more comes */
     long long int left_until;
     long long int until; /* of a handshake; else what its certificates last, by
                           * time_wall_msec() */
@@ -94,7 +102,7 @@ session_destroy(struct session *s)
     free(s);
 }
 
-/* What one end sends goes to the other.  0, or an errno (EOF: it closed). */
+/* What one end sends goes to the other.  0, or why it sends no more: an errno, or EOF. */
 static int
 pass(struct end *from, struct end *to)
 {
@@ -109,9 +117,13 @@ pass(struct end *from, struct end *to)
             from->at = 0;
             from->n = (size_t)n;
         }
-        n = stream_send(to->stream, from->piece + from->at, from->n);
+        n = to->deaf ? (int)from->n : stream_send(to->stream, from->piece + from->at, from->n);
+        if (n == -EAGAIN) {
+            return 0;
+        }
         if (n < 0) {
-            return n == -EAGAIN ? 0 : -n;
+            to->deaf = true;
+            n = (int)from->n;
         }
         from->at += (size_t)n;
         from->n -= (size_t)n;
@@ -133,44 +145,60 @@ discard(struct end *end)
     }
 }
 
-/* 0: TLS has not yet written all that it was given; EOF: it is over.  That it wants to write
- * it says also after a write that failed for good, unlike what it writes to. */
+/* False: TLS has not yet written all that it was given.  That it wants to write it says also
+ * after a write that failed for good, unlike what it writes to. */
+static bool
+has_written(struct end *end)
+{
+    stream_run(end->stream); /* writes, if there is anything to be written */
+    return !SSL_want_write(end->ssl) || !BIO_should_write(SSL_get_wbio(end->ssl));
+}
+
+/* That nothing more comes.  False: not yet. */
+static bool
+tell(struct end *end)
+{
+    int n = SSL_shutdown(end->ssl);
+
+    if (n < 0 && SSL_get_error(end->ssl, n) == SSL_ERROR_WANT_WRITE) {
+        return false;
+    }
+    ERR_clear_error(); /* or other sessions would take it for theirs */
+    shutdown(SSL_get_fd(end->ssl), SHUT_WR);
+    return true;
+}
+
+/* 0: it goes on; else it is over, as the one that closed says why. */
 static int
-run_left(const struct session *s)
+run_left(struct session *s)
 {
     struct end *end = s->left;
 
-    if (!end->ssl || time_msec() >= s->left_until) {
-        return EOF;
+    if (!end->ssl || end->deaf || time_msec() >= s->left_until) {
+        return s->why;
     }
     discard(end);
-    stream_run(end->stream); /* writes, if there is anything to be written */
-    return SSL_want_write(end->ssl) && BIO_should_write(SSL_get_wbio(end->ssl)) ? 0 : EOF;
+    s->told = s->told || (has_written(end) && tell(end));
+    return s->told && end->silent ? s->why : 0;
 }
 
-/* 0, or an errno: it is over. */
+/* 0: it goes on; else it is over. */
 static int
 session_run(struct session *s)
 {
-    int error;
-
     if (s->left) {
         return run_left(s);
     }
     stream_run(s->from.stream);
     stream_run(s->to.stream);
-    s->left = &s->from;
-    error = pass(&s->to, &s->from);
-    if (!error) {
-        s->left = &s->to;
-        error = pass(&s->from, &s->to);
+    s->why = pass(&s->to, &s->from);
+    s->left = s->why ? &s->from : NULL;
+    if (!s->why) {
+        s->why = pass(&s->from, &s->to);
+        s->left = s->why ? &s->to : NULL;
     }
-    if (error == EOF) {
-        s->left_until = time_msec() + LEFT_MS;
-        return run_left(s);
-    }
-    s->left = NULL;
-    return error;
+    s->left_until = time_msec() + LEFT_MS;
+    return s->left ? run_left(s) : 0;
 }
 
 static void
@@ -189,6 +217,9 @@ session_wait(const struct session *s)
     if (s->left) {
         stream_run_wait(s->left->stream);
         poll_timer_wait_until(s->left_until);
+        if (!s->told) {
+            poll_fd_wait(SSL_get_fd(s->left->ssl), POLLOUT);
+        }
         if (!s->left->silent) {
             stream_recv_wait(s->left->stream);
         }
