@@ -31,9 +31,12 @@ cell_send(int sock, const void *bytes, size_t n, int fd)
         c->cmsg_len = CMSG_LEN(sizeof fd);
         memcpy(CMSG_DATA(c), &fd, sizeof fd);
     }
-    ssize_t sent = sendmsg(sock, &msg, MSG_NOSIGNAL);
+    ssize_t sent;
+    do {
+        sent = sendmsg(sock, &msg, MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
-        return errno == ECONNRESET ? EPIPE : errno;
+        return errno == ECONNRESET ? EPIPE : errno == EAGAIN ? ETIMEDOUT : errno;
     }
     return (size_t)sent == n ? 0 : EPROTO;
 }
@@ -181,7 +184,7 @@ cell_call(struct cell_client *c, enum cell_op op, uint64_t arg, const void *data
         *fd_out = -1;
     }
     if (c->fd < 0) {
-        return EPIPE;
+        return c->lost ? c->lost : EPIPE;
     }
     if (n > CELL_DATA_MAX) {
         return EMSGSIZE;
@@ -194,6 +197,7 @@ cell_call(struct cell_client *c, enum cell_op op, uint64_t arg, const void *data
     if (error) {
         /* What comes later would be taken for another's answer. */
         cell_disconnect(c);
+        c->lost = error;
         return error;
     }
     return take_reply(c, &rep, got, fd, reply, n_reply, fd_out);

@@ -121,7 +121,8 @@ struct cell_status {
 };
 
 struct cell_client {
-    int fd; /* -1: none */
+    int fd;   /* -1: none */
+    int lost; /* to what; 0: nothing */
     uint32_t seq;
 };
 
@@ -132,7 +133,9 @@ void cell_disconnect(struct cell_client *);
 /* One operation.  'fd_in' (-1: none) goes along and stays the caller's.
  * '*n_reply' is the room in 'reply', then what came; NULL: nothing may come.
  * A descriptor that comes is '*fd_out's, which may be NULL if none does; -1 if
- * none did.  EPIPE once the cell is gone. */
+ * none did.  EPIPE once the cell is gone, and only then: one that did not answer in
+ * time (ETIMEDOUT), which may still do what it was asked for, and one that answered
+ * what is no answer are heard no more, and each further call says the same. */
 int cell_call(struct cell_client *, enum cell_op, uint64_t arg, const void *data, size_t n,
               int fd_in, void *reply, size_t *n_reply, int *fd_out);
 /* The same without data and descriptors. */

@@ -499,7 +499,7 @@ roll_back(struct source *s, int error)
         if (e->network) {
             network_release(e->network);
         }
-        e->result->running = s->begun;
+        e->result->running = s->begun && !error; /* it may have died */
         e->result->status = MIG_ROLLED_BACK;
     }
     mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);

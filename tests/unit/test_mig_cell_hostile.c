@@ -3,6 +3,7 @@
  *
  * The guest is behind netback and this test, as in test_mig_cell.c. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -184,11 +185,52 @@ test_bad_guest(void)
     end_cell(&h);
 }
 
+/* The calls that are waited for here are not waited for as long as by everybody else. */
+static void
+lose_patience(void)
+{
+    const struct timeval little = {.tv_usec = 50000};
+    struct timeval is;
+    socklen_t n;
+
+    for (int fd = 3; fd < 256; fd++) {
+        n = sizeof is;
+        if (!getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &is, &n) &&
+            is.tv_sec == CELL_CALL_TIMEOUT_MS / 1000) {
+            CHECK(!setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &little, sizeof little));
+        }
+    }
+}
+
+static void
+test_slow_cell(void)
+{
+    const struct mig_driver *d = &mig_driver_cell;
+    struct mig_guest_status status;
+    struct host h;
+
+    CASE("slow cell: one that has not answered in time is not taken for gone");
+    start_cell(&h, 92, "", "auto", false);
+    CHECK(attach(&h) && echoes(h.vif));
+    lose_patience();
+    CHECK(!kill(h.pid, SIGSTOP));
+    CHECK(d->pause(h.guest) == ETIMEDOUT);
+    CHECK(d->status(h.guest, &status) == ETIMEDOUT);
+    CHECK(d->destroy(h.guest) == ETIMEDOUT);
+    CHECK(!kill(h.pid, SIGCONT));
+    d->detach(h.guest);
+    CHECK(attach(&h));
+    CHECK(RIG_UNTIL(!d->status(h.guest, &status) && status.state == MIG_GUEST_PAUSED,
+                    RIG_PATIENCE_MS));
+    end_cell(&h);
+}
+
 int
 main(void)
 {
     rig_begin();
     rig_netback();
+    test_slow_cell();
     test_hostile_peer();
     test_hostile_image();
     test_bad_guest();
