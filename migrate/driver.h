@@ -183,6 +183,8 @@ struct mig_driver {
     int (*place)(struct mig_guest *, uint64_t pfn, const uint8_t page[MIG_PAGE_BYTES]);
     /* Everything is there; no faults any more. */
     int (*postcopy_end)(struct mig_guest *);
+    /* It has ended, for certain: false where that is not known.  Waits for nobody. */
+    bool (*is_gone)(struct mig_guest *);
 
     /* --- stream drivers ------------------------------------------------------ */
 

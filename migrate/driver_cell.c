@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ _Static_assert(sizeof(struct identity) == 48, "a wire format");
 struct guest {
     struct mig_guest base;
     struct cell_client client;
+    char *control; /* its path */
     uint64_t cell_base, n_pages;
     uint8_t *memory;
     size_t mapped_bytes;
@@ -112,6 +114,7 @@ cell_detach(struct mig_guest *base)
     }
     free(g->missing);
     cell_disconnect(&g->client);
+    free(g->control);
     free(g);
 }
 
@@ -131,7 +134,9 @@ open_guest(const struct mig_guest_config *config, struct guest **gp, char why[MI
     }
     g->base.ops = &mig_driver_cell;
     g->dirty_fd = g->fault_fd = -1;
-    int error = cell_connect(&g->client, path);
+    g->client.fd = -1;
+    g->control = strdup(path);
+    int error = g->control ? cell_connect(&g->client, path) : ENOMEM;
     if (error) {
         snprintf(why, MIG_WHY, "%s: %s", path, strerror(error));
         error = error == ECONNREFUSED ? ENOENT : error; /* its process is gone */
@@ -582,6 +587,25 @@ cell_postcopy_end(struct mig_guest *base)
     return error;
 }
 
+/* Its end of our connection is closed, and nobody answers where it did. */
+static bool
+cell_is_gone(struct mig_guest *base)
+{
+    struct guest *g = guest_of(base);
+    struct pollfd p = {.fd = g->client.fd};
+    struct cell_client another;
+
+    if (g->gone || (p.fd < 0 && g->client.lost != EPIPE)) {
+        return g->gone;
+    }
+    if (p.fd >= 0 && (poll(&p, 1, 0) != 1 || !(p.revents & POLLHUP))) {
+        return false;
+    }
+    int error = cell_connect(&another, g->control);
+    cell_disconnect(&another);
+    return error == ECONNREFUSED || error == ENOENT;
+}
+
 const struct mig_driver mig_driver_cell = {
     .name = "cell",
     .kind = MIG_MEMORY,
@@ -606,4 +630,5 @@ const struct mig_driver mig_driver_cell = {
     .fault_next = cell_fault_next,
     .place = cell_place,
     .postcopy_end = cell_postcopy_end,
+    .is_gone = cell_is_gone,
 };

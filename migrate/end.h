@@ -58,8 +58,9 @@ struct mig_end {
     uint8_t *body; /* room for any record's body that is sent */
 
     enum mig_phase phase;
-    bool row_here; /* the row that decided names this host */
-    bool heard;    /* source: the guest runs at the destination */
+    bool row_here;      /* the row that decided names this host */
+    bool heard;         /* source: the guest runs at the destination */
+    const char *corpse; /* source: why nobody waits for its memory any more; NULL */
     uint64_t start_ns, progress_ns;
     uint64_t paused_ns; /* source: when the guest was stopped; 0: it was not */
     struct mig_progress progress;

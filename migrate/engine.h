@@ -79,7 +79,9 @@
  *       Wire: the source destroys.
  *   postcopy.  The guest at D waits for pages.  Source's: recover serves them.
  *       Destination's: recover listens again, and the source connects.  Wire: the
- *       source connects again.
+ *       source connects again.  The guest itself: the destination tells the source, which
+ *       destroys what it has; one that is not told sees it by the row, once the VM's end
+ *       is written there (an epoch above e+1).
  *
  * The source destroys what it has, paused, as soon as the row says D, whether it has
  * heard RUNNING or not (it waits a while, for late packets).  It may: READY says that

@@ -8,7 +8,12 @@
 
 #include "receive.h"
 
-enum { LINGER_MS = 60000 }; /* for a source that may not have heard that all is there */
+enum {
+    LINGER_MS = 60000,  /* for a source that may not have heard that all is there */
+    ACCEPT_MS = 30000,  /* once somebody has come: not less than a handshake may take */
+    GONE_LOOK_MS = 200, /* between two looks whether the guest has ended */
+    TELL_MS = 1000,     /* to a source that comes back that soon */
+};
 
 static bool
 has(const uint64_t *bitmap, uint64_t pfn)
@@ -134,6 +139,21 @@ take_faults(struct destination *d)
     return error ? error : ask(d, &a);
 }
 
+/* --- its end ---------------------------------------------------------------------- */
+
+/* A guest that has ended waits for no memory, and what its source has is nobody's. */
+static bool
+has_died(struct destination *d)
+{
+    uint64_t now = mig_now_ns();
+
+    if (!d->died && !d->complete && now - d->looked_ns >= GONE_LOOK_MS * 1000000ull) {
+        d->died = d->e->ops->is_gone(d->e->guest);
+        d->looked_ns = now; /* from then on: when it was found to be gone */
+    }
+    return d->died;
+}
+
 /* --- sessions ----------------------------------------------------------------------- */
 
 /* The source says that this was all. */
@@ -185,7 +205,7 @@ session(struct destination *d, uint64_t *complete_ns)
     struct mig_end *e = d->e;
     int error = ask_again(d);
 
-    while (!error) {
+    while (!error && !has_died(d)) {
         struct pollfd p[] = {{.fd = transport_rx_fd(e->transport), .events = POLLIN},
                              {.fd = d->complete ? -1 : d->fault_fd, .events = POLLIN}};
 
@@ -208,17 +228,39 @@ session(struct destination *d, uint64_t *complete_ns)
             *complete_ns = mig_now_ns();
         }
     }
+    if (!error) {
+        end_put_abort(e, MIG_ABORT_DIED, "the guest has died");
+        error = ESRCH;
+    }
     return error;
 }
 
+/* Until the source comes, or somebody who may be it. */
 static int
-accept_again(struct destination *d, struct transport_listener *listener, int timeout_ms)
+await_source(struct destination *d, struct transport_listener *listener)
+{
+    while (!transport_listener_wait(listener, GONE_LOOK_MS)) {
+        if (d->e->control->quit) {
+            return ECANCELED;
+        }
+        if (has_died(d) && mig_now_ns() - d->looked_ns >= TELL_MS * 1000000ull) {
+            return ESRCH;
+        }
+    }
+    return 0;
+}
+
+static int
+accept_again(struct destination *d, struct transport_listener *listener)
 {
     struct mig_end *e = d->e;
     struct mig_msg m, accept = {.type = MIG_ACCEPT, .accept.n_pages = e->memory.n_pages};
     struct transport_message message;
-    int error = mig_receive_accept(e, listener, timeout_ms, &message, &m);
+    int error = d->complete ? 0 : await_source(d, listener);
 
+    error = error ? error
+                  : mig_receive_accept(e, listener, d->complete ? LINGER_MS : ACCEPT_MS,
+                                       d->complete, &message, &m);
     if (error) {
         return error;
     }
@@ -239,19 +281,24 @@ postcopy_receive(struct destination *d, struct transport_listener *listener)
     uint64_t complete_ns = d->complete ? mig_now_ns() : 0;
     int error = e->transport ? session(d, &complete_ns) : ENOTCONN;
 
-    while (error != ENODATA && !e->control->quit &&
+    while (error != ENODATA && !(d->died && error == ESRCH) && !e->control->quit &&
            (!complete_ns || mig_now_ns() - complete_ns < LINGER_MS * 1000000ull)) {
         end_drop_transport(e);
         if (!d->complete) {
             end_waiting(e, "the source: memory is missing");
         }
-        error = accept_again(d, listener, d->complete ? LINGER_MS : -1);
+        error = accept_again(d, listener);
         if (!error) {
             error = session(d, &complete_ns);
         }
     }
     end_finish(e);
     *e->result->why = '\0';
+    if (d->died) {
+        e->result->running = false;
+        end_fail(e, 0, "the guest has died before all of its memory was here");
+        return 0;
+    }
     if (!d->complete) {
         return end_fail(e, ECANCELED, "told to leave it as it is");
     }

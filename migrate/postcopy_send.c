@@ -13,6 +13,7 @@ enum {
     AHEAD_PAGES = 128, /* queued and not sent; more would only delay what is waited for */
     RECONNECT_MIN_MS = 100,
     RECONNECT_MAX_MS = 2000,
+    ASK_MS = 800, /* so long between two tries: the row may know more */
 };
 
 struct owed {
@@ -21,7 +22,7 @@ struct owed {
     uint64_t *left; /* not yet handed over on this connection */
     uint64_t next;  /* no page below is left */
     bool final;     /* FINAL is out */
-    bool done;      /* READY has come: all is there */
+    bool done;      /* READY has come: all is there; or nobody waits for it */
 };
 
 static bool
@@ -65,6 +66,9 @@ hear(struct owed *o)
         } else if (m.type == MIG_ARRIVED) {
             send_arrived(o->e, &m);
         } else if (m.type == MIG_READY && o->final) {
+            o->done = true;
+        } else if (m.type == MIG_ABORT && m.abort.code == MIG_ABORT_DIED) {
+            o->e->corpse = "the guest has died at the destination";
             o->done = true;
         } else if (m.type == MIG_ABORT) {
             error = ECONNABORTED;
@@ -160,6 +164,20 @@ session(struct owed *o)
     return error;
 }
 
+/* The destination has been away for a while: is it that the VM is not there any more?  Others
+ * cannot have taken it on before all of its memory was there, or it was dead. */
+static bool
+moved_on(struct mig_end *e)
+{
+    bool undecided;
+
+    if (end_look_at_row(e, &undecided) != VERDICT_OTHER) {
+        return false;
+    }
+    e->corpse = "others have moved the VM on since";
+    return true;
+}
+
 int
 postcopy_send(struct mig_end *e, const uint64_t *pending)
 {
@@ -180,6 +198,10 @@ postcopy_send(struct mig_end *e, const uint64_t *pending)
             continue;
         }
         end_drop_transport(e);
+        if (wait_ms >= ASK_MS && moved_on(e)) {
+            o.done = true;
+            break;
+        }
         end_waiting(e, "the destination: it does not have all memory yet");
         poll(NULL, 0, wait_ms);
         wait_ms = 2 * wait_ms < RECONNECT_MAX_MS ? 2 * wait_ms : RECONNECT_MAX_MS;

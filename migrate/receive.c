@@ -10,7 +10,7 @@
 #include "bytes.h"
 #include "receive.h"
 
-enum { ACCEPT_FOREVER_MS = 3600000, WATCH_MS = 20, WATCH_MOST_MS = 200 };
+enum { WATCH_MS = 20, WATCH_MOST_MS = 200 };
 
 /* --- connect, prepare -------------------------------------------------------------- */
 
@@ -34,7 +34,7 @@ mig_receive_listen(struct mig_end *e, struct transport_listener **listener)
 /* The source's connections; then what it needs. */
 int
 mig_receive_accept(struct mig_end *e, struct transport_listener *listener, int timeout_ms,
-                   struct transport_message *message, struct mig_msg *config)
+                   bool heed, struct transport_message *message, struct mig_msg *config)
 {
     char why[TRANSPORT_WHY] = "";
     struct transport_config c;
@@ -46,11 +46,9 @@ mig_receive_accept(struct mig_end *e, struct transport_listener *listener, int t
     c = end_transport_config(e, &tls);
     /* Not in slices of time: whoever is in the middle of a handshake would be cut off. */
     do {
-        error = transport_accept(listener, &c, timeout_ms < 0 ? ACCEPT_FOREVER_MS : timeout_ms,
-                                 e->control->wake, &t, why);
+        error = transport_accept(listener, &c, timeout_ms, e->control->wake, &t, why);
         eventfd_read(e->control->wake, &count);
-    } while ((error == ECANCELED || (error == ETIMEDOUT && timeout_ms < 0)) && !e->control->quit &&
-             !(timeout_ms >= 0 && e->control->cancel));
+    } while (error == ECANCELED && !e->control->quit && !(heed && e->control->cancel));
     if (error) {
         return end_fail(e, error, "source: %s",
                         error == ECANCELED ? "cancelled"
@@ -58,7 +56,7 @@ mig_receive_accept(struct mig_end *e, struct transport_listener *listener, int t
                                            : strerror(error));
     }
     end_use_transport(e, t);
-    error = end_wait(e, message, config, e->job->answer_ms, timeout_ms >= 0);
+    error = end_wait(e, message, config, e->job->answer_ms, heed);
     if (error) {
         return end_fail(e, error, "source: %s", end_transport_why(e, error));
     }
@@ -603,6 +601,11 @@ finish(struct destination *d, struct transport_listener *listener)
         if (postcopy_receive(d, listener)) {
             return;
         }
+        if (d->died) {
+            mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
+            e->result->status = MIG_GONE;
+            return;
+        }
     }
     if (!d->missing || e->network) {
         hand_over(d);
@@ -672,7 +675,7 @@ mig_receive(struct mig_end *e)
     end_phase(e, MIG_PHASE_CONNECT);
     error = mig_receive_listen(e, &listener);
     if (!error) {
-        error = mig_receive_accept(e, listener, e->job->accept_ms, &message, &m);
+        error = mig_receive_accept(e, listener, e->job->accept_ms, true, &message, &m);
     }
     if (!error) {
         end_phase(e, MIG_PHASE_PREPARE);

@@ -23,7 +23,9 @@ struct destination {
     uint64_t *wanted; /* faults not yet answered; the engine's thread */
     _Atomic uint64_t n_there;
     int fault_fd;
-    bool complete; /* postcopy_end() was called */
+    bool complete;      /* postcopy_end() was called */
+    bool died;          /* the guest, before that */
+    uint64_t looked_ns; /* whether it has */
 
     /* Announces, some times, and looks for each vif's first packet: a switch may be slow to answer,
      * and neither missing pages nor late frames wait for that. */
@@ -36,9 +38,9 @@ struct destination {
 };
 
 int mig_receive_listen(struct mig_end *, struct transport_listener **);
-/* Negative timeout: as long as it takes, cancel or not.  0: *config is a CONFIG and
- * `message` its owner. */
-int mig_receive_accept(struct mig_end *, struct transport_listener *, int timeout_ms,
+/* ECANCELED when told to cancel (`heed`) or quit.  0: *config is a CONFIG and `message` its
+ * owner. */
+int mig_receive_accept(struct mig_end *, struct transport_listener *, int timeout_ms, bool heed,
                        struct transport_message *message, struct mig_msg *config);
 /* The row has decided (VERDICT_NONE: ask it). */
 void mig_receive_settle(struct destination *, enum verdict, struct transport_listener *);
@@ -53,7 +55,7 @@ void mig_receive_free(struct destination *);
 
 /* d->missing is complete and the guest loaded: they are faults from now on. */
 int postcopy_prepare(struct destination *, bool save);
-/* The guest runs: until all is there, however often the wire is cut. */
+/* The guest runs: until all is there, however often the wire is cut, or it has died. */
 int postcopy_receive(struct destination *, struct transport_listener *);
 
 #endif

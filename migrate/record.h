@@ -135,6 +135,7 @@ enum mig_abort_code {
     MIG_ABORT_LOAD = 5,      /* state could not be loaded */
     MIG_ABORT_LOST = 6,      /* the row went to the other end */
     MIG_ABORT_INTERNAL = 7,
+    MIG_ABORT_DIED = 8, /* post-copy, destination: the guest has ended */
 };
 
 /* A part of something that may be longer than a record: 'data' belongs at 'offset' of

@@ -306,7 +306,9 @@ send_destroy(struct mig_end *e)
     mig_journal_write(e->journal, MIG_JOURNAL_DONE, true);
     *e->result->why = '\0';
     e->result->status = MIG_OK;
-    if (!e->heard) {
+    if (e->corpse) {
+        end_fail(e, 0, "%s", e->corpse);
+    } else if (!e->heard) {
         end_fail(e, 0, "the destination has all of the guest, but has not said that it runs");
     }
 }

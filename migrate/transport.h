@@ -82,6 +82,8 @@ int transport_listen(const char *address, struct transport_listener **, char why
 /* What it is bound to, as text; lives as long as the listener. */
 const char *transport_listener_address(const struct transport_listener *);
 void transport_listener_close(struct transport_listener *);
+/* Somebody, friend or not, is waiting for transport_accept(). */
+bool transport_listener_wait(const struct transport_listener *, int timeout_ms);
 
 /* The destination; any number of times on one listener.  Returns when all n_connections of the
  * migration are there, or the time is over (ETIMEDOUT), or cancel_fd (an eventfd, or -1) is

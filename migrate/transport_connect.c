@@ -131,6 +131,14 @@ transport_listener_address(const struct transport_listener *l)
     return l->address;
 }
 
+bool
+transport_listener_wait(const struct transport_listener *l, int timeout_ms)
+{
+    struct pollfd p = {.fd = l->fd, .events = POLLIN};
+
+    return poll(&p, 1, timeout_ms) == 1;
+}
+
 void
 transport_listener_close(struct transport_listener *l)
 {

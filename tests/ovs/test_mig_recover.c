@@ -177,6 +177,60 @@ test_running_late(void)
     explain(&p);
 }
 
+/* --- a guest that dies in post-copy ---------------------------------------------------------- */
+
+static void
+die(int host)
+{
+    struct fake_vm *vm = &fake->vms[host][0];
+
+    fake_lock(vm);
+    vm->exists = false;
+    fake->running[0] &= ~(1 << host);
+    fake_unlock(vm);
+}
+
+/* Its host's agent has found it dead: the VM is nobody's. */
+static void
+halt(const struct party *p)
+{
+    struct claim_file file = {.path = p->claim, .vm = p->job.vm};
+    struct mig_claim claim = claim_file(&file);
+
+    CHECK(!claim.swap(claim.aux, "h1", 2, "nobody", 3, 1000));
+}
+
+/* Nobody waits for the memory of a dead guest, whether its source is there or not. */
+static void
+test_guest_dies_in_postcopy(void)
+{
+    for (int away = 0; away < 2; away++) {
+        struct pair p = prepare_postcopy();
+
+        CASE(away ? "engine_postcopy_ends_with_its_guest_while_the_source_is_away"
+                  : "engine_postcopy_ends_with_its_guest");
+        strcpy(p.d.pause_at, "postcopy");
+        CHECK(start(&p));
+        rig_tell(&p.s, 'p');
+        CHECK(rig_until(&p.d, MIG_EVENT_STOPPED, -1));
+        if (away) {
+            rig_cut(&p.w);
+            rig_tell(&p.d, 'c');
+            CHECK(rig_until(&p.d, MIG_EVENT_WAITING, -1));
+        }
+        die(1);
+        rig_tell(&p.d, 'c');
+        CHECK(rig_finish(&p.d) == MIG_GONE && strstr(p.d.result.why, "died"));
+        if (away) {
+            halt(&p.s);
+        }
+        CHECK(rig_finish(&p.s) == MIG_OK && !fake->vms[0][0].exists && !fake->running[0]);
+        CHECK(strstr(p.s.result.why, away ? "others" : "died"));
+        rig_cut(&p.w);
+        explain(&p);
+    }
+}
+
 /* --- vifs ----------------------------------------------------------------------------------- */
 
 /* The port at the source stays, and frames come to it for a while. */
@@ -268,6 +322,7 @@ main(void)
     test_guest_dies_behind_ready();
     test_running_unheard();
     test_running_late();
+    test_guest_dies_in_postcopy();
     test_handover();
     test_postcopy_announces();
     test_announces_again();

@@ -503,6 +503,12 @@ fake_postcopy_end(struct mig_guest *g)
     return left ? EINVAL : 0;
 }
 
+static inline bool
+fake_is_gone(struct mig_guest *g)
+{
+    return !fake_of(g)->vm->exists;
+}
+
 const struct mig_driver fake_driver = {
     .name = "fake",
     .kind = MIG_MEMORY,
@@ -527,6 +533,7 @@ const struct mig_driver fake_driver = {
     .fault_next = fake_fault_next,
     .place = fake_place,
     .postcopy_end = fake_postcopy_end,
+    .is_gone = fake_is_gone,
 };
 
 /* --- life ----------------------------------------------------------------------------- */

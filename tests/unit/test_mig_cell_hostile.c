@@ -207,6 +207,7 @@ test_slow_cell(void)
 {
     const struct mig_driver *d = &mig_driver_cell;
     struct mig_guest_status status;
+    struct cell_client c;
     struct host h;
 
     CASE("slow cell: one that has not answered in time is not taken for gone");
@@ -216,13 +217,18 @@ test_slow_cell(void)
     CHECK(!kill(h.pid, SIGSTOP));
     CHECK(d->pause(h.guest) == ETIMEDOUT);
     CHECK(d->status(h.guest, &status) == ETIMEDOUT);
-    CHECK(d->destroy(h.guest) == ETIMEDOUT);
+    CHECK(d->destroy(h.guest) == ETIMEDOUT && !d->is_gone(h.guest));
     CHECK(!kill(h.pid, SIGCONT));
     d->detach(h.guest);
     CHECK(attach(&h));
     CHECK(RIG_UNTIL(!d->status(h.guest, &status) && status.state == MIG_GUEST_PAUSED,
                     RIG_PATIENCE_MS));
-    end_cell(&h);
+    CHECK(!d->is_gone(h.guest));
+    CHECK(!cell_connect(&c, h.control) && !cell_ask(&c, CELL_OP_DESTROY, 0));
+    cell_disconnect(&c);
+    CHECK(RIG_UNTIL(d->is_gone(h.guest), RIG_PATIENCE_MS) && ended(&h));
+    d->detach(h.guest);
+    netback_detach(h.vif);
 }
 
 int
