@@ -287,7 +287,7 @@ end_progress(struct mig_end *e, bool now)
     struct transport_stats s;
     uint64_t t = mig_now_ns();
 
-    if (!now && t - e->progress_ns < PROGRESS_MS * 1000000ull) {
+    if (t - e->progress_ns < (now ? e->source ? 0 : NEWS_MS : PROGRESS_MS) * 1000000ull) {
         return;
     }
     e->progress_ns = t;
@@ -384,10 +384,13 @@ end_put_abort(struct mig_end *e, enum mig_abort_code code, const char *text)
     }
 }
 
-/* A question about this clock is answered, an answer is left to the caller. */
+/* A question about this clock is answered, if there is room for it: no peer that asks without
+ * end and reads nothing shall keep us waiting.  An answer is left to the caller. */
 static bool
 answer_clock(struct mig_end *e, const struct mig_msg *m, uint64_t now)
 {
+    uint8_t body[64];
+
     struct mig_msg answer = {
         .type = MIG_CLOCK,
         .clock = {
@@ -396,18 +399,19 @@ answer_clock(struct mig_end *e, const struct mig_msg *m, uint64_t now)
     if (m->clock.answer) {
         return false;
     }
-    end_put(e, &answer);
+    transport_tx_record_now(e->transport, MIG_CLOCK, body, mig_msg_put(body, sizeof body, &answer));
     return true;
 }
 
 int
 end_take(struct mig_end *e, struct transport_message *message, struct mig_msg *m, int timeout_ms)
 {
+    uint64_t deadline = mig_now_ns() + timeout_ms * 1000000ull;
     const char *why = "";
     int error;
 
-    for (;;) {
-        error = transport_rx(e->transport, message, timeout_ms);
+    for (unsigned asked = 0;; asked++) {
+        error = asked == TAKE_MOST ? ETIMEDOUT : transport_rx(e->transport, message, timeout_ms);
         if (error) {
             return error;
         }
@@ -424,6 +428,7 @@ end_take(struct mig_end *e, struct transport_message *message, struct mig_msg *m
             break;
         }
         transport_message_done(message);
+        timeout_ms = mig_now_ns() < deadline ? timeout_ms : 0;
     }
     if (error) {
         transport_message_done(message);

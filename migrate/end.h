@@ -18,7 +18,9 @@ enum {
     CLAIM_RETRY_MIN_MS = 50, /* between two */
     CLAIM_RETRY_MAX_MS = 1000,
     PROGRESS_MS = 500,
+    NEWS_MS = 100,      /* at the destination, however often the source has news */
     LOOK_MS = 50,       /* between two looks at the orders */
+    TAKE_MOST = 64,     /* records that are taken before the orders are looked at */
     FINISH_MS = 1000,   /* for the last words */
     HANDOVER_MS = 5000, /* at most, for late packets and the last records */
     QUIET_MS = 300,     /* without a late packet: there will be none */
@@ -101,7 +103,8 @@ void end_apply_limits(struct mig_end *);
 int end_put(struct mig_end *, const struct mig_msg *);
 void end_put_abort(struct mig_end *, enum mig_abort_code, const char *text);
 /* The next record, parsed; answers and drops clock samples itself.  `message` is
- * the owner of what `msg` points into. */
+ * the owner of what `msg` points into.  Not negative: ETIMEDOUT when it is over, or after
+ * TAKE_MOST questions. */
 int end_take(struct mig_end *, struct transport_message *message, struct mig_msg *msg,
              int timeout_ms);
 /* The far end's reason, or the error's name. */

@@ -184,7 +184,7 @@ hear(struct destination *d)
     struct mig_msg m;
     int error;
 
-    while (!(error = end_take(d->e, &message, &m, 0))) {
+    for (int i = 0; i < TAKE_MOST && !(error = end_take(d->e, &message, &m, 0)); i++) {
         if (m.type == MIG_FINAL) {
             error = complete(d, &m);
         } else {

@@ -58,7 +58,7 @@ hear(struct owed *o)
     struct mig_msg m;
     int error;
 
-    while (!(error = end_take(o->e, &message, &m, 0))) {
+    for (int i = 0; i < TAKE_MOST && !(error = end_take(o->e, &message, &m, 0)); i++) {
         if (m.type == MIG_REQUEST) {
             error = serve(o, &m);
         } else if (m.type == MIG_RUNNING) {

@@ -217,7 +217,7 @@ receive_all(struct destination *d, struct mig_msg *m)
 
     end_phase(e, MIG_PHASE_PRECOPY);
     for (;;) {
-        error = end_wait(e, &message, m, LOOK_MS, true);
+        error = end_cancelled(e) ? ECANCELED : end_wait(e, &message, m, LOOK_MS, true);
         end_progress(e, false);
         if (error == ETIMEDOUT) {
             continue;
@@ -346,13 +346,18 @@ static enum verdict
 await_commit(struct destination *d)
 {
     struct mig_end *e = d->e;
+    uint64_t deadline = mig_now_ns() + e->job->answer_ms * 1000000ull, now;
     struct transport_message message;
     enum verdict v = VERDICT_NONE;
     struct mig_msg m;
     int error;
 
     while (v == VERDICT_NONE) {
-        error = end_wait(e, &message, &m, e->job->answer_ms, false);
+        now = mig_now_ns();
+        error = e->control->quit ? ECANCELED
+                : now >= deadline
+                    ? ETIMEDOUT
+                    : end_wait(e, &message, &m, (deadline - now) / 1000000 + 1, false);
         if (error) {
             end_fail(e, error, "source: %s", end_transport_why(e, error));
             break;

@@ -27,7 +27,11 @@ send_look(struct mig_end *e)
     }
     end_apply_limits(e);
     end_progress(e, false);
-    while (!(error = end_take(e, &message, &m, 0))) {
+    for (int i = 0; i < TAKE_MOST; i++) {
+        error = end_take(e, &message, &m, 0);
+        if (error) {
+            return error == ETIMEDOUT ? 0 : error;
+        }
         if (m.type == MIG_ABORT) {
             error = aborted(e, &m);
         }
@@ -36,7 +40,7 @@ send_look(struct mig_end *e)
             return error;
         }
     }
-    return error == ETIMEDOUT ? 0 : error;
+    return 0;
 }
 
 /* Waits with one of the transport's two ways to wait, looking up meanwhile. */
@@ -204,12 +208,16 @@ put_final(struct source *s)
 static int
 await_ready(struct mig_end *e)
 {
+    uint64_t deadline = mig_now_ns() + e->job->answer_ms * 1000000ull, now;
     struct transport_message message;
     struct mig_msg m;
     int error;
 
     for (;;) {
-        error = end_wait(e, &message, &m, e->job->answer_ms, true);
+        now = mig_now_ns();
+        error = end_cancelled(e)  ? ECANCELED
+                : now >= deadline ? ETIMEDOUT
+                                  : end_wait(e, &message, &m, (deadline - now) / 1000000 + 1, true);
         if (error == ETIMEDOUT) {
             return end_fail(e, error, "the destination has not got ready in time");
         }
@@ -417,7 +425,7 @@ hand_over(struct mig_end *e)
 
         poll(p, 2, LOOK_MS);
         n = e->result->late_packets;
-        while (!(error = end_take(e, &message, &m, 0))) {
+        for (int i = 0; i < TAKE_MOST && !(error = end_take(e, &message, &m, 0)); i++) {
             if (m.type == MIG_RUNNING && !e->heard) {
                 send_running(e);
                 quiet_ns = mig_now_ns() + QUIET_MS * 1000000ull;

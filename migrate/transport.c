@@ -453,8 +453,9 @@ transport_push_record(struct transport *t, unsigned index, uint32_t type, const 
     return push_record(t, index, type, data, len, false);
 }
 
-int
-transport_tx_record(struct transport *t, uint32_t type, const void *data, size_t len)
+/* Not the transport's own. */
+static bool
+is_engines(uint32_t type, size_t len)
 {
     switch (type) {
     case MIG_PAGES:
@@ -462,12 +463,28 @@ transport_tx_record(struct transport *t, uint32_t type, const void *data, size_t
     case MIG_CHUNK:
     case MIG_PLACED:
     case MIG_END:
-        return EINVAL;
+        return false;
     }
-    if (!type || type >= MIG_TYPES || len > mig_record_max(type)) {
-        return EINVAL;
-    }
-    return push_record(t, 0, type, data, len, true);
+    return type && type < MIG_TYPES && len <= mig_record_max(type);
+}
+
+int
+transport_tx_record(struct transport *t, uint32_t type, const void *data, size_t len)
+{
+    return is_engines(type, len) ? push_record(t, 0, type, data, len, true) : EINVAL;
+}
+
+int
+transport_tx_record_now(struct transport *t, uint32_t type, const void *data, size_t len)
+{
+    bool full;
+
+    pthread_mutex_lock(&t->lock);
+    full = t->tx_bytes + len > TX_QUEUE_BYTES + TX_SMALL_BYTES;
+    pthread_mutex_unlock(&t->lock);
+    return full                    ? EAGAIN
+           : is_engines(type, len) ? push_record(t, 0, type, data, len, false)
+                                   : EINVAL;
 }
 
 int

@@ -113,6 +113,8 @@ int transport_tx_urgent(struct transport *, uint64_t pfn);
 /* 'type': enum mig_type, without PAGES, BARRIER, CHUNK, PLACED and END, which are the
  * transport's own.  'data': its body. */
 int transport_tx_record(struct transport *, uint32_t type, const void *data, size_t len);
+/* The same, without waiting: EAGAIN while the queue is full. */
+int transport_tx_record_now(struct transport *, uint32_t type, const void *data, size_t len);
 /* At most MIG_MAX_BLOB bytes. */
 int transport_tx_chunk(struct transport *, const void *data, size_t len);
 int transport_tx_barrier(struct transport *);

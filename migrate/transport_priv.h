@@ -22,6 +22,7 @@
 
 enum {
     TX_QUEUE_BYTES = 8 << 20, /* of records and chunks that wait to be sent */
+    TX_SMALL_BYTES = 1 << 20, /* beyond them, of records that nothing waits with */
     URGENT_MAX = 256,         /* pages asked for and not yet sent, of a connection */
     PAGES_PER_WORD = 64,      /* of a bitmap */
     WORDS_PER_HUGE_PAGE = MIG_HUGE_PAGE / MIG_PAGE / PAGES_PER_WORD,

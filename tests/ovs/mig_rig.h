@@ -174,7 +174,9 @@ rig_on_event(void *aux, const struct mig_event *ev)
     struct rig_child *c = aux;
     struct rig_message m = {.kind = ev->kind, .phase = ev->phase};
 
-    if (ev->kind != MIG_EVENT_PROGRESS) {
+    if (ev->kind == MIG_EVENT_PROGRESS) {
+        fake->told[c->host]++;
+    } else {
         snprintf(m.text, sizeof m.text, "%s", ev->text ? ev->text : "");
         rig_send(c->out, &m);
     }

@@ -52,6 +52,7 @@ struct fake {
     _Atomic int answers_lost[2]; /* so many swaps are done and not answered */
     _Atomic int swaps_lost[2];   /* so many swaps are neither done nor answered */
     atomic_bool dies_complete;   /* the next process that ends a post-copy */
+    _Atomic int told[2];         /* progress */
 };
 
 static struct fake *fake;
