@@ -322,7 +322,7 @@ options_ok(struct request *q, const struct json *options)
                    {"cpu_percent", 0, 100},
                    {"max_blackout_ms", 1, 600000},
                    {"max_rounds", 1, 1000},
-                   {"connections", 1, 64}};
+                   {"connections", 1, 16}};
     static const char *const compress[] = {"",     "true", "false", "auto",
                                            "none", "lz4",  "zstd",  NULL};
     static const char *const yes_or_no[] = {"true", "false", NULL};

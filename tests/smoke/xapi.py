@@ -364,12 +364,12 @@ def case_migrate(x):
     x("VM.start_on", vm, h1, False, False)
     fails("OPERATION_NOT_ALLOWED", x, "VM.pool_migrate", vm, h1, {})
     for option, value in (("compress", "gzip"), ("postcopy", "perhaps"), ("limit_mbps", "x"),
-                          ("connections", "0"), ("connections", "65"), ("max_rounds", "0"),
+                          ("connections", "0"), ("connections", "17"), ("max_rounds", "0"),
                           ("max_blackout_ms", "600001"), ("cpu_percent", "101")):
         data = fails("INVALID_VALUE", x, "VM.pool_migrate", vm, h2, {option: value})
         assert data == [option, value], data
     x("VM.pool_migrate", vm, h2, {"live": "true", "postcopy": "true", "limit_mbps": "900",
-                                  "connections": "64", "max_rounds": "1000"})
+                                  "connections": "16", "max_rounds": "1000"})
     assert x("VM.get_resident_on", vm) == h2 and x("VM.get_power_state", vm) == "Running"
     assert x("VM.get_scheduled_to_be_resident_on", vm) == "OpaqueRef:NULL"
     # Cancelled: it stays where it is; meanwhile nothing else may be done with it.
