@@ -47,7 +47,7 @@ enum {
     CLOSE_MS = 10000,    /* the destination closes instead of the source */
     TICK_MS = 200,
     FINISH_S = 5,        /* between two of the same once the migration is closed */
-    DISCARD_MS = 120000, /* a receiver that shall end has that long to take its guest away */
+    DISCARD_MS = 120000, /* a weft-migrate has that long to end once its VM is elsewhere */
 };
 
 /* --- its process -------------------------------------------------------------------------- */
@@ -738,6 +738,19 @@ look_for_remains(struct agent *a, const char *name, const struct poolrec_migrati
     }
 }
 
+/* It runs, and its VM is not here.  A receiver discards what it has made; killed, it would
+ * leave that here.  A sender ends by itself; but for one that has not heard that all memory
+ * has arrived, for which nobody listens any more. */
+static void
+end_stray(const char *name, const struct poolrec_migration *m, struct proc *p)
+{
+    if (!m || time_wall_msec() - m->finished >= DISCARD_MS) {
+        proc_signal(p, SIGKILL);
+    } else if (!strncmp(name, "recv-", 5)) {
+        proc_tell(p, "{\"cmd\":\"cancel\"}");
+    }
+}
+
 /* A process of a migration that is closed: whose the VM is has been decided. */
 void
 look_at_migrate(const char *name, void *agent_)
@@ -752,13 +765,8 @@ look_at_migrate(const char *name, void *agent_)
         return;
     }
     if (proc_alive(p)) {
-        if (!strncmp(name, "recv-", 5) && (!vm || !agent_is(a, vm->resident_on))) {
-            /* It discards what it has made; killed, it would leave that here. */
-            if (m && time_wall_msec() - m->finished < DISCARD_MS) {
-                proc_tell(p, "{\"cmd\":\"cancel\"}");
-            } else {
-                proc_signal(p, SIGKILL);
-            }
+        if (!vm || !agent_is(a, vm->resident_on)) {
+            end_stray(name, m, p);
         }
         return;
     }

@@ -419,6 +419,19 @@ def case_postcopy(x):
     flag("hold", False)
     assert x.ended(task)["status"] == "success" and x("VM.get_resident_on", vm) == h2
     assert runs(vm).count("postcopy") == 1, runs(vm)
+    # Its sender has not heard that all memory is there, and the destination has closed a while
+    # ago: it is ended, or the VM could never come back.
+    flag("stays")
+    x("Async.VM.pool_migrate", vm, h1, {})
+    until(10, lambda: x("VM.get_resident_on", vm) == h1, "the VM")
+    where = [["vm", "==", vm.removeprefix("OpaqueRef:")]]
+    transact({"op": "update", "table": "Migration", "where": where,
+              "row": {"status": "success", "phase": "done", "finished": 1}},
+             {"op": "update", "table": "Task", "where": where, "row": {"status": "success"}})
+    until(5, lambda: not [f for f in os.listdir(f"{top}/h2") if f.startswith("send-")],
+          "the sender's end")
+    flag("stays", False)
+    x("VM.pool_migrate", vm, h2, {})
     x("VM.hard_shutdown", vm)
     xen = x.vm("postx", driver="xen")
     x("VM.start_on", xen, h1, False, False)

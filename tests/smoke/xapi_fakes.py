@@ -10,6 +10,7 @@ FAKE_DB is the pool's database; files in FAKE_DIR say how they behave:
                 is here and does not run
   hold          the sender waits for this file to go
   no-way        the sender gives up
+  stays         the sender says nothing when the VM has moved, and waits for this file to go
   whole         the receiver makes its domain before the row says so; told to cancel,
                 it needs 1.2 s to take it away again
   die-end       told to cancel, the receiver dies once and leaves its domain
@@ -225,6 +226,8 @@ def send(job):
         os.unlink(domain_path(job["from"], job["vm"]))
     else:
         destroy(job["cell"]["control"])
+    while flag("stays"):
+        time.sleep(0.1)
     vifs = [{"uuid": v["uuid"], "port": v["port"], "blackout_ms": 2.5} for v in job["vifs"]]
     say(event="result", status="ok", why="", blackout_ms=1, vifs=vifs,
         lost="groups\nlate frames" if vifs else "")
