@@ -381,7 +381,11 @@ struct candidate {
     struct gathering *g;
     pthread_t thread;
     struct io io;
-    bool used, done; /* done: under the gathering's lock */
+    uint64_t since_ns;
+    bool used;
+    /* Under the gathering's lock: done; has a place among the connections; gives its own up to
+     * another candidate. */
+    bool done, admitted, evicted;
 };
 
 struct gathering {
@@ -488,7 +492,8 @@ greet(struct candidate *k, char why[TRANSPORT_WHY])
     error = receive_hello(&k->io, &own, &got, &fault);
     if (!error) {
         pthread_mutex_lock(&g->lock);
-        fault = claim_place(g, &got);
+        fault = k->evicted ? "too many connections at once" : claim_place(g, &got);
+        k->admitted = !fault;
         own = g->t->hello;
         pthread_mutex_unlock(&g->lock);
         error = fault ? EPROTO : 0;
@@ -550,6 +555,34 @@ collect(struct gathering *g, bool all)
     }
 }
 
+/* Of those that have not said who they are the one that has had most time for it makes room: a
+ * source needs little, and strangers who say nothing shall not keep it out. */
+static struct candidate *
+evict(struct gathering *g)
+{
+    struct candidate *oldest = NULL;
+
+    pthread_mutex_lock(&g->lock);
+    for (unsigned i = 0; i < CANDIDATES_MAX; i++) {
+        struct candidate *k = &g->candidates[i];
+
+        if (!k->admitted && (!oldest || k->since_ns < oldest->since_ns)) {
+            oldest = k;
+        }
+    }
+    if (oldest) {
+        oldest->evicted = true;
+        io_cut(&oldest->io);
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (oldest) {
+        pthread_join(oldest->thread, NULL);
+        io_destroy(&oldest->io);
+        oldest->used = false;
+    }
+    return oldest;
+}
+
 static void
 admit(struct gathering *g, int fd)
 {
@@ -558,14 +591,16 @@ admit(struct gathering *g, int fd)
     for (unsigned i = 0; i < CANDIDATES_MAX && !k; i++) {
         k = g->candidates[i].used ? NULL : &g->candidates[i];
     }
+    k = k ? k : evict(g);
     if (!k || fcntl(fd, F_SETFL, 0)) {
         close(fd);
         return;
     }
     io_init(&k->io, fd, dead_peer_ms(g->config));
     k->io.deadline_ns = handshake_deadline(g->config);
+    k->since_ns = transport_now();
     k->g = g;
-    k->done = false;
+    k->done = k->admitted = k->evicted = false;
     k->used = !pthread_create(&k->thread, NULL, candidate_main, k);
     if (!k->used) {
         io_destroy(&k->io);

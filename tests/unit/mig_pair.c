@@ -49,7 +49,7 @@ mig_pair_open(struct mig_pair *p)
 {
     pthread_t thread;
 
-    if (transport_listen("127.0.0.1:0", &p->listener, p->to_why)) {
+    if (!p->listener && transport_listen("127.0.0.1:0", &p->listener, p->to_why)) {
         return false;
     }
     pthread_create(&thread, NULL, connect_main, p);

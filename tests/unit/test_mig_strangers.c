@@ -1,8 +1,12 @@
 /* Who may be the other end of a migration: nobody of another authority, revoked, expired, in plain
  * text, or about another migration; and what an end says that cannot begin. */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "check.h"
 #include "mig_pair.h"
@@ -99,6 +103,36 @@ test_given_back(void)
     }
 }
 
+/* Some that connect and say nothing, more than there are places. */
+static void
+test_crowd(void)
+{
+    struct transport_tls from = credentials(ours, "h1", ours, "h2");
+    struct transport_tls to = credentials(ours, "h2", ours, "h1");
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct mig_pair p;
+    int fd[48];
+
+    for (unsigned tls = 0; tls < 2; tls++) {
+        CASE(named("mig_transport/a crowd of strangers%s", tls ? ", TLS" : ""));
+        mig_pair_init(&p, 4, 64);
+        p.from.tls = tls ? &from : NULL;
+        p.to.tls = tls ? &to : NULL;
+        CHECK(!transport_listen("127.0.0.1:0", &p.listener, p.to_why));
+        a.sin_port =
+            htons((uint16_t)atoi(strrchr(transport_listener_address(p.listener), ':') + 1));
+        for (unsigned i = 0; i < 48; i++) {
+            fd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+            CHECK(fd[i] >= 0 && !connect(fd[i], (struct sockaddr *)&a, sizeof a));
+        }
+        CHECK(mig_pair_open(&p));
+        for (unsigned i = 0; i < 48; i++) {
+            close(fd[i]);
+        }
+        mig_pair_close(&p);
+    }
+}
+
 static void
 test_missing_files(void)
 {
@@ -127,6 +161,7 @@ main(void)
     CHECK(make_authorities());
     test_strangers();
     test_given_back();
+    test_crowd();
     test_missing_files();
     remove_authorities();
     return check_done();
