@@ -171,6 +171,7 @@ end_open(struct mig_end *e, const struct mig_env *env, struct mig_result *result
                           .source = mig_job_is_source(env->job),
                           .progress = {.eta_s = UINT32_MAX, .expected_blackout_ms = UINT32_MAX},
                           .start_ns = mig_now_ns()};
+    e->phase_ns = e->start_ns;
     e->body = malloc(MIG_MAX_BLOB + 4096);
     if (!e->body) {
         return end_fail(e, ENOMEM, "no memory");
@@ -246,6 +247,10 @@ stop_here(struct mig_end *e)
 void
 end_phase(struct mig_end *e, enum mig_phase phase)
 {
+    uint64_t now = mig_now_ns();
+
+    e->result->phase_us[e->phase] += (now - e->phase_ns) / 1000;
+    e->phase_ns = now;
     e->phase = phase;
     if (e->env->event) {
         e->env->event(e->env->aux, &(struct mig_event){.kind = MIG_EVENT_PHASE, .phase = phase});

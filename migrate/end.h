@@ -64,6 +64,7 @@ struct mig_end {
     bool heard;         /* source: the guest runs at the destination */
     const char *corpse; /* source: why nobody waits for its memory any more; NULL */
     uint64_t start_ns, progress_ns;
+    uint64_t phase_ns;  /* when the phase began */
     uint64_t paused_ns; /* source: when the guest was stopped; 0: it was not */
     struct mig_progress progress;
     uint64_t round_pages, round_ns; /* source: of the round under way, and since when; 0: none */

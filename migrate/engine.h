@@ -162,6 +162,7 @@ struct mig_result {
     uint64_t bytes_wire, bytes_guest;
     uint64_t pages_sent, pages_by_kind[MIG_KINDS]; /* page.h */
     uint64_t total_us;
+    uint64_t phase_us[MIG_PHASES]; /* spent in each */
     uint64_t blackout_us; /* guest's last instruction here to its first there; 0: unknown */
     uint64_t late_packets;
     bool postcopy; /* the guest ran before all of its memory was there: these were missing */

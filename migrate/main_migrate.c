@@ -154,6 +154,19 @@ vifs_json(const struct mig_job *j, const struct mig_result *r)
     return a;
 }
 
+static json_t *
+phases_json(const struct mig_result *r)
+{
+    json_t *o = json_object();
+
+    for (int p = 0; p < MIG_PHASES; p++) {
+        if (r->phase_us[p]) {
+            json_object_set_new(o, mig_phase_name(p), json_real(r->phase_us[p] / 1000.0));
+        }
+    }
+    return o;
+}
+
 static void
 emit_result(const struct mig_job *j, const struct mig_result *r)
 {
@@ -163,15 +176,15 @@ emit_result(const struct mig_job *j, const struct mig_result *r)
     for (int k = 0; k < MIG_KINDS; k++) {
         json_object_set_new(pages, kinds[k], json_integer(r->pages_by_kind[k]));
     }
-    o = json_pack("{s:s,s:s,s:s,s:b,s:I,s:s,s:f,s:f,s:i,s:I,s:I,s:I,s:I,s:b,s:I,s:o,s:o,s:s}",
+    o = json_pack("{s:s,s:s,s:s,s:b,s:I,s:s,s:f,s:f,s:o,s:i,s:I,s:I,s:I,s:I,s:b,s:I,s:o,s:o,s:s}",
                   "event", "result", "status", mig_status_name(r->status), "why", r->why, "running",
                   (int)r->running, "epoch", (json_int_t)r->epoch, "owner", r->owner, "blackout_ms",
-                  r->blackout_us / 1000.0, "total_ms", r->total_us / 1000.0, "rounds",
-                  (int)r->rounds, "bytes_wire", (json_int_t)r->bytes_wire, "bytes_guest",
-                  (json_int_t)r->bytes_guest, "pages_sent", (json_int_t)r->pages_sent,
-                  "late_packets", (json_int_t)r->late_packets, "postcopy", (int)r->postcopy,
-                  "postcopy_pages", (json_int_t)r->postcopy_pages, "pages", pages, "vifs",
-                  vifs_json(j, r), "lost", r->lost);
+                  r->blackout_us / 1000.0, "total_ms", r->total_us / 1000.0, "phases_ms",
+                  phases_json(r), "rounds", (int)r->rounds, "bytes_wire", (json_int_t)r->bytes_wire,
+                  "bytes_guest", (json_int_t)r->bytes_guest, "pages_sent",
+                  (json_int_t)r->pages_sent, "late_packets", (json_int_t)r->late_packets,
+                  "postcopy", (int)r->postcopy, "postcopy_pages", (json_int_t)r->postcopy_pages,
+                  "pages", pages, "vifs", vifs_json(j, r), "lost", r->lost);
     emit(o);
 }
 

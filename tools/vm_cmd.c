@@ -262,7 +262,11 @@ show_end(struct vm_cli *c, const json_t *record, bool good)
         json_dumpf(record, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
         putchar('\n');
     } else if (moved && number(stats, "blackout_ms") > 0) {
-        printf("done: blackout %.1f ms\n", number(stats, "blackout_ms"));
+        const json_t *phases = json_object_get(stats, "phases_ms");
+
+        printf("done: blackout %.1f ms (last pages %.1f, state %.1f, commit %.1f)\n",
+               number(stats, "blackout_ms"), number(phases, "pause"), number(phases, "final"),
+               number(phases, "commit"));
         show_vifs(c, stats);
     } else if (moved) {
         printf("done: blackout not known\n"); /* who sent it has not heard that it runs */

@@ -74,6 +74,8 @@ def tell(what, ms):
     ms.sort()
     print(f"# {len(ms)} moves under load: {what} p50 {at(ms, .5):.1f} ms, p99 {at(ms, .99):.1f} ms")
 tell("blackout", [move["blackout_ms"] for move in moves])
+for part in "pause", "final", "commit":
+    tell(f"of it {part}", [move["phases_ms"][part] for move in moves])
 tell("of the vif", [vif["blackout_ms"] for move in moves for vif in move["vifs"] if "blackout_ms" in vif])
 print("".join(f"# not carried: {move['lost']}\n" for move in moves if move["lost"]), end="")
 PY

@@ -23,8 +23,8 @@ struct mig_pair {
 
 /* Memories of 'n_pages' zero pages; 0: a stream driver's pair. */
 void mig_pair_init(struct mig_pair *, unsigned n_connections, uint64_t n_pages);
-/* With a listener of its own, unless there is one.  Returns soon also when the source is refused.  Both must succeed, and the destination then has
- * its memory; or see from_error, to_error. */
+/* With a listener of its own, unless there is one.  Returns soon also when the source is refused.
+ * Both must succeed, and the destination then has its memory; or see from_error, to_error. */
 bool mig_pair_open(struct mig_pair *);
 void mig_pair_close(struct mig_pair *);
 
