@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RUNDIR "/usr/local/var/run/openvswitch" /* as libopenvswitch is configured */
+#include "cli_env.h"
+
 #define ANSWER_MAX ((size_t)256 << 20)
 
 struct pool_client {
@@ -27,42 +28,32 @@ struct answer {
     size_t n, cap;
 };
 
-static const char *
-from_env(const char *given, const char *name)
-{
-    const char *env = getenv(name);
-
-    return given ? given : env && *env ? env : NULL;
-}
-
 static int
 find_controller(struct pool_client *c, const char *url, char *why, size_t why_size)
 {
-    const char *rundir = from_env(NULL, "OVS_RUNDIR");
     int n = 0;
 
-    url = from_env(url, "WEFT_CONTROLLER");
+    url = cli_env(url, "WEFT_CONTROLLER");
     if (!url) {
-        n = snprintf(c->socket, sizeof c->socket, "%s/weft-controllerd.rest",
-                     rundir ? rundir : RUNDIR);
+        n = cli_socket_path(c->socket, sizeof c->socket, "weft-controllerd.rest");
     } else if (!strncmp(url, "unix:", 5) && url[5]) {
         n = snprintf(c->socket, sizeof c->socket, "%s", url + 5);
     } else if (!strncmp(url, "https://", 8) && url[8]) {
         size_t length = strlen(url);
         length -= url[length - 1] == '/';
         if (length >= sizeof c->base) {
-            snprintf(why, why_size, "the controller's URL is too long");
+            snprintf(why, why_size, "the URL of %s is too long", c->daemon);
             return EINVAL;
         }
         memcpy(c->base, url, length);
         return 0;
     } else {
-        snprintf(why, why_size, "the controller is unix:PATH or https://HOST:PORT, not \"%.80s\"",
+        snprintf(why, why_size, "%s is unix:PATH or https://HOST:PORT, not \"%.80s\"", c->daemon,
                  url);
         return EINVAL;
     }
     if ((size_t)n > 107) {
-        snprintf(why, why_size, "the path of the controller's socket is too long");
+        snprintf(why, why_size, "the path of %s's socket is too long", c->daemon);
         return EINVAL;
     }
     strcpy(c->base, "http://localhost");
@@ -82,7 +73,7 @@ use_certificates(struct pool_client *c, const struct pool_where *w, char *why, s
     };
 
     for (int i = *c->session.token ? 2 : 0; i < 3; i++) {
-        const char *file = from_env(files[i].file, files[i].env);
+        const char *file = cli_env(files[i].file, files[i].env);
         file = *c->session.token ? c->session.ca_cert : file;
         if (!file || !*file) {
             snprintf(why, why_size,
@@ -100,10 +91,10 @@ use_certificates(struct pool_client *c, const struct pool_where *w, char *why, s
 static int
 find_session(struct pool_client *c, const struct pool_where *w, char *why, size_t why_size)
 {
-    const char *url = from_env(w->controller, "WEFT_CONTROLLER");
+    const char *url = cli_env(w->controller, "WEFT_CONTROLLER");
     int error;
 
-    if (w->no_session || w->daemon || from_env(w->certificate, "WEFT_CERTIFICATE")) {
+    if (w->no_session || w->daemon || cli_env(w->certificate, "WEFT_CERTIFICATE")) {
         return 0;
     }
     error = pool_session_read(&c->session, why, why_size);

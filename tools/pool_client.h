@@ -20,7 +20,8 @@ struct pool_where {
     bool no_session;
 };
 #define POOL_WHERE_OPTIONS(w)                                                                      \
-    {"controller", CLI_STRING, &(w)->controller, "URL", "unix:PATH or https://HOST:PORT"},         \
+    {"controller", CLI_STRING, &(w)->controller, "URL",                                            \
+     "unix:PATH or https://HOST:PORT ($WEFT_CONTROLLER)"},                                         \
         {"certificate", CLI_STRING, &(w)->certificate, "FILE", "ours, for https"},                 \
         {"private-key", CLI_STRING, &(w)->private_key, "FILE", "of our certificate"},              \
     {                                                                                              \
