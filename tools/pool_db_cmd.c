@@ -204,9 +204,13 @@ made(const struct db_args *a, const struct pdb *p, int error, char *why)
     return CLI_OK;
 }
 
-static const char make_examples[] =
-    "  weft pool db create /var/lib/weft/pool --name db1 --address 10.0.0.1 --peer 10.0.0.2 \\\n"
-    "      --private-key db1.key --certificate db1.crt --ca-cert ca.crt\n";
+#define MAKE_EXAMPLE(verb, n, peer)                                                                \
+    "  weft pool db " verb " /var/lib/weft/pool --name db" n " --address 10.0.0." n peer " \\\n"   \
+    "      --private-key db" n ".key --certificate db" n ".crt --ca-cert ca.crt\n"
+#define CREATE_EXAMPLE MAKE_EXAMPLE("create", "1", " --peer 10.0.0.2")
+#define FOLLOW_EXAMPLE MAKE_EXAMPLE("follow", "2", " --peer 10.0.0.1")
+#define CLUSTER_EXAMPLE MAKE_EXAMPLE("cluster", "1", "")
+#define JOIN_EXAMPLE MAKE_EXAMPLE("join", "2", " --peer 10.0.0.1")
 
 static int
 create_main(int argc, char **argv)
@@ -216,7 +220,7 @@ create_main(int argc, char **argv)
     struct pdb p;
     int code, error;
 
-    if (!parse(&a, "create", MAKE | PEER | NUMBER, 1, "DIR OPTION...", make_examples, argc, argv,
+    if (!parse(&a, "create", MAKE | PEER | NUMBER, 1, "DIR OPTION...", CREATE_EXAMPLE, argc, argv,
                &code)) {
         return code;
     }
@@ -236,7 +240,7 @@ follow_main(int argc, char **argv)
     struct pdb p;
     int code, error;
 
-    if (!parse(&a, "follow", MAKE | PEER, 1, "DIR --peer IP[:PORT] OPTION...", make_examples, argc,
+    if (!parse(&a, "follow", MAKE | PEER, 1, "DIR --peer IP[:PORT] OPTION...", FOLLOW_EXAMPLE, argc,
                argv, &code)) {
         return code;
     }
@@ -259,7 +263,7 @@ cluster_main(int argc, char **argv)
     struct pdb p;
     int code, error;
 
-    if (!parse(&a, "cluster", MAKE | NUMBER, 1, "DIR OPTION...", make_examples, argc, argv,
+    if (!parse(&a, "cluster", MAKE | NUMBER, 1, "DIR OPTION...", CLUSTER_EXAMPLE, argc, argv,
                &code)) {
         return code;
     }
@@ -286,7 +290,7 @@ join_main(int argc, char **argv)
     struct pdb p;
     int code, error;
 
-    if (!parse(&a, "join", MAKE | PEER, 1, "DIR --peer IP[:PORT] OPTION...", make_examples, argc,
+    if (!parse(&a, "join", MAKE | PEER, 1, "DIR --peer IP[:PORT] OPTION...", JOIN_EXAMPLE, argc,
                argv, &code)) {
         return code;
     }
@@ -775,7 +779,7 @@ pool_db_main(int argc, char **argv)
     static const struct cli_group group = {
         .prefix = "weft pool db",
         .about = "servers of the pool's database: a pair or a cluster",
-        .examples = make_examples,
+        .examples = CREATE_EXAMPLE FOLLOW_EXAMPLE CLUSTER_EXAMPLE JOIN_EXAMPLE,
         .cmds = commands,
         .n_cmds = sizeof commands / sizeof commands[0],
     };
