@@ -266,13 +266,46 @@ print_fields(void)
     }
 }
 
-static const char change_examples[] =
-    "  weft network add blue type=vlan tag=10 tenant=acme\n"
-    "  weft vif add web1-0 vm=web1 network=blue mac=02:00:00:00:00:01\n"
-    "  weft vif set web1-0 locking_mode=locked ipv4_allowed=10.0.0.3,10.0.0.4\n"
-    "  weft group set web vms+=web2 vms-=web1 --wait\n"
-    "  weft rule add base/ssh order=10 direction=in action=allow protocol=tcp ports=22\n"
-    "  weft rule set base/ssh ports=               (its default: all)\n";
+/* Each class has its own of these. */
+static const char *const change_examples[] = {
+    "  weft pool set default_action=allow --wait\n",
+    "  weft host add h1 ovsdb=ssl:10.0.0.11:6640 uplink=eth1 tunnel_ip=10.0.0.11\n",
+    "  weft host set h1 enabled=false              (is left alone)\n",
+    "  weft tenant add acme\n",
+    "  weft network add blue type=vlan tag=10 tenant=acme\n",
+    "  weft network add red type=overlay vni=5001\n",
+    "  weft vm add web1 tenant=acme\n",
+    "  weft vif add web1-0 vm=web1 network=blue mac=02:00:00:00:00:01\n",
+    "  weft vif set web1-0 locking_mode=locked ipv4_allowed=10.0.0.3,10.0.0.4\n",
+    "  weft group add web vms=web1\n",
+    "  weft group set web vms+=web2 vms-=web1 --wait\n",
+    "  weft policy add base scope=global author=\"the network team\"\n",
+    "  weft rule add base/ssh order=10 direction=in action=allow protocol=tcp ports=22\n",
+    "  weft rule set base/ssh ports=               (its default: all)\n",
+    "  weft user add alice role=operator\n",
+    "  weft mirror add look vifs=web1-0 output_ip=192.0.2.9 encapsulation=erspan\n",
+    "  weft exporter add flows protocol=ipfix targets=192.0.2.9:4739\n",
+    "  weft bond add h1-uplink host=h1 port=bond0 interfaces=eth0,eth1\n",
+    "  weft pif add h1-eth0 host=h1 device=eth0\n",
+};
+
+/* Those of the noun that is being dealt with, in a static buffer. */
+static const char *
+examples(void)
+{
+    static char text[400];
+    char begin[40];
+    size_t n = 0;
+    int len = snprintf(begin, sizeof begin, "  weft %s ", class->noun);
+
+    text[0] = '\0';
+    for (size_t i = 0; i < sizeof change_examples / sizeof change_examples[0]; i++) {
+        if (!strncmp(change_examples[i], begin, (size_t)len) && n < sizeof text) {
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s", change_examples[i]);
+        }
+    }
+    return text;
+}
 
 /* What is added has its name, and a rule its policy, from the first word. */
 static int
@@ -308,7 +341,7 @@ change_main(const char *verb, int argc, char **argv)
     if (!pool_args_parse(&a, class->noun, verb,
                          class->single ? "FIELD=VALUE... [OPTION...]"
                                        : "NAME FIELD=VALUE... [OPTION...]",
-                         change_examples, NULL, 0, argc, argv, &code)) {
+                         examples(), NULL, 0, argc, argv, &code)) {
         if (code == CLI_OK) {
             print_fields();
         }
@@ -411,9 +444,10 @@ class_main(const char *noun, int argc, char **argv)
                                      {"set", "change fields", set_main},
                                      {"db", "servers of the pool's database", pool_db_main}};
     char prefix[32];
-    struct cli_group group = {.prefix = prefix, .examples = change_examples, .cmds = cmds};
+    struct cli_group group = {.prefix = prefix, .cmds = cmds};
 
     class = pool_class_by_noun(noun);
+    group.examples = examples();
     snprintf(prefix, sizeof prefix, "weft %s", noun);
     group.about = class->about;
     group.n_cmds = 5;
