@@ -361,6 +361,7 @@ look_at_waiting(struct rest *r)
 {
     int64_t now = http_now_ms();
     struct rest_request *next;
+    struct rest_fault fault;
 
     for (struct rest_request *q = r->waiting.first; q; q = next) {
         int64_t generation = q->args[REST_ARG_GENERATION];
@@ -371,6 +372,10 @@ look_at_waiting(struct rest *r)
             continue;
         }
         take(&r->waiting, q);
+        if (!rest_still_may(q, &fault)) {
+            rest_refuse(q, &fault);
+            continue;
+        }
         json_t *late = json_array(), *absent = json_array();
         if (!applied) {
             r->config.ops->applied(r->config.aux, generation, late);
@@ -387,6 +392,23 @@ look_at_waiting(struct rest *r)
     }
 }
 
+/* Until the body had come, and what stands was known, he may have become another. */
+static void
+run_request(struct rest *r, struct rest_request *q)
+{
+    struct rest_fault fault;
+
+    if (!q->route->early && r->config.ops->ready && !r->config.ops->ready(r->config.aux)) {
+        rest_fault_set(&fault, 503, "unavailable", NULL, NULL,
+                       "the pool database has not been read yet; try again");
+        rest_refuse(q, &fault);
+    } else if (rest_still_may(q, &fault)) {
+        q->route->run(r, q);
+    } else {
+        rest_refuse(q, &fault);
+    }
+}
+
 void
 rest_run(struct rest *r)
 {
@@ -397,7 +419,7 @@ rest_run(struct rest *r)
     for (q = http_take(r->http); q; q = next) {
         struct rest_request *request = (struct rest_request *)q;
         next = q->next;
-        request->route->run(r, request);
+        run_request(r, request);
     }
     start_write(r);
     look_at_waiting(r);

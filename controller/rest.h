@@ -75,6 +75,8 @@ struct rest_txn {
 
 /* The pool behind the server. */
 struct rest_ops {
+    /* What stands is known.  Until then nothing is said of it.  NULL: it always is. */
+    bool (*ready)(void *aux);
     /* Counts changes of the stated configuration. */
     int64_t (*generation)(void *aux);
     /* All objects, stated fields and status: an array, or the one object of a

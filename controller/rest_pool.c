@@ -50,6 +50,12 @@ kind_of(const struct pool_class *class)
     return rec_kind_by_name(class->noun);
 }
 
+static bool
+op_ready(void *pool)
+{
+    return pool_db_ready(((struct rest_pool *)pool)->db);
+}
+
 static int64_t
 op_generation(void *pool)
 {
@@ -638,6 +644,7 @@ rollback_in_ms(struct rest_pool *pool)
 /* --- life ---------------------------------------------------------------------------- */
 
 static const struct rest_ops ops = {
+    .ready = op_ready,
     .generation = op_generation,
     .list = op_list,
     .object = op_object,

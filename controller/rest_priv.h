@@ -68,6 +68,7 @@ struct rest_route {
     enum pool_role least; /* POOL_ROLE_NONE: the class says */
     bool change;          /* is audited */
     bool whole_pool;      /* is nothing for tenants */
+    bool early;           /* is answered before it is known what stands */
     size_t max_body;
     unsigned args;      /* bit enum rest_arg: what the query may hold */
     const char *body;   /* its schema; NULL: the class's, or a document */

@@ -346,14 +346,15 @@ run_remove(struct rest *r, struct rest_request *q)
 #define BODY(max) .max_body = REST_##max##_MAX
 #define CHANGE .change = true
 #define WHOLE .whole_pool = true
+#define EARLY .early = true
 #define ARG(name) (1u << REST_ARG_##name)
 
 const struct rest_route rest_routes[] = {
-    {"GET", "/v1/openapi.json", ROLE(VIEWER), .answer = "openapi", .run = run_openapi,
+    {"GET", "/v1/openapi.json", ROLE(VIEWER), EARLY, .answer = "openapi", .run = run_openapi,
      .about = "this description"},
     {"GET", "/v1/whoami", ROLE(VIEWER), .answer = "whoami", .run = run_whoami,
      .about = "name and role of who asks"},
-    {"GET", "/v1/status", ROLE(VIEWER), .answer = "status", .run = run_status,
+    {"GET", "/v1/status", ROLE(VIEWER), EARLY, .answer = "status", .run = run_status,
      .about = "generation, hosts, and what is wrong"},
     {"GET", "/v1/wait", ROLE(VIEWER), .args = ARG(GENERATION) | ARG(TIMEOUT), .answer = "waited",
      .run = run_wait,

@@ -16,6 +16,7 @@ struct fake {
     int64_t pending_ms;
     json_t *before;          /* the unconfirmed commit */
     _Atomic int64_t applied; /* what the hosts have applied */
+    atomic_bool unknown;     /* what stands */
     atomic_int submitted;    /* and not refused */
     /* What another controller has done by the time that the next change is decided: an edit. */
     _Atomic(json_t *) meanwhile;
@@ -52,6 +53,12 @@ fake_find(struct fake *f, const struct pool_class *class, const char *name)
         }
     }
     return SIZE_MAX;
+}
+
+static inline bool
+fake_ready(void *f)
+{
+    return !atomic_load(&((struct fake *)f)->unknown);
 }
 
 static inline int64_t
@@ -269,6 +276,7 @@ fake_pending_document(void *f)
 }
 
 static const struct rest_ops fake_ops = {
+    .ready = fake_ready,
     .generation = fake_generation,
     .list = fake_list,
     .object = fake_object,

@@ -274,6 +274,32 @@ test_meanwhile(void)
     cert_free(&alice);
 }
 
+static void
+test_unknown(void)
+{
+    static const struct {
+        const char *method, *path, *body;
+    } asked[] = {
+        {"GET", "/v1/vifs", NULL},      {"GET", "/v1/vms/r1", NULL},
+        {"GET", "/v1/export", NULL},    {"GET", "/v1/wait?timeout=0", NULL},
+        {"GET", "/v1/whoami", NULL},    {"POST", "/v1/vms", "{\"name\": \"u\"}"},
+        {"POST", "/v1/sessions", "{}"},
+    };
+    json_t *json;
+
+    CASE("rest/nothing is said of what is not known yet");
+    atomic_store(&pool.unknown, true);
+    for (size_t i = 0; i < sizeof asked / sizeof asked[0]; i++) {
+        CHECK(ask(asked[i].method, asked[i].path, asked[i].body, &json) == 503);
+        CHECK(says(json, "error", "unavailable"));
+        json_decref(json);
+    }
+    CHECK(ask("GET", "/v1/status", NULL, NULL) == 200);
+    CHECK(ask("GET", "/v1/openapi.json", NULL, NULL) == 200);
+    atomic_store(&pool.unknown, false);
+    CHECK(ask("GET", "/v1/vms/r1", NULL, NULL) == 200);
+}
+
 static void *
 poll_long(void *status)
 {
@@ -685,6 +711,7 @@ main(int argc, char **argv)
     test_faults();
     test_commit();
     test_meanwhile();
+    test_unknown();
     test_wait();
     test_tables();
     test_tenant();

@@ -487,6 +487,36 @@ test_meanwhile(void)
     CHECK(ask("GET", "/v1/vms/r1", NULL, NULL) == 200);
 }
 
+/* One who begins a session for an admin, and is shut out before he has said so to the end. */
+static void
+test_slow_body(void)
+{
+    static const char body[] = "{\"user\": \"r-admin\"}";
+    struct cert dora = cert_make("dora", "admin", CERT_CLIENT, &ca);
+    struct client c = {connect_tcp(port, 1), NULL, NULL};
+    char text[300];
+    json_t *json;
+
+    CASE("rest_session/who is shut out before the body has come begins none");
+    CHECK(client_tls(&c, &ca, &dora, NULL));
+    snprintf(text, sizeof text,
+             "POST " BEGIN " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" JSON_TYPE
+             "Expect: 100-continue\r\nContent-Length: %zu\r\n\r\n",
+             strlen(body));
+    CHECK(client_send(&c, text, strlen(text)));
+    /* His head has been looked at. */
+    CHECK(gnutls_record_recv(c.tls, text, sizeof text) > 12 && !strncmp(text + 9, "100", 3));
+    CHECK(ask("POST", "/v1/users", "{\"name\": \"dora\", \"role\": \"admin\", \"enabled\": false}",
+              NULL) == 201);
+    CHECK(client_send(&c, body, strlen(body)));
+    CHECK(client_answer(&c, &json, NULL) == 403);
+    CHECK(!json_object_get(json, "token"));
+    json_decref(json);
+    client_close(&c);
+    CHECK(ask("DELETE", "/v1/users/dora", NULL, NULL) == 200);
+    cert_free(&dora);
+}
+
 int
 main(void)
 {
@@ -503,6 +533,7 @@ main(void)
     test_time();
     test_roles();
     test_meanwhile();
+    test_slow_body();
     fake_stop(&pool);
     rig_end();
     return check_done();
