@@ -7,12 +7,15 @@
 
 #include "lab_build.h"
 #include "lab_manage.h"
+#include "lab_proc.h"
 #include "lab_xapid.h"
+#include "pool_client.h"
 
 #define IMPORT_TIMEOUT_MS 120000
 #define DOCUMENT "lab.json"
 #define FLOWD_PORT "4739"
 enum { FLOWS_S = 5 }; /* long flows are told of so often */
+enum { LOOK_MS = 20 };
 
 /* Both tenants use the same addresses; each has some that the other lacks,
  * which must not be reached. */
@@ -31,6 +34,41 @@ lab_pool_start_ovsdb(struct super *s)
     struct lab_pool *p = &s->lab->pool;
 
     return lab_start_ovsdb(s, &p->ovsdb, NULL, p->dir, "pool.db", "pool.sock", NULL, "the pool");
+}
+
+static bool
+has_read_database(struct pool_client *client)
+{
+    json_t *status = NULL;
+    bool has;
+
+    pool_call(client, "GET", "/v1/status", NULL, NULL, 1, &status);
+    has = json_is_true(json_object_get(status, "database"));
+    json_decref(status);
+    return has;
+}
+
+/* Before that it has nothing to say.  A database that is to be restarted is not waited for. */
+static int
+await_database(struct super *s)
+{
+    const struct lab_pool *p = &s->lab->pool;
+    char url[LAB_PATH_MAX + 48], why[200];
+    const struct pool_where where = {.controller = url, .no_session = true};
+    int64_t end = lab_now_ms() + LAB_DAEMON_TIMEOUT_MS;
+    struct pool_client *client;
+    int error;
+
+    snprintf(url, sizeof url, "unix:%s/run/weft-controllerd.rest", p->dir);
+    if (pool_client_open(&where, &client, why, sizeof why)) {
+        return lab_fail(s->lab, EPROTO, "weft-controllerd: %s", why);
+    }
+    do {
+        error =
+            has_read_database(client) || p->ovsdb.restart_at_ms ? 0 : super_wait(s, -1, LOOK_MS);
+    } while (error == ETIMEDOUT && lab_now_ms() < end);
+    pool_client_close(client);
+    return error;
 }
 
 int
@@ -52,8 +90,11 @@ lab_pool_start_controllerd(struct super *s)
     if (!error) {
         error = lab_await_file(s, run, "weft-controllerd.rest", LAB_DAEMON_TIMEOUT_MS);
     }
+    if (!error) {
+        error = await_database(s);
+    }
     if (error == ETIMEDOUT) {
-        error = lab_fail(s->lab, EPROTO, "weft-controllerd did not open its socket");
+        error = lab_fail(s->lab, EPROTO, "weft-controllerd did not read the pool's database");
         snprintf(s->lab->why_log, sizeof s->lab->why_log, "%s", p->controllerd.log);
     }
     return error;
