@@ -101,6 +101,15 @@ int pdb_read_row(const struct pdb *, const char *target, struct pdb_row *, char 
 int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *was,
                   const char *columns, char *why);
 
+/* --- pool_db_file.c: the file, while no server has it --------------------------------- */
+
+/* The record at 'at', which begins with 'magic' ("OVSDB JSON "): the lengths of its head and
+ * its body.  False: there is none that is whole. */
+bool pdb_record(const char *magic, const char *at, const char *end, size_t *head, size_t *body);
+/* A transaction on pool.db, of a database without cluster.  'writes' false: nothing is
+ * changed, whatever it says.  A transaction that fails says so in '*out', the caller's. */
+int pdb_file_transact(const struct pdb *, const char *json, bool writes, char **out, char *why);
+
 /* --- pool_db_hosts.c ------------------------------------------------------------------ */
 
 /* Starts what serves hosts, beside our server. */

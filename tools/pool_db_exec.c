@@ -308,16 +308,12 @@ transact(const struct pdb *p, const char *target, const char *json, bool writes,
         add(&a, "-vconsole:off");
         add(&a, "transact");
         add(&a, target ? "%s" : "unix:%s", target ? target : path);
+        a.v[a.n] = json;
+        a.v[a.n + 1] = NULL;
+        error = pdb_run(a.v, ASK_S + 2, &out, why);
     } else {
-        pdb_program("ovsdb-tool", path);
-        add(&a, "%s", path);
-        add(&a, writes ? "transact" : "query");
-        pdb_path(p, "pool.db", path);
-        add(&a, "%s", path);
+        error = pdb_file_transact(p, json, writes, &out, why);
     }
-    a.v[a.n] = json;
-    a.v[a.n + 1] = NULL;
-    error = pdb_run(a.v, ASK_S + 2, &out, why);
     if (error) {
         return error;
     }

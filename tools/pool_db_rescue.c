@@ -1,9 +1,8 @@
-/* The log of a cluster's member: OVSDB's records ("OVSDB CLUSTER", length, SHA-1, then JSON; OVS's
- * ovsdb(5) and ovsdb/log.c), the first of them the snapshot that the rest builds on. */
+/* The log of a cluster's member: OVSDB's records (pool_db_file.c), the first of them the snapshot
+ * that the rest builds on. */
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,10 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "hex.h"
 #include "pool_db.h"
-
-enum { HEAD_MAX = 128, SHA1_LEN = 20 };
 
 static const char magic[] = "OVSDB CLUSTER ";
 
@@ -33,37 +29,15 @@ struct log {
 
 /* --- reading -------------------------------------------------------------------------- */
 
-static bool
-sum_is_right(const char *body, size_t len, const char *digits)
-{
-    uint8_t sum[EVP_MAX_MD_SIZE], said[SHA1_LEN];
-
-    return hex_read(digits, said, SHA1_LEN, 0) &&
-           EVP_Digest(body, len, sum, NULL, EVP_sha1(), NULL) && !memcmp(sum, said, SHA1_LEN);
-}
-
 /* False: there is no further record that is whole. */
 static bool
 next_record(struct log *l, struct record *r)
 {
-    size_t left = l->end - l->at, digits = sizeof magic - 1;
-    const char *line = memchr(l->at, '\n', left < HEAD_MAX ? left : HEAD_MAX);
-    const char *hex, *body;
-    size_t len = 0;
-
-    if (!line || (size_t)(line - l->at) < digits || memcmp(l->at, magic, digits)) {
+    *r = (struct record){.at = l->at};
+    if (!pdb_record(magic, l->at, l->end, &r->head, &r->body)) {
         return false;
     }
-    body = line + 1;
-    for (hex = l->at + digits; hex < line && *hex >= '0' && *hex <= '9' && len <= left; hex++) {
-        len = len * 10 + (*hex - '0');
-    }
-    if (*hex != ' ' || line - hex != 1 + 2 * SHA1_LEN || len > (size_t)(l->end - body) ||
-        !sum_is_right(body, len, hex + 1)) {
-        return false;
-    }
-    *r = (struct record){.at = l->at, .head = body - l->at, .body = len};
-    l->at = body + len;
+    l->at += r->head + r->body;
     return true;
 }
 
@@ -179,25 +153,11 @@ pdb_log_copy(const char *from, const char *to, size_t *torn, char *why)
 
 /* --- a cluster of one --------------------------------------------------------------------- */
 
-/* The tools end with success where they could not replay all, and cut the file there. */
-static int
-has_grown(const char *path, off_t was, char *why)
-{
-    struct stat st;
-
-    if (stat(path, &st) || st.st_size < was) {
-        snprintf(why, PDB_WHY, "its log cannot be replayed to its end");
-        return EIO;
-    }
-    return 0;
-}
-
 /* 'alone': a database without cluster, with the next number. */
 static int
 make_alone(const struct pdb *p, const struct pdb *only, struct pdb_rescue *made, char *why)
 {
     char db[PDB_PATH], log[PDB_PATH], alone[PDB_PATH], columns[200];
-    struct stat st = {.st_size = 0};
     struct pdb_row row;
     int error;
 
@@ -212,13 +172,12 @@ make_alone(const struct pdb *p, const struct pdb *only, struct pdb_rescue *made,
     if (!error) {
         error = pdb_read_row(only, NULL, &row, why);
     }
-    if (!error && !stat(alone, &st)) {
+    if (!error) {
         made->number = row.fence + 1;
         snprintf(columns, sizeof columns, "\"fence\":%lld,\"leader\":\"\",\"leader_epoch\":%lld",
                  (long long)made->number, (long long)made->number << 40);
         error = pdb_write_row(only, NULL, &row, columns, why);
     }
-    error = error ? error : has_grown(alone, st.st_size, why);
     unlink(log);
     return error;
 }
