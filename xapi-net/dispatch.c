@@ -476,8 +476,8 @@ at_coordinator(struct request *q)
     return false;
 }
 
-static bool
-permitted(struct request *q)
+bool
+request_permitted(struct request *q)
 {
     const struct json *j = takes_session(q) ? json_array(q->call->params)->elems[0] : NULL;
     const char *ref = j && j->type == JSON_STRING ? json_string(j) : "";
@@ -522,7 +522,7 @@ dispatch(struct xapi *x, struct http_request *http)
     ovs_list_push_back(&x->waiting, &q->node);
     if (!find_method(q)) {
         request_fail(q, "MESSAGE_METHOD_UNKNOWN", q->call->method, NULL);
-    } else if (count_ok(q) && at_coordinator(q) && permitted(q) && take_args(q)) {
+    } else if (count_ok(q) && at_coordinator(q) && request_permitted(q) && take_args(q)) {
         q->method->run(q);
     }
 }

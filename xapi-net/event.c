@@ -303,6 +303,10 @@ event_look(struct request *q)
         json_destroy(list);
         return false;
     }
+    if (!request_permitted(q)) { /* any more */
+        json_destroy(list);
+        return true;
+    }
     answer = json_object_create();
     json_object_put(answer, "events", list);
     json_object_put(answer, "valid_ref_counts", counts(q->xapi));

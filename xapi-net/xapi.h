@@ -141,6 +141,9 @@ void request_commit(struct request *, struct ovsdb_idl_txn *, struct json *value
 /* NULL: cannot be written now, and the request has been answered so. */
 struct ovsdb_idl_txn *request_begin(struct request *);
 
+/* There is such a session, and its user may do that; else the request has been answered. */
+bool request_permitted(struct request *);
+
 /* A whole request; login and everything else. */
 void dispatch(struct xapi *, struct http_request *);
 /* Once a turn: those that wait. */

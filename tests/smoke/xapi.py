@@ -727,8 +727,20 @@ def case_events(x):
     waiter.join()
     assert [(e["operation"], e["ref"]) for e in got[0]["events"]] == [("add", vm)], got
     x("VM.destroy", vm)
-    gone = x("event.from", ["vm"], got[0]["token"], 5.0)["events"]
+    last = x("event.from", ["vm"], got[0]["token"], 5.0)
+    gone = last["events"]
     assert [(e["operation"], e["ref"]) for e in gone] == [("del", vm)], gone
+    # Who logs out while he waits is told nothing any more.
+    ref = raw(x.host, "session.login_with_password", "root", "secret")["result"]
+    waiter = threading.Thread(
+        target=lambda: got.append(raw(x.host, "event.from", ref, ["vm"], last["token"], 20.0)))
+    waiter.start()
+    x("event.from", ["vm"], last["token"], 0.2)
+    assert raw(x.host, "session.logout", ref)["result"] == ""
+    vm = x.vm("ev2")
+    waiter.join()
+    assert got[1].get("error", {}).get("message") == "SESSION_INVALID", got[1]
+    x("VM.destroy", vm)
 
 
 def case_command_line(x):
