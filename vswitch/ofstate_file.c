@@ -372,9 +372,17 @@ parse(struct parsed *p, char *text, char **why)
     return 0;
 }
 
-/* Sends 'request'; an error reply is an error. */
 static int
-command(struct vconn *vconn, struct ofpbuf *request, const char *what, char **why)
+refused(enum ofperr code, const char *what, char **why)
+{
+    *why = xasprintf("%s: the bridge refused: %s", what,
+                     code ? ofperr_get_name(code) : "unexpected reply");
+    return EPROTO;
+}
+
+/* Sends 'request'; an error reply is an error, but for 'fine'. */
+static int
+command(struct vconn *vconn, struct ofpbuf *request, enum ofperr fine, const char *what, char **why)
 {
     struct ofpbuf *reply = NULL;
     int error = vconn_transact_noreply(vconn, request, &reply);
@@ -386,13 +394,10 @@ command(struct vconn *vconn, struct ofpbuf *request, const char *what, char **wh
         enum ofperr code = ofperr_decode_msg(reply->data, NULL);
 
         ofpbuf_delete(reply);
-        /* A predecessor's map may be there already. */
-        if (code == OFPERR_NXTTMFC_ALREADY_MAPPED || code == OFPERR_OFPMMFC_METER_EXISTS) {
+        if (fine && code == fine) {
             return 0;
         }
-        *why = xasprintf("%s: the bridge refused: %s", what,
-                         code ? ofperr_get_name(code) : "unexpected reply");
-        return EPROTO;
+        return refused(code, what, why);
     }
     return 0;
 }
@@ -431,20 +436,52 @@ send_flows(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol pr
     }
     if (bundle) {
         error = vconn_bundle_transact(vconn, &requests, OFPBF_ORDERED | OFPBF_ATOMIC, &errors);
-        if (error || !ovs_list_is_empty(&errors)) {
-            *why = xasprintf("flows: %s", error ? ovs_strerror(error) : "the bridge refused some");
-            error = error ? error : EPROTO;
+        if (!ovs_list_is_empty(&errors)) {
+            const struct ofpbuf *first =
+                CONTAINER_OF(ovs_list_front(&errors), struct ofpbuf, list_node);
+
+            error = refused(ofperr_decode_msg(first->data, NULL), "flows", why);
+        } else if (error) {
+            error = fail(why, error, "flows");
         }
         ofpbuf_list_delete(&errors);
     } else {
         struct ofpbuf *request;
 
         LIST_FOR_EACH_POP (request, list_node, &requests) {
-            error = error ? (ofpbuf_delete(request), error) : command(vconn, request, "flow", why);
+            error =
+                error ? (ofpbuf_delete(request), error) : command(vconn, request, 0, "flow", why);
         }
     }
     ofpbuf_list_delete(&requests);
     return error;
+}
+
+static int
+delete_groups(struct vconn *vconn, char **why)
+{
+    struct ofputil_group_mod all = {
+        .command = OFPGC11_DELETE,
+        .group_id = OFPG_ALL,
+        .command_bucket_id = OFPG15_BUCKET_ALL,
+        .buckets = OVS_LIST_INITIALIZER(&all.buckets),
+    };
+
+    return command(vconn, ofputil_encode_group_mod(vconn_get_version(vconn), &all, NULL, -1), 0,
+                   "groups", why);
+}
+
+static int
+replace_meter(struct vconn *vconn, const struct ofputil_meter_mod *add, char **why)
+{
+    enum ofp_version version = vconn_get_version(vconn);
+    struct ofputil_meter_mod remove = {.command = OFPMC13_DELETE};
+
+    remove.meter.meter_id = add->meter.meter_id;
+    int error = command(vconn, ofputil_encode_meter_mod(version, &remove),
+                        OFPERR_OFPMMFC_UNKNOWN_METER, "meter", why);
+
+    return error ? error : command(vconn, ofputil_encode_meter_mod(version, add), 0, "meter", why);
 }
 
 static int
@@ -453,15 +490,21 @@ send_all(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol prot
     enum ofp_version version = vconn_get_version(vconn);
     int error = 0;
 
+    /* An earlier try may have come as far as this: its maps are the same, its meters and groups
+     * go. */
     for (size_t i = 0; i < p->n_tlvs && !error; i++) {
-        error = command(vconn, ofputil_encode_tlv_table_mod(version, p->tlvs[i]), "tlv map", why);
+        error = command(vconn, ofputil_encode_tlv_table_mod(version, p->tlvs[i]),
+                        OFPERR_NXTTMFC_ALREADY_MAPPED, "tlv map", why);
+    }
+    if (p->n_groups) {
+        error = error ? error : delete_groups(vconn, why);
     }
     for (size_t i = 0; i < p->n_meters && !error; i++) {
-        error = command(vconn, ofputil_encode_meter_mod(version, &p->meters[i]), "meter", why);
+        error = replace_meter(vconn, &p->meters[i], why);
     }
     for (size_t i = 0; i < p->n_groups && !error; i++) {
-        error =
-            command(vconn, ofputil_encode_group_mod(version, p->groups[i], NULL, -1), "group", why);
+        error = command(vconn, ofputil_encode_group_mod(version, p->groups[i], NULL, -1), 0,
+                        "group", why);
     }
     return error ? error : send_flows(vconn, p, protocol, why);
 }
