@@ -15,18 +15,17 @@
  *
  * At start the thread restores first.  As long as it does, ours in front of
  * ofproto_set_flow_restore_wait() keeps ofproto from deciding packets and from
- * talking to controllers.  A bridge is restored when its socket answers; one
- * whose file cannot be used gets no flow at all, so that nothing passes that a
- * lost policy would have denied, and the file is kept aside.
- *
- * A file is written under another name, synced and renamed. */
+ * talking to controllers.  A bridge is restored when its socket answers.  One that
+ * does not come up in time, or whose file cannot be read or is refused, is held
+ * (ofstate_hold.h) before anything is decided: nothing passes that its policy would
+ * have denied.  Its file stays where it is, for the next start, too, and is tried
+ * again for as long as nobody else gives the bridge flows.
+ */
 #include <config.h>
 
 #include "ofstate.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,6 +37,7 @@
 #include "if-notifier.h"
 #include "latch.h"
 #include "lib/vswitch-idl.h"
+#include "ofstate_hold.h"
 #include "ofstate_priv.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/poll-loop.h"
@@ -46,8 +46,8 @@
 #include "ovs-thread.h"
 #include "ovsdb-idl.h"
 #include "smap.h"
-#include "socket-util.h"
 #include "timeval.h"
+#include "unixctl.h"
 #include "util.h"
 #include "uuid.h"
 #include "wrap.h"
@@ -60,14 +60,24 @@ VLOG_DEFINE_THIS_MODULE(ofstate);
 #define LAST_TRIES 5 /* to save when the process ends */
 #define LAST_RETRY_MS 200
 /* A bridge in the database that does not come up in this time after bridge.c has
- * set up what it can (a broken datapath) must not keep the others waiting. */
+ * set up what it can (a broken datapath) must not keep the others waiting; see
+ * weft-restore-ms. */
 #define RESTORE_TIMEOUT_MS 10000
+/* Those that are held are looked at so often, and tried again after a pause that doubles, or when
+ * the file is another one. */
+#define HELD_LOOK_MS 200
+#define HELD_RETRY_MS 1000
+#define HELD_RETRY_MAX_MS 60000
 
 struct bridge {
     char *name;
     char *file;
     uint32_t saved_hash; /* of what the file holds; 0: unknown */
     bool restore;        /* has a file from before the start */
+    /* The thread's, of one whose restoration has failed. */
+    char *why;                     /* NULL: it has not */
+    struct stat tried;             /* the file that was tried */
+    long long int next_try, pause; /* in ms */
 };
 
 static struct ovsdb_idl *idl;
@@ -79,6 +89,7 @@ static struct ovs_mutex lock = OVS_MUTEX_INITIALIZER;
 static struct shash bridges OVS_GUARDED_BY(lock) = SHASH_INITIALIZER(&bridges);
 static bool known OVS_GUARDED_BY(lock); /* 'bridges' has been filled once */
 static bool enabled OVS_GUARDED_BY(lock) = true;
+static int restore_timeout_ms OVS_GUARDED_BY(lock) = RESTORE_TIMEOUT_MS;
 
 static struct latch wake, hurry, quit;
 static atomic_bool dirty = false;
@@ -111,6 +122,7 @@ __wrap_ofmonitor_report(struct connmgr *mgr, struct rule *rule, int event, int r
                         const struct rule_actions *old_actions)
 {
     changed();
+    ofstate_hold_flow_changed(rule, abbrev_ofconn);
     __real_ofmonitor_report(mgr, rule, event, reason, abbrev_ofconn, abbrev_xid, old_actions);
 }
 
@@ -160,108 +172,7 @@ __wrap_ofproto_set_flow_restore_wait(bool wait)
     waited = ours;
 }
 
-/* --- files ------------------------------------------------------------------ */
-
-static char *
-read_file(const char *path)
-{
-    struct ds text = DS_EMPTY_INITIALIZER;
-    FILE *f = fopen(path, "r");
-    char chunk[65536];
-    size_t n;
-
-    if (!f) {
-        return NULL;
-    }
-    while ((n = fread(chunk, 1, sizeof chunk, f))) {
-        ds_put_buffer(&text, chunk, n);
-    }
-    fclose(f);
-    return ds_steal_cstr(&text);
-}
-
-static int
-write_all(int fd, const char *p, size_t n)
-{
-    while (n) {
-        ssize_t done = write(fd, p, n);
-
-        if (done < 0 && errno != EINTR) {
-            return errno;
-        }
-        p += MAX(done, 0);
-        n -= MAX(done, 0);
-    }
-    return fsync(fd) ? errno : 0;
-}
-
-static int
-replace_file(const char *path, const struct ds *text)
-{
-    char *tmp = xasprintf("%s.new", path);
-    int fd = open(tmp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
-    int error = fd < 0 ? errno : write_all(fd, text->string, text->length);
-
-    if (fd >= 0) {
-        close(fd);
-    }
-    if (!error && rename(tmp, path)) {
-        error = errno;
-    }
-    if (error) {
-        unlink(tmp);
-    }
-    free(tmp);
-    return error;
-}
-
 /* --- the thread ------------------------------------------------------------ */
-
-static char *
-target_of(const struct bridge *b)
-{
-    return xasprintf("unix:%s/%s.mgmt", ovs_rundir(), b->name);
-}
-
-static bool
-is_up(const struct bridge *b)
-{
-    char *path = xasprintf("%s/%s.mgmt", ovs_rundir(), b->name);
-    struct stat s;
-    bool up = !stat(path, &s) && S_ISSOCK(s.st_mode);
-
-    free(path);
-    return up;
-}
-
-/* A killed process leaves its sockets: they shall not be taken for those of
- * bridges that are up. */
-static void
-remove_dead_sockets(void)
-{
-    DIR *d = opendir(ovs_rundir());
-    struct dirent *e;
-
-    while (d && (e = readdir(d))) {
-        char *path;
-        int fd;
-
-        if (!string_ends_with(e->d_name, ".mgmt")) {
-            continue;
-        }
-        path = xasprintf("%s/%s", ovs_rundir(), e->d_name);
-        fd = make_unix_socket(SOCK_STREAM, true, NULL, path);
-        if (fd == -ECONNREFUSED) {
-            unlink(path);
-        } else if (fd >= 0) {
-            close(fd);
-        }
-        free(path);
-    }
-    if (d) {
-        closedir(d);
-    }
-}
 
 static struct bridge *
 bridge_clone(const struct bridge *b)
@@ -270,6 +181,7 @@ bridge_clone(const struct bridge *b)
 
     copy->name = xstrdup(b->name);
     copy->file = xstrdup(b->file);
+    copy->why = nullable_xstrdup(b->why);
     return copy;
 }
 
@@ -279,6 +191,7 @@ bridge_free(struct bridge *b)
     if (b) {
         free(b->name);
         free(b->file);
+        free(b->why);
         free(b);
     }
 }
@@ -305,73 +218,95 @@ snapshot(bool restore, size_t *n)
     return list;
 }
 
+/* The bridge behind 'copy', if it is still the same one. */
+static struct bridge *
+original(const struct bridge *copy) OVS_REQUIRES(lock)
+{
+    struct bridge *b = shash_find_data(&bridges, copy->name);
+
+    return b && !strcmp(b->file, copy->file) ? b : NULL;
+}
+
 static void
 set_result(const struct bridge *copy, uint32_t saved_hash)
 {
     struct bridge *b;
 
     ovs_mutex_lock(&lock);
-    b = shash_find_data(&bridges, copy->name);
-    if (b && !strcmp(b->file, copy->file)) {
+    b = original(copy);
+    if (b) {
         b->saved_hash = saved_hash;
         b->restore = false;
     }
     ovs_mutex_unlock(&lock);
 }
 
-/* The bridge has a policy that cannot be read: until its controller says what
- * it is, nothing passes. */
+/* It will be tried again, later or when the file is another than 'tried'. */
 static void
-deny_all(const struct bridge *b, const char *target)
+set_failed(const struct bridge *copy, const struct stat *tried, int error, const char *why)
 {
-    char nothing[] = OFSTATE_NOTHING, *why = NULL;
-    size_t n_flows;
+    bool news = !copy->why || strcmp(copy->why, why);
+    struct bridge *b;
 
-    if (ofstate_load(target, nothing, &n_flows, &why)) {
-        VLOG_ERR("%s: cannot take away the default flows: %s", b->name, why);
+    if (news) {
+        VLOG_ERR("%s: the OpenFlow state in %s is not restored: %s. Until it is, or somebody gives "
+                 "the bridge flows, nothing passes but between the host itself and its uplinks",
+                 copy->name, copy->file, why);
+        if (error == EINVAL || error == EPROTO || error == EPROTONOSUPPORT) {
+            ofstate_keep_aside(copy->file);
+        }
     }
-    free(why);
+    ovs_mutex_lock(&lock);
+    b = original(copy);
+    if (b) {
+        free(b->why);
+        b->why = xstrdup(why);
+        b->tried = *tried;
+        b->pause = b->pause ? MIN(2 * b->pause, HELD_RETRY_MAX_MS) : HELD_RETRY_MS;
+        b->next_try = time_msec() + b->pause;
+    }
+    ovs_mutex_unlock(&lock);
+    ofstate_hold_why(copy->name, why);
 }
 
-/* False: worth another try. */
-static bool
+/* 0; EAGAIN: the bridge is not ready to talk, which is said if it is 'late' and is another error
+ * then, as all others are. */
+static int
 restore(const struct bridge *b, bool late)
 {
-    char *target = target_of(b), *text = read_file(b->file), *why = NULL;
+    char *target = ofstate_target(b->name), *text = NULL, *why = NULL;
     long long int start = time_msec();
+    struct stat tried = ofstate_stat(b->file);
     size_t n_flows = 0;
-    bool done = true;
-    int error = text ? ofstate_load(target, text, &n_flows, &why) : errno;
+    int error = ofstate_read(b->file, &text);
+    bool sent = !error;
 
+    if (sent) {
+        error = ofstate_load(target, text, &n_flows, &why);
+    }
     if (!error) {
         VLOG_INFO("%s: %" PRIuSIZE " flows restored in %lld ms", b->name, n_flows,
                   time_msec() - start);
-    } else if (text && !late && error != EINVAL && error != EPROTO && error != EPROTONOSUPPORT) {
-        done = false; /* the bridge is not ready to talk */
+    } else if (sent && !late && error != EINVAL && error != EPROTO && error != EPROTONOSUPPORT) {
+        error = EAGAIN;
     } else {
-        char *aside = xasprintf("%s.bad", b->file);
-
-        rename(b->file, aside);
-        VLOG_ERR("%s: the OpenFlow state could not be restored (%s); it is kept in %s, and the "
-                 "bridge drops everything until it is given flows",
-                 b->name, why ? why : ovs_strerror(error), aside);
-        free(aside);
-        deny_all(b, target);
+        set_failed(b, &tried, error, why ? why : ovs_strerror(error));
+        error = error == EAGAIN ? EIO : error;
+    }
+    if (!error) {
+        set_result(b, 0);
     }
     free(why);
     free(text);
     free(target);
-    if (done) {
-        set_result(b, 0);
-    }
-    return done;
+    return error;
 }
 
-/* Restores what can be.  True when nothing is left to do. */
+/* Restores what can be.  True when nothing is left that may come with time. */
 static bool
-restore_all(long long int deadline)
+restore_all(bool late)
 {
-    bool late = time_msec() >= deadline, done = true, have;
+    bool done = true, have;
     struct bridge **list;
     size_t n;
 
@@ -380,18 +315,69 @@ restore_all(long long int deadline)
     ovs_mutex_unlock(&lock);
     list = snapshot(true, &n);
     for (size_t i = 0; i < n; i++) {
-        if (is_up(list[i])) {
-            done &= restore(list[i], late);
-        } else if (late) {
-            VLOG_WARN("%s: not up after %d s, its OpenFlow state waits in %s", list[i]->name,
-                      RESTORE_TIMEOUT_MS / 1000, list[i]->file);
-        } else {
+        struct bridge *b = list[i];
+
+        if (!b->why && ofstate_is_up(b->name)) {
+            done &= restore(b, late) != EAGAIN;
+        } else if (!b->why && late) {
+            struct stat none = ofstate_stat("");
+
+            set_failed(b, &none, 0, "the bridge does not come up");
+        } else if (!b->why) {
             done = false;
         }
-        bridge_free(list[i]);
+        bridge_free(b);
     }
     free(list);
     return have && (done || late);
+}
+
+/* Every bridge whose state is not back. */
+static void
+hold_all(void)
+{
+    struct shash_node *node;
+
+    ovs_mutex_lock(&lock);
+    SHASH_FOR_EACH (node, &bridges) {
+        const struct bridge *b = node->data;
+
+        if (b->restore) {
+            ofstate_hold(b->name, b->why ? b->why : "it came late");
+        }
+    }
+    ovs_mutex_unlock(&lock);
+}
+
+static void
+retry(const struct bridge *b)
+{
+    struct stat now = ofstate_stat(b->file);
+    bool loaded;
+
+    if (!ofstate_is_up(b->name) ||
+        (b->why && time_msec() < b->next_try && ofstate_same_file(&now, &b->tried)) ||
+        !ofstate_hold_loads(b->name)) {
+        return;
+    }
+    loaded = !restore(b, true);
+    ofstate_hold_loaded(b->name, loaded ? OFSTATE_HOLD_LOADED : OFSTATE_HOLD_STAYS);
+    changed();
+}
+
+/* Tries once more what is held.  True if there was something. */
+static bool
+retry_all(void)
+{
+    size_t n;
+    struct bridge **list = snapshot(true, &n);
+
+    for (size_t i = 0; i < n; i++) {
+        retry(list[i]);
+        bridge_free(list[i]);
+    }
+    free(list);
+    return n > 0;
 }
 
 /* Of the main thread, which answers, and this one. */
@@ -415,7 +401,7 @@ static int
 save(const struct bridge *b)
 {
     static struct vlog_rate_limit rl = VLOG_RATE_LIMIT_INIT(1, 1);
-    char *target = target_of(b), *why = NULL;
+    char *target = ofstate_target(b->name), *why = NULL;
     struct ds text = DS_EMPTY_INITIALIZER;
     int error = ofstate_dump(target, &text, &why);
 
@@ -423,7 +409,7 @@ save(const struct bridge *b)
         uint32_t hash = hash_bytes(text.string, text.length, 0) | 1;
 
         if (hash != b->saved_hash) {
-            error = replace_file(b->file, &text);
+            error = ofstate_replace(b->file, &text);
             if (!error) {
                 set_result(b, hash);
             } else {
@@ -452,7 +438,7 @@ save_all(void)
     atomic_store_relaxed(&dirty, false);
     list = snapshot(false, &n);
     for (size_t i = 0; i < n; i++) {
-        int error = is_up(list[i]) ? save(list[i]) : 0;
+        int error = ofstate_is_up(list[i]->name) ? save(list[i]) : 0;
 
         first = first ? first : error;
         bridge_free(list[i]);
@@ -472,23 +458,39 @@ sleep_until(long long int when, const struct latch *latch)
     }
 }
 
+/* Sleeps a little; false: the process ends first. */
+static bool
+rest(void)
+{
+    if (latch_is_set(&hurry)) {
+        return false;
+    }
+    sleep_until(time_msec() + RESTORE_RETRY_MS, &hurry);
+    return true;
+}
+
 /* False: the process ends first; the files are as they were. */
 static bool
 restore_first(void)
 {
-    long long int deadline = LLONG_MAX;
+    long long int since = LLONG_MAX;
+    bool up, late = false;
 
-    while (!restore_all(deadline)) {
-        bool up;
-
-        if (latch_is_set(&hurry)) {
+    while (!restore_all(late)) {
+        if (!rest()) {
             return false;
         }
         atomic_read_relaxed(&configured, &up);
-        if (up) {
-            deadline = MIN(deadline, time_msec() + RESTORE_TIMEOUT_MS);
+        since = up ? MIN(since, time_msec()) : since;
+        ovs_mutex_lock(&lock);
+        late = up && time_msec() >= since + restore_timeout_ms;
+        ovs_mutex_unlock(&lock);
+    }
+    hold_all();
+    while (!ofstate_hold_in_effect()) {
+        if (!rest()) {
+            return false;
         }
-        sleep_until(time_msec() + RESTORE_RETRY_MS, &hurry);
     }
     return true;
 }
@@ -499,7 +501,7 @@ save_changes(void)
 {
     for (int tries = 0; tries < LAST_TRIES && !latch_is_set(&quit);) {
         long long int computed;
-        bool work, last;
+        bool work, last, held = retry_all();
         int error;
 
         latch_poll(&wake);
@@ -511,6 +513,9 @@ save_changes(void)
         if (!work) {
             latch_wait(&wake);
             latch_wait(&hurry);
+            if (held) {
+                poll_timer_wait(HELD_LOOK_MS);
+            }
             poll_block();
             continue;
         }
@@ -554,9 +559,14 @@ take_bridges(void)
     const struct ovsrec_bridge *br;
     struct shash old;
     struct shash_node *node;
+    bool was_enabled, news = false;
 
     ovs_mutex_lock(&lock);
+    was_enabled = enabled;
     enabled = !cfg || smap_get_bool(&cfg->other_config, "weft-save-openflow", true);
+    restore_timeout_ms =
+        cfg ? MAX(0, smap_get_int(&cfg->other_config, "weft-restore-ms", RESTORE_TIMEOUT_MS))
+            : RESTORE_TIMEOUT_MS;
     old = bridges;
     shash_moved(&old);
     shash_init(&bridges);
@@ -571,7 +581,9 @@ take_bridges(void)
             b = xzalloc(sizeof *b);
             b->name = xstrdup(br->name);
             b->file = file;
-            b->restore = !known && !access(file, R_OK);
+            /* One that cannot even be looked at is no reason to believe that there was none. */
+            b->restore = !known && (!access(file, F_OK) || errno != ENOENT);
+            news = true;
         }
         shash_replace(&bridges, br->name, b);
     }
@@ -579,12 +591,63 @@ take_bridges(void)
         struct bridge *b = node->data;
 
         unlink(b->file);
+        if (shash_find(&bridges, b->name)) {
+            /* Another one by this name, which has no policy yet. */
+            ofstate_hold_loaded(b->name, OFSTATE_HOLD_NOTHING);
+        } else {
+            ofstate_hold_forget(b->name);
+        }
         bridge_free(b);
     }
     shash_destroy(&old);
+    news |= known != (cfg != NULL) || enabled != was_enabled;
     known = cfg != NULL;
     ovs_mutex_unlock(&lock);
+    if (news) {
+        changed();
+    }
+}
+
+/* Somebody else has given a held bridge flows: these are to be kept from now on. */
+static void
+bridge_taken(const char *name)
+{
+    struct bridge *b;
+
+    ovs_mutex_lock(&lock);
+    b = shash_find_data(&bridges, name);
+    if (b) {
+        b->restore = false;
+        b->saved_hash = 0;
+    }
+    ovs_mutex_unlock(&lock);
     changed();
+}
+
+static void
+show(struct unixctl_conn *conn, int argc OVS_UNUSED, const char *argv[] OVS_UNUSED,
+     void *aux OVS_UNUSED)
+{
+    struct ds out = DS_EMPTY_INITIALIZER;
+    const struct shash_node **nodes;
+    bool ours;
+
+    atomic_read_relaxed(&restoring, &ours);
+    ovs_mutex_lock(&lock);
+    nodes = shash_sort(&bridges);
+    for (size_t i = 0; i < shash_count(&bridges); i++) {
+        const struct bridge *b = nodes[i]->data;
+
+        if (ours && b->restore) {
+            ds_put_format(&out, "%s: being restored\n", b->name);
+        } else {
+            ofstate_hold_show(b->name, &out);
+        }
+    }
+    free(nodes);
+    ovs_mutex_unlock(&lock);
+    unixctl_command_reply(conn, ds_cstr(&out));
+    ds_destroy(&out);
 }
 
 void
@@ -597,7 +660,7 @@ ofstate_init(const char *database)
         free(directory);
         return;
     }
-    remove_dead_sockets();
+    ofstate_remove_dead_sockets();
     atomic_store_relaxed(&restoring, true);
     latch_init(&wake);
     latch_init(&hurry);
@@ -607,6 +670,13 @@ ofstate_init(const char *database)
     ovsdb_idl_add_column(idl, &ovsrec_bridge_col_name);
     ovsdb_idl_add_column(idl, &ovsrec_open_vswitch_col_other_config);
     ovsdb_idl_add_column(idl, &ovsrec_controller_col_target);
+    ovsdb_idl_add_column(idl, &ovsrec_bridge_col_ports);
+    ovsdb_idl_add_column(idl, &ovsrec_port_col_interfaces);
+    ovsdb_idl_add_column(idl, &ovsrec_interface_col_name);
+    ovsdb_idl_add_column(idl, &ovsrec_interface_col_type);
+    ovsdb_idl_add_column(idl, &ovsrec_interface_col_external_ids);
+    ofstate_hold_init(idl);
+    unixctl_command_register("ofstate/show", "", 0, 0, show, NULL);
     thread = ovs_thread_create("weft-ofstate", ofstate_main, NULL);
 }
 
@@ -621,6 +691,7 @@ ofstate_run(void)
         seen_seqno = ovsdb_idl_get_seqno(idl);
         take_bridges();
     }
+    ofstate_hold_run(bridge_taken);
 }
 
 void
@@ -632,6 +703,7 @@ ofstate_wait(void)
         return;
     }
     ovsdb_idl_wait(idl);
+    ofstate_hold_wait();
     atomic_read_relaxed(&restoring, &ours);
     if (ours) {
         poll_timer_wait(RESTORE_RETRY_MS);
@@ -677,6 +749,7 @@ ofstate_exit(void)
         bridge_free(node->data);
     }
     shash_destroy(&bridges);
+    ofstate_hold_exit();
     ovsdb_idl_destroy(idl);
     idl = NULL;
     latch_destroy(&wake);

@@ -5,7 +5,8 @@
  * that ovs-ofctl understands.  A process that starts puts them back before it
  * lets the first packet be decided, so that a host that boots without its
  * controller has its policy.  Until then ofproto behaves as with
- * other_config:flow-restore-wait=true.
+ * other_config:flow-restore-wait=true.  A bridge whose state does not come back is
+ * held (ofstate_hold.h).
  *
  * other_config:weft-save-openflow=false of table Open_vSwitch turns it off.
  *

@@ -1,8 +1,10 @@
-/* What ofstate.c and ofstate_file.c share: a bridge's OpenFlow state as text. */
+/* What ofstate's files share: a bridge's OpenFlow state as text, and where it is. */
 #ifndef OFSTATE_PRIV_H
 #define OFSTATE_PRIV_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <sys/stat.h>
 
 struct ds;
 
@@ -12,12 +14,29 @@ struct ds;
 int ofstate_dump(const char *target, struct ds *out, char **why);
 
 #define OFSTATE_HEADER "weft-openflow 1"
-/* The state of a bridge that has no flows. */
-#define OFSTATE_NOTHING OFSTATE_HEADER "\nend 0\n"
 
 /* The reverse: replaces the bridge's state by what 'text' says.  Everything is
- * parsed before anything is sent, and flows are replaced in one bundle.
+ * parsed before anything is sent, and flows are replaced in one bundle.  May be
+ * tried again after whatever error.
  * '*n_flows' becomes their number. */
 int ofstate_load(const char *target, char *text, size_t *n_flows, char **why);
+
+/* --- ofstate_disk.c --- */
+
+/* 0 and the text in '*text', which the caller frees, or a positive errno. */
+int ofstate_read(const char *path, char **text);
+int ofstate_replace(const char *path, const struct ds *text);
+/* A second name for a file that cannot be used as it is: the first is written anew once the bridge
+ * has other flows. */
+void ofstate_keep_aside(const char *path);
+/* All 0 if it cannot be told. */
+struct stat ofstate_stat(const char *path);
+bool ofstate_same_file(const struct stat *, const struct stat *);
+
+/* Of the bridge's management connection; malloc'ed. */
+char *ofstate_target(const char *bridge);
+bool ofstate_is_up(const char *bridge);
+/* A killed process leaves its sockets: they shall not be taken for those of bridges that are up. */
+void ofstate_remove_dead_sockets(void);
 
 #endif

@@ -12,14 +12,21 @@
 
 #include "openvswitch/types.h"
 
+struct bfd;
+struct cfm;
 struct dp_packet;
 struct dp_packet_batch;
 struct dpif;
+struct lldp;
 struct netdev;
 struct netflow_options;
+struct ofbundle;
+struct ofport_dpif;
 struct ofproto;
+struct ofproto_dpif;
 struct ofproto_ipfix_bridge_exporter_options;
 struct ofproto_ipfix_flow_exporter_options;
+struct ofproto_port_queue;
 struct connmgr;
 struct ofconn;
 struct dpif_flow_dump;
@@ -29,6 +36,7 @@ struct ofputil_requestforward;
 struct ovs_action_push_tnl;
 struct rconn;
 struct rconn_packet_counter;
+struct rstp_port;
 struct rule;
 struct rule_actions;
 struct smap;
@@ -90,6 +98,25 @@ void __wrap_connmgr_send_requestforward(struct connmgr *, const struct ofconn *,
                                         const struct ofputil_requestforward *);
 void __real_ofproto_set_flow_restore_wait(bool);
 void __wrap_ofproto_set_flow_restore_wait(bool);
+
+/* ofstate_hold.c */
+void ofstate_hold_flow_changed(const struct rule *, const struct ofconn *);
+void __real_ofproto_flush_flows(struct ofproto *);
+void __wrap_ofproto_flush_flows(struct ofproto *);
+bool __real_dpif_run(struct dpif *);
+bool __wrap_dpif_run(struct dpif *);
+void __real_xlate_ofport_set(struct ofproto_dpif *, struct ofbundle *, struct ofport_dpif *,
+                             ofp_port_t, odp_port_t, const struct netdev *, const struct cfm *,
+                             const struct bfd *, const struct lldp *, struct ofport_dpif *peer,
+                             int stp_port, const struct rstp_port *,
+                             const struct ofproto_port_queue *, size_t n_queues, int config,
+                             int state, bool is_tunnel, bool may_enable);
+void __wrap_xlate_ofport_set(struct ofproto_dpif *, struct ofbundle *, struct ofport_dpif *,
+                             ofp_port_t, odp_port_t, const struct netdev *, const struct cfm *,
+                             const struct bfd *, const struct lldp *, struct ofport_dpif *peer,
+                             int stp_port, const struct rstp_port *,
+                             const struct ofproto_port_queue *, size_t n_queues, int config,
+                             int state, bool is_tunnel, bool may_enable);
 
 /* confirm.c */
 struct dpif_flow_dump *__real_dpif_flow_dump_create(const struct dpif *, bool terse,

@@ -1,7 +1,12 @@
 #!/bin/bash
 # A host that boots without its controller has its policy: flows, groups, meters
-# and Geneve option maps come back after SIGKILL; a file that cannot be read
-# leaves the bridge without flows; a bridge that is removed takes its file along.
+# and Geneve option maps come back after SIGKILL; while they cannot, guests' ports
+# are closed and the host's own open, until they can or the bridge is given other
+# flows; a bridge that is removed takes its file along.
+#
+#   g1 (guest) -- br0 -- p0 (uplink)
+#                  |
+#                 host
 set -u
 cd "$(dirname "$0")/../.."
 suite=policy
@@ -26,7 +31,7 @@ killed() {
 ofctl() { "$bin/ovs-ofctl" -O OpenFlow15 "$@"; }
 vsctl() { "$bin/ovs-vsctl" --timeout=60 --db="unix:$dir/db.sock" "$@"; }
 state() { # what there is, comparable
-    ofctl dump-flows --no-stats br0 | sort
+    ofctl --no-names dump-flows --no-stats br0 | sort
     ofctl dump-groups br0 | tail -n +2 | sort
     ofctl dump-meters br0 | tail -n +2 | sort
     ofctl dump-tlv-map br0 | tail -n +2 | sort
@@ -34,13 +39,29 @@ state() { # what there is, comparable
 saved() { grep -q "$1" "$dir"/weft/*.openflow 2>/dev/null; }
 same() { state >"$dir/after" && cmp "$dir/before" "$dir/after"; }
 no_flows() { [ -z "$(ofctl dump-flows --no-stats br0)" ]; }
+ctl() { "$bin/ovs-appctl" -t "$dir/ovs-vswitchd.$(cat "$dir/switch.pid").ctl" "$@"; }
+held() { ctl ofstate/show | grep "^br0: held.*$1"; }
+decided() { ctl ofproto/trace br0 "$1" | grep '^Datapath actions:'; }
+number() { ctl dpif/show | sed -n "s|^ *$1 [0-9]*/\([0-9]*\):.*|\1|p"; } # in the datapath
+closed() { # for the guest, not for the host
+    local g1 p0
+    g1=$(number g1) p0=$(number p0)
+    [ -n "$g1" ] && [ -n "$p0" ] && [ "$(decided in_port=g1)" = "Datapath actions: drop" ] &&
+        decided in_port=LOCAL | grep -w "$p0" &&
+        ! decided in_port=LOCAL,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$g1" &&
+        decided in_port=p0,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$(number br0)" &&
+        ! decided in_port=p0,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$g1"
+}
+open_again() { [ "$(decided in_port=g1,tcp)" != "Datapath actions: drop" ]; }
 no_files() { ! ls "$dir"/weft/*.openflow 2>/dev/null; }
 
 "$bin/ovsdb-tool" create "$dir/conf.db" build/share/vswitch.ovsschema
 "$bin/ovsdb-server" "$dir/conf.db" --remote="punix:$dir/db.sock" --pidfile="$dir/db.pid" --detach
 vsctl --no-wait init
 switch
-vsctl add-br br0 -- set bridge br0 fail-mode=secure
+ip link add p0 type veth peer name p1
+vsctl add-br br0 -- add-port br0 p0 -- add-port br0 g1 -- \
+    set interface g1 type=internal external_ids:xs-vif-uuid=c0ffee
 ofctl add-meter br0 'meter=7,kbps,burst,bands=type=drop,rate=1000,burst_size=100'
 ofctl add-group br0 'group_id=3,type=select,bucket=bucket_id:1,weight=10,actions=output:1'
 # Of each kind more than one: they are kept in arrays that grow.
@@ -60,20 +81,61 @@ ofctl add-flow br0 "table=0,priority=5,tun_metadata1=0x1234,\
 actions=meter:7,resubmit(,1),controller(max_len=64)"
 
 check save until_true 10 saved 'tun_metadata1=0x1234'
+ofctl add-flow br0 'priority=4,in_port=g1,tcp,actions=output:p0'
+check save-more until_true 10 saved 'priority=4,tcp,in_port'
 state >"$dir/before"
 killed
 switch
 check restore until_true 10 same
 
 killed
-sed -i 's/^flow cookie=0x1,.*/flow garbage/' "$dir"/weft/*.openflow
+cp "$dir"/weft/*.openflow "$dir/good"
+sed -i 's/^flow cookie=0x1,.*/flow actions=group:999/' "$dir"/weft/*.openflow
 switch
-check unreadable until_true 10 no_flows
-kept() { ls "$dir"/weft/*.openflow.bad; }
-check kept-aside until_true 10 kept
+check refused until_true 10 held OFPBAC_BAD_OUT_GROUP
+check no-flows no_flows
+check closed until_true 5 closed
+kept() { [ "$(grep -l group:999 "$dir"/weft/* | wc -l)" = 2 ]; }
+check kept-aside kept
+# What is refused is mended; groups and meters are there already.
+cp "$dir/good" "$dir"/weft/*.openflow
+check tried-again until_true 10 same
+check open-again until_true 5 open_again
 
-ofctl add-flow br0 'priority=9,actions=drop'
+# An error of the disk.
+killed
+file=$(ls "$dir"/weft/*.openflow)
+mv "$file" "$dir/good"
+mkdir "$file"
+switch
+check not-read until_true 10 held directory
+check closed-without-it until_true 5 closed
+killed
+switch
+check held-twice until_true 10 held directory
+rmdir "$file"
+mv "$dir/good" "$file"
+check read-at-last until_true 10 same
+refuse not-held held .
+
+# A bridge that comes up late.
+killed
+vsctl --no-wait set bridge br0 datapath_type=none -- set open . other_config:weft-restore-ms=0
+switch
+check not-up until_true 10 held 'come up'
+vsctl --no-wait set bridge br0 'datapath_type=""'
+check up-and-restored until_true 10 same
+check open-at-last until_true 5 open_again
+
+# Other flows than those that are lost.
+killed
+echo nothing >"$file"
+switch
+check lost until_true 10 held 'not a file'
+ofctl add-flow br0 'priority=9,in_port=g1,tcp,actions=LOCAL'
 check save-again until_true 10 saved 'priority=9'
+check given-others until_true 5 open_again
+refuse forwards-the-rest eval 'decided in_port=p0 | grep -v drop'
 
 # After a large table the switch rests for seconds before it saves again, but not when it ends.
 awk 'BEGIN { for (i = 0; i < 80000; i++) printf "table=2,udp,nw_src=10.1.%d.%d,tp_dst=%d,actions=drop\n",

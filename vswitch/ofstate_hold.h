@@ -1,0 +1,52 @@
+/* ofstate_hold: a bridge that waits for its policy decides nothing for guests.
+ *
+ * A bridge is held from the moment its saved state turns out not to come back at
+ * once until it has come, or until somebody gives the bridge flows by OpenFlow.
+ * Meanwhile no port takes or gets a packet but the host's own (the local port and
+ * internal ones) and its uplinks, and packets of uplinks go to the host alone: the
+ * host is managed and controllers reach the bridge, guests and tunnels are cut
+ * off.  This does not depend on what the flow tables hold, nor on a transaction
+ * that could fail.
+ *
+ * Threads: as each function says. */
+#ifndef OFSTATE_HOLD_H
+#define OFSTATE_HOLD_H
+
+#include <stdbool.h>
+
+struct ds;
+struct ovsdb_idl;
+
+/* --- any thread --- */
+
+/* Holds the bridge, which need not be there yet. */
+void ofstate_hold(const char *bridge, const char *why);
+/* If it is held, that is why. */
+void ofstate_hold_why(const char *bridge, const char *why);
+/* Each that was held when it was last run is held in the datapath's translation, too. */
+bool ofstate_hold_in_effect(void);
+/* Changes of a held bridge's flows are ours from here on.  False: it is not held, or somebody
+ * else has given it flows, which are not to be replaced. */
+bool ofstate_hold_loads(const char *bridge);
+/* They are not any more. */
+enum ofstate_hold_end {
+    OFSTATE_HOLD_STAYS,
+    OFSTATE_HOLD_LOADED,  /* it has its policy: controllers read it again */
+    OFSTATE_HOLD_NOTHING, /* it has none: default flows */
+};
+void ofstate_hold_loaded(const char *bridge, enum ofstate_hold_end);
+/* Is no longer in the database: held until it has gone. */
+void ofstate_hold_forget(const char *bridge);
+void ofstate_hold_show(const char *bridge, struct ds *);
+
+/* --- the main thread --- */
+
+/* The IDL has bridges' ports and ports' interfaces, with type and external_ids. */
+void ofstate_hold_init(const struct ovsdb_idl *);
+/* In each turn, after bridge_run(); calls 'taken' for each bridge that somebody else has given
+ * flows: it is held no longer. */
+void ofstate_hold_run(void (*taken)(const char *bridge));
+void ofstate_hold_wait(void);
+void ofstate_hold_exit(void);
+
+#endif
