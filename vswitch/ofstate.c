@@ -74,6 +74,7 @@ struct bridge {
     char *file;
     uint32_t saved_hash; /* of what the file holds; 0: unknown */
     bool restore;        /* has a file from before the start */
+    bool restored;       /* which it has got */
     /* The thread's, of one whose restoration has failed. */
     char *why;                     /* NULL: it has not */
     struct stat tried;             /* the file that was tried */
@@ -99,6 +100,7 @@ static atomic_bool restoring = false;  /* until the thread is done with it */
 static atomic_bool configured = false; /* bridge.c has set up the bridges once */
 static pthread_t thread;
 static clockid_t main_clock; /* of what the main thread computes */
+static int keep_turns;       /* the main thread's: see ofstate_keeps_flows() */
 
 /* --- what stands in front of ofproto ------------------------------------ */
 
@@ -135,23 +137,12 @@ __wrap_connmgr_send_requestforward(struct connmgr *mgr, const struct ofconn *sou
 }
 
 /* bridge.c gives bridges no controllers while flows are restored, and afterwards
- * not before something changes, which may never be: where a bridge is to listen
- * for them we say that something has.  (One that is to connect by itself would
- * lose its flows for it: Open vSwitch flushes them.) */
+ * not before something changes, which may never be: where a bridge has any we say
+ * that something has. */
 static bool
-has_listeners(void)
+has_controllers(void)
 {
-    const struct ovsrec_controller *c;
-
-    if (idl) {
-        OVSREC_CONTROLLER_FOR_EACH(c, idl)
-        {
-            if (c->target[0] == 'p') {
-                return true;
-            }
-        }
-    }
-    return false;
+    return idl && ovsrec_controller_first(idl);
 }
 
 void
@@ -166,10 +157,29 @@ __wrap_ofproto_set_flow_restore_wait(bool wait)
     called = true;
     atomic_read_relaxed(&restoring, &ours);
     __real_ofproto_set_flow_restore_wait(wait || ours);
-    if (waited && !ours && has_listeners()) {
+    if (waited && !ours && has_controllers()) {
         if_notifier_manual_report();
+        keep_turns = 2;
     }
     waited = ours;
+}
+
+/* A bridge whose controllers are its own to call gets them now, and Open vSwitch flushes a bridge
+ * that gets its first ones: not what has just been restored, which is to hold until they say
+ * otherwise. */
+bool
+ofstate_keeps_flows(const char *name)
+{
+    const struct bridge *b;
+    bool keeps = false;
+
+    if (keep_turns) {
+        ovs_mutex_lock(&lock);
+        b = shash_find_data(&bridges, name);
+        keeps = b && b->restored;
+        ovs_mutex_unlock(&lock);
+    }
+    return keeps;
 }
 
 /* --- the thread ------------------------------------------------------------ */
@@ -236,6 +246,7 @@ set_result(const struct bridge *copy, uint32_t saved_hash)
     b = original(copy);
     if (b) {
         b->saved_hash = saved_hash;
+        b->restored |= b->restore;
         b->restore = false;
     }
     ovs_mutex_unlock(&lock);
@@ -686,6 +697,7 @@ ofstate_run(void)
     if (!idl) {
         return;
     }
+    keep_turns -= keep_turns > 0;
     ovsdb_idl_run(idl);
     if (ovsdb_idl_has_ever_connected(idl) && ovsdb_idl_get_seqno(idl) != seen_seqno) {
         seen_seqno = ovsdb_idl_get_seqno(idl);

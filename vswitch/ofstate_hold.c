@@ -24,8 +24,10 @@
 
 #include "lib/vswitch-idl.h"
 #include "netdev.h"
+#include "ofproto/connmgr.h"
 #include "ofproto/ofproto-dpif.h"
 #include "ofproto/ofproto-provider.h"
+#include "ofstate_priv.h"
 #include "openvswitch/dynamic-string.h"
 #include "openvswitch/match.h"
 #include "openvswitch/ofp-actions.h"
@@ -328,6 +330,9 @@ delete_flow(struct ofproto *p, ofp_port_t in_port, int priority)
 void
 __wrap_ofproto_flush_flows(struct ofproto *p)
 {
+    if (ofstate_keeps_flows(p->name) && connmgr_has_controllers(p->connmgr)) {
+        return;
+    }
     __real_ofproto_flush_flows(p);
     if (is_held(p->name)) {
         delete_flow(p, OFPP_ANY, 0);

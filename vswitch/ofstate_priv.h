@@ -21,6 +21,9 @@ int ofstate_dump(const char *target, struct ds *out, char **why);
  * '*n_flows' becomes their number. */
 int ofstate_load(const char *target, char *text, size_t *n_flows, char **why);
 
+/* The bridge's flows stay although it gets its first controllers.  The main thread. */
+bool ofstate_keeps_flows(const char *bridge);
+
 /* --- ofstate_disk.c --- */
 
 /* 0 and the text in '*text', which the caller frees, or a positive errno. */

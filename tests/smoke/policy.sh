@@ -137,6 +137,20 @@ check save-again until_true 10 saved 'priority=9'
 check given-others until_true 5 open_again
 refuse forwards-the-rest eval 'decided in_port=p0 | grep -v drop'
 
+# A controller that the bridge calls by itself: it is called, and what was restored stays.
+vsctl set-fail-mode br0 secure -- set-controller br0 tcp:127.0.0.1:9
+ofctl add-flow br0 'priority=8,udp,actions=LOCAL'
+check save-under-controller until_true 10 saved 'priority=8'
+killed
+: >"$dir/log"
+switch
+called() { grep -q 'br0<->tcp:127.0.0.1:9: connect' "$dir/log"; }
+check controller-called until_true 10 called
+vsctl set bridge br0 other_config:mac-aging-time=200
+kept_flows() { ofctl dump-flows br0 | grep priority=8; }
+check controller-flows-stay kept_flows
+vsctl del-controller br0
+
 # After a large table the switch rests for seconds before it saves again, but not when it ends.
 awk 'BEGIN { for (i = 0; i < 80000; i++) printf "table=2,udp,nw_src=10.1.%d.%d,tp_dst=%d,actions=drop\n",
     i % 200, i / 200 % 200, i / 40000 }' | ofctl add-flows br0 -
