@@ -20,8 +20,8 @@ forbid 'xenctrl|xengnttab|xenevtchn' "only lib/hv talks to Xen's libraries" \
 forbid 'xenctrl|xengnttab|xenevtchn|xenguest|libxl' "only migrate/driver_xen*.c is Xen's toolstack" \
     --exclude='driver_xen*' migrate
 forbid 'openssl/' 'only tls*.c include OpenSSL' --exclude='tls*' lib netback vlan vswitch
-forbid 'openssl/' 'only pki_*.c and pool_db_rescue.c (SHA-1 of records) include OpenSSL' \
-    --exclude='pki*' --exclude=pool_db_rescue.c tools
+forbid 'openssl/' 'only pki_*.c and pool_db_file.c (SHA-1 of records) include OpenSSL' \
+    --exclude='pki*' --exclude=pool_db_file.c tools
 forbid 'openssl/' 'only tls*.c include OpenSSL' --exclude='tls*' netflow migrate xapi-net
 forbid 'sqlite3' 'only store_sqlite*.c include SQLite' --exclude='store_sqlite*' netflow
 forbid 'gnutls/|microhttpd' 'only rest*.c and http*.c include GnuTLS and libmicrohttpd' \
