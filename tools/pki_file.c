@@ -10,6 +10,8 @@
 
 #include "pki_priv.h"
 
+#define INIT_FIRST "; \"weft pki init DIR\" makes an authority"
+
 bool
 pki_name_ok(const char *name)
 {
@@ -49,7 +51,7 @@ pki_lock(const char *dir, char *why, size_t why_size)
 
     if (fd < 0 || flock(fd, LOCK_EX)) {
         snprintf(why, why_size, "%s: %s%s", dir, strerror(errno),
-                 errno == ENOENT ? "; \"weft pki init DIR\" makes an authority" : "");
+                 errno == ENOENT ? INIT_FIRST : "");
         if (fd >= 0) {
             close(fd);
         }
@@ -69,7 +71,9 @@ open_file(const char *dir, const char *name, const char *suffix, char *why, size
     if (pki_path(dir, name, suffix, path, sizeof path)) {
         snprintf(why, why_size, "%s: the path is too long", dir);
     } else if (!(f = fopen(path, "re"))) {
-        snprintf(why, why_size, "%s: %s", path, strerror(errno));
+        snprintf(why, why_size, "%s: %s%s", path, strerror(errno),
+                 errno == ENOENT && !strcmp(name, "ca") && !strcmp(suffix, ".crt") ? INIT_FIRST
+                                                                                   : "");
     }
     return f;
 }

@@ -115,6 +115,12 @@ pdb_load(struct pdb *p, const char *dir, char *why)
     }
     pdb_path(p, "server.json", path);
     root = json_load_file(path, 0, &error);
+    if (!root && access(path, F_OK)) {
+        snprintf(why, PDB_WHY,
+                 "%s: %s; weft pool db create, follow, cluster or join makes a server", path,
+                 strerror(errno));
+        return ENOENT;
+    }
     if (!root) {
         snprintf(why, PDB_WHY, "%s: %s", path, error.text);
         return ENOENT;

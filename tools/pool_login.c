@@ -109,8 +109,8 @@ pool_login_main(int argc, char **argv)
 
     if (!pool_args_parse(&a, "login", "", "[OPTION...]",
                          "  weft login --user alice        at the controller's own machine\n"
-                         "  weft login --controller https://10.0.0.2:8443 --certificate alice.pem "
-                         "--private-key alice.key --ca-cert ca.pem --at https://10.0.0.2:8444\n"
+                         "  weft login --controller https://10.0.0.2:8443 --certificate alice.crt "
+                         "--private-key alice.key --ca-cert ca.crt --at https://10.0.0.2:8444\n"
                          "  weft status                    as alice from now on\n",
                          more, sizeof more / sizeof more[0], argc, argv, &code)) {
         return code;
