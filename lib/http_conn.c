@@ -128,6 +128,7 @@ closed(struct http_listener *l, struct http_conn *c)
     http_limit_leave(l->limit, (struct sockaddr *)&c->from);
     pthread_mutex_unlock(&l->mutex);
     http_tls_detach(c->creds);
+    http_tls_detach(c->checked);
     free(c);
 }
 
@@ -229,4 +230,24 @@ http_conn_identify(struct http_conn *c, struct MHD_Connection *mhd)
     } else {
         identify_unix(c);
     }
+}
+
+bool
+http_conn_good(struct http_conn *c, struct MHD_Connection *mhd)
+{
+    struct http_tls *tls = c->listener->server->tls;
+    gnutls_session_t session;
+
+    if (!c->peer.certified) {
+        return true;
+    }
+    session = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_GNUTLS_SESSION)->tls_session;
+    if (!http_tls_is_current(tls, c->checked ? c->checked : c->creds)) {
+        struct http_creds *old = c->checked;
+
+        c->checked = http_tls_attach(tls, session);
+        http_tls_detach(old);
+        c->refused = !http_tls_good(session);
+    }
+    return !c->refused && !http_tls_expired(session);
 }

@@ -20,7 +20,9 @@ struct http_conn {
     bool known;          /* http_vouch() */
     int64_t deadline_ms; /* monotonic; INT64_MAX: none */
     struct sockaddr_storage from;
-    struct http_creds *creds;
+    struct http_creds *creds;   /* of its handshake */
+    struct http_creds *checked; /* newer ones, by which its client was looked at; or NULL */
+    bool refused;               /* then */
     bool identified;
     struct http_peer peer;
 };
@@ -65,5 +67,7 @@ void http_conn_deadline(struct http_conn *, int64_t ms);
 void http_conn_reap(struct http_listener *, int64_t now_ms);
 /* Once its handshake is done. */
 void http_conn_identify(struct http_conn *, struct MHD_Connection *);
+/* At each request: whether its client's certificate would do still. */
+bool http_conn_good(struct http_conn *, struct MHD_Connection *);
 
 #endif

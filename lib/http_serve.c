@@ -199,13 +199,18 @@ hand_over(struct http_request *q)
     return MHD_YES;
 }
 
+/* NULL: the connection closes. */
 static struct http_request *
 begin(struct http_listener *l, struct MHD_Connection *mhd, const char *path)
 {
     struct http_conn *c = http_conn_of(mhd);
     struct http_request *q;
 
-    if (!c || !(q = calloc(1, l->server->config.request_size))) {
+    if (!c) {
+        return NULL;
+    }
+    http_conn_identify(c, mhd);
+    if (!http_conn_good(c, mhd) || !(q = calloc(1, l->server->config.request_size))) {
         return NULL;
     }
     q->path = strndup(path, PATH_LENGTH);
@@ -213,7 +218,6 @@ begin(struct http_listener *l, struct MHD_Connection *mhd, const char *path)
         free(q);
         return NULL;
     }
-    http_conn_identify(c, mhd);
     http_conn_deadline(c, l->server->config.body_ms);
     q->server = l->server;
     q->conn = c;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "file_seen.h"
 
@@ -35,6 +36,18 @@ verify_client(gnutls_session_t session)
     int error = gnutls_certificate_verify_peers(session, &purpose, 1, &status);
 
     return error < 0 || status ? GNUTLS_E_CERTIFICATE_ERROR : 0;
+}
+
+bool
+http_tls_good(gnutls_session_t session)
+{
+    return !verify_client(session);
+}
+
+bool
+http_tls_expired(gnutls_session_t session)
+{
+    return gnutls_certificate_expiration_time_peers(session) <= time(NULL);
 }
 
 void
@@ -166,6 +179,17 @@ http_tls_destroy(struct http_tls *t)
         pthread_mutex_destroy(&t->mutex);
         free(t);
     }
+}
+
+bool
+http_tls_is_current(struct http_tls *t, const struct http_creds *c)
+{
+    bool is;
+
+    pthread_mutex_lock(&t->mutex);
+    is = c == t->current;
+    pthread_mutex_unlock(&t->mutex);
+    return is;
 }
 
 struct http_creds *

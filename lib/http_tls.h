@@ -30,6 +30,11 @@ int http_tls_refresh(struct http_tls *, char *why, size_t why_size);
 
 /* Before the handshake.  The caller detaches when the session is gone. */
 struct http_creds *http_tls_attach(struct http_tls *, gnutls_session_t);
+/* Whether these are what handshakes are made with now. */
+bool http_tls_is_current(struct http_tls *, const struct http_creds *);
+/* Whether the client's certificate is good by the credentials that the session has now. */
+bool http_tls_good(gnutls_session_t);
+bool http_tls_expired(gnutls_session_t);
 /* After that: clients need not have a certificate, and are not asked for one. */
 void http_tls_ask_nobody(gnutls_session_t);
 /* Or: clients need not have a certificate; one that is shown must be good. */

@@ -159,6 +159,28 @@ served_at_once(unsigned from, const struct cert *cert)
     return false;
 }
 
+/* One more request of a connection that stays; its answer's status, 0: it was closed. */
+static int
+asks_again(struct client *c)
+{
+    static const char request[] = "GET /v1/whoami HTTP/1.1\r\nHost: controller\r\n\r\n";
+    char text[2048] = "";
+    ssize_t n, got = 0;
+    int status = 0;
+
+    if (!client_send(c, request, strlen(request))) {
+        return 0;
+    }
+    while ((n = gnutls_record_recv(c->tls, text + got, sizeof text - 1 - got)) > 0) {
+        got += n;
+        if (strchr(text, '}')) {
+            break;
+        }
+    }
+    sscanf(text, "HTTP/1.1 %d", &status);
+    return status;
+}
+
 static void
 test_tls(void)
 {
@@ -171,10 +193,19 @@ test_tls(void)
     struct cert revoked = cert_make("eve", "admin", CERT_CLIENT, &ca);
     struct cert nobody = cert_make("h2", "host", CERT_CLIENT, &ca);
     struct cert server2 = cert_make("controller", "", CERT_SERVER, &other);
+    struct client eve = {connect_tcp(port, 1), NULL, NULL},
+                  bob = {connect_tcp(port, 1), NULL, NULL};
     json_t *json;
 
+    CASE("rest/a connection that stays ends with its certificate");
+    CHECK(client_tls(&eve, &ca, &revoked, NULL) && client_tls(&bob, &ca, &good, NULL));
+    CHECK(asks_again(&eve) == 200 && asks_again(&eve) == 200 && asks_again(&bob) == 200);
     crl_write(&ca, &revoked, paths[CRL]);
     usleep(1500000); /* it is looked at once a second */
+    CHECK(asks_again(&eve) == 0);
+    CHECK(asks_again(&bob) == 200 && asks_again(&bob) == 200);
+    client_close(&eve);
+    client_close(&bob);
 
     CASE("rest/TLS client certificates");
     CHECK(tls_ask(&good, "GET", "/v1/whoami", NULL, &json) == 200);
