@@ -320,7 +320,7 @@ $(fuzzers): build/fuzz/%: build/fuzz/obj/tests/fuzz/%.o build/fuzz/libfuzzed.a $
 -include $(shell find build -name '*.d' -type f -not -path 'build/ovs/*' 2>/dev/null)
 
 # --- source hygiene -----------------------------------------------------------
-all_src := $(foreach d,lib lib/hv lib/ovs netback vlan netflow migrate vswitch vswitch/fast controller xapi-net tools tools/cell perf tests/unit tests/fuzz,$(wildcard $d/*.c $d/*.h))
+all_src := $(foreach d,lib lib/hv lib/ovs netback vlan netflow migrate vswitch vswitch/fast controller xapi-net tools tools/cell perf tests/unit tests/ovs tests/fuzz,$(wildcard $d/*.c $d/*.h))
 fmt: deps-test
 	clang-format -i $(all_src)
 fmt-check: deps-test

@@ -21,49 +21,42 @@
 #include "ovsdb/table.h"
 #include "util.h"
 
+/* clang-format off */
 #define GATE_STRINGS(A, B) "\"" A "\":{\"type\":\"string\"},\"" B "\":{\"type\":\"string\"}"
+#define GATE_NUMBER(A, TYPE) "\"" A "\":{\"type\":\"" TYPE "\"}"
 #define GATE_TABLE(NAME, COLUMNS) "\"" NAME "\":{\"isRoot\":true,\"columns\":{" COLUMNS "}}"
 #define GATE_UUID(DIGIT) "00000000-0000-4000-8000-00000000000" DIGIT
-#define GATE_ROW(TABLE, DIGIT, ROW)                                                                \
-    "{\"op\":\"insert\",\"table\":\"" TABLE "\",\"uuid\":\"" GATE_UUID(DIGIT) "\",\"row\":{" ROW   \
-                                                                              "}}"
+#define GATE_ROW(TABLE, DIGIT, ROW) \
+    "{\"op\":\"insert\",\"table\":\"" TABLE "\",\"uuid\":\"" GATE_UUID(DIGIT) "\",\"row\":{" ROW "}}"
 
-static const char gate_schema
-    [] = "{\"name\":\"Weft_Pool\",\"version\":\"1.0.0\",\"tables\":{" GATE_TABLE("Host", GATE_STRINGS("name", "xapi_address") ",\"xapi_seen\":{\"type\":\"integer\"}," GATE_STRINGS("migration_address", "ovsdb")) "," GATE_TABLE(
-        "VM",
-        GATE_STRINGS("name", "power_state") "," GATE_STRINGS("resident_on", "destination") "," GATE_STRINGS(
-            "migration",
-            "driver") ",\"epoch\":{\"type\":\"integer\"}") "," GATE_TABLE("Task",
-                                                                          GATE_STRINGS("name", "hos"
-                                                                                               "t") "," GATE_STRINGS("status", "result") "," GATE_STRINGS(
-                                                                              "error_info",
-                                                                              "params") ",\"progres"
-                                                                                        "s\":{"
-                                                                                        "\"type\":"
-                                                                                        "\"real\"},"
-                                                                                        "\"finished"
-                                                                                        "\":{"
-                                                                                        "\"type\":"
-                                                                                        "\"integer"
-                                                                                        "\"}") "," GATE_TABLE("Migration",
-                                                                                                              GATE_STRINGS("from_host", "to_host") "," GATE_STRINGS("phase", "address") "," GATE_STRINGS(
-                                                                                                                  "status",
-                                                                                                                  "stats") ",\"finished\":{\"type\":\"integer\"}") "," GATE_TABLE("User",
-                                                                                                                                                                                  GATE_STRINGS(
-                                                                                                                                                                                      "name",
-                                                                                                                                                                                      "role")) "}}";
+static const char gate_schema[] =
+    "{\"name\":\"Weft_Pool\",\"version\":\"1.0.0\",\"tables\":{"
+    GATE_TABLE("Host", GATE_STRINGS("name", "xapi_address") "," GATE_NUMBER("xapi_seen", "integer")
+               "," GATE_STRINGS("migration_address", "ovsdb")) ","
+    GATE_TABLE("VM", GATE_STRINGS("name", "power_state") "," GATE_STRINGS("resident_on", "destination")
+               "," GATE_STRINGS("migration", "driver") "," GATE_NUMBER("epoch", "integer")) ","
+    GATE_TABLE("Task", GATE_STRINGS("name", "host") "," GATE_STRINGS("status", "result")
+               "," GATE_STRINGS("error_info", "params") "," GATE_NUMBER("progress", "real")
+               "," GATE_NUMBER("finished", "integer")) ","
+    GATE_TABLE("Migration", GATE_STRINGS("from_host", "to_host") "," GATE_STRINGS("phase", "address")
+               "," GATE_STRINGS("status", "stats") "," GATE_NUMBER("finished", "integer")) ","
+    GATE_TABLE("User", GATE_STRINGS("name", "role")) "}}";
 
-static const char gate_rows[] = "[\"Weft_Pool\"," GATE_ROW(
-    "Host", "1",
-    "\"name\":\"h1\"") "," GATE_ROW("Host", "2",
-                                    "\"name\":\"h2\"") "," GATE_ROW("VM",
-                                                                    "3", "\"name\":\"at1\",\"resident_on\":\"h1\"") "," GATE_ROW("VM",
-                                                                                                                                 "4", "\"name\":\"at2\",\"resident_on\":\"h2\"") "," GATE_ROW("VM", "5", "\"name\":\"off\"") "," GATE_ROW("VM", "6", "\"name\":\"told\",\"destination\":\"h1\"") "," GATE_ROW("VM",
-                                                                                                                                                                                                                                                                                                              "7", "\"name\":\"comes\",\"resident_on\":\"h2\",\"destination\":\"h1\"") "," GATE_ROW("Task", "8", "\"name\":\"t1\",\"host\":\"h1\"") "," GATE_ROW("Task", "9", "\"name\":\"t2\",\"host\":\"h2\"") "," GATE_ROW("Migration", "a", "\"from_host\":\"h1\",\"to_host\":\"h2\"") "," GATE_ROW("Migration",
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                        "b",
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                        "\"from_host\":\"h2\",\"to_host\":\"h3\"") "," GATE_ROW("User",
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                "c",
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                "\"name\":\"ada\",\"role\":\"viewer\"") "]";
+static const char gate_rows[] =
+    "[\"Weft_Pool\","
+    GATE_ROW("Host", "1", "\"name\":\"h1\"") ","
+    GATE_ROW("Host", "2", "\"name\":\"h2\"") ","
+    GATE_ROW("VM", "3", "\"name\":\"at1\",\"resident_on\":\"h1\"") ","
+    GATE_ROW("VM", "4", "\"name\":\"at2\",\"resident_on\":\"h2\"") ","
+    GATE_ROW("VM", "5", "\"name\":\"off\"") ","
+    GATE_ROW("VM", "6", "\"name\":\"told\",\"destination\":\"h1\"") ","
+    GATE_ROW("VM", "7", "\"name\":\"comes\",\"resident_on\":\"h2\",\"destination\":\"h1\"") ","
+    GATE_ROW("Task", "8", "\"name\":\"t1\",\"host\":\"h1\"") ","
+    GATE_ROW("Task", "9", "\"name\":\"t2\",\"host\":\"h2\"") ","
+    GATE_ROW("Migration", "a", "\"from_host\":\"h1\",\"to_host\":\"h2\"") ","
+    GATE_ROW("Migration", "b", "\"from_host\":\"h2\",\"to_host\":\"h3\"") ","
+    GATE_ROW("User", "c", "\"name\":\"ada\",\"role\":\"viewer\"") "]";
+/* clang-format on */
 
 /* The rows, "TABLE UUID" to their columns. */
 struct gate_state {

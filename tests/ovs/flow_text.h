@@ -35,8 +35,8 @@ flow_text_uninit(struct flow_text *t)
 
 /* dp_flow_put(); 'ufid' and 'stats' may be NULL. */
 static inline int
-flow_text_put(struct dp *dp, enum dpif_flow_put_flags flags, const ovs_u128 *ufid,
-              const char *flow, const char *actions, struct dpif_flow_stats *stats)
+flow_text_put(struct dp *dp, enum dpif_flow_put_flags flags, const ovs_u128 *ufid, const char *flow,
+              const char *actions, struct dpif_flow_stats *stats)
 {
     struct flow_text t;
     int error;

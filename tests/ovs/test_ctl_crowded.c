@@ -189,7 +189,8 @@ compile_document(const struct ctl_switch *files, unsigned n)
     fputs("]}]}", f);
     fclose(f);
     free(path);
-    return ctl_sh(files, "$BIN/weft-controllerd --compile $DIR/pool.json --host h1 2>&1 >$DIR/flows");
+    return ctl_sh(files,
+                  "$BIN/weft-controllerd --compile $DIR/pool.json --host h1 2>&1 >$DIR/flows");
 }
 
 static void

@@ -127,7 +127,8 @@ test_scoped_exporters(void)
     struct rec *r;
 
     if (getenv("WEFT_TEST_VSWITCHD")) {
-        CASE("ctl_uplink/exporter: a stock switch exports nothing of some networks, and it says so");
+        CASE(
+            "ctl_uplink/exporter: a stock switch exports nothing of some networks, and it says so");
         put(scoped_rec(2, "192.0.2.2:4739", 1, 0));
         CHECK(apply() && UNTIL(any(REC_EXPORTER, 2)->refused, 10000));
         CHECK(says_what_to_do(2));

@@ -374,9 +374,10 @@ test_nat_without_range(void)
              "ct(commit,zone=5,nat),2", DPIF_FP_CREATE);
     put_text(&quick, 1, "recirc_id(0),in_port(2),eth_type(0x0800),ipv4(frag=no)",
              "ct(zone=5,nat),recirc(1)", DPIF_FP_CREATE);
-    put_text(&quick, 2,
-             "recirc_id(1),in_port(2),ct_state(-new+est+rpl+trk-inv),eth_type(0x0800),ipv4(frag=no)",
-             "1", DPIF_FP_CREATE);
+    put_text(
+        &quick, 2,
+        "recirc_id(1),in_port(2),ct_state(-new+est+rpl+trk-inv),eth_type(0x0800),ipv4(frag=no)",
+        "1", DPIF_FP_CREATE);
     for (unsigned i = 0; i < ARRAY_SIZE(specs); i++) {
         struct spec answer = specs[i];
 

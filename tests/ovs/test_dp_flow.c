@@ -679,7 +679,8 @@ test_all(void)
     threads[n++] = ovs_thread_create("dump", dump_always, NULL);
     /* More on a busy machine, until everybody had a turn. */
     for (unsigned i = 0; i < 15 || (i < 600 && (atomic_load(&all.next_id) < 200 ||
-                                                atomic_load(&all.n_dumped) < 200)); i++) {
+                                                atomic_load(&all.n_dumped) < 200));
+         i++) {
         xnanosleep(100 * 1000 * 1000LL);
     }
     atomic_store(&all.stop, true);

@@ -13,8 +13,8 @@
 
 #include "check.h"
 #include "dp_rig.h"
-#include "flow_text.h"
 #include "dummy.h"
+#include "flow_text.h"
 #include "odp-execute.h"
 #include "odp-util.h"
 #include "shadow.h"
