@@ -289,119 +289,10 @@ ensure_pool(struct pool_db *db)
 
 /* --- status, from the model to the database -------------------------------------------------- */
 
-/* Gives the object what it needs to become live. */
-static void
-write_numbers(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_row *row)
-{
-    const struct ovsdb_idl_row *pool = pool_row(db);
-    struct model_network *network = model_network(obj);
-    uint32_t key = obj->key, zone = network ? network->zone : 0;
-    uint32_t key_next = db->key_next, zone_next = db->zone_next;
-
-    if (obj->state != GOOD && obj->state != WAITS) {
-        return;
-    }
-    key = key ? key : model_free_key(db->model, &db->key_next);
-    zone = zone || !network ? zone : model_free_zone(db->model, &db->zone_next);
-    pool_row_set_int(row, obj->kind, "pool_key", key);
-    if (network) {
-        pool_row_set_int(row, obj->kind, "zone", zone);
-    }
-    if (key_next != db->key_next || zone_next != db->zone_next) {
-        /* Nobody else gives the same at the same time. */
-        pool_row_verify(pool, REC_POOL, "key_next");
-        pool_row_verify(pool, REC_POOL, "zone_next");
-        pool_row_set_int(pool, REC_POOL, "key_next", db->key_next);
-        pool_row_set_int(pool, REC_POOL, "zone_next", db->zone_next);
-    }
-}
-
-static void
-write_host_status(const struct model_host *host, const struct ovsdb_idl_row *row)
-{
-    const struct model_host_status *s = &host->status;
-
-    pool_row_set_int(row, REC_HOST, "connected", s->connected);
-    pool_row_set_int(row, REC_HOST, "applied_generation", s->applied_generation);
-    pool_row_set_int(row, REC_HOST, "drift", s->drift);
-    pool_row_set_int(row, REC_HOST, "last_seen", s->last_seen_ms);
-    pool_row_set_string(row, REC_HOST, "datapath_type", s->datapath_type);
-    pool_row_set_string(row, REC_HOST, "switch", s->switch_type);
-    pool_row_set_string(row, REC_HOST, "version", s->version);
-}
-
-static void
-write_vif_status(const struct model_vif *vif, const struct ovsdb_idl_row *row)
-{
-    const struct model_port *port =
-        vif->obj.live && vif->host ? model_vif_port(vif, vif->host) : NULL;
-
-    if (vif->host_remembered) {
-        return; /* nobody has said otherwise yet */
-    }
-    pool_row_set_string(row, REC_VIF, "seen_host", port ? vif->host->obj.name : "");
-    pool_row_set_int(row, REC_VIF, "ofport", port ? port->ofport : 0);
-}
-
-/* By the controller that leads the host. */
-static void
-write_pif_status(const struct pool_db *db, const struct model_pif *pif,
-                 const struct ovsdb_idl_row *row)
-{
-    const struct model_pif_status *s = &pif->status;
-
-    if (pif->obj.live && (!db->shared || pif->host->led)) {
-        pool_row_set_string(row, REC_PIF, "link", s->link);
-        pool_row_set_int(row, REC_PIF, "speed_mbps", s->speed_mbps);
-        pool_row_set_string(row, REC_PIF, "mac_in_use", s->mac);
-        pool_row_set_string(row, REC_PIF, "at_bridge", s->bridge);
-    }
-}
-
-static void
-write_status(struct pool_db *db, struct model_obj *obj, const struct ovsdb_idl_row *row)
-{
-    const char *error = obj->error ? obj->error : obj->refused ? obj->refused : "";
-    struct model_host *host = model_host(obj);
-
-    if (obj->kind == REC_VIF) {
-        pool_confirm_write(db->model, db->shared, db->quiet, model_vif(obj), row);
-    }
-    if (obj->kind == REC_PIF) {
-        write_pif_status(db, model_pif(obj), row);
-    }
-    if (db->quiet) {
-        /* Our own hosts, and what one of them refused. */
-        if ((!host || !host->led) && !obj->refused && !obj->refused_told) {
-            return;
-        }
-        obj->refused_told = obj->refused;
-    } else {
-        write_numbers(db, obj, row);
-    }
-    if (host && db->shared && !host->led) {
-        if (db->quiet || !obj->error) {
-            return;
-        }
-    } else if (host) {
-        write_host_status(host, row);
-        error = *error ? error : host->status.error;
-    } else if (db->quiet) {
-        /* The error only. */
-    } else if (obj->kind == REC_VIF) {
-        write_vif_status(model_vif(obj), row);
-        if (pool_row_has(db->idl, REC_VIF, "warning")) { /* since 1.6.0 */
-            pool_row_set_string(row, REC_VIF, "warning", obj->warning ? obj->warning : "");
-        }
-    } else if (obj->kind == REC_POLICY || obj->kind == REC_RULE) {
-        pool_row_set_string(row, obj->kind, "warning", obj->warning ? obj->warning : "");
-    }
-    pool_row_set_string(row, obj->kind, "error", error);
-}
-
 static void
 send_status(struct pool_db *db)
 {
+    struct pool_status writes;
     struct ovs_list *node;
 
     /* Keys are of a count that a change in flight moves, too. */
@@ -409,6 +300,15 @@ send_status(struct pool_db *db)
         time_msec() < db->status_due || !pool_db_connected(db)) {
         return;
     }
+    writes = (struct pool_status){
+        .model = db->model,
+        .pool = pool_row(db),
+        .key_next = &db->key_next,
+        .zone_next = &db->zone_next,
+        .shared = db->shared,
+        .quiet = db->quiet,
+        .warns_of_vifs = pool_row_has(db->idl, REC_VIF, "warning"),
+    };
     db->status_txn = ovsdb_idl_txn_create(db->idl);
     fence_verify(db->idl);
     db->n_sent = 0;
@@ -423,7 +323,7 @@ send_status(struct pool_db *db)
         if (!row || !obj->present) {
             continue;
         }
-        write_status(db, obj, row);
+        pool_status_write(&writes, obj, row);
         if (db->n_sent == db->cap_sent) {
             db->sent = x2nrealloc(db->sent, &db->cap_sent, sizeof *db->sent);
         }

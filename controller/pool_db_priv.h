@@ -7,6 +7,7 @@
 struct doc;
 struct json_t;
 struct model;
+struct model_obj;
 struct model_vif;
 struct ovsdb_idl_row;
 struct plan;
@@ -44,5 +45,17 @@ char *pool_db_before(struct pool_db *, const struct plan *);
  * 'shared': with other controllers; 'quiet': one of them leads the pool. */
 void pool_confirm_write(const struct model *, bool shared, bool quiet, const struct model_vif *,
                         const struct ovsdb_idl_row *);
+
+/* pool_status.c: writes what has been found out of an object, and gives it the numbers that it
+ * needs to become live, in the open transaction. */
+struct pool_status {
+    struct model *model;
+    const struct ovsdb_idl_row *pool;
+    uint32_t *key_next, *zone_next; /* of the row 'pool' */
+    bool shared, quiet;             /* as of pool_confirm_write() */
+    bool warns_of_vifs;             /* the schema has a column for it, since 1.6.0 */
+};
+void pool_status_write(const struct pool_status *, struct model_obj *,
+                       const struct ovsdb_idl_row *);
 
 #endif
