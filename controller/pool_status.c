@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include "model_impl.h"
+#include "plan.h"
 #include "pool_db_priv.h"
 #include "pool_row.h"
 

@@ -106,6 +106,8 @@ int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *
 /* The record at 'at', which begins with 'magic' ("OVSDB JSON "): the lengths of its head and
  * its body.  False: there is none that is whole. */
 bool pdb_record(const char *magic, const char *at, const char *end, size_t *head, size_t *body);
+/* 'copy' takes the place of 'path' in 'dir'; durably, whenever the machine dies. */
+int pdb_replace(const char *copy, const char *path, const char *dir, char *why);
 /* A transaction on pool.db, of a database without cluster.  'writes' false: nothing is
  * changed, whatever it says.  A transaction that fails says so in '*out', the caller's. */
 int pdb_file_transact(const struct pdb *, const char *json, bool writes, char **out, char *why);

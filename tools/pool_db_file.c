@@ -143,9 +143,8 @@ check_kept(const struct file *f, size_t whole, const char *copy, char *why)
     return error;
 }
 
-/* Durably, whenever the machine dies. */
-static int
-put_in_place(const char *copy, const char *path, const char *dir, char *why)
+int
+pdb_replace(const char *copy, const char *path, const char *dir, char *why)
 {
     int fd = open(copy, O_RDONLY | O_CLOEXEC), dir_fd = open(dir, O_RDONLY | O_CLOEXEC), error = 0;
 
@@ -197,20 +196,23 @@ static int
 work_on_copy(const struct pdb *p, const char *path, const char *json, bool writes, char **out,
              char *why)
 {
-    char copy[PDB_PATH], left[PDB_PATH];
+    char name[32], copy[PDB_PATH], hidden[40], left[PDB_PATH];
     struct file f;
     size_t whole;
     int error = file_open(path, &f, why);
 
-    pdb_path(p, "pool.db.tool", copy);
-    pdb_path(p, ".pool.db.tool.~lock~", left);
+    /* Readers take no lock: each has its own. */
+    snprintf(name, sizeof name, "pool.db.tool.%d", writes ? 0 : (int)getpid());
+    snprintf(hidden, sizeof hidden, ".%s.~lock~", name);
+    pdb_path(p, name, copy);
+    pdb_path(p, hidden, left);
     error = error ? error : measure(path, &f, &whole, why);
     error = error ? error : write_whole(&f, whole, copy, why);
     if (!error) {
         error = run_tool(writes ? "transact" : "query", copy, json, out, why);
         if (!error && writes) {
             error = check_kept(&f, whole, copy, why);
-            error = error ? error : put_in_place(copy, path, p->dir, why);
+            error = error ? error : pdb_replace(copy, path, p->dir, why);
         }
         unlink(copy);
         unlink(left);

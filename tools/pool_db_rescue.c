@@ -208,10 +208,12 @@ pdb_rescue(const struct pdb *p, struct pdb_rescue *made, char *why)
     if (!error) {
         error = pdb_tool("create-cluster", (const char *[]){fresh, alone, local, NULL}, why);
     }
-    if (!error && (rename(db, old) || rename(fresh, db))) {
-        snprintf(why, PDB_WHY, "%s: %s", db, strerror(errno));
+    if (!error && link(db, old)) {
         error = errno;
+        snprintf(why, PDB_WHY, "%s: %s%s", old, strerror(error),
+                 error == EEXIST ? ", from a rescue before: move it away first" : "");
     }
+    error = error ? error : pdb_replace(fresh, db, p->dir, why);
     unlink(alone);
     unlink(fresh);
     rmdir(only.dir);

@@ -264,9 +264,12 @@ show_end(struct vm_cli *c, const json_t *record, bool good)
     } else if (moved && number(stats, "blackout_ms") > 0) {
         const json_t *phases = json_object_get(stats, "phases_ms");
 
-        printf("done: blackout %.1f ms (last pages %.1f, state %.1f, commit %.1f)\n",
-               number(stats, "blackout_ms"), number(phases, "pause"), number(phases, "final"),
-               number(phases, "commit"));
+        printf("done: blackout %.1f ms", number(stats, "blackout_ms"));
+        if (phases) {
+            printf(" (last pages %.1f, state %.1f, commit %.1f)", number(phases, "pause"),
+                   number(phases, "final"), number(phases, "commit"));
+        }
+        putchar('\n');
         show_vifs(c, stats);
     } else if (moved) {
         printf("done: blackout not known\n"); /* who sent it has not heard that it runs */

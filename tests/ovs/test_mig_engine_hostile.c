@@ -4,7 +4,7 @@
 #include "end.h"
 #include "mig_both.h"
 
-enum { ANSWER_MS = 300, IN_TIME_MS = 5000, ROUNDS = 20000 };
+enum { ANSWER_MS = 1000, IN_TIME_MS = 10000, ROUNDS = 20000 };
 
 static int
 put(struct transport *t, const struct mig_msg *m)
@@ -173,8 +173,8 @@ test_rounds(void)
     strcpy(m.config.driver, "fake");
     m.config.data.n = (uint32_t)snprintf(identity, sizeof identity, "fake %d", FAKE_PAGES);
     m.config.data.p = (uint8_t *)identity;
-    CHECK(t && !put(t, &m) && drain_until(t, MIG_ACCEPT));
     fake->told[1] = 0;
+    CHECK(t && !put(t, &m) && drain_until(t, MIG_ACCEPT));
     m = (struct mig_msg){.type = MIG_ROUND};
     for (uint32_t i = 0; i < ROUNDS && t; i++) {
         m.round.round = i;

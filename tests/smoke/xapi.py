@@ -737,7 +737,7 @@ def case_events(x):
     waiter.start()
     x("event.from", ["vm"], last["token"], 0.2)
     assert raw(x.host, "session.logout", ref)["result"] == ""
-    vm = x.vm("ev2")
+    vm = x.vm("late")
     waiter.join()
     assert got[1].get("error", {}).get("message") == "SESSION_INVALID", got[1]
     x("VM.destroy", vm)
@@ -756,7 +756,7 @@ def case_command_line(x):
     last = json.loads(said.splitlines()[-1])
     assert last["status"] == "success", said
     said = run(weft, "vm", "migrate", "cli", "h1")
-    assert said == ("done: blackout 1.0 ms\n"
+    assert said == ("done: blackout 1.0 ms (last pages 0.4, state 0.3, commit 0.2)\n"
                     "  interface 3: 2.5 ms from its last packet there to its first here\n"
                     "  not carried: groups\n  not carried: late frames\n"), said
     flag("no-way")
