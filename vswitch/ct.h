@@ -113,8 +113,10 @@ int ct_import(struct conntrack *, const uint8_t *data, size_t len, struct ct_imp
 int ct_import_old(struct conntrack *, const uint8_t *data, size_t len, struct ct_import_result *,
                   char *why, size_t why_size);
 
-/* The same for the connections that the filter wants; others are refused and
- * counted, and limits of zones are left as they are.  What is there already goes
+/* The same, also of old, for the connections that the filter wants; others are refused
+ * and counted, and limits of zones are left as they are.  Of old, since a guest that has
+ * moved gets frames that came late past this tracker: what they acknowledge it goes on
+ * from, and what they carry it acknowledges.  What is there already goes
  * if the filter wants it, too: it is of an earlier time, and its sequence windows
  * would make what comes now invalid. */
 int ct_import_only(struct conntrack *, const struct ct_filter *, const uint8_t *data, size_t len,

@@ -482,8 +482,8 @@ int
 ct_import_only(struct conntrack *ct, const struct ct_filter *filter, const uint8_t *data,
                size_t len, struct ct_import_result *result, char *why, size_t why_size)
 {
-    return import((struct importer){.ct = ct, .now = time_msec(), .filter = filter}, data, len,
-                  result, why, why_size);
+    return import((struct importer){.ct = ct, .now = time_msec(), .filter = filter, .old = true},
+                  data, len, result, why, why_size);
 }
 
 int

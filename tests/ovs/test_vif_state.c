@@ -10,6 +10,7 @@
 #include "conntrack.h"
 #include "ct.h"
 #include "ct_entry.h"
+#include "ct_traffic.h"
 #include "fatal-signal.h"
 #include "ovs-rcu.h"
 #include "random.h"
@@ -229,6 +230,84 @@ test_travel(void)
     conntrack_destroy(there);
 }
 
+static bool
+any_tcp(void *aux OVS_UNUSED, const struct ct_entry *e)
+{
+    return e->proto == IPPROTO_TCP;
+}
+
+/* A segment of one connection: what the tracker makes of it. */
+static uint8_t
+segment(struct conntrack *ct, bool reply, uint8_t flags, uint32_t seq, uint32_t ack,
+        unsigned payload)
+{
+    const struct spec s = {.proto = IPPROTO_TCP,
+                           .reply = reply,
+                           .conn = 9,
+                           .flags = flags,
+                           .seq = seq,
+                           .ack = ack,
+                           .win = 8000,
+                           .payload = payload};
+    struct dp_packet *b = dp_packet_new(2048);
+    struct dp_packet_batch batch;
+    ovs_be16 dl_type;
+    uint8_t frag, state;
+
+    build(b, &s);
+    parse_tcp_flags(b, &dl_type, &frag, NULL);
+    dp_packet_batch_init_packet(&batch, b);
+    conntrack_execute(ct, &batch, htons(ETH_TYPE_IP), false, true, 0, NULL, NULL, 0, 0, NULL, NULL,
+                      time_msec(), 0);
+    state = b->md.ct_state & (CS_INVALID | CS_ESTABLISHED);
+    dp_packet_delete(b);
+    return state;
+}
+
+/* The server's guest moves with a full window on its way. */
+static void
+test_late(void)
+{
+    struct conntrack *here = conntrack_init(), *exact = conntrack_init(), *there;
+    struct ct_filter filter = {.want = any_tcp};
+    struct ct_import_result r = {0};
+    char why[256] = "";
+    uint8_t *data;
+    size_t len;
+
+    CASE("what late frames acknowledge and carry is not out of window");
+    segment(here, false, TCP_SYN, 100, 0, 0);
+    segment(here, true, TCP_SYN | TCP_ACK, 5000, 101, 0);
+    CHECK(segment(here, false, TCP_ACK, 101, 5001, 0) == CS_ESTABLISHED);
+    for (unsigned i = 0; i < 8; i++) {
+        CHECK(segment(here, true, TCP_ACK, 5001 + i * 1000, 101, 1000) == CS_ESTABLISHED);
+    }
+    CHECK(ct_export(here, &filter, &data, &len) == 1);
+
+    CHECK(!ct_import(exact, data, len, &r, why, sizeof why) && r.imported == 1);
+    CHECK(segment(exact, true, TCP_ACK, 13001, 101, 1000) == CS_INVALID);
+    CHECK(segment(exact, true, TCP_ACK, 13001, 70101, 0) == CS_INVALID);
+
+    there = conntrack_init();
+    CHECK(!ct_import_only(there, &filter, data, len, &r, why, sizeof why) && r.imported == 2);
+    CHECK(segment(there, true, TCP_ACK, 13001, 101, 1000) == CS_ESTABLISHED);
+    CHECK(segment(there, false, TCP_ACK, 101, 14001, 0) == CS_ESTABLISHED);
+    CHECK(segment(there, true, TCP_ACK, 14001, 101, 1000) == CS_ESTABLISHED);
+    CHECK(segment(there, true, TCP_ACK, 1000000, 101, 1000) == CS_INVALID);
+    conntrack_destroy(there);
+
+    there = conntrack_init();
+    CHECK(!ct_import_only(there, &filter, data, len, &r, why, sizeof why) && r.imported == 3);
+    CHECK(segment(there, true, TCP_ACK, 13001, 70101, 0) == CS_ESTABLISHED);
+    CHECK(segment(there, false, TCP_ACK, 70101, 13001, 1000) == CS_ESTABLISHED);
+    CHECK(segment(there, true, TCP_ACK, 13001, 71101, 1000) == CS_ESTABLISHED);
+    CHECK(segment(there, false, TCP_ACK, 1000000, 14001, 1000) == CS_INVALID);
+    conntrack_destroy(there);
+    conntrack_destroy(exact);
+    conntrack_destroy(here);
+    free(data);
+}
+
 int
 main(int argc OVS_UNUSED, char *argv[])
 {
@@ -240,6 +319,7 @@ main(int argc OVS_UNUSED, char *argv[])
     test_scope();
     test_travel();
     conntrack_destroy(present);
+    test_late();
     ovsrcu_exit();
     return check_done();
 }
