@@ -101,18 +101,17 @@ cell_recv(int sock, void *bytes, size_t room, size_t *n, int *fd)
     return 0;
 }
 
-int
-cell_connect(struct cell_client *c, const char *path)
+static int
+connect_to(const char *path, int flags, int *fdp)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     struct timeval wait = {.tv_sec = CELL_CALL_TIMEOUT_MS / 1000};
 
-    *c = (struct cell_client){.fd = -1};
     if (strlen(path) >= sizeof to.sun_path) {
         return ENAMETOOLONG;
     }
     strcpy(to.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
     if (fd < 0) {
         return errno;
     }
@@ -124,8 +123,26 @@ cell_connect(struct cell_client *c, const char *path)
         close(fd);
         return error;
     }
-    c->fd = fd;
+    *fdp = fd;
     return 0;
+}
+
+int
+cell_connect(struct cell_client *c, const char *path)
+{
+    *c = (struct cell_client){.fd = -1};
+    return connect_to(path, 0, &c->fd);
+}
+
+bool
+cell_listens(const char *path)
+{
+    int fd = -1, error = connect_to(path, SOCK_NONBLOCK, &fd);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return error != ECONNREFUSED && error != ENOENT; /* EAGAIN: it has not accepted others yet */
 }
 
 void

@@ -15,6 +15,7 @@
 #ifndef CELL_PROTO_H
 #define CELL_PROTO_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -129,6 +130,8 @@ struct cell_client {
 /* ENOENT, ECONNREFUSED: no such cell (any more). */
 int cell_connect(struct cell_client *, const char *path);
 void cell_disconnect(struct cell_client *);
+/* Without waiting: somebody does, or it is not known; false: there is no such cell. */
+bool cell_listens(const char *path);
 
 /* One operation.  'fd_in' (-1: none) goes along and stays the caller's.
  * '*n_reply' is the room in 'reply', then what came; NULL: nothing may come.

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "cell/abi.h"
@@ -202,12 +203,34 @@ lose_patience(void)
     }
 }
 
+enum { N_WAITING = 4 };
+
+/* A socket with as many that wait for accept() as it has places for. */
+static int
+listen_busy(const char *path, int waiting[N_WAITING])
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), error = 0;
+
+    unlink(path);
+    strcpy(a.sun_path, path);
+    CHECK(!bind(fd, (struct sockaddr *)&a, sizeof a) && !listen(fd, 0));
+    for (size_t i = 0; i < N_WAITING; i++) {
+        waiting[i] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        error = connect(waiting[i], (struct sockaddr *)&a, sizeof a) ? errno : 0;
+    }
+    CHECK(error == EAGAIN);
+    return fd;
+}
+
 static void
 test_slow_cell(void)
 {
     const struct mig_driver *d = &mig_driver_cell;
     struct mig_guest_status status;
     struct cell_client c;
+    int busy, waiting[N_WAITING];
+    uint64_t began;
     struct host h;
 
     CASE("slow cell: one that has not answered in time is not taken for gone");
@@ -227,6 +250,16 @@ test_slow_cell(void)
     CHECK(!cell_connect(&c, h.control) && !cell_ask(&c, CELL_OP_DESTROY, 0));
     cell_disconnect(&c);
     CHECK(RIG_UNTIL(d->is_gone(h.guest), RIG_PATIENCE_MS) && ended(&h));
+
+    CASE("slow cell: one that accepts nobody is not waited for when it is looked for");
+    busy = listen_busy(h.control, waiting);
+    began = rig_now_ms();
+    CHECK(!d->is_gone(h.guest) && rig_now_ms() - began < CELL_CALL_TIMEOUT_MS / 4);
+    close(busy);
+    CHECK(d->is_gone(h.guest));
+    for (size_t i = 0; i < N_WAITING; i++) {
+        close(waiting[i]);
+    }
     d->detach(h.guest);
     netback_detach(h.vif);
 }
