@@ -37,6 +37,13 @@ rest_fault_set(struct rest_fault *f, int status, const char *error, const char *
     va_end(args);
 }
 
+void
+rest_fault_unknown(struct rest_fault *f)
+{
+    rest_fault_set(f, 503, "unavailable", NULL, NULL,
+                   "the pool database has not been read yet; try again");
+}
+
 /* --- lists of requests ---------------------------------------------------------- */
 
 static void
@@ -392,15 +399,20 @@ look_at_waiting(struct rest *r)
     }
 }
 
+static bool
+is_known(struct rest *r)
+{
+    return !r->config.ops->ready || r->config.ops->ready(r->config.aux);
+}
+
 /* Until the body had come, and what stands was known, he may have become another. */
 static void
 run_request(struct rest *r, struct rest_request *q)
 {
     struct rest_fault fault;
 
-    if (!q->route->early && r->config.ops->ready && !r->config.ops->ready(r->config.aux)) {
-        rest_fault_set(&fault, 503, "unavailable", NULL, NULL,
-                       "the pool database has not been read yet; try again");
+    if (!q->route->early && !is_known(r)) {
+        rest_fault_unknown(&fault);
         rest_refuse(q, &fault);
     } else if (rest_still_may(q, &fault)) {
         q->route->run(r, q);
@@ -413,9 +425,12 @@ void
 rest_run(struct rest *r)
 {
     struct http_request *q, *next;
+    bool known;
 
     http_run(r->http);
+    known = is_known(r); /* before: by then they are */
     refresh_users(r);
+    atomic_store(&r->known, known);
     for (q = http_take(r->http); q; q = next) {
         struct rest_request *request = (struct rest_request *)q;
         next = q->next;

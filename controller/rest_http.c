@@ -173,6 +173,11 @@ body_allowed(struct rest_request *q, struct rest_fault *fault)
 static bool
 has_role(const struct rest_request *q, struct rest_fault *fault)
 {
+    /* Perhaps by his row. */
+    if (q->user.role == POOL_ROLE_NONE && !atomic_load(&rest_of(q)->known)) {
+        rest_fault_unknown(fault);
+        return false;
+    }
     if (q->user.role == POOL_ROLE_NONE && *q->user.session) {
         rest_fault_set(fault, 403, "denied", NULL, NULL,
                        "user \"%.128s\" of this session is not there, or not enabled, any more",

@@ -104,6 +104,7 @@ struct rest {
     struct rest_audit *audit;
     struct rest_sessions *sessions;
 
+    atomic_bool known;     /* what stands, and so who is who; the main loop writes it */
     pthread_mutex_t mutex; /* guards users */
     json_t *users;         /* by name */
 
@@ -120,6 +121,8 @@ rest_of(const struct rest_request *q)
     return http_aux(&q->http);
 }
 
+/* The refusal of what cannot be said before the pool database has been read. */
+void rest_fault_unknown(struct rest_fault *);
 void rest_logf(struct rest *, enum rest_log, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

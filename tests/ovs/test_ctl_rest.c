@@ -285,6 +285,7 @@ test_unknown(void)
         {"GET", "/v1/whoami", NULL},    {"POST", "/v1/vms", "{\"name\": \"u\"}"},
         {"POST", "/v1/sessions", "{}"},
     };
+    struct cert none = cert_make("nobody", "", CERT_CLIENT, &ca);
     json_t *json;
 
     CASE("rest/nothing is said of what is not known yet");
@@ -296,8 +297,15 @@ test_unknown(void)
     }
     CHECK(ask("GET", "/v1/status", NULL, NULL) == 200);
     CHECK(ask("GET", "/v1/openapi.json", NULL, NULL) == 200);
+    /* Who has no role by his certificate may have one by his row. */
+    CHECK(tls_ask(&none, "GET", "/v1/vms", NULL, &json) == 503 &&
+          says(json, "error", "unavailable"));
+    json_decref(json);
     atomic_store(&pool.unknown, false);
     CHECK(ask("GET", "/v1/vms/r1", NULL, NULL) == 200);
+    CHECK(ask("GET", "/v1/vms/r1", NULL, NULL) == 200);
+    CHECK(tls_ask(&none, "GET", "/v1/vms", NULL, NULL) == 403);
+    cert_free(&none);
 }
 
 static void *
