@@ -235,18 +235,19 @@ session(struct destination *d, uint64_t *complete_ns)
     return error;
 }
 
-/* Until the source comes, or somebody who may be it. */
+/* Until the source comes, or somebody who may be it.  The guest is looked at first: there may
+ * always be somebody. */
 static int
 await_source(struct destination *d, struct transport_listener *listener)
 {
-    while (!transport_listener_wait(listener, GONE_LOOK_MS)) {
+    do {
         if (d->e->control->quit) {
             return ECANCELED;
         }
         if (has_died(d) && mig_now_ns() - d->looked_ns >= TELL_MS * 1000000ull) {
             return ESRCH;
         }
-    }
+    } while (!transport_listener_wait(listener, GONE_LOOK_MS));
     return 0;
 }
 
@@ -256,11 +257,12 @@ accept_again(struct destination *d, struct transport_listener *listener)
     struct mig_end *e = d->e;
     struct mig_msg m, accept = {.type = MIG_ACCEPT, .accept.n_pages = e->memory.n_pages};
     struct transport_message message;
+    int wait_ms = e->job->accept_ms < ACCEPT_MS ? (int)e->job->accept_ms : ACCEPT_MS;
     int error = d->complete ? 0 : await_source(d, listener);
 
     error = error ? error
-                  : mig_receive_accept(e, listener, d->complete ? LINGER_MS : ACCEPT_MS,
-                                       d->complete, &message, &m);
+                  : mig_receive_accept(e, listener, d->complete ? LINGER_MS : wait_ms, d->complete,
+                                       &message, &m);
     if (error) {
         return error;
     }

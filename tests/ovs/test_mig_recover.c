@@ -190,6 +190,27 @@ die(int host)
     fake_unlock(vm);
 }
 
+/* Somebody who always connects anew, and says nothing. */
+static pid_t
+begin_stranger(const struct party *p)
+{
+    pid_t parent = getpid(), pid = fork();
+
+    while (!pid) {
+        int fd = rig_dial(p->address);
+        char byte;
+
+        rig_die_with_parent(parent);
+        if (fd >= 0) {
+            while (read(fd, &byte, 1) > 0) {
+                continue;
+            }
+            close(fd);
+        }
+    }
+    return pid;
+}
+
 /* Its host's agent has found it dead: the VM is nobody's. */
 static void
 halt(const struct party *p)
@@ -229,6 +250,35 @@ test_guest_dies_in_postcopy(void)
         rig_cut(&p.w);
         explain(&p);
     }
+}
+
+/* Whoever connects meanwhile does not keep it from being looked at. */
+static void
+test_guest_dies_among_strangers(void)
+{
+    struct pair p = prepare_postcopy();
+    pid_t stranger;
+
+    CASE("engine_postcopy_ends_with_its_guest_among_strangers");
+    strcpy(p.d.pause_at, "postcopy");
+    CHECK(start(&p));
+    rig_tell(&p.s, 'p');
+    CHECK(rig_until(&p.d, MIG_EVENT_STOPPED, -1));
+    rig_kill(&p.d);
+    rig_cut(&p.w);
+    stranger = begin_stranger(&p.d);
+    *p.d.pause_at = '\0';
+    p.d.job.role = MIG_RECOVER;
+    p.d.job.accept_ms = 1000;
+    rig_start(&p.d);
+    CHECK(rig_until(&p.d, MIG_EVENT_WAITING, -1));
+    die(1);
+    CHECK(rig_finish(&p.d) == MIG_GONE && strstr(p.d.result.why, "died"));
+    kill(stranger, SIGKILL);
+    waitpid(stranger, NULL, 0);
+    halt(&p.s);
+    CHECK(rig_finish(&p.s) == MIG_OK && !fake->vms[0][0].exists && !fake->running[0]);
+    explain(&p);
 }
 
 /* --- vifs ----------------------------------------------------------------------------------- */
@@ -323,6 +373,7 @@ main(void)
     test_running_unheard();
     test_running_late();
     test_guest_dies_in_postcopy();
+    test_guest_dies_among_strangers();
     test_handover();
     test_postcopy_announces();
     test_announces_again();
