@@ -252,7 +252,8 @@ set_result(const struct bridge *copy, uint32_t saved_hash)
     ovs_mutex_unlock(&lock);
 }
 
-/* It will be tried again, later or when the file is another than 'tried'. */
+/* It is held from here on, so that what somebody gives it stays, and will be tried again, later or
+ * when the file is another than 'tried'. */
 static void
 set_failed(const struct bridge *copy, const struct stat *tried, int error, const char *why)
 {
@@ -276,14 +277,17 @@ set_failed(const struct bridge *copy, const struct stat *tried, int error, const
         b->pause = b->pause ? MIN(2 * b->pause, HELD_RETRY_MAX_MS) : HELD_RETRY_MS;
         b->next_try = time_msec() + b->pause;
     }
+    if (b && b->restore) {
+        ofstate_hold(b->name, why);
+        ofstate_hold_why(b->name, why);
+    }
     ovs_mutex_unlock(&lock);
-    ofstate_hold_why(copy->name, why);
 }
 
 /* 0; EAGAIN: the bridge is not ready to talk, which is said if it is 'late' and is another error
- * then, as all others are. */
+ * then, as all others are.  '*torn': as with ofstate_load(). */
 static int
-restore(const struct bridge *b, bool late)
+restore(const struct bridge *b, bool late, bool *torn)
 {
     char *target = ofstate_target(b->name), *text = NULL, *why = NULL;
     long long int start = time_msec();
@@ -292,8 +296,9 @@ restore(const struct bridge *b, bool late)
     int error = ofstate_read(b->file, &text);
     bool sent = !error;
 
+    *torn = false;
     if (sent) {
-        error = ofstate_load(target, text, &n_flows, &why);
+        error = ofstate_load(target, text, &n_flows, torn, &why);
     }
     if (!error) {
         VLOG_INFO("%s: %" PRIuSIZE " flows restored in %lld ms", b->name, n_flows,
@@ -327,9 +332,10 @@ restore_all(bool late)
     list = snapshot(true, &n);
     for (size_t i = 0; i < n; i++) {
         struct bridge *b = list[i];
+        bool torn;
 
         if (!b->why && ofstate_is_up(b->name)) {
-            done &= restore(b, late) != EAGAIN;
+            done &= restore(b, late, &torn) != EAGAIN;
         } else if (!b->why && late) {
             struct stat none = ofstate_stat("");
 
@@ -343,7 +349,7 @@ restore_all(bool late)
     return have && (done || late);
 }
 
-/* Every bridge whose state is not back. */
+/* Every bridge whose state is not back, those too that came to the database late. */
 static void
 hold_all(void)
 {
@@ -364,15 +370,17 @@ static void
 retry(const struct bridge *b)
 {
     struct stat now = ofstate_stat(b->file);
-    bool loaded;
+    bool loaded, torn;
 
     if (!ofstate_is_up(b->name) ||
         (b->why && time_msec() < b->next_try && ofstate_same_file(&now, &b->tried)) ||
         !ofstate_hold_loads(b->name)) {
         return;
     }
-    loaded = !restore(b, true);
-    ofstate_hold_loaded(b->name, loaded ? OFSTATE_HOLD_LOADED : OFSTATE_HOLD_STAYS);
+    loaded = !restore(b, true, &torn);
+    ofstate_hold_loaded(b->name, loaded ? OFSTATE_HOLD_LOADED
+                                 : torn ? OFSTATE_HOLD_TORN
+                                        : OFSTATE_HOLD_STAYS);
     changed();
 }
 
@@ -628,6 +636,9 @@ bridge_taken(const char *name)
     ovs_mutex_lock(&lock);
     b = shash_find_data(&bridges, name);
     if (b) {
+        if (b->restore) {
+            ofstate_keep_aside(b->file);
+        }
         b->restore = false;
         b->saved_hash = 0;
     }
@@ -649,7 +660,7 @@ show(struct unixctl_conn *conn, int argc OVS_UNUSED, const char *argv[] OVS_UNUS
     for (size_t i = 0; i < shash_count(&bridges); i++) {
         const struct bridge *b = nodes[i]->data;
 
-        if (ours && b->restore) {
+        if (ours && b->restore && !b->why) {
             ds_put_format(&out, "%s: being restored\n", b->name);
         } else {
             ofstate_hold_show(b->name, &out);

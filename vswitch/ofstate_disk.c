@@ -82,12 +82,15 @@ ofstate_replace(const char *path, const struct ds *text)
 void
 ofstate_keep_aside(const char *file)
 {
-    char *aside = xasprintf("%s.bad", file);
+    char *aside = xasprintf("%s.bad", file), *tmp = xasprintf("%s.bad.new", file);
 
-    unlink(aside);
-    if (link(file, aside) && errno != ENOENT && errno != EPERM) {
+    /* One that is there stays if the file is gone.  (To rename a file to itself does nothing.) */
+    unlink(tmp);
+    if ((link(file, tmp) || rename(tmp, aside)) && errno != ENOENT && errno != EPERM) {
         VLOG_WARN("%s: %s", aside, ovs_strerror(errno));
     }
+    unlink(tmp);
+    free(tmp);
     free(aside);
 }
 

@@ -421,7 +421,8 @@ encode_delete_all(enum ofputil_protocol protocol)
 }
 
 static int
-send_flows(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol protocol, char **why)
+send_flows(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol protocol, bool *torn,
+           char **why)
 {
     struct ovs_list requests = OVS_LIST_INITIALIZER(&requests);
     struct ovs_list errors = OVS_LIST_INITIALIZER(&errors);
@@ -452,6 +453,7 @@ send_flows(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol pr
             error =
                 error ? (ofpbuf_delete(request), error) : command(vconn, request, 0, "flow", why);
         }
+        *torn = error != 0;
     }
     ofpbuf_list_delete(&requests);
     return error;
@@ -485,7 +487,8 @@ replace_meter(struct vconn *vconn, const struct ofputil_meter_mod *add, char **w
 }
 
 static int
-send_all(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol protocol, char **why)
+send_all(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol protocol, bool *torn,
+         char **why)
 {
     enum ofp_version version = vconn_get_version(vconn);
     int error = 0;
@@ -506,22 +509,23 @@ send_all(struct vconn *vconn, const struct parsed *p, enum ofputil_protocol prot
         error = command(vconn, ofputil_encode_group_mod(version, p->groups[i], NULL, -1), 0,
                         "group", why);
     }
-    return error ? error : send_flows(vconn, p, protocol, why);
+    return error ? error : send_flows(vconn, p, protocol, torn, why);
 }
 
 int
-ofstate_load(const char *target, char *text, size_t *n_flows, char **why)
+ofstate_load(const char *target, char *text, size_t *n_flows, bool *torn, char **why)
 {
     struct parsed p = {.usable = OFPUTIL_P_ANY};
     enum ofputil_protocol protocol;
     struct vconn *vconn;
     int error = parse(&p, text, why);
 
+    *torn = false;
     if (!error) {
         error = open_bridge(target, p.usable, &vconn, &protocol, why);
     }
     if (!error) {
-        error = send_all(vconn, &p, protocol, why);
+        error = send_all(vconn, &p, protocol, torn, why);
         vconn_close(vconn);
     }
     *n_flows = p.n_flows;

@@ -25,6 +25,7 @@
 #include "lib/vswitch-idl.h"
 #include "netdev.h"
 #include "ofproto/connmgr.h"
+#include "ofproto/fail-open.h"
 #include "ofproto/ofproto-dpif.h"
 #include "ofproto/ofproto-provider.h"
 #include "ofstate_priv.h"
@@ -49,6 +50,8 @@ struct hold {
     char *why;
     enum { HELD, TAKEN, LOADED, NOTHING, FORGOTTEN } state;
     bool loading;
+    bool seen;                /* somebody's change of a flow, ours or not, since then */
+    bool torn;                /* controllers have to read the bridge again */
     unsigned int turns;       /* of the main loop, since it is held; 2: in effect */
     const struct ofproto *on; /* that has our flows */
     bool one_uplink;          /* they are for */
@@ -133,6 +136,7 @@ ofstate_hold_loads(const char *bridge)
     may = h && h->state == HELD;
     if (may) {
         h->loading = true;
+        h->seen = false;
     }
     ovs_mutex_unlock(&lock);
     return may;
@@ -147,8 +151,13 @@ ofstate_hold_loaded(const char *bridge, enum ofstate_hold_end end)
     h = shash_find_data(&holds, bridge);
     if (h) {
         h->loading = false;
-        if (h->state == HELD && end != OFSTATE_HOLD_STAYS) {
-            h->state = end == OFSTATE_HOLD_LOADED ? LOADED : NOTHING;
+        h->torn |= end == OFSTATE_HOLD_TORN;
+        if (h->state == HELD && end == OFSTATE_HOLD_STAYS && h->seen) {
+            h->state = TAKEN;
+        } else if (h->state == HELD && end == OFSTATE_HOLD_LOADED) {
+            h->state = LOADED;
+        } else if (h->state == HELD && end == OFSTATE_HOLD_NOTHING) {
+            h->state = NOTHING;
         }
     }
     ovs_mutex_unlock(&lock);
@@ -195,7 +204,9 @@ ofstate_hold_flow_changed(const struct rule *rule, const struct ofconn *ofconn)
     }
     ovs_mutex_lock(&lock);
     h = shash_find_data(&holds, rule->ofproto->name);
-    if (h && h->state == HELD && !h->loading) {
+    if (h && h->loading) {
+        h->seen = true;
+    } else if (h && h->state == HELD) {
         h->state = TAKEN;
     }
     ovs_mutex_unlock(&lock);
@@ -228,22 +239,19 @@ is_nic(const char *type)
     return !type[0] || !strcmp(type, "system") || !strcmp(type, "dpdk") || !strcmp(type, "afxdp");
 }
 
-/* Whether a held bridge's port stays open: the host's own, and uplinks.  One that our replica of
- * the database does not know yet may be anybody's. */
+/* Whether a held bridge's port stays open: the host's own, and uplinks.  The database says what it
+ * is (the netdev of an internal port may be a tap); one that our replica does not know yet may be
+ * anybody's. */
 static bool
 stays_open(ofp_port_t port, const struct netdev *netdev)
 {
-    const char *type = netdev_get_type(netdev);
     const struct ovsrec_interface *iface;
 
     if (port == OFPP_LOCAL) {
         return true;
     }
-    if (!is_nic(type) && strcmp(type, "internal")) {
-        return false;
-    }
     iface = find_interface(netdev_get_name(netdev));
-    return iface && !is_guests(iface);
+    return iface && !is_guests(iface) && (is_nic(iface->type) || !strcmp(iface->type, "internal"));
 }
 
 void
@@ -336,6 +344,7 @@ __wrap_ofproto_flush_flows(struct ofproto *p)
     __real_ofproto_flush_flows(p);
     if (is_held(p->name)) {
         delete_flow(p, OFPP_ANY, 0);
+        delete_flow(p, OFPP_ANY, FAIL_OPEN_PRIORITY);
         add_flows(p, has_one_uplink(p->name));
     }
 }
@@ -358,6 +367,9 @@ take_step(const struct step *s, struct ofproto *p, void (*taken)(const char *bri
             __wrap_ofproto_flush_flows(p);
         } else if (p) {
             add_flows(p, s->hold.one_uplink);
+        }
+        if (p && s->hold.torn) {
+            ofproto_reconnect_controllers(p);
         }
         return;
     }
@@ -382,7 +394,7 @@ turn(struct hold *h, const char *bridge, const struct ofproto *p, bool database_
 {
     bool one_uplink = has_one_uplink(bridge);
     bool first = !h->turns;
-    bool again = first || h->on != p || database_changed || h->one_uplink != one_uplink;
+    bool again = first || h->on != p || database_changed || h->one_uplink != one_uplink || h->torn;
 
     h->turns += h->turns < 2;
     h->one_uplink = one_uplink;
@@ -411,6 +423,7 @@ ofstate_hold_run(void (*taken)(const char *bridge))
         if (turn(h, node->name, p, database_changed)) {
             steps[n++] = (struct step){xstrdup(node->name), *h};
             h->on = p;
+            h->torn &= !p;
         }
         if ((h->state != HELD && h->state != FORGOTTEN) || (h->state == FORGOTTEN && !p)) {
             free(h->why);

@@ -30,7 +30,8 @@ bool ofstate_hold_in_effect(void);
 bool ofstate_hold_loads(const char *bridge);
 /* They are not any more. */
 enum ofstate_hold_end {
-    OFSTATE_HOLD_STAYS,
+    OFSTATE_HOLD_STAYS,   /* none of its flows has changed, or somebody else has given it some */
+    OFSTATE_HOLD_TORN,    /* held still, but any of its flows may have changed */
     OFSTATE_HOLD_LOADED,  /* it has its policy: controllers read it again */
     OFSTATE_HOLD_NOTHING, /* it has none: default flows */
 };

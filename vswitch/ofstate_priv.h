@@ -18,8 +18,9 @@ int ofstate_dump(const char *target, struct ds *out, char **why);
 /* The reverse: replaces the bridge's state by what 'text' says.  Everything is
  * parsed before anything is sent, and flows are replaced in one bundle.  May be
  * tried again after whatever error.
- * '*n_flows' becomes their number. */
-int ofstate_load(const char *target, char *text, size_t *n_flows, char **why);
+ * '*n_flows' becomes their number.  '*torn' tells of an error that flows may have changed, which is
+ * only so with a bridge that has no bundles (before OpenFlow 1.3). */
+int ofstate_load(const char *target, char *text, size_t *n_flows, bool *torn, char **why);
 
 /* The bridge's flows stay although it gets its first controllers.  The main thread. */
 bool ofstate_keeps_flows(const char *bridge);

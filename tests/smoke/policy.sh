@@ -6,7 +6,7 @@
 #
 #   g1 (guest) -- br0 -- p0 (uplink)
 #                  |
-#                 host
+#              host, h1 (the host's, too)
 set -u
 cd "$(dirname "$0")/../.."
 suite=policy
@@ -44,13 +44,15 @@ held() { ctl ofstate/show | grep "^br0: held.*$1"; }
 decided() { ctl ofproto/trace br0 "$1" | grep '^Datapath actions:'; }
 number() { ctl dpif/show | sed -n "s|^ *$1 [0-9]*/\([0-9]*\):.*|\1|p"; } # in the datapath
 closed() { # for the guest, not for the host
-    local g1 p0
-    g1=$(number g1) p0=$(number p0)
-    [ -n "$g1" ] && [ -n "$p0" ] && [ "$(decided in_port=g1)" = "Datapath actions: drop" ] &&
+    local g1 p0 h1
+    g1=$(number g1) p0=$(number p0) h1=$(number h1)
+    [ -n "$g1" ] && [ -n "$p0" ] && [ -n "$h1" ] && [ "$(decided in_port=g1)" = "Datapath actions: drop" ] &&
         decided in_port=LOCAL | grep -w "$p0" &&
         ! decided in_port=LOCAL,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$g1" &&
         decided in_port=p0,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$(number br0)" &&
-        ! decided in_port=p0,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$g1"
+        ! decided in_port=p0,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$g1" &&
+        decided in_port=p0,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$h1" &&
+        decided in_port=h1,dl_dst=ff:ff:ff:ff:ff:ff | grep -w "$p0"
 }
 open_again() { [ "$(decided in_port=g1,tcp)" != "Datapath actions: drop" ]; }
 no_files() { ! ls "$dir"/weft/*.openflow 2>/dev/null; }
@@ -61,7 +63,8 @@ vsctl --no-wait init
 switch
 ip link add p0 type veth peer name p1
 vsctl add-br br0 -- add-port br0 p0 -- add-port br0 g1 -- \
-    set interface g1 type=internal external_ids:xs-vif-uuid=c0ffee
+    set interface g1 type=internal external_ids:xs-vif-uuid=c0ffee -- \
+    add-port br0 h1 -- set interface h1 type=internal
 ofctl add-meter br0 'meter=7,kbps,burst,bands=type=drop,rate=1000,burst_size=100'
 ofctl add-group br0 'group_id=3,type=select,bucket=bucket_id:1,weight=10,actions=output:1'
 # Of each kind more than one: they are kept in arrays that grow.
@@ -135,6 +138,7 @@ check lost until_true 10 held 'not a file'
 ofctl add-flow br0 'priority=9,in_port=g1,tcp,actions=LOCAL'
 check save-again until_true 10 saved 'priority=9'
 check given-others until_true 5 open_again
+check lost-kept-aside grep -qx nothing "$file.bad"
 refuse forwards-the-rest eval 'decided in_port=p0 | grep -v drop'
 
 # A controller that the bridge calls by itself: it is called, and what was restored stays.
