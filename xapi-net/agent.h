@@ -37,7 +37,7 @@ struct work {
 
     /* Migrations. */
     double progress;
-    char phase[32], stats[4096];
+    char phase[32], stats[PROC_LINE_MAX];
     bool fresh; /* they have not been written */
     long long int wrote;
     bool ended; /* a result came */

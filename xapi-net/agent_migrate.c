@@ -224,7 +224,7 @@ take_event(struct work *w, const char *line)
             ovs_strlcpy(w->why, text_of(o, "why"), sizeof w->why);
         }
         if (!strcmp(event, "progress") || !strcmp(event, "result")) {
-            ovs_strlcpy(w->stats, strlen(line) < sizeof w->stats ? line : "{}", sizeof w->stats);
+            ovs_strlcpy(w->stats, line, sizeof w->stats);
         }
         w->fresh = true;
     }
@@ -235,7 +235,7 @@ take_event(struct work *w, const char *line)
 static void
 drain(struct work *w, struct proc *p, char address[64])
 {
-    char line[8192];
+    char line[PROC_LINE_MAX];
 
     *address = '\0';
     while (proc_line(p, line, sizeof line)) {
@@ -685,7 +685,7 @@ step_incoming(struct work *w, const struct poolrec_migration *m)
 static bool
 failed_lately(struct agent *a, const char *name, struct proc *p)
 {
-    char line[8192] = "", *pid = proc_path(a->procs, name, "pid");
+    char line[PROC_LINE_MAX] = "", *pid = proc_path(a->procs, name, "pid");
     struct json *o;
     struct stat st;
     bool lately;
@@ -738,16 +738,61 @@ look_for_remains(struct agent *a, const char *name, const struct poolrec_migrati
     }
 }
 
+/* How long ago it was first seen here that it has no business here any more: by our own
+ * clock, and over a restart of ours, too. */
+static long long int
+stray_ms(struct agent *a, const char *name)
+{
+    char *path = proc_path(a->procs, name, "stray");
+    long long int now = time_msec(), since = now;
+    FILE *f = fopen(path, "re");
+
+    if (f && fscanf(f, "%lld", &since) != 1) {
+        since = now;
+    }
+    if (!f && (f = fopen(path, "wxe"))) {
+        fprintf(f, "%lld\n", now);
+    }
+    if (f) {
+        fclose(f);
+    }
+    free(path);
+    return now - since;
+}
+
+/* Nobody waits for the memory that its source may have.  That it is closed does not say so:
+ * the destination closes it, too, where nobody is able to finish it for now. */
+static bool
+is_over(const struct poolrec_migration *m, const struct poolrec_vm *vm)
+{
+    struct json *o;
+    bool over;
+
+    if (!m || !vm || moved_on(m, vm) || strcmp(vm->resident_on, m->to_host)) {
+        return true;
+    }
+    o = json_from_string(m->stats);
+    over = o->type == JSON_OBJECT &&
+           (!strcmp(text_of(o, "status"), "ok") || !strcmp(text_of(o, "status"), "gone"));
+    json_destroy(o);
+    return over;
+}
+
 /* It runs, and its VM is not here.  A receiver discards what it has made; killed, it would
  * leave that here.  A sender ends by itself; but for one that has not heard that all memory
  * has arrived, for which nobody listens any more. */
 static void
-end_stray(const char *name, const struct poolrec_migration *m, struct proc *p)
+end_stray(struct agent *a, const char *name, const struct poolrec_migration *m,
+          const struct poolrec_vm *vm, struct proc *p)
 {
-    if (!m || time_wall_msec() - m->finished >= DISCARD_MS) {
+    bool receives = !strncmp(name, "recv-", 5);
+
+    if (stray_ms(a, name) < DISCARD_MS) {
+        if (receives) {
+            proc_tell(p, "{\"cmd\":\"cancel\"}");
+        }
+    } else if (receives || is_over(m, vm)) {
         proc_signal(p, SIGKILL);
-    } else if (!strncmp(name, "recv-", 5)) {
-        proc_tell(p, "{\"cmd\":\"cancel\"}");
     }
 }
 
@@ -766,7 +811,7 @@ look_at_migrate(const char *name, void *agent_)
     }
     if (proc_alive(p)) {
         if (!vm || !agent_is(a, vm->resident_on)) {
-            end_stray(name, m, p);
+            end_stray(a, name, m, vm, p);
         }
         return;
     }

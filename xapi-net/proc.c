@@ -29,14 +29,14 @@ VLOG_DEFINE_THIS_MODULE(proc);
 /* The kernel takes no longer ones; the mark may be anywhere in it. */
 #define ENVIRON_MAX (6 << 20)
 
-static const char *const suffixes[] = {"pid", "out", "log", "in", "ctl", "dom"};
+static const char *const suffixes[] = {"pid", "out", "log", "in", "ctl", "dom", "stray"};
 
 struct proc {
     char *name;
     pid_t pid;
     int pidfd; /* -1: it has ended */
     int out;   /* NAME.out, or -1 */
-    char line[8192];
+    char line[PROC_LINE_MAX];
     size_t n_line;
     const struct procs *procs;
 };
@@ -384,7 +384,7 @@ proc_line(struct proc *p, char *line, size_t size)
 static void
 last_line(struct proc *p, const char *suffix, char *words, size_t size)
 {
-    char *path = proc_path(p->procs, p->name, suffix), text[8192];
+    char *path = proc_path(p->procs, p->name, suffix), text[PROC_LINE_MAX];
     off_t most = sizeof text - 1;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;

@@ -14,6 +14,10 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+/* Of a line of output, with what ends it: one that is longer is lost.  A result of weft-migrate
+ * with 16 vifs and all that can be lost of a network has less than 5,000 bytes. */
+#define PROC_LINE_MAX 8192
+
 struct proc;
 struct procs;
 

@@ -371,6 +371,9 @@ def case_migrate(x):
     x("VM.pool_migrate", vm, h2, {"live": "true", "postcopy": "true", "limit_mbps": "900",
                                   "connections": "16", "max_rounds": "1000"})
     assert x("VM.get_resident_on", vm) == h2 and x("VM.get_power_state", vm) == "Running"
+    rows = transact({"op": "select", "table": "Migration", "columns": ["stats"],
+                     "where": [["vm", "==", vm.removeprefix("OpaqueRef:")]]})[0]["rows"]
+    assert [json.loads(row["stats"])["event"] for row in rows] == ["result"], rows
     assert x("VM.get_scheduled_to_be_resident_on", vm) == "OpaqueRef:NULL"
     # Cancelled: it stays where it is; meanwhile nothing else may be done with it.
     flag("hold")
@@ -419,17 +422,40 @@ def case_postcopy(x):
     flag("hold", False)
     assert x.ended(task)["status"] == "success" and x("VM.get_resident_on", vm) == h2
     assert runs(vm).count("postcopy") == 1, runs(vm)
-    # Its sender has not heard that all memory is there, and the destination has closed a while
-    # ago: it is ended, or the VM could never come back.
+    # Closed, and its sender stays: it may have memory that the guest waits for.
     flag("stays")
     x("Async.VM.pool_migrate", vm, h1, {})
     until(10, lambda: x("VM.get_resident_on", vm) == h1, "the VM")
     where = [["vm", "==", vm.removeprefix("OpaqueRef:")]]
+
+    def senders():
+        return [f"{top}/h2/{f[:-4]}" for f in os.listdir(f"{top}/h2")
+                if f.startswith("send-") and f.endswith(".pid")]
+
+    def runs_still(sender):
+        with open(f"{sender}.pid") as f, open(f"/proc/{int(f.read())}/stat") as stat:
+            return stat.read().rsplit(")")[-1].split()[0] not in "ZX"
+
+    def look():
+        """One begins that sees what is so now."""
+        with open(f"{top}/h2/send-{uuid4()}.pid", "w") as f:
+            print(0, file=f)
+        until(5, lambda: not os.path.exists(f.name), "a look at what is left over")
     transact({"op": "update", "table": "Migration", "where": where,
-              "row": {"status": "success", "phase": "done", "finished": 1}},
+              "row": {"status": "success", "phase": "done", "finished": 1, "stats": "{}"}},
              {"op": "update", "table": "Task", "where": where, "row": {"status": "success"}})
-    until(5, lambda: not [f for f in os.listdir(f"{top}/h2") if f.startswith("send-")],
-          "the sender's end")
+    stray = senders()[0]
+    until(5, lambda: os.path.exists(f"{stray}.stray"), "its being found")
+    with open(f"{stray}.stray", "w") as f:
+        print(time.monotonic_ns() // 1000000 - 200000, file=f)
+    look()
+    look()
+    assert runs_still(stray)
+    # All has arrived, which it has not heard for a while: it is ended, or the VM could never
+    # come back.
+    transact({"op": "update", "table": "Migration", "where": where,
+              "row": {"stats": json.dumps({"event": "result", "status": "ok"})}})
+    until(5, lambda: not senders(), "the sender's end")
     flag("stays", False)
     x("VM.pool_migrate", vm, h2, {})
     x("VM.hard_shutdown", vm)

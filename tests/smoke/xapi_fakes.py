@@ -231,7 +231,7 @@ def send(job):
     vifs = [{"uuid": v["uuid"], "port": v["port"], "blackout_ms": 2.5} for v in job["vifs"]]
     say(event="result", status="ok", why="", blackout_ms=1, vifs=vifs,
         phases_ms={"precopy": 7, "pause": 0.4, "final": 0.3, "commit": 0.2},
-        lost="groups\nlate frames" if vifs else "")
+        lost="groups\nlate frames" if vifs else "", longer="x" * 5000)
 
 
 def first_line():
