@@ -75,6 +75,7 @@ struct bridge {
     uint32_t saved_hash; /* of what the file holds; 0: unknown */
     bool restore;        /* has a file from before the start */
     bool restored;       /* which it has got */
+    bool uplink;         /* ofstate_is_uplink_bridge() */
     /* The thread's, of one whose restoration has failed. */
     char *why;                     /* NULL: it has not */
     struct stat tried;             /* the file that was tried */
@@ -252,6 +253,16 @@ set_result(const struct bridge *copy, uint32_t saved_hash)
     ovs_mutex_unlock(&lock);
 }
 
+/* Goes on without what was saved: other bridges reach the wire through it. */
+static void
+let_go(struct bridge *b) OVS_REQUIRES(lock)
+{
+    VLOG_WARN("%s: not held: it is other bridges' uplink", b->name);
+    ofstate_keep_aside(b->file);
+    b->restore = false;
+    b->saved_hash = 0;
+}
+
 /* It is held from here on, so that what somebody gives it stays, and will be tried again, later or
  * when the file is another than 'tried'. */
 static void
@@ -277,7 +288,9 @@ set_failed(const struct bridge *copy, const struct stat *tried, int error, const
         b->pause = b->pause ? MIN(2 * b->pause, HELD_RETRY_MAX_MS) : HELD_RETRY_MS;
         b->next_try = time_msec() + b->pause;
     }
-    if (b && b->restore) {
+    if (b && b->restore && b->uplink) {
+        let_go(b);
+    } else if (b && b->restore) {
         ofstate_hold(b->name, why);
         ofstate_hold_why(b->name, why);
     }
@@ -357,9 +370,11 @@ hold_all(void)
 
     ovs_mutex_lock(&lock);
     SHASH_FOR_EACH (node, &bridges) {
-        const struct bridge *b = node->data;
+        struct bridge *b = node->data;
 
-        if (b->restore) {
+        if (b->restore && b->uplink) {
+            let_go(b);
+        } else if (b->restore) {
             ofstate_hold(b->name, b->why ? b->why : "it came late");
         }
     }
@@ -602,7 +617,16 @@ take_bridges(void)
             b->file = file;
             /* One that cannot even be looked at is no reason to believe that there was none. */
             b->restore = !known && (!access(file, F_OK) || errno != ENOENT);
+            if (known) {
+                /* Another one by this name, perhaps, which has no policy yet. */
+                ofstate_hold_loaded(b->name, OFSTATE_HOLD_NOTHING);
+            }
             news = true;
+        }
+        b->uplink = ofstate_is_uplink_bridge(br);
+        if (b->restore && !enabled) {
+            b->restore = false;
+            ofstate_hold_loaded(b->name, OFSTATE_HOLD_NOTHING);
         }
         shash_replace(&bridges, br->name, b);
     }
@@ -610,10 +634,7 @@ take_bridges(void)
         struct bridge *b = node->data;
 
         unlink(b->file);
-        if (shash_find(&bridges, b->name)) {
-            /* Another one by this name, which has no policy yet. */
-            ofstate_hold_loaded(b->name, OFSTATE_HOLD_NOTHING);
-        } else {
+        if (!shash_find(&bridges, b->name)) {
             ofstate_hold_forget(b->name);
         }
         bridge_free(b);
@@ -692,10 +713,13 @@ ofstate_init(const char *database)
     ovsdb_idl_add_column(idl, &ovsrec_bridge_col_name);
     ovsdb_idl_add_column(idl, &ovsrec_open_vswitch_col_other_config);
     ovsdb_idl_add_column(idl, &ovsrec_controller_col_target);
+    ovsdb_idl_add_column(idl, &ovsrec_bridge_col_external_ids);
     ovsdb_idl_add_column(idl, &ovsrec_bridge_col_ports);
+    ovsdb_idl_add_column(idl, &ovsrec_port_col_name);
     ovsdb_idl_add_column(idl, &ovsrec_port_col_interfaces);
     ovsdb_idl_add_column(idl, &ovsrec_interface_col_name);
     ovsdb_idl_add_column(idl, &ovsrec_interface_col_type);
+    ovsdb_idl_add_column(idl, &ovsrec_interface_col_options);
     ovsdb_idl_add_column(idl, &ovsrec_interface_col_external_ids);
     ofstate_hold_init(idl);
     unixctl_command_register("ofstate/show", "", 0, 0, show, NULL);

@@ -156,7 +156,7 @@ ofstate_hold_loaded(const char *bridge, enum ofstate_hold_end end)
             h->state = TAKEN;
         } else if (h->state == HELD && end == OFSTATE_HOLD_LOADED) {
             h->state = LOADED;
-        } else if (h->state == HELD && end == OFSTATE_HOLD_NOTHING) {
+        } else if ((h->state == HELD || h->state == FORGOTTEN) && end == OFSTATE_HOLD_NOTHING) {
             h->state = NOTHING;
         }
     }
@@ -239,6 +239,71 @@ is_nic(const char *type)
     return !type[0] || !strcmp(type, "system") || !strcmp(type, "dpdk") || !strcmp(type, "afxdp");
 }
 
+static bool
+is_uplink_port(const struct ovsrec_port *port)
+{
+    for (size_t i = 0; i < port->n_interfaces; i++) {
+        if (is_nic(port->interfaces[i]->type) && !is_guests(port->interfaces[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool
+ofstate_is_uplink_bridge(const struct ovsrec_bridge *br)
+{
+    size_t uplinks = 0, patches = 0;
+
+    if (!strcmp(smap_get_def(&br->external_ids, "weft-controller", ""), "uplink")) {
+        return true;
+    }
+    for (size_t i = 0; i < br->n_ports; i++) {
+        const struct ovsrec_port *port = br->ports[i];
+
+        if (is_uplink_port(port)) {
+            uplinks++;
+        } else if (port->n_interfaces && !strcmp(port->interfaces[0]->type, "patch")) {
+            patches++;
+        } else if (strcmp(port->name, br->name)) {
+            return false;
+        }
+    }
+    return uplinks == 1 && patches;
+}
+
+static const struct ovsrec_bridge *
+bridge_of(const struct ovsrec_interface *iface)
+{
+    const struct ovsrec_bridge *br;
+
+    OVSREC_BRIDGE_FOR_EACH (br, idl) {
+        for (size_t i = 0; i < br->n_ports; i++) {
+            for (size_t j = 0; j < br->ports[i]->n_interfaces; j++) {
+                if (br->ports[i]->interfaces[j] == iface) {
+                    return br;
+                }
+            }
+        }
+    }
+    return NULL;
+}
+
+/* A patch to a bridge that is there for the uplink's sake. */
+static bool
+is_uplink_patch(const struct ovsrec_interface *iface)
+{
+    const struct ovsrec_interface *peer;
+    const struct ovsrec_bridge *br;
+
+    if (strcmp(iface->type, "patch")) {
+        return false;
+    }
+    peer = find_interface(smap_get_def(&iface->options, "peer", ""));
+    br = peer ? bridge_of(peer) : NULL;
+    return br && ofstate_is_uplink_bridge(br);
+}
+
 /* Whether a held bridge's port stays open: the host's own, and uplinks.  The database says what it
  * is (the netdev of an internal port may be a tap); one that our replica does not know yet may be
  * anybody's. */
@@ -251,7 +316,8 @@ stays_open(ofp_port_t port, const struct netdev *netdev)
         return true;
     }
     iface = find_interface(netdev_get_name(netdev));
-    return iface && !is_guests(iface) && (is_nic(iface->type) || !strcmp(iface->type, "internal"));
+    return iface && !is_guests(iface) &&
+           (is_nic(iface->type) || !strcmp(iface->type, "internal") || is_uplink_patch(iface));
 }
 
 void
@@ -287,12 +353,9 @@ has_one_uplink(const char *bridge)
     OVSREC_BRIDGE_FOR_EACH (br, idl) {
         for (size_t i = 0; i < br->n_ports && !strcmp(br->name, bridge); i++) {
             const struct ovsrec_port *port = br->ports[i];
-            bool uplink = false;
 
-            for (size_t j = 0; j < port->n_interfaces; j++) {
-                uplink |= is_nic(port->interfaces[j]->type) && !is_guests(port->interfaces[j]);
-            }
-            n += uplink;
+            n += is_uplink_port(port) ||
+                 (port->n_interfaces && is_uplink_patch(port->interfaces[0]));
         }
     }
     return n <= 1;

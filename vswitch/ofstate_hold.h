@@ -16,6 +16,7 @@
 
 struct ds;
 struct ovsdb_idl;
+struct ovsrec_bridge;
 
 /* --- any thread --- */
 
@@ -33,7 +34,7 @@ enum ofstate_hold_end {
     OFSTATE_HOLD_STAYS,   /* none of its flows has changed, or somebody else has given it some */
     OFSTATE_HOLD_TORN,    /* held still, but any of its flows may have changed */
     OFSTATE_HOLD_LOADED,  /* it has its policy: controllers read it again */
-    OFSTATE_HOLD_NOTHING, /* it has none: default flows */
+    OFSTATE_HOLD_NOTHING, /* it has none: default flows; one that was forgotten is there again */
 };
 void ofstate_hold_loaded(const char *bridge, enum ofstate_hold_end);
 /* Is no longer in the database: held until it has gone. */
@@ -42,8 +43,12 @@ void ofstate_hold_show(const char *bridge, struct ds *);
 
 /* --- the main thread --- */
 
-/* The IDL has bridges' ports and ports' interfaces, with type and external_ids. */
+/* The IDL has bridges' ports and ports' names and interfaces, with type, options and external_ids.
+ */
 void ofstate_hold_init(const struct ovsdb_idl *);
+/* Whether the bridge joins others to one uplink and has nothing else, like the controller's for a
+ * bond: it is not to be held, because they are, and the host may be behind one of them. */
+bool ofstate_is_uplink_bridge(const struct ovsrec_bridge *);
 /* In each turn, after bridge_run(); calls 'taken' for each bridge that somebody else has given
  * flows: it is held no longer. */
 void ofstate_hold_run(void (*taken)(const char *bridge));

@@ -168,8 +168,33 @@ ended() {
 }
 check ends ended
 check saved-at-its-end saved 'priority=10,udp'
+
+# The uplink is behind a patch, on a bridge of its own, which is not held.
+echo nothing >"$file"
+vsctl --no-wait del-port p0 -- add-br up -- add-port up p0 -- \
+    add-port up up-in -- set interface up-in type=patch options:peer=up-out -- \
+    add-port br0 up-out -- set interface up-out type=patch options:peer=up-in
+echo nothing >"$dir/weft/$(vsctl get bridge up _uuid).openflow"
 switch
-vsctl del-br br0
+check lost-both until_true 10 held 'not a file'
+behind_patch() {
+    local g1 p0
+    g1=$(number g1) p0=$(number p0)
+    [ -n "$g1" ] && [ -n "$p0" ] && decided in_port=LOCAL,dl_dst=ff:ff:ff:ff:ff:ff >"$dir/out" &&
+        grep -w "$p0" "$dir/out" && ! grep -w "$g1" "$dir/out" &&
+        ctl ofproto/trace up in_port=p0,dl_dst=ff:ff:ff:ff:ff:ff | grep '^Datapath' >"$dir/in" &&
+        grep -w "$(number br0)" "$dir/in" && ! grep -w "$g1" "$dir/in"
+}
+check uplink-behind-patch until_true 5 behind_patch
+check uplink-not-held eval 'ctl ofstate/show | grep "^up: in force"'
+
+# Turned off, nothing is restored or held.
+killed
+vsctl --no-wait set open . other_config:weft-save-openflow=false -- del-fail-mode br0
+switch
+check not-saved until_true 10 open_again
+refuse not-held-either held .
+vsctl del-br br0 -- del-br up
 check removed until_true 10 no_files
 
 kill "$(cat "$dir/switch.pid")" "$(cat "$dir/db.pid")"
