@@ -90,8 +90,8 @@ int pdb_follow(const struct pdb *, char *why);
 /* ovs-appctl to the running server. */
 int pdb_appctl(const struct pdb *, const char *const *args, char **out, char *why);
 
-/* ovsdb-tool, whose files nobody else uses. */
-int pdb_tool(const char *command, const char *const *args, char *why);
+/* ovsdb-tool, for files that nobody else uses; '*out' as of pdb_run(). */
+int pdb_tool(const char *command, const char *const *args, char **out, char *why);
 
 /* Asks the server at 'target' (NULL: ours, running or not).  ENOENT: there is no
  * such row. */
@@ -103,6 +103,13 @@ int pdb_write_row(const struct pdb *, const char *target, const struct pdb_row *
 
 /* --- pool_db_file.c: the file, while no server has it --------------------------------- */
 
+struct pdb_file {
+    char *at; /* NULL: it is empty */
+    size_t n;
+};
+/* To be read; pdb_file_unmap() it. */
+int pdb_file_map(const char *path, struct pdb_file *, char *why);
+void pdb_file_unmap(struct pdb_file *);
 /* The record at 'at', which begins with 'magic' ("OVSDB JSON "): the lengths of its head and
  * its body.  False: there is none that is whole. */
 bool pdb_record(const char *magic, const char *at, const char *end, size_t *head, size_t *body);

@@ -181,14 +181,14 @@ make_database(const struct pdb *p, const char *path, unsigned number, char *why)
     int error = pdb_schema(schema, why);
 
     if (!error) {
-        error = pdb_tool("create", (const char *[]){path, schema, NULL}, why);
+        error = pdb_tool("create", (const char *[]){path, schema, NULL}, NULL, why);
     }
     snprintf(json, sizeof json,
              "[\"Weft_Pool\",{\"op\":\"insert\",\"table\":\"Pool\",\"row\":{\"name\":\"pool\","
              "\"default_action\":\"deny\",\"generation\":1,\"fence\":%u,\"primary\":\"%s\"}}]",
              number, p->role == PDB_MEMBER ? "" : p->name);
     if (!error && number) {
-        error = pdb_tool("transact", (const char *[]){path, json, NULL}, why);
+        error = pdb_tool("transact", (const char *[]){path, json, NULL}, NULL, why);
     }
     return error;
 }
@@ -276,7 +276,7 @@ cluster_main(int argc, char **argv)
         error = make_database(&p, first, a.number, why);
     }
     if (!error) {
-        error = pdb_tool("create-cluster", (const char *[]){path, first, local, NULL}, why);
+        error = pdb_tool("create-cluster", (const char *[]){path, first, local, NULL}, NULL, why);
         unlink(first);
     }
     return made(&a, &p, error, why);
@@ -302,8 +302,8 @@ join_main(int argc, char **argv)
         pdb_path(&p, "pool.db", path);
         pdb_raft_target(p.ip, p.port, local);
         pdb_raft_target(p.peer_ip, p.peer_port, remote);
-        error =
-            pdb_tool("join-cluster", (const char *[]){path, "Weft_Pool", local, remote, NULL}, why);
+        error = pdb_tool("join-cluster", (const char *[]){path, "Weft_Pool", local, remote, NULL},
+                         NULL, why);
     }
     return made(&a, &p, error, why);
 }

@@ -239,7 +239,7 @@ pdb_start(const struct pdb *p, pid_t *pidp, char *why)
 }
 
 int
-pdb_tool(const char *command, const char *const *args, char *why)
+pdb_tool(const char *command, const char *const *args, char **out, char *why)
 {
     const char *argv[12] = {NULL, command};
     char path[PDB_PATH];
@@ -251,7 +251,7 @@ pdb_tool(const char *command, const char *const *args, char *why)
         argv[n++] = *args++;
     }
     argv[n] = NULL;
-    return pdb_run(argv, 0, NULL, why);
+    return pdb_run(argv, 0, out, why);
 }
 
 int

@@ -57,26 +57,21 @@ pdb_record(const char *magic, const char *at, const char *end, size_t *head, siz
 
 /* --- files ------------------------------------------------------------------------------ */
 
-struct file {
-    char *at; /* mapped */
-    size_t n;
-};
-
-static void
-file_close(struct file *f)
+void
+pdb_file_unmap(struct pdb_file *f)
 {
     if (f->n) {
         munmap(f->at, f->n);
     }
 }
 
-static int
-file_open(const char *path, struct file *f, char *why)
+int
+pdb_file_map(const char *path, struct pdb_file *f, char *why)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC), error = 0;
     struct stat st = {.st_size = 0};
 
-    *f = (struct file){.at = NULL};
+    *f = (struct pdb_file){.at = NULL};
     if (fd < 0 || fstat(fd, &st)) {
         error = errno;
     } else if (st.st_size) {
@@ -95,7 +90,7 @@ file_open(const char *path, struct file *f, char *why)
 
 /* How much of it is whole records.  EINVAL: what follows is more than the rest of one. */
 static int
-measure(const char *path, const struct file *f, size_t *whole, char *why)
+measure(const char *path, const struct pdb_file *f, size_t *whole, char *why)
 {
     const char *at = f->at, *end = f->at + f->n;
     size_t head, body;
@@ -112,7 +107,7 @@ measure(const char *path, const struct file *f, size_t *whole, char *why)
 }
 
 static int
-write_whole(const struct file *f, size_t whole, const char *to, char *why)
+write_whole(const struct pdb_file *f, size_t whole, const char *to, char *why)
 {
     FILE *out = fopen(to, "we");
     bool ok = out && !fchmod(fileno(out), 0640) && fwrite(f->at, whole, 1, out) == 1;
@@ -130,16 +125,16 @@ write_whole(const struct file *f, size_t whole, const char *to, char *why)
 
 /* The copy has all that was whole. */
 static int
-check_kept(const struct file *f, size_t whole, const char *copy, char *why)
+check_kept(const struct pdb_file *f, size_t whole, const char *copy, char *why)
 {
-    struct file now;
-    int error = file_open(copy, &now, why);
+    struct pdb_file now;
+    int error = pdb_file_map(copy, &now, why);
 
     if (!error && (now.n < whole || memcmp(now.at, f->at, whole))) {
         snprintf(why, PDB_WHY, "its log cannot be replayed to its end; nothing is changed");
         error = EIO;
     }
-    file_close(&now);
+    pdb_file_unmap(&now);
     return error;
 }
 
@@ -184,22 +179,13 @@ lock(const char *dir, const char *path, char *why)
 /* --- the tool ---------------------------------------------------------------------------- */
 
 static int
-run_tool(const char *command, const char *path, const char *json, char **out, char *why)
-{
-    char program[PDB_PATH];
-
-    pdb_program("ovsdb-tool", program);
-    return pdb_run((const char *[]){program, command, path, json, NULL}, 0, out, why);
-}
-
-static int
 work_on_copy(const struct pdb *p, const char *path, const char *json, bool writes, char **out,
              char *why)
 {
     char name[32], copy[PDB_PATH], hidden[40], left[PDB_PATH];
-    struct file f;
+    struct pdb_file f;
     size_t whole;
-    int error = file_open(path, &f, why);
+    int error = pdb_file_map(path, &f, why);
 
     /* Readers take no lock: each has its own. */
     snprintf(name, sizeof name, "pool.db.tool.%d", writes ? 0 : (int)getpid());
@@ -209,7 +195,8 @@ work_on_copy(const struct pdb *p, const char *path, const char *json, bool write
     error = error ? error : measure(path, &f, &whole, why);
     error = error ? error : write_whole(&f, whole, copy, why);
     if (!error) {
-        error = run_tool(writes ? "transact" : "query", copy, json, out, why);
+        error =
+            pdb_tool(writes ? "transact" : "query", (const char *[]){copy, json, NULL}, out, why);
         if (!error && writes) {
             error = check_kept(&f, whole, copy, why);
             error = error ? error : pdb_replace(copy, path, p->dir, why);
@@ -217,7 +204,7 @@ work_on_copy(const struct pdb *p, const char *path, const char *json, bool write
         unlink(copy);
         unlink(left);
     }
-    file_close(&f);
+    pdb_file_unmap(&f);
     return error;
 }
 
@@ -229,7 +216,7 @@ pdb_file_transact(const struct pdb *p, const char *json, bool writes, char **out
 
     pdb_path(p, "pool.db", path);
     *out = NULL;
-    if (!writes && !run_tool("query", path, json, out, why)) {
+    if (!writes && !pdb_tool("query", (const char *[]){path, json, NULL}, out, why)) {
         return 0;
     }
     if (writes && (fd = lock(p->dir, path, why)) < 0) {

@@ -1,12 +1,10 @@
 /* The log of a cluster's member: OVSDB's records (pool_db_file.c), the first of them the snapshot
  * that the rest builds on. */
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -117,25 +115,17 @@ write_log(const struct log *l, const struct record *first, const char *to, char 
 int
 pdb_log_copy(const char *from, const char *to, size_t *torn, char *why)
 {
-    int fd = open(from, O_RDONLY | O_CLOEXEC), error = 0;
     struct record first, r;
     struct log l = {.n = 0};
-    struct stat st;
-    char *map;
+    struct pdb_file f;
+    int error = pdb_file_map(from, &f, why);
 
-    if (fd < 0 || fstat(fd, &st)) {
-        error = errno;
-        snprintf(why, PDB_WHY, "%s: %s", from, strerror(error));
-        if (fd >= 0) {
-            close(fd);
-        }
+    if (error) {
         return error;
     }
-    map = st.st_size ? mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, fd, 0) : MAP_FAILED;
-    close(fd);
-    l.at = map;
-    l.end = map + st.st_size;
-    if (map == MAP_FAILED || !next_record(&l, &first)) {
+    l.at = f.at;
+    l.end = f.at + f.n;
+    if (!next_record(&l, &first)) {
         snprintf(why, PDB_WHY, "%s is not the log of a cluster's member", from);
         error = EINVAL;
     }
@@ -145,9 +135,7 @@ pdb_log_copy(const char *from, const char *to, size_t *torn, char *why)
     *torn = error ? 0 : l.end - l.at;
     error = error ? error : write_log(&l, &first, to, why);
     free(l.entries);
-    if (map != MAP_FAILED) {
-        munmap(map, st.st_size);
-    }
+    pdb_file_unmap(&f);
     return error;
 }
 
@@ -167,7 +155,7 @@ make_alone(const struct pdb *p, const struct pdb *only, struct pdb_rescue *made,
     unlink(alone);
     error = pdb_log_copy(db, log, &made->torn, why);
     if (!error) {
-        error = pdb_tool("cluster-to-standalone", (const char *[]){alone, log, NULL}, why);
+        error = pdb_tool("cluster-to-standalone", (const char *[]){alone, log, NULL}, NULL, why);
     }
     if (!error) {
         error = pdb_read_row(only, NULL, &row, why);
@@ -206,7 +194,7 @@ pdb_rescue(const struct pdb *p, struct pdb_rescue *made, char *why)
     pdb_raft_target(p->ip, p->port, local);
     error = make_alone(p, &only, made, why);
     if (!error) {
-        error = pdb_tool("create-cluster", (const char *[]){fresh, alone, local, NULL}, why);
+        error = pdb_tool("create-cluster", (const char *[]){fresh, alone, local, NULL}, NULL, why);
     }
     if (!error && link(db, old)) {
         error = errno;

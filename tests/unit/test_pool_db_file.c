@@ -161,8 +161,8 @@ main(void)
     }
     snprintf(p.dir, sizeof p.dir, "%s", dir);
     pdb_path(&p, "pool.db", path);
-    if (pdb_tool("create", (const char *[]){path, "controller/pool.ovsschema", NULL}, why) ||
-        pdb_tool("transact", (const char *[]){path, row, NULL}, why)) {
+    if (pdb_tool("create", (const char *[]){path, "controller/pool.ovsschema", NULL}, NULL, why) ||
+        pdb_tool("transact", (const char *[]){path, row, NULL}, NULL, why)) {
         printf("not ok pool_db_file: %s\n", why);
         return 1;
     }
